@@ -1,0 +1,17 @@
+import torch
+
+from .base import Order
+
+
+class ConfidenceOrder(Order):
+    """Most confident first (MaskGIT, LLaDA): by the log-probability of the drawn token plus annealed Gumbel noise, at each step.
+
+    Tokens are drawn afresh at every step for all masked positions, so the law of the samples is not that of the denoiser even with one
+    token a step: unlikely tokens are drawn again. A step reads the logits of every masked position.
+    """
+
+    name = "confidence"
+    looks_at_logits = True
+
+    def keys(self, u_BL: torch.Tensor, shift_B2: torch.Tensor, canvas_shape: tuple[int, ...]) -> torch.Tensor:
+        return u_BL  # decides how many positions a Bernoulli step reveals; which ones, the logits decide

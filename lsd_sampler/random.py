@@ -1,0 +1,160 @@
+"""Random draws: the one place that knows generators, devices and precision.
+
+Uniforms are float64 and drawn on the generator's device, then moved, so a CPU seed gives the same tokens on any device. Tokens are drawn
+by inverse CDF, accumulated in float64: a token of probability p owns an interval of length p of the uniform, however small p is. (Gumbel
+or exponential noise in float32 has a truncated tail, which lowers the effective temperature.)
+"""
+
+import torch
+
+
+BLOCK = 256
+"""Tokens per block of the two-level search in [`draw_tokens`]."""
+
+
+def draw_uniforms(
+    batch_size: int, num: int, generator: torch.Generator | list[torch.Generator] | None, device: torch.device
+) -> torch.Tensor:
+    """Uniforms in [0, 1), `torch.DoubleTensor` of shape `(batch_size, num)`; with a list, row i comes from generator i.
+
+    Raises:
+        ValueError: if a list of generators has not one entry per row.
+    """
+    if isinstance(generator, (list, tuple)):
+        if len(generator) != batch_size:
+            raise ValueError(f"`generator` has {len(generator)} entries, but the batch has {batch_size} rows.")
+        rows = [torch.rand(num, generator=g, dtype=torch.float64, device=g.device).to(device) for g in generator]
+        return torch.stack(rows)
+    source = device if generator is None else generator.device
+    return torch.rand(batch_size, num, generator=generator, dtype=torch.float64, device=source).to(device)
+
+
+def gumbel(uniforms: torch.Tensor) -> torch.Tensor:
+    """Gumbel noise from float64 uniforms in [0, 1)."""
+    return -torch.log(-torch.log(uniforms.clamp(min=torch.finfo(uniforms.dtype).tiny)))
+
+
+def rows_per_chunk(num_columns: int, device: torch.device) -> int:
+    """How many rows of logits to work on at a time: cache-sized on CPU, large enough to fill a GPU."""
+    return max(1, (2**18 if device.type == "cpu" else 2**25) // num_columns)
+
+
+def gather_rows(
+    logits_BLV: torch.Tensor, row_R: torch.Tensor, position_R: torch.Tensor, excluded: int | None
+) -> torch.Tensor:
+    """Copies rows of `logits_BLV` in float32 (float64 stays), with column `excluded` at -inf. Shape `(R, V)`."""
+    if logits_BLV.is_contiguous():
+        x_RV = logits_BLV.view(-1, logits_BLV.shape[-1]).index_select(0, row_R * logits_BLV.shape[1] + position_R)
+    else:  # image logits are (B, V, H, W) in memory
+        x_RV = logits_BLV[row_R, position_R]
+    if x_RV.dtype != torch.float64:
+        x_RV = x_RV.float()
+    if excluded is not None and 0 <= excluded < x_RV.shape[1]:
+        x_RV[:, excluded] = -torch.inf
+    return x_RV
+
+
+def check_row_maximum(maximum_R: torch.Tensor) -> None:
+    """Raises `ValueError` when a row of logits holds NaN or +inf, or is -inf throughout."""
+    if not bool(torch.isfinite(maximum_R).all()):
+        bad = maximum_R[~torch.isfinite(maximum_R)][0].item()
+        what = "are all -inf" if bad == -torch.inf else "hold NaN or +inf"
+        raise ValueError(f"`model_output` is unusable: the logits of a masked position {what}.")
+
+
+def _search(w_RV: torch.Tensor, v_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Index `j` with `sum_{i<j} w_i <= v sum_i w_i < sum_{i<=j} w_i` in each row, and the row's sum. `w_RV` is float64."""
+    cumulative_RV = w_RV.cumsum(-1)
+    total_R1 = cumulative_RV[:, -1:]
+    target_R1 = torch.minimum(v_R[:, None] * total_R1, torch.nextafter(total_R1, total_R1.new_zeros(())))
+    return torch.searchsorted(cumulative_RV, target_R1, right=True)[:, 0], total_R1[:, 0]
+
+
+def _inverse_cdf(weight_RV: torch.Tensor, v_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two-level search: first among blocks of tokens, then inside one block; all sums in float64."""
+    R, V = weight_RV.shape
+    if V <= 4 * BLOCK:
+        return _search(weight_RV.double(), v_R)
+    num_blocks = -(-V // BLOCK)
+    padded = weight_RV.new_empty(R, num_blocks * BLOCK, dtype=torch.float64)
+    padded[:, :V] = weight_RV
+    padded[:, V:] = 0
+    blocks = padded.view(R, num_blocks, BLOCK)
+    sums = blocks.sum(-1)
+    block_R, total_R = _search(sums, v_R)
+    # v of the whole row, as a fraction of the chosen block
+    before_R = (sums.cumsum(-1) - sums).gather(1, block_R[:, None])[:, 0]
+    chosen = blocks[torch.arange(R, device=block_R.device), block_R]
+    inside_R = ((v_R * total_R - before_R) / chosen.sum(-1)).clamp(0, 1)
+    index_R, _ = _search(chosen, inside_R)
+    return block_R * BLOCK + index_R, total_R
+
+
+def draw_tokens(
+    logits_BLV: torch.Tensor,
+    row_R: torch.Tensor,
+    position_R: torch.Tensor,
+    v_R: torch.Tensor,
+    *,
+    inverse_temperature: float = 1.0,
+    excluded: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draws one token for each of R chosen rows: the inverse CDF of `softmax(inverse_temperature * logits)` at `v`.
+
+    Only the chosen rows are read, a cache-sized chunk at a time.
+
+    Args:
+        logits_BLV (`torch.Tensor` of shape `(batch_size, seq_len, vocab_size)`): any floating dtype, any strides.
+        row_R, position_R (`torch.LongTensor` of shape `(R,)`): which rows.
+        v_R (`torch.DoubleTensor` of shape `(R,)`): uniforms in [0, 1).
+        inverse_temperature (`float`): `inf` takes the most likely token.
+        excluded (`int`, *optional*): a column that is never drawn (the mask).
+
+    Returns:
+        the tokens `(R,)`, and the natural log of the probability with which each was drawn, `(R,)` float64.
+
+    Raises:
+        ValueError: if a chosen row holds NaN or +inf, or only -inf.
+    """
+    tokens, log_probs = [], []
+    chunk = rows_per_chunk(logits_BLV.shape[-1], logits_BLV.device)
+    for row, position, v in zip(row_R.split(chunk), position_R.split(chunk), v_R.split(chunk), strict=True):
+        x_RV = gather_rows(logits_BLV, row, position, excluded)
+        maximum_R = x_RV.amax(-1)
+        check_row_maximum(maximum_R)
+        if inverse_temperature == float("inf"):
+            tokens.append(x_RV.argmax(-1))
+            log_probs.append(torch.zeros_like(v))
+            continue
+        if inverse_temperature == 0:  # uniform over what is possible; 0 * -inf would be NaN
+            weight_RV = (x_RV > -torch.inf).to(x_RV.dtype)
+        else:
+            weight_RV = x_RV.sub_(maximum_R[:, None])
+            weight_RV = (weight_RV if inverse_temperature == 1 else weight_RV.mul_(inverse_temperature)).exp_()
+        token_R, total_R = _inverse_cdf(weight_RV, v)
+        tokens.append(token_R)
+        log_probs.append(weight_RV.gather(1, token_R[:, None])[:, 0].double().log() - total_R.log())
+    if not tokens:
+        return row_R.clone(), v_R.clone()
+    return torch.cat(tokens), torch.cat(log_probs)
+
+
+def log_mass(
+    logits_BLV: torch.Tensor,
+    row_R: torch.Tensor,
+    position_R: torch.Tensor,
+    *,
+    inverse_temperature: float = 1.0,
+    excluded: int | None = None,
+) -> torch.Tensor:
+    """`logsumexp(inverse_temperature * logits)` of the chosen rows, float64 of shape `(R,)`, in chunks."""
+    out = []
+    chunk = rows_per_chunk(logits_BLV.shape[-1], logits_BLV.device)
+    for row, position in zip(row_R.split(chunk), position_R.split(chunk), strict=True):
+        x_RV = gather_rows(logits_BLV, row, position, excluded)
+        maximum_R = x_RV.amax(-1)
+        check_row_maximum(maximum_R)
+        x_RV = x_RV.sub_(maximum_R[:, None])
+        total_R = (x_RV.mul_(inverse_temperature).exp_() if inverse_temperature else (x_RV > -torch.inf).float()).sum(-1)
+        out.append(total_R.double().log() + inverse_temperature * maximum_R.double())
+    return torch.cat(out) if out else torch.empty(0, dtype=torch.float64, device=row_R.device)
