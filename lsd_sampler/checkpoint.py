@@ -35,6 +35,11 @@ class LearnedSteps:
     score_coefficients: torch.Tensor
     log_score_coefficients: torch.Tensor
 
+    @classmethod
+    def plain(cls, timesteps: torch.Tensor) -> "LearnedSteps":
+        """All coefficients 1."""
+        return cls(timesteps, torch.ones_like(timesteps[1:]), torch.ones_like(timesteps[1:]))
+
     def check(self, where: str) -> None:
         """Raises `ValueError`, naming `where` and the culprit, unless all numbers are usable."""
         M = self.timesteps.numel() - 1
@@ -96,7 +101,7 @@ def _to_tensors(learned: LearnedSampler) -> dict[str, torch.Tensor]:
     tensors = {}
     for M, steps in sorted(learned.steps.items()):
         for name in ("timesteps", "score_coefficients", "log_score_coefficients"):
-            tensors[f"nfe_{M}.{name}"] = getattr(steps, name).double().cpu().contiguous()
+            tensors[f"nfe_{M}.{name}"] = getattr(steps, name).double().cpu().clone()
     if learned.step_error is not None:
         tensors["step_error.table"] = learned.step_error.table.double().cpu().contiguous()
         tensors["step_error.grid"] = learned.step_error.grid.cpu().contiguous()

@@ -74,6 +74,14 @@ class StepErrorTable:
         return [*path, self.seq_len], float(best[0])
 
 
+    def uniform_cost(self, num_steps: int) -> float:
+        """Cost of the uniform schedule of so many steps, on the nearest states of the grid. Nats per sequence."""
+        ideal = torch.linspace(0, self.seq_len, num_steps + 1)[:-1]
+        states = (self.grid[None].double() - ideal[:, None]).abs().argmin(1).unique()
+        ends = torch.cat([states[1:], torch.tensor([len(self.grid)])])
+        return float(self.step_costs()[states, ends].sum())
+
+
 def grid_from_counts(counts: list[int], noise: NoiseSchedule, eps: float) -> torch.Tensor:
     """Times at which `round(alpha L)` tokens are known, for `counts = [0, ..., L]`. float64 of shape `(len(counts),)`.
 

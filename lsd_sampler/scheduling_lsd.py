@@ -13,10 +13,11 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 # diffusers reloads a saved pipeline only if `SchedulerMixin` is in the namespace of the scheduler's module
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
-from huggingface_hub import create_repo, hf_hub_download, upload_folder
+from huggingface_hub import hf_hub_download
 from typing_extensions import Self
 
 from .checkpoint import FORMAT_VERSION, TENSORS_NAME, LearnedSampler, LearnedSteps, load_learned, save_learned
+from .hub import upload_sampler
 from .noise import make_noise_schedule
 from .orders import ORDERS
 from .random import draw_tokens, draw_uniforms, gumbel, log_mass
@@ -136,8 +137,8 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
         self.register_to_config(learned=False, format_version=FORMAT_VERSION)
         self.learned_sampler = LearnedSampler()
         self.num_inference_steps: int | None = None
-        self.timesteps: torch.Tensor | None = None
-        self.steps: LearnedSteps | None = None
+        self.timesteps: torch.Tensor = torch.empty(0)
+        self.steps: LearnedSteps
         self._canvas: _Canvas | None = None
 
     # ---- schedule ----
@@ -168,18 +169,17 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
         M = num_inference_steps
         if isinstance(M, bool) or not isinstance(M, int) or M < 1:
             raise ValueError(f"`num_inference_steps` must be a positive integer, got {M!r}.")
-        ones = torch.ones(M, dtype=torch.float64)
         if M in self.learned_sampler.steps:
             return self.learned_sampler.steps[M]
         if self.learned_sampler.step_error is not None:
             counts, _ = self.learned_sampler.step_error.solve(M)
-            return LearnedSteps(grid_from_counts(counts, self.noise, self.config.sampling_eps), ones, ones)
+            return LearnedSteps.plain(grid_from_counts(counts, self.noise, self.config.sampling_eps))
         if self.learned_sampler:
             raise ValueError(
                 f"`num_inference_steps` must be one of {self.available_num_inference_steps}, which this sampler learned, got {M}."
                 " Distil it for that number with `lsd-train --nfe`."
             )
-        return LearnedSteps(self._base_grid(M, self.config.sampling_eps), ones, ones)
+        return LearnedSteps.plain(self._base_grid(M, self.config.sampling_eps))
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
         """Sets `timesteps`: the M times, float32 and decreasing in (0, 1], at which the network is called.
@@ -189,15 +189,19 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             ValueError: if `num_inference_steps` is not positive, or this sampler has no numbers for it.
         """
-        self.steps = self.steps_for(num_inference_steps)
-        t, s = self.steps.timesteps[:-1], self.steps.timesteps[1:]
-        reveal = self.steps.score_coefficients * self._solver.reveal_probability(self.noise, t, s)
-        self._reveal_probabilities = [*reveal.clamp(0, 1).tolist()[:-1], 1.0]
-        self._score_weights = (self.steps.score_coefficients * self._solver.score_weight(self.noise, t, s)).tolist()
+        self._use(self.steps_for(num_inference_steps))
         self.num_inference_steps = num_inference_steps
-        self.timesteps = t.to(device=device, dtype=torch.float32)
-        self._times = t.float().tolist()
+        self.timesteps = self.steps.timesteps[:-1].to(device=device, dtype=torch.float32)
+        self._times = self.timesteps.tolist()
         self._canvas = None
+
+    def _use(self, steps: LearnedSteps) -> None:
+        t, s = steps.timesteps[:-1], steps.timesteps[1:]
+        self.steps = steps
+        # of a normalised denoiser: the same for all positions; the last step reveals all
+        reveal = steps.score_coefficients * self._solver.reveal_probability(self.noise, t, s)
+        self._reveal_probabilities = [*reveal.clamp(0, 1).tolist()[:-1], 1.0]
+        self._score_weights = (steps.score_coefficients * self._solver.score_weight(self.noise, t, s)).tolist()
 
     def _index(self, timestep: float | torch.Tensor) -> int:
         if self.num_inference_steps is None:
@@ -337,7 +341,6 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
         return masked_BL if k == len(self._times) - 1 else masked_BL & self._target(k, canvas, logits_BLV, masked_BL)
 
     def _beta(self, k: int) -> float:
-        assert self.steps is not None
         return float(self.steps.log_score_coefficients[k])
 
     def _draw(
@@ -483,7 +486,7 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
         if not self.learned_sampler:
             (folder / TENSORS_NAME).unlink(missing_ok=True)
         if push_to_hub:
-            _upload(folder, kwargs.pop("repo_id", folder.name), **kwargs)
+            upload_sampler(folder, kwargs.pop("repo_id", folder.name), **kwargs)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
         """Uploads the sampler to a Hub repo of its own.
@@ -497,15 +500,7 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return _upload(Path(folder), repo_id, **kwargs)
-
-
-def _upload(
-    folder: Path, repo_id: str, *, private: bool | None = None, token: str | None = None, **kwargs: Any
-) -> str:
-    repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
-    kwargs.setdefault("commit_message", "Upload sampler")
-    return str(upload_folder(repo_id=repo_id, folder_path=folder, token=token, **kwargs))
+            return upload_sampler(Path(folder), repo_id, **kwargs)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

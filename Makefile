@@ -1,0 +1,53 @@
+# Every target makes its own .venv when it is missing or older than its pins.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+BIN := $(VENV)/bin
+
+# Two threads: what the time limits in the docs assume, and kind to shared machines. Override from the environment.
+export OMP_NUM_THREADS ?= 2
+export MKL_NUM_THREADS ?= $(OMP_NUM_THREADS)
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help venv demo test lint types format bench clean
+
+help:
+	@echo "make demo    distil and sample two models, print the tables, save plots to demo-output/"
+	@echo "make test    fast tests: CPU, offline"
+	@echo "make lint    ruff check, ruff format --check, pyright"
+	@echo "make types   pyright alone"
+	@echo "make format  let ruff rewrite the files"
+	@echo "make bench   time and memory inside schedulers"
+
+venv: $(STAMP)
+
+# The build tools come first and are pinned as well, so that nothing is resolved outside constraints.txt.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch hatchling editables
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[dev]"
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python examples/demo.py --output-dir demo-output
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP) types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/step.py
+
+clean:
+	rm -rf $(VENV) demo-output dist .pytest_cache .ruff_cache .hypothesis

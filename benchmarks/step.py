@@ -1,0 +1,200 @@
+"""Time and peak extra memory spent inside schedulers for one whole generation; the network is never called.
+
+One tensor of random logits serves every step, as if the denoiser had returned it. Ours runs all its steps. The others
+cost about the same at every step, so they are timed on a few, spread over the generation, and scaled.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import torch
+from diffusers import AmusedScheduler, BlockRefinementScheduler, SchedulerMixin
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from lsd_sampler import LSDScheduler
+
+
+Step = Callable[[int, Tensor], Tensor]  # (step index, canvas) -> next canvas
+
+
+@dataclass
+class Setting:
+    batch: int
+    length: int
+    vocab: int  # also the id of the mask
+    steps: int
+    device: torch.device
+
+    def logits(self, columns: int) -> Tensor:
+        return torch.randn(self.batch, self.length, columns, generator=self.generator(), device=self.device)
+
+    def generator(self) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(0)
+
+    def canvas(self, index: int) -> Tensor:
+        """A canvas as it may look before step `index`: an even share of the positions is revealed."""
+        canvas = torch.full((self.batch, self.length), self.vocab, device=self.device)
+        canvas[:, torch.randperm(self.length)[: self.length * index // self.steps]] = 0
+        return canvas
+
+
+@dataclass
+class Row:
+    name: str
+    steps_timed: str
+    seconds: float
+    peak_bytes: int
+
+
+def library_step(scheduler: SchedulerMixin, setting: Setting, logits: Tensor, **options: object) -> Step:
+    scheduler.set_timesteps(setting.steps, device=setting.device)
+    options["generator"] = setting.generator()
+    return lambda k, x: scheduler.step(logits, scheduler.timesteps[k], x, **options).prev_sample
+
+
+def textbook_euler(setting: Setting, log_score: Tensor) -> Step:
+    """Euler step of the absorbing process as SEDD's code writes it: identity + dt * reverse rate, Gumbel draw."""
+    generator, columns, dt = setting.generator(), setting.vocab + 1, 1 / setting.steps
+
+    def step(k: int, x: Tensor) -> Tensor:
+        forward = -torch.nn.functional.one_hot(x, columns).to(log_score)
+        forward[x == setting.vocab] += 1
+        rate = forward * log_score.exp() * (0.999 / (1 - 0.999 * (1 - k * dt)))
+        rate.scatter_(-1, x[..., None], 0)
+        rate.scatter_(-1, x[..., None], -rate.sum(-1, keepdim=True))
+        probs = torch.nn.functional.one_hot(x, columns).to(rate) + dt * rate
+        uniform = torch.rand(probs.shape, generator=generator, device=probs.device)
+        return (probs / (1e-10 - (uniform + 1e-10).log())).argmax(-1)
+
+    return step
+
+
+def seconds(run: Callable[[], object], device: torch.device) -> float:
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronize()
+    start = time.perf_counter()
+    run()
+    synchronize()
+    return time.perf_counter() - start
+
+
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
+    """Most bytes live at once beyond what was live before, temporaries inside operators included."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes to stderr otherwise
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        run()
+    # The public summary nets per operator; the peak needs every allocation and release in order of time.
+    events = [event for event in trace.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())), default=0)
+
+
+def measure_ours(setting: Setting, logits: Tensor, order: str, repeats: int) -> tuple[Row, list[Tensor]]:
+    """Its row, and all canvases of one generation, the masked one first."""
+    canvases: list[Tensor] = []
+
+    def run() -> None:
+        step = library_step(LSDScheduler(mask_token_id=setting.vocab, order=order), setting, logits)
+        canvases[:] = accumulate(range(setting.steps), lambda x, k: step(k, x), initial=setting.canvas(0))
+
+    first = seconds(run, setting.device)  # the warm-up; long runs need none
+    print(f"order {order}: {first:.1f} s", file=sys.stderr)
+    times = [first] if first > 5 else [seconds(run, setting.device) for _ in range(repeats)]
+    assert not (canvases[-1] == setting.vocab).any(), "masks are left on the canvas"
+    canvases.clear()
+    return Row(f"ours, order {order}", "all", statistics.median(times), peak_bytes(run, setting.device)), canvases
+
+
+def measure_some(name: str, step: Step, setting: Setting, indices: Iterable[int]) -> Row:
+    peak = peak_bytes(lambda: step(0, setting.canvas(0)), setting.device)  # also the warm-up
+    canvases = {k: setting.canvas(k) for k in indices}
+    times = [seconds(lambda k=k, x=x: step(k, x), setting.device) for k, x in canvases.items()]
+    print(f"{name}: {sum(times):.1f} s for {len(times)} steps", file=sys.stderr)
+    return Row(name, ", ".join(map(str, canvases)), statistics.mean(times) * setting.steps, peak)
+
+
+def logsumexp_seconds(setting: Setting, logits: Tensor, canvases: list[Tensor], repeats: int) -> float:
+    """One `logsumexp` over the rows revealed in each step, summed over the steps; picking the rows is not timed."""
+    revealed = [logits[before != after] for before, after in pairwise(canvases)]
+    times = [[seconds(lambda x=x: x.logsumexp(-1), setting.device) for x in revealed] for _ in range(repeats)]
+    return statistics.median(map(sum, times))
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    models = [line.partition(": ")[2] for line in info.splitlines() if line.startswith("model name")]
+    return f"{[*models, platform.machine()][0]}, {torch.get_num_threads()} threads"
+
+
+def show(setting: Setting, rows: list[Row], references: dict[str, float]) -> None:
+    size = setting.batch * setting.length * setting.vocab * 4
+    print(f"{device_name(setting.device)}; torch {torch.__version__}; {setting.steps} steps of float32 logits")
+    print(f"B = {setting.batch}, L = {setting.length}, V = {setting.vocab}: {size / 2**20:.0f} MiB of logits\n")
+    print(f"{'scheduler':34} {'steps timed':>12} {'seconds':>10} {'x ours':>8} {'extra MiB':>10} {'% logits':>9}")
+    for row in rows:
+        ratio, memory, share = row.seconds / rows[0].seconds, row.peak_bytes / 2**20, 100 * row.peak_bytes / size
+        print(f"{row.name:34} {row.steps_timed:>12} {row.seconds:10.3f} {ratio:8.1f} {memory:10.1f} {share:9.2f}")
+    print("\n`logsumexp` over the rows that are revealed:")
+    for name, reference in references.items():
+        print(f"  {name}: {reference:.3f} s; {rows[0].name} takes {rows[0].seconds / reference:.2f} times that")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    sizes = {"batch": 2, "length": 1024, "vocab": 50257, "steps": 64}
+    for name, default in (sizes | {"timed-steps": 3, "repeats": 3}).items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--orders", nargs="+", default=["random", "halton", "confidence"], help="the first is `ours`")
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
+    return parser.parse_args()
+
+
+@torch.inference_mode()
+def main() -> None:
+    args = parse_args()
+    setting = Setting(args.batch, args.length, args.vocab, args.steps, args.device)
+    indices = torch.linspace(0, args.steps - 1, args.timed_steps).long().tolist()
+    logits = setting.logits(args.vocab)
+
+    measured = [measure_ours(setting, logits, order, args.repeats) for order in args.orders]
+    rows, canvases = [row for row, _ in measured], measured[0][1]
+    references = {
+        "a call a step, added up": logsumexp_seconds(setting, logits, canvases, args.repeats),
+        "one call": seconds(lambda: logits.logsumexp(-1), setting.device),
+    }
+    block, options = BlockRefinementScheduler(block_length=args.length), {"mask_token_id": args.vocab}
+    others = {
+        "diffusers Amused": library_step(AmusedScheduler(**options), setting, logits),
+        "diffusers BlockRefinement, sampled": library_step(block, setting, logits, temperature=1.0, **options),
+        "diffusers BlockRefinement, greedy": library_step(block, setting, logits, temperature=0.0, **options),
+    }
+    rows += [measure_some(name, step, setting, indices) for name, step in others.items()]
+    logits = setting.logits(args.vocab + 1)  # SEDD's column for the mask
+    rows.append(measure_some("textbook Euler, Gumbel draw", textbook_euler(setting, logits), setting, indices))
+
+    show(setting, rows, references)
+    if args.json:
+        report = {"device": device_name(setting.device), "torch": torch.__version__, "arguments": vars(args)}
+        report |= {"rows": [asdict(row) for row in rows], "logsumexp_seconds": references}
+        args.json.write_text(json.dumps(report, indent=2, default=str) + "\n")
+
+
+if __name__ == "__main__":
+    main()

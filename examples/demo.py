@@ -1,0 +1,143 @@
+"""Distil few-step samplers for an exact oracle and for a small model of English text, and measure what they are worth.
+
+    python examples/demo.py --output-dir demo-output
+
+No network is needed. Both models come with the repository (`countdown` is a formula). Prints two tables, and saves the samplers, a plot
+and a few samples side by side. `--quick` does the same on a few samples, to see that it runs.
+"""
+
+import argparse
+import lzma
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
+from lsd_sampler.cards import save_sampler
+from lsd_sampler.cli.evaluate import ORACLE_COLUMNS, TEXT_COLUMNS
+from lsd_sampler.evaluation.harness import best_per_sampler, evaluate, floor_row, text_windows
+from lsd_sampler.evaluation.judge import JudgeNLL
+from lsd_sampler.evaluation.metrics import OracleMetrics, TextMetrics
+from lsd_sampler.evaluation.report import format_table, plot_quality_vs_nfe, write_jsonl
+from lsd_sampler.evaluation.tokens import decode
+
+
+MODELS = Path(__file__).resolve().parents[1] / "models"
+NFE = (4, 8, 16, 32)
+METHODS = {
+    "lsd": DistillConfig(method="lsd", order="random", nfe=NFE),
+    "path_kl random": DistillConfig(method="path_kl", order="random", nfe=NFE),
+    "path_kl halton": DistillConfig(method="path_kl", order="halton", nfe=NFE),
+}
+TEMPERATURES = (0.7, 0.8, 0.9, 1.0)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def distil_all(
+    pipe: MaskedDiffusionPipeline, model: str, folder: Path, num_sequences: int, num_states: int
+) -> dict[str, LSDScheduler]:
+    """The base sampler, and one for each method; each is saved with its card."""
+    length = pipe.denoiser.length
+    samplers = {"base": LSDScheduler(**pipe.denoiser.scheduler_config())}
+    for name, config in METHODS.items():
+        options = {**config.to_dict(), "num_sequences": num_sequences, "num_states": num_states, "teacher_steps": length}
+        config, records, tic = DistillConfig(**options), [], time.perf_counter()
+        samplers[name] = distill(pipe, config, log=records.append)
+        save_sampler(samplers[name], folder / name.replace(" ", "-"), model=model, config=config, records=records)
+        calls = records[-1]["network_calls"]
+        say(f"  distilled {name}: {calls} network calls, {time.perf_counter() - tic:.0f} s")
+    return samplers
+
+
+def countdown(args: argparse.Namespace) -> list[dict[str, Any]]:
+    say("\n== countdown: a Markov chain of 32 states, 256 tokens; the denoiser is exact, all error is the sampler's ==")
+    pipe = MaskedDiffusionPipeline.from_pretrained("countdown")
+    samplers = distil_all(pipe, "countdown", args.output_dir / "countdown", args.num_sequences, 128)
+    metrics = OracleMetrics(pipe.denoiser.transition)
+    rows = evaluate(pipe, samplers, NFE, num_samples=args.oracle_samples, metrics=metrics)
+    floor = floor_row(metrics, pipe.denoiser.sample(args.oracle_samples, torch.Generator().manual_seed(7)))
+    say("\n" + format_table([*rows, floor], ORACLE_COLUMNS, digits=4) + "\n")
+    return [*rows, floor]
+
+
+def best_temperatures(pipe: MaskedDiffusionPipeline, samplers: dict, metrics: TextMetrics, args: Any) -> dict[str, float]:
+    """Each sampler's best global temperature, by divergence at 8 calls on samples of their own."""
+    tried = evaluate(
+        pipe, samplers, [8], num_samples=args.text_samples, metrics=metrics, temperatures=TEMPERATURES, seed=1000
+    )
+    return {row["sampler"]: row["temperature"] for row in best_per_sampler(tried, metrics.verdict_key)}
+
+
+def books(args: argparse.Namespace) -> list[dict[str, Any]]:
+    say("== books: a masked diffusion model of English novels, 128 byte-pair tokens ==")
+    model = str(MODELS / "books-radd")
+    pipe = MaskedDiffusionPipeline.from_pretrained(model, dtype=torch.bfloat16)
+    samplers = distil_all(pipe, model, args.output_dir / "books", args.num_sequences // 2, 32)
+    with lzma.open(MODELS / "books-valid.txt.xz", "rt", encoding="utf-8") as file:
+        windows = text_windows(pipe.tokenizer, file.read(), pipe.denoiser.length)
+    windows = windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))]
+    reference, real = windows[args.text_samples :], windows[: args.text_samples]
+    judge = JudgeNLL.from_pretrained(str(MODELS / "books-gpt2"), autocast_dtype=torch.bfloat16)
+    metrics = TextMetrics(pipe.tokenizer, judge, decode(pipe.tokenizer, reference))
+    temperatures = best_temperatures(pipe, samplers, metrics, args)
+    rows = []
+    common = {"num_samples": args.text_samples, "metrics": metrics, "num_texts": 2}
+    for name, sampler in samplers.items():
+        rows += evaluate(pipe, {name: sampler}, NFE, temperatures=[temperatures[name]], **common)
+    length = pipe.denoiser.length
+    teacher = {"teacher, one token a step": samplers["base"]}
+    rows += evaluate(pipe, teacher, [length], temperatures=[temperatures["base"], 1.0], **common)
+    floor = floor_row(metrics, real, name="real text")
+    say("\n" + format_table([*rows, floor], TEXT_COLUMNS, digits=4) + "\n")
+    say("Temperature: each sampler's best of " + ", ".join(map(str, TEMPERATURES)) + " at 8 calls. JS: Jensen-Shannon divergence")
+    say(f"of character n-grams to held-out text, in nats, {args.text_samples} samples of {length} tokens each.\n")
+    return [*rows, floor]
+
+
+def save_samples(rows: list[dict[str, Any]], path: Path) -> None:
+    """Two samples of each sampler at 8 calls, of the teacher, side by side."""
+    chosen = [row for row in rows if row.get("texts") and (row["nfe"] == 8 or "teacher" in row["sampler"])]
+    parts = [
+        f"## {row['sampler']}, {row['nfe']} calls, temperature {row['temperature']}\n\n" + "\n\n".join(
+            "> " + " ".join(text.split()) for text in row["texts"]
+        )
+        for row in chosen
+    ]
+    path.write_text("# Samples of the books model\n\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output-dir", type=Path, default=Path("demo-output"))
+    parser.add_argument("--num-sequences", type=int, default=64, help="teacher sequences; half as many for the books")
+    parser.add_argument("--oracle-samples", type=int, default=1024)
+    parser.add_argument("--text-samples", type=int, default=128)
+    parser.add_argument("--quick", action="store_true", help="few samples: shows that it runs, not how good it is")
+    args = parser.parse_args()
+    if args.quick:
+        args.num_sequences, args.oracle_samples, args.text_samples = 8, 32, 16
+    if not (MODELS / "books-radd" / "model.safetensors").exists():
+        sys.exit(f"The demo's models are missing: no {MODELS / 'books-radd'}. Run it from a clone of the repository.")
+    tic = time.perf_counter()
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    oracle_rows, text_rows = countdown(args), books(args)
+    write_jsonl(args.output_dir / "metrics.jsonl", oracle_rows + text_rows)
+    for rows, metrics, name in (
+        (oracle_rows, {"reverse_kl": "reverse KL per transition (nats)", "forbidden_share": "forbidden transitions"}, "countdown"),
+        (text_rows, {"js_char_3gram": "JS divergence, 3-grams", "js_char_4gram": "JS divergence, 4-grams"}, "books"),
+    ):
+        drawn = [row for row in rows if row["nfe"] in NFE]
+        file = args.output_dir / ("quality_vs_nfe.png" if name == "books" else f"quality_vs_nfe_{name}.png")
+        plot_quality_vs_nfe(drawn, file, metrics, title=name, floor=rows[-1])
+    save_samples(text_rows, args.output_dir / "samples.md")
+    say(f"Saved samplers, metrics.jsonl, quality_vs_nfe.png and samples.md to {args.output_dir}. {time.perf_counter() - tic:.0f} s in all.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The folder that `lsd-train` leaves behind: tensors, metrics, plot and a card filled from the run."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from huggingface_hub import ModelCard, ModelCardData
+
+from .checkpoint import write_atomically
+from .scheduling_lsd import LSDScheduler
+from .training import DistillConfig
+
+
+BEGIN, END = "<!-- lsd_sampler: written by lsd-train, refreshed by it -->", "<!-- lsd_sampler: end -->"
+
+
+def save_sampler(
+    scheduler: LSDScheduler,
+    folder: Path,
+    *,
+    model: str,
+    config: DistillConfig,
+    records: list[dict[str, Any]],
+    repo_id: str | None = None,
+) -> None:
+    """Writes sampler, `config.json` (a Hub download counter), `metrics.jsonl`, `schedule.png` and the card.
+
+    Args:
+        scheduler ([`LSDScheduler`]): a learned one.
+        folder (`Path`): made if it does not exist. A card that is there keeps what was written outside our block.
+        model (`str`): what `lsd-train --model` was given.
+        config ([`DistillConfig`]), records (`list[dict]`): how it was learned, and what was measured on the way.
+        repo_id (`str`, *optional*): where it will be uploaded; used in the card's snippet.
+    """
+    scheduler.save_pretrained(folder)
+    described = {"library_name": "lsd_sampler", "scheduler": "LSDScheduler", "distillation": config.to_dict()}
+    write_atomically(folder / "config.json", (json.dumps(described, indent=2) + "\n").encode())
+    write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
+    plotted = _plot(scheduler, folder / "schedule.png", model)
+    card = make_card(scheduler, model, config, records, repo_id or str(folder), plotted)
+    path = folder / "README.md"
+    text = refresh(path.read_text(encoding="utf-8"), card) if path.exists() else card
+    write_atomically(path, text.encode())
+
+
+def make_card(
+    scheduler: LSDScheduler,
+    model: str,
+    config: DistillConfig,
+    records: list[dict[str, Any]],
+    location: str,
+    plotted: bool,
+) -> str:
+    """The text of the sampler card."""
+    nfe = sorted(scheduler.learned_sampler.steps)
+    tags = ["discrete-diffusion", "lsd", config.method, config.solver, *(f"steps:{M}" for M in nfe)]
+    data = ModelCardData(library_name="lsd_sampler", tags=tags, base_model=scheduler.config.base_model)
+    return str(
+        ModelCard.from_template(
+            data,
+            template_path=str(Path(__file__).parent / "templates" / "sampler_card.md"),
+            title=f"{Path(model).name}.{config.method}-{config.order}",
+            begin=BEGIN,
+            end=END,
+            model=model,
+            location=location,
+            method=config.method,
+            solver=config.solver,
+            order=config.order,
+            count=config.count,
+            nfe=", ".join(map(str, nfe)),
+            snippet_nfe=8 if 8 in nfe else nfe[0],
+            gain=_gain(scheduler, records),
+            table=_table(records),
+            plot="![learned schedule](schedule.png)" if plotted else "",
+            protocol=_protocol(config, records),
+            versions=f"torch {torch.__version__.split('+')[0]}, diffusers {diffusers.__version__}",
+        )
+    )
+
+
+def refresh(old: str, new: str) -> str:
+    """Puts the block of a new card, and its metadata, into an old one; what stands outside the block is kept."""
+    block = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    fresh = block.search(new)
+    if fresh is None or not block.search(old):
+        return old.rstrip() + "\n\n" + (fresh.group(0) if fresh else new) + "\n"
+    return block.sub(lambda _: fresh.group(0), old, count=1)
+
+
+def _gain(scheduler: LSDScheduler, records: list[dict[str, Any]]) -> str:
+    if scheduler.learned_sampler.step_error is not None:
+        return "its schedule for any number of calls follows from a table measured along teacher paths."
+    domain = next(r["domain"] for r in records if r["event"] == "coefficients")
+    return f"one learned coefficient of the {domain.replace('_', '-')} per step, on the uniform grid."
+
+
+def _table(records: list[dict[str, Any]]) -> str:
+    schedules = [r for r in records if r["event"] == "schedule"]
+    if schedules:
+        head = "| network calls | path KL to the teacher (nats per sequence) | of the uniform grid | tokens known after each call |"
+        rule = "|--:|--:|--:|:--|"
+        rows = [
+            f"| {r['nfe']} | {r['path_kl']:.4f} | {r['path_kl_uniform']:.4f} | {' '.join(map(str, r['known_after_step']))} |"
+            for r in schedules
+        ]
+        return "\n".join([head, rule, *rows])
+    coefficients = [r for r in records if r["event"] == "coefficients"]
+    key = "score_coefficients" if coefficients[0]["domain"] == "score" else "log_score_coefficients"
+    rows = [f"| {r['nfe']} | {' '.join(f'{value:.3f}' for value in r[key])} |" for r in coefficients]
+    return "\n".join([f"| network calls | `{key}` |", "|--:|:--|", *rows])
+
+
+def _protocol(config: DistillConfig, records: list[dict[str, Any]]) -> str:
+    done = next(r for r in records if r["event"] == "done")
+    steps = next((r["steps"] for r in records if r["event"] == "teacher"), config.teacher_steps)
+    return (
+        f"{config.num_sequences} teacher sequences of {steps} steps, seed {config.seed}; {done['network_calls']} network calls"
+        f" on batches of up to {config.batch_size}, {done['seconds']:.0f} seconds; draws in float64."
+    )
+
+
+def _plot(scheduler: LSDScheduler, path: Path, model: str) -> bool:
+    """Draws the learned numbers where matplotlib (an extra) is there."""
+    try:
+        from .evaluation.report import plot_schedule
+    except ImportError:
+        return False
+    steps = scheduler.learned_sampler.steps
+    times = {f"{M} calls": s.timesteps.tolist() for M, s in steps.items()}
+    coefficients = {}
+    for M, s in steps.items():
+        learned = [c for c in (s.score_coefficients, s.log_score_coefficients) if not bool((c == 1).all())]
+        if learned:
+            coefficients[f"{M} calls"] = learned[0].tolist()
+    try:
+        plot_schedule(times, path, coefficients or None, title=model)
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,56 @@
+"""`lsd-sample`: draw samples from a masked diffusion model, with a learned sampler or the plain one."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from ..checkpoint import write_atomically
+from ..scheduling_lsd import LSDScheduler
+from .common import add_model_arguments, load_pipeline, positive_int, run
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lsd-sample", description=__doc__)
+    add_model_arguments(parser)
+    parser.add_argument("--sampler", help="folder or Hub id of a learned sampler; default: the plain base solver")
+    parser.add_argument("--nfe", type=positive_int, default=8, help="network calls")
+    parser.add_argument("--num-samples", type=positive_int, default=4)
+    parser.add_argument("--prefix", help="text that every sample begins with")
+    parser.add_argument("--suffix", help="text that every sample ends with")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="also write the samples here, one JSON object a line")
+    return parser
+
+
+def command(args: argparse.Namespace) -> None:
+    pipeline = load_pipeline(args)
+    if args.sampler:
+        pipeline.scheduler = LSDScheduler.from_pretrained(args.sampler)
+    output = pipeline(
+        prefix=args.prefix,
+        suffix=args.suffix,
+        length=args.length,
+        num_samples=args.num_samples,
+        num_inference_steps=args.nfe,
+        temperature=args.temperature,
+        generator=torch.Generator().manual_seed(args.seed),
+    )
+    sequences = output.sequences.tolist()
+    texts = output.texts or [" ".join(map(str, ids)) for ids in sequences]
+    if args.output:
+        lines = [json.dumps({"text": text, "ids": ids}) for text, ids in zip(texts, sequences, strict=True)]
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(args.output, ("\n".join(lines) + "\n").encode())
+    print("\n\n".join(texts))
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run(command, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

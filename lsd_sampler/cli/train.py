@@ -1,0 +1,85 @@
+"""`lsd-train`: distil a few-step sampler for a masked diffusion model."""
+
+import argparse
+import json
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..hub import upload_sampler
+from ..training import DistillConfig, distill
+from .common import add_model_arguments, load_pipeline, positive_int, run
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lsd-train", description=__doc__)
+    add_model_arguments(parser)
+    for option in fields(DistillConfig):
+        flag, text = "--" + option.name.replace("_", "-"), option.metadata["help"]
+        if option.name == "nfe":
+            parser.add_argument(flag, type=positive_int, nargs="+", default=list(option.default), help=text)
+        elif option.default is None or isinstance(option.default, str):
+            parser.add_argument(flag, default=option.default, help=text)
+        else:
+            parser.add_argument(flag, type=type(option.default), default=option.default, help=text)
+    parser.add_argument("--output-dir", type=Path, help="default: MODEL-METHOD-ORDER")
+    parser.add_argument("--push-to-hub", metavar="USER/NAME", help="upload the result to this Hub repo")
+    parser.add_argument("--dry-run", action="store_true", help="print the configuration and the cost, then stop")
+    return parser
+
+
+def command(args: argparse.Namespace) -> None:
+    config = DistillConfig(**{f.name: getattr(args, f.name) for f in fields(DistillConfig)})
+    output_dir = args.output_dir or Path(f"{Path(args.model).name.split(':')[0]}-{config.method}-{config.order}")
+    print(f"Output folder: {output_dir}", flush=True)
+    pipeline = load_pipeline(args)
+    call_kwargs = {"length": args.length} if args.length else {}
+    if args.dry_run:
+        calls = planned_network_calls(config, pipeline, args.length or pipeline.denoiser.length)
+        print(json.dumps({"model": args.model, **config.to_dict(), "network_calls": calls}, indent=2))
+        return
+    from ..cards import save_sampler
+
+    records: list[dict[str, Any]] = [{"event": "config", "model": args.model, **config.to_dict()}]
+
+    def log(record: dict[str, Any]) -> None:
+        records.append(record)
+        print(json.dumps(record), file=sys.stderr)
+
+    scheduler = distill(pipeline, config, log=log, **call_kwargs)
+    if Path(args.model).name == args.model or "/" in args.model and not Path(args.model).exists():
+        scheduler.register_to_config(base_model=args.model, base_model_revision=args.revision)
+    save_sampler(scheduler, output_dir, model=args.model, config=config, records=records, repo_id=args.push_to_hub)
+    for record in records:
+        if record["event"] == "schedule":
+            known = " ".join(map(str, record["known_after_step"]))
+            print(f"{record['nfe']:4d} calls  path KL {record['path_kl']:.4f} nats/sequence  tokens known: {known}")
+        elif record["event"] == "coefficients":
+            key = "score_coefficients" if record["domain"] == "score" else "log_score_coefficients"
+            print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
+    print(f"Network calls: {records[-1]['network_calls']}. Saved to {output_dir}.")
+    if args.push_to_hub:
+        print(f"Uploaded: {upload_sampler(output_dir, args.push_to_hub)}")
+
+
+def planned_network_calls(config: DistillConfig, pipeline: Any, length: int) -> int:
+    """Calls of the denoiser (each on a batch) that a run will make."""
+    from ..schedules import replay_states
+
+    batches = -(-config.num_sequences // config.batch_size)
+    if config.method == "path_kl":
+        steps = config.teacher_steps
+        if not pipeline.denoiser.time_conditioned and config.count == "exact":
+            steps = min(steps, length)
+        return 1 + batches * (steps + len(replay_states(length, config.num_states)))
+    epochs = config.epochs if config.optimizer == "adam" else 1
+    return batches * max(config.teacher_steps, *config.nfe) + epochs * sum(config.nfe)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run(command, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,12 @@
+"""Denoisers: anything that predicts clean tokens from partly masked ones, behind one interface."""
+
+from .auto import DENOISERS, SHORT_NAMES, available_names, load_denoiser
+from .base import Denoiser
+from .markov import MarkovDenoiser, countdown, random_chain
+from .radd import RADDDenoiser
+
+
+__all__ = [
+    "DENOISERS", "SHORT_NAMES", "Denoiser", "MarkovDenoiser", "RADDDenoiser", "available_names", "countdown",
+    "load_denoiser", "random_chain",
+]  # fmt: skip

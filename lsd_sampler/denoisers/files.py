@@ -1,0 +1,140 @@
+"""The files of a denoiser: found, fetched, read and written. JSON and safetensors only: nothing is ever unpickled."""
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ..checkpoint import write_atomically
+
+
+CONFIG_NAME = "config.json"
+PIPELINE_NAME = "model_index.json"
+TOKENIZER_NAME = "tokenizer.json"
+FETCHED_FILES = [
+    "*config.json", PIPELINE_NAME, "*.safetensors", "*.safetensors.index.json", "*tokenizer.json", "*vocab.json",
+    "*merges.txt", "*special_tokens_map.json", "*added_tokens.json", "*tokenizer.model",
+]  # fmt: skip
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def weights_name(variant: str | None = None) -> str:
+    """Name of the weights' file, as in diffusers with the variant before the suffix."""
+    return f"model.{variant}.safetensors" if variant else "model.safetensors"
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` has the form `owner/repository`. (A local folder of that name goes first.)"""
+    return _HUB_ID.fullmatch(name) is not None
+
+
+def resolve_folder(
+    name_or_path: str | os.PathLike,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> Path:
+    """The local folder behind a path or a Hub id. The latter is fetched: configs, safetensors, tokenizer files only.
+
+    Raises:
+        OSError: if there is no such folder or repository, or it cannot be reached; the message names it.
+    """
+    name = os.fspath(name_or_path)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if not is_hub_id(name):
+            raise FileNotFoundError(f"There is no folder {name!r}, and it is not a Hub id (owner/name) either.")
+        try:
+            folder = Path(
+                snapshot_download(
+                    name, revision=revision, token=token, local_files_only=local_files_only,
+                    cache_dir=None if cache_dir is None else os.fspath(cache_dir), force_download=force_download,
+                    allow_patterns=FETCHED_FILES,
+                )
+            )  # fmt: skip
+        except OSError as error:  # all of huggingface_hub's: repository missing, gated, offline, not in the cache
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise OSError(f"{name!r} is no local folder, and fetching it from the Hub failed: {reason}") from error
+    folder = folder / (subfolder or "")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{name!r} has no subfolder {subfolder!r}.")
+    return folder
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit of a folder that lies in the Hub's cache (`.../snapshots/COMMIT/...`), else None."""
+    path = folder.absolute()
+    return next((p.name for p in (path, *path.parents) if p.parent.name == "snapshots"), None)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        OSError: if the file is missing.
+        ValueError: if it does not hold a JSON object; the message names it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also UnicodeDecodeError
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}.")
+    return content
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    """Writes a JSON object, atomically."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Reads all tensors of a safetensors file.
+
+    Raises:
+        OSError: if the file is missing.
+        ValueError: if it is damaged; the message names it.
+    """
+    if not path.is_file():
+        pickles = sorted(p.name for p in path.parent.glob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+        hint = f" {pickles[0]} is a pickle, which is never loaded: convert it to safetensors." if pickles else ""
+        raise FileNotFoundError(f"There is no file {path}.{hint}")
+    try:
+        return load_file(path)
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file (truncated or damaged?): {error}") from error
+
+
+def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file, atomically: the tensors may be mapped from the very file that is replaced."""
+    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as temporary:
+        file = Path(temporary) / path.name
+        save_file(copies, file, metadata={"format": "pt", **(metadata or {})})
+        os.replace(file, path)
+
+
+def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], where: str) -> None:
+    """Raises `ValueError`, naming `where` and the culprits, unless names and shapes agree exactly."""
+    for problem, names in (("lacks", expected.keys() - found.keys()), ("has surplus", found.keys() - expected.keys())):
+        if names:
+            listed = ", ".join(sorted(names)[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            raise ValueError(f"{where} {problem} tensors for this model: {listed}.")
+    for name, tensor in expected.items():
+        if tensor.shape != found[name].shape:
+            shapes = f"{tuple(tensor.shape)}, got {tuple(found[name].shape)}"
+            raise ValueError(f"{where}: {name} must have shape {shapes}.")

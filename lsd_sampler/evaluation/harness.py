@@ -1,0 +1,303 @@
+"""The harness behind `lsd-eval`: samplers x network calls x temperatures, one row each, kept on disk as they come."""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .metrics import MetricSet, OracleMetrics, TextMetrics
+from .report import Row, append_jsonl, read_jsonl, write_jsonl
+from .tokens import decode, encode
+
+
+__all__ = [
+    "MetricSet",
+    "OracleMetrics",
+    "TextMetrics",
+    "best_per_sampler",
+    "evaluate",
+    "floor_row",
+    "real_text_floor",
+    "text_windows",
+]
+
+_TENSOR_NAMES = ("timesteps", "score_coefficients", "log_score_coefficients")
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One row to be: everything that decides its samples."""
+
+    sampler: str
+    nfe: int
+    temperature: float
+    num_samples: int
+    batch_size: int
+    seed: int
+    fingerprint: str
+
+    def matches(self, row: Mapping[str, Any]) -> bool:
+        return all(row.get(name) == value for name, value in vars(self).items())
+
+
+def _fingerprint(sampler: Any, nfe: int) -> str:
+    """Short hash of the configuration and tensors of `sampler` at `nfe`: a retrained sampler is another one."""
+    sampler.set_timesteps(nfe)
+    config = {key: value for key, value in dict(getattr(sampler, "config", {})).items() if not key.startswith("_")}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    numbers = getattr(sampler, "steps", sampler)
+    for name in _TENSOR_NAMES:
+        value = getattr(numbers, name, None)
+        if isinstance(value, torch.Tensor):
+            digest.update(name.encode() + value.detach().cpu().double().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+@contextmanager
+def _borrowed(pipeline: Any) -> Iterator[list[int]]:
+    """Lets the scheduler be replaced and the progress bar be silenced, counts network calls, and puts all back."""
+    calls = [0]
+
+    def count(*_: Any) -> None:
+        calls[0] += 1
+
+    denoiser = getattr(pipeline, "denoiser", None)
+    hook = denoiser.register_forward_pre_hook(count) if isinstance(denoiser, torch.nn.Module) else None
+    scheduler, bar = pipeline.scheduler, getattr(pipeline, "_progress_bar_config", None)
+    if hasattr(pipeline, "set_progress_bar_config"):
+        pipeline.set_progress_bar_config(disable=True)
+    try:
+        yield calls
+    finally:
+        pipeline.scheduler = scheduler
+        if hasattr(pipeline, "set_progress_bar_config"):
+            pipeline.set_progress_bar_config(**(bar or {}))
+        if hook is not None:
+            hook.remove()
+
+
+def _generate(pipeline: Any, point: _Point, calls: list[int], options: Mapping[str, Any]) -> tuple[torch.Tensor, Row]:
+    """All sequences of one row, `(num_samples, length)` on the CPU, and what they cost."""
+    calls[0], batches, began = 0, [], time.perf_counter()
+    for index, start in enumerate(range(0, point.num_samples, point.batch_size)):
+        output = pipeline(
+            num_samples=min(point.batch_size, point.num_samples - start),
+            num_inference_steps=point.nfe,
+            temperature=point.temperature,
+            # The same noise for every sampler, so that rows differ by the sampler and not by luck.
+            generator=torch.Generator().manual_seed(point.seed + index),
+            output_type="ids",
+            **options,
+        )
+        batches.append(torch.as_tensor(output.sequences).cpu())
+    seconds = time.perf_counter() - began
+    network_calls = calls[0] / len(batches) if calls[0] else float(point.nfe)
+    sequences = torch.cat(batches)
+    cost = {"length": sequences.shape[1], "seconds": seconds, "network_calls": network_calls}
+    return sequences, cost
+
+
+def _points(
+    samplers: Mapping[str, Any], nfe: Sequence[int], temperatures: Sequence[float], **rest: int
+) -> list[_Point]:
+    points = []
+    for name, sampler in samplers.items():
+        known = getattr(sampler, "available_num_inference_steps", None)
+        for steps in nfe:
+            if known is not None and steps not in known:
+                print(f"{name} was not made for {steps} steps (known: {sorted(known)}): left out.", file=sys.stderr)
+                continue
+            mark = _fingerprint(sampler, steps)
+            points += [_Point(name, steps, float(t), **rest, fingerprint=mark) for t in temperatures]
+    return points
+
+
+def _check_arguments(**named: Any) -> None:
+    for name in ("num_samples", "batch_size"):
+        if named[name] < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {named[name]}.")
+    for name in ("samplers", "nfe", "temperatures"):
+        if not named[name]:
+            raise ValueError(f"`{name}` must not be empty.")
+    if min(named["nfe"]) < 1:
+        raise ValueError(f"`nfe` must hold numbers of at least 1, got {min(named['nfe'])}.")
+    if min(named["temperatures"]) < 0:
+        raise ValueError(f"`temperatures` must not be negative, got {min(named['temperatures'])}.")
+
+
+def evaluate(
+    pipeline: Any,
+    samplers: Mapping[str, Any],
+    nfe: Sequence[int],
+    *,
+    num_samples: int,
+    metrics: MetricSet,
+    batch_size: int = 64,
+    temperatures: Sequence[float] = (1.0,),
+    seed: int = 0,
+    progress: bool = True,
+    output: str | Path | None = None,
+    resume: bool = False,
+    labels: Mapping[str, str] | None = None,
+    num_texts: int = 0,
+    **call_options: Any,
+) -> list[Row]:
+    """Generates with each sampler at each number of steps and temperature, and measures.
+
+    Batch b of every row is drawn with a CPU generator seeded `seed + b`: samplers see common random numbers.
+
+    Args:
+        pipeline (`MaskedDiffusionPipeline` or a function that returns one): its scheduler is replaced, and put back at
+            the end.
+        samplers: name -> `LSDScheduler`. A learned sampler is left out, with a note on stderr, at steps it does not
+            know.
+        nfe: numbers of steps.
+        num_samples (`int`): of each row; plug-in metrics are comparable only at equal numbers.
+        metrics (`MetricSet`): `OracleMetrics` or `TextMetrics`, for example.
+        batch_size (`int`): it decides which noise a sample gets, so it is part of a row's identity.
+        temperatures: global temperatures to try.
+        seed (`int`): of the generation.
+        progress (`bool`): progress bar on stderr.
+        output (*optional*): a JSONL file to which each row is appended as soon as it is known. Whatever fails later,
+            finished rows are there.
+        resume (`bool`): keep the rows of `output`, and reuse those made with the same arguments and samplers.
+        labels (*optional*): further columns of every row (the model's name, say), part of its identity.
+        num_texts (`int`): how many samples to keep as text in the row, under `texts`; needs `metrics.tokenizer`.
+        **call_options: passed to the pipeline (`length`, `prefix`, ...).
+
+    Returns:
+        One dict for each sampler, NFE and temperature: these, `num_samples`, `batch_size`, `seed`, `fingerprint` (of
+        the sampler), `length`, `seconds` (generation only), `network_calls` (for one batch, counted), and all metrics.
+
+    Raises:
+        ValueError: if an argument is out of range, or a sampler has no numbers for a number of steps.
+    """
+    _check_arguments(
+        num_samples=num_samples, batch_size=batch_size, samplers=samplers, nfe=nfe, temperatures=temperatures
+    )
+    pipe: Any = pipeline if hasattr(pipeline, "scheduler") else pipeline()
+    done = _start_output(output, resume)
+    extra = dict(labels or {}) | {name: value for name, value in call_options.items() if name == "length"}
+    points = _points(samplers, nfe, temperatures, num_samples=num_samples, batch_size=batch_size, seed=seed)
+    rows: list[Row] = []
+    with _borrowed(pipe) as calls:
+        for point in _progress(points, progress):
+            row = _find(done, point, extra, metrics)
+            if row is None:
+                pipe.scheduler = samplers[point.sampler]
+                sequences, cost = _generate(pipe, point, calls, call_options)
+                row = extra | vars(point) | cost | metrics.compute(sequences)
+                row |= _kept_texts(metrics, sequences, num_texts)
+                if output is not None:
+                    append_jsonl(output, row)
+            rows.append(row)
+    return rows
+
+
+def _start_output(output: str | Path | None, resume: bool) -> list[Row]:
+    """Rows to reuse. The file is rewritten, so that a line cut short by a kill does not stay in it."""
+    if output is None:
+        return []
+    done = read_jsonl(output) if resume and Path(output).exists() else []
+    write_jsonl(output, done)
+    return done
+
+
+def _find(done: Sequence[Row], point: _Point, extra: Mapping[str, Any], metrics: MetricSet) -> Row | None:
+    for row in done:
+        same = point.matches(row) and all(row.get(name) == value for name, value in extra.items())
+        if same and all(key in row for key in metrics.keys):
+            return row
+    return None
+
+
+def _kept_texts(metrics: Any, sequences: torch.Tensor, num_texts: int) -> Row:
+    return {"texts": decode(metrics.tokenizer, sequences[:num_texts])} if num_texts else {}
+
+
+def _progress(points: list[_Point], show: bool) -> Iterator[_Point]:
+    from tqdm import tqdm
+
+    with tqdm(total=len(points), disable=not show, unit="row", file=sys.stderr) as bar:
+        for point in points:
+            bar.set_description(f"{point.sampler}, {point.nfe} steps, temperature {point.temperature:g}")
+            yield point
+            bar.update()
+
+
+def best_per_sampler(rows: Sequence[Row], verdict_key: str) -> list[Row]:
+    """For each sampler and NFE the row, that is the temperature, with the least `verdict_key`; in order of first
+    appearance.
+
+    A verdict that is missing or not a number never wins over one that is.
+
+    Raises:
+        ValueError: if no row has `verdict_key`, or the rows hold different numbers of samples: plug-in estimates of
+            unequal size are not comparable.
+    """
+    if not any(row.get(verdict_key) is not None for row in rows):
+        raise ValueError(f"`rows` must hold `{verdict_key}`, none does.")
+    sizes = sorted({row["num_samples"] for row in rows})
+    if len(sizes) > 1:
+        raise ValueError(f"`rows` must hold equal numbers of samples to be compared, got {sizes}.")
+
+    def verdict(row: Row) -> float:
+        value = row.get(verdict_key)
+        return float("inf") if value is None or value != value else value
+
+    best: dict[tuple[str, int | None], Row] = {}
+    for row in rows:
+        key = (row["sampler"], row["nfe"])
+        if key not in best or verdict(row) < verdict(best[key]):
+            best[key] = row
+    return list(best.values())
+
+
+def floor_row(
+    metrics: MetricSet, sequences: torch.Tensor, texts: Sequence[str] | None = None, *, name: str = "real data"
+) -> Row:
+    """The same metrics for real data, of shape `(num_samples, length)`: what no sampler can be expected to beat."""
+    size = {"num_samples": len(sequences), "length": sequences.shape[1]}
+    return {"sampler": name, "nfe": None, "temperature": 1.0, **size, **metrics.compute(sequences, texts)}
+
+
+def text_windows(tokenizer: Any, text: str, length: int) -> torch.Tensor:
+    """`text` in tokens, cut into windows of `length` one after the other; `torch.LongTensor` of shape `(num_windows,
+    length)`.
+
+    Raises:
+        ValueError: if `length` is below 1 or `text` is shorter than one window.
+    """
+    if length < 1:
+        raise ValueError(f"`length` must be at least 1, got {length}.")
+    lines = encode(tokenizer, text.splitlines(keepends=True))
+    ids = torch.tensor([token for line in lines for token in line], dtype=torch.long)
+    if len(ids) < length:
+        raise ValueError(f"`text` must hold at least {length} tokens, got {len(ids)}.")
+    return ids[: len(ids) // length * length].view(-1, length)
+
+
+def real_text_floor(
+    text: str, metrics: TextMetrics, *, num_samples: int, length: int, seed: int = 0, name: str = "real text"
+) -> Row:
+    """The floor row of held-out real text: `num_samples` windows of `length` tokens, drawn without replacement.
+
+    Raises:
+        ValueError: if `text` has too few windows, or shares one with the reference texts (which would flatter it).
+    """
+    windows = text_windows(metrics.tokenizer, text, length)
+    if len(windows) < num_samples:
+        raise ValueError(f"`text` must hold {num_samples} windows of {length} tokens, it has {len(windows)}.")
+    chosen = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))[:num_samples]
+    sequences = windows[chosen]
+    texts = decode(metrics.tokenizer, sequences)
+    if not metrics.reference_texts.isdisjoint(texts):
+        raise ValueError("`text` must not overlap the reference texts of `metrics`.")
+    return floor_row(metrics, sequences, texts, name=name)

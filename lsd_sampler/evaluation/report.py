@@ -1,0 +1,268 @@
+"""Tables, JSONL files and plots of evaluation rows."""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+Row = dict[str, Any]
+
+# Columns that can be bought with entropy: they are not shown without a column that says what was paid.
+LIKELIHOOD_WORDS = ("nll", "perplexity", "ppl")
+
+# Paul Tol's bright scheme: told apart by colour-blind readers and in print.
+COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#777777", "#000000")
+MARKERS = "osD^vP*X"
+
+
+def _check_columns(columns: Sequence[str]) -> None:
+    likelihoods = [name for name in columns if any(word in name.lower() for word in LIKELIHOOD_WORDS)]
+    if likelihoods and not any("entropy" in name.lower() for name in columns):
+        raise ValueError(f"`{likelihoods[0]}` must not be shown without an entropy: add an entropy column.")
+
+
+def _cell(value: Any, digits: int) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.{digits}f}" if value == 0 or abs(value) >= 10**-digits else f"{value:.1e}"
+    return str(value)
+
+
+def format_table(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str] | Mapping[str, str] | None = None,
+    *,
+    digits: int = 3,
+    markdown: bool = False,
+) -> str:
+    """An aligned table, one line for each row, without a final newline.
+
+    Args:
+        rows: dicts; a missing or None value is shown as "-".
+        columns (*optional*): keys to show in order, or key -> heading. Default: all keys whose values are not lists.
+        digits (`int`): decimals of floats; smaller non-zero values are shown as 1.2e-05.
+        markdown (`bool`): with bars.
+
+    Raises:
+        ValueError: if `rows` is empty, or a likelihood or perplexity would be shown without an entropy.
+    """
+    if not rows:
+        raise ValueError("`rows` must not be empty.")
+    if columns is None:
+        columns = list(dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, list)))
+    _check_columns(list(columns))
+    headings = list(columns.values()) if isinstance(columns, Mapping) else list(columns)
+    cells = [headings] + [[_cell(row.get(key), digits) for key in columns] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(headings))]
+    sides = ["<" if any(isinstance(row.get(key), str) for row in rows) else ">" for key in columns]
+    lines = [[f"{cell:{side}{width}}" for cell, side, width in zip(x, sides, widths, strict=True)] for x in cells]
+    if markdown:
+        rule = [
+            "-" * width if side == "<" else "-" * (width - 1) + ":" for side, width in zip(sides, widths, strict=True)
+        ]
+        return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def print_table(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | Mapping[str, str] | None = None, **options: Any
+) -> None:
+    """Prints `format_table` to stdout."""
+    print(format_table(rows, columns, **options))
+
+
+@contextmanager
+def _replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path`, of the same suffix, that replaces it when all went well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no word for what is not a finite number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps({key: _plain(value) for key, value in row.items()}, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_jsonl(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows, one JSON object a line, all or nothing. Values that are not finite become null."""
+    with _replacing(path) as temporary:
+        temporary.write_text("".join(map(_line, rows)), encoding="utf-8")
+
+
+def append_jsonl(path: str | Path, row: Mapping[str, Any]) -> None:
+    """Appends one row and flushes it to disk."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(_line(row))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_jsonl(path: str | Path) -> list[Row]:
+    """Reads rows. A last line that was cut short (the writer was killed) is dropped.
+
+    Raises:
+        ValueError: if any other line is not a JSON object.
+    """
+    lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    rows: list[Row] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except json.JSONDecodeError:
+            if number == len(lines):
+                break
+            raise ValueError(f"`{path}` line {number} is not JSON.") from None
+        if row is not None:
+            rows.append(row)
+    return rows
+
+
+def _style(ax: Any, title: str) -> None:
+    ax.set_title(title, fontsize=11)
+    ax.grid(True, which="major", alpha=0.3, linewidth=0.6)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+
+
+def _draw_metric(ax: Any, rows: Sequence[Row], metric: str, samplers: Sequence[str]) -> None:
+    """One line for each sampler, with its bootstrap interval as a band where the rows have one."""
+    for number, name in enumerate(samplers):
+        chosen = sorted(
+            (row for row in rows if row["sampler"] == name and row.get(metric) is not None), key=lambda row: row["nfe"]
+        )
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        x = [row["nfe"] for row in chosen]
+        ax.plot(x, [row[metric] for row in chosen], color=colour, marker=marker, markersize=5, label=name)
+        if chosen and all(row.get(f"{metric}_low") is not None for row in chosen):
+            low, high = ([row[metric + end] for row in chosen] for end in ("_low", "_high"))
+            ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _scale_axes(ax: Any, rows: Sequence[Row], metric: str, floor: float | None) -> None:
+    steps = sorted({row["nfe"] for row in rows})
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(steps, [str(n) for n in steps])
+    ax.minorticks_off()
+    ax.set_xlabel("network calls (NFE)")
+    values = [row[metric] for row in rows if row.get(metric) is not None] + ([floor] if floor is not None else [])
+    positive = [value for value in values if value > 0]
+    if values and len(positive) == len(values):
+        ax.set_yscale("log")
+    elif positive:  # an exact zero still deserves a place on the axis
+        ax.set_yscale("symlog", linthresh=min(positive))
+        ax.set_ylim(bottom=min(0, *values))
+
+
+def plot_quality_vs_nfe(
+    rows: Sequence[Row],
+    path: str | Path,
+    metrics: Sequence[str] | Mapping[str, str],
+    title: str = "",
+    floor: Mapping[str, Any] | None = None,
+    *,
+    floor_label: str = "real data, same size",
+) -> None:
+    """Quality against network calls: one panel for each metric, one line for each sampler, the floor dashed.
+
+    Args:
+        rows: as `best_per_sampler` returns them; those without an NFE (floors) are not drawn.
+        path: where to save; the suffix chooses the format.
+        metrics: keys to draw, or key -> axis title. Lower is better is assumed of none of them.
+        title (`str`): over all panels.
+        floor (*optional*): the metrics of real data (`floor_row`).
+        floor_label (`str`): its name in the legend.
+
+    Raises:
+        ValueError: if there is nothing to draw, or a likelihood would be drawn without an entropy.
+    """
+    drawn = [row for row in rows if row.get("nfe") is not None]
+    if not drawn or not metrics:
+        raise ValueError("`rows` and `metrics` must not be empty.")
+    _check_columns(list(metrics))
+    from matplotlib.figure import Figure
+
+    titles = metrics if isinstance(metrics, Mapping) else {name: name for name in metrics}
+    samplers = list(dict.fromkeys(row["sampler"] for row in drawn))
+    figure = Figure(figsize=(4.2 * len(titles) + 0.6, 4.4), layout="constrained")
+    axes = figure.subplots(1, len(titles), squeeze=False)[0]
+    for ax, (metric, heading) in zip(axes, titles.items(), strict=True):
+        _draw_metric(ax, drawn, metric, samplers)
+        level = floor.get(metric) if floor else None
+        if level is not None:
+            ax.axhline(level, color="black", linestyle="--", linewidth=1, label=floor_label)
+        _scale_axes(ax, drawn, metric, level)
+        _style(ax, heading)
+    handles, names = max((ax.get_legend_handles_labels() for ax in axes), key=lambda pair: len(pair[1]))
+    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
+    figure.suptitle(title)
+    with _replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def plot_schedule(
+    schedules: Mapping[str, Sequence[float]],
+    path: str | Path,
+    coefficients: Mapping[str, Sequence[float]] | None = None,
+    title: str = "",
+) -> None:
+    """Learned schedules: time against the share of calls made, and the coefficient of each call where given.
+
+    Args:
+        schedules: label (such as "8 calls") -> decreasing times in [0, 1].
+        path: where to save; the suffix chooses the format.
+        coefficients (*optional*): label -> one number for each call.
+        title (`str`): over all panels.
+
+    Raises:
+        ValueError: if `schedules` is empty.
+    """
+    if not schedules:
+        raise ValueError("`schedules` must not be empty.")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6 if coefficients else 5.4, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2 if coefficients else 1, squeeze=False)[0]
+    colours = dict(zip(schedules, (COLOURS[i % len(COLOURS)] for i in range(len(schedules))), strict=True))
+    axes[0].plot([0, 1], [1, 0], color="black", linestyle="--", linewidth=1, label="uniform")
+    for label, times in schedules.items():
+        axes[0].plot(np.linspace(0, 1, len(times)), times, marker="o", markersize=3, color=colours[label], label=label)
+    axes[0].set(xlabel="share of the steps done", ylabel="time t (1 = all masked)")
+    _style(axes[0], "learned steps")
+    if coefficients:
+        axes[1].axhline(1, color="black", linestyle="--", linewidth=1)
+        for label, values in coefficients.items():
+            place = (np.arange(len(values)) + 0.5) / len(values)
+            axes[1].plot(place, values, marker="o", markersize=3, color=colours.get(label, "#777777"), label=label)
+        axes[1].set(xlabel="share of the steps done", ylabel="coefficient")
+        _style(axes[1], "learned coefficients")
+    axes[0].legend(frameon=False)
+    figure.suptitle(title)
+    with _replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)

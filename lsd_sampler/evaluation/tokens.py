@@ -1,0 +1,51 @@
+"""One view of the two kinds of tokenizer that pipelines carry: `tokenizers.Tokenizer` and transformers' own."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, with no special tokens added."""
+    if hasattr(tokenizer, "encode_batch"):
+        return [e.ids for e in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+    return tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+
+def decode(tokenizer: Any, sequences: torch.Tensor) -> list[str]:
+    """Texts of `sequences` (`torch.LongTensor` of shape `(num_samples, length)`), nothing skipped, nothing tidied."""
+    ids = sequences.tolist()
+    if hasattr(tokenizer, "encode_batch"):
+        return tokenizer.decode_batch(ids, skip_special_tokens=False)
+    return tokenizer.batch_decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def load_tokenizer_file(folder: str | Path) -> Any | None:
+    """The `tokenizers.Tokenizer` of `folder/tokenizer.json`, or None where there is no such file."""
+    from tokenizers import Tokenizer
+
+    path = Path(folder) / "tokenizer.json"
+    if not path.is_file():
+        return None
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def same_token_ids(first: Any, second: Any) -> bool:
+    """Whether two tokenizers give every id the same meaning and cut texts the same way."""
+    parts = [_identity(tokenizer) for tokenizer in (first, second)]
+    return None not in parts and parts[0] == parts[1]
+
+
+def _identity(tokenizer: Any) -> dict[str, Any] | None:
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(backend, "to_str"):
+        return None
+    content = json.loads(backend.to_str())
+    # Padding, truncation and post-processing (BOS, EOS) change with use and do not change what an id stands for.
+    return {key: content.get(key) for key in ("model", "normalizer", "pre_tokenizer", "decoder")}

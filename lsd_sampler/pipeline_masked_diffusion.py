@@ -1,0 +1,292 @@
+"""Text (or token) generation with any denoiser and any scheduler of this library."""
+
+import inspect
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import diffusers
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.outputs import BaseOutput
+
+from .denoisers.auto import hub_location, load_denoiser
+from .denoisers.base import Denoiser
+from .denoisers.files import PIPELINE_NAME, resolve_folder
+from .denoisers.markov import is_oracle_spec
+from .scheduling_lsd import LSDScheduler
+
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_STEPS = 64
+
+TokenIds = Sequence[int] | torch.Tensor
+Generators = torch.Generator | list[torch.Generator] | None
+
+
+@dataclass
+class MaskedDiffusionPipelineOutput(BaseOutput):
+    """Output of [`MaskedDiffusionPipeline`].
+
+    Args:
+        texts (`list[str]`, *optional*): decoded samples; None without a tokenizer, or when ids were asked for.
+        sequences (`torch.LongTensor` of shape `(batch_size, length)`): token ids, prefix and suffix included.
+    """
+
+    texts: list[str] | None
+    sequences: torch.Tensor
+
+
+class MaskedDiffusionPipeline(DiffusionPipeline):
+    r"""
+    Generates sequences with a masked diffusion model: from nothing, from a prefix and suffix, or by filling in masks.
+
+    Direction of time: `t = 1` is all masked, `t = 0` is data. The scheduler decides at which times the denoiser is
+    called; one scheduled step is one call.
+
+    Args:
+        denoiser ([`~lsd_sampler.denoisers.Denoiser`]): predicts the clean tokens.
+        scheduler ([`LSDScheduler`]): reveals tokens step by step.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): needed for texts only.
+    """
+
+    model_cpu_offload_seq = "denoiser"
+    _optional_components = ["tokenizer"]
+    _callback_tensor_inputs = ["sample"]
+
+    denoiser: Denoiser
+    scheduler: Any
+    tokenizer: Any | None
+
+    def __init__(self, denoiser: Denoiser, scheduler: SchedulerMixin, tokenizer: Any | None = None):
+        super().__init__()
+        self.register_modules(denoiser=denoiser, scheduler=scheduler, tokenizer=tokenizer)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
+        r"""
+        Loads a saved pipeline, or puts one together around a raw research checkpoint.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): a saved pipeline (folder or Hub id), or whatever
+                [`load_denoiser`] takes: a raw checkpoint, a short name such as `radd`, an oracle such as `countdown`.
+                Then the scheduler is the plain base solver that fits the denoiser.
+            scheduler, tokenizer, denoiser (*optional*): replace the loaded component.
+            dtype (`torch.dtype`, *optional*): precision of the denoiser; `torch_dtype` is the same.
+            revision, subfolder, token, cache_dir, local_files_only, force_download (*optional*): where and how to look
+                on the Hub.
+            kwargs: of a saved pipeline, as in diffusers.
+
+        Raises:
+            OSError: if a folder, file or repository is missing or out of reach.
+            ValueError: for an unknown name or a damaged file.
+        """
+        name = os.fspath(pretrained_model_name_or_path)
+        hub_names = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
+        hub_kwargs = {key: kwargs.pop(key) for key in hub_names if kwargs.get(key) is not None}
+        if is_oracle_spec(name):
+            return cls._from_denoiser(name, None, kwargs)
+        # fetched here: of a pipeline with a learned scheduler, diffusers itself would fetch some of the files only
+        folder = resolve_folder(hub_location(name), **hub_kwargs)
+        if not (folder / PIPELINE_NAME).is_file():
+            return cls._from_denoiser(hub_location(name), folder, kwargs)
+        pipeline = super().from_pretrained(str(folder), **kwargs)
+        pipeline.register_to_config(_name_or_path=name)
+        return pipeline
+
+    @classmethod
+    def _from_denoiser(cls, name: str, folder: Path | None, kwargs: dict[str, Any]) -> Self:
+        dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None)
+        trust_remote_code = kwargs.pop("trust_remote_code", False)
+        denoiser = kwargs.pop("denoiser", None)
+        if denoiser is None:
+            denoiser = load_denoiser(folder or name, dtype=dtype, trust_remote_code=trust_remote_code)
+            denoiser.name_or_path = name
+        scheduler = kwargs.pop("scheduler", None) or LSDScheduler(**denoiser.scheduler_config())
+        tokenizer = kwargs.pop("tokenizer") if "tokenizer" in kwargs else denoiser.tokenizer
+        if kwargs:
+            logger.warning("Keyword arguments %s have no effect on a raw checkpoint.", sorted(kwargs))
+        pipeline = cls(denoiser, scheduler, tokenizer)
+        pipeline.register_to_config(_name_or_path=name)
+        return pipeline
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prefix: str | TokenIds | None = None,
+        suffix: str | TokenIds | None = None,
+        input_ids: TokenIds | Sequence[Sequence[int]] | None = None,
+        *,
+        length: int | None = None,
+        num_samples: int = 1,
+        num_inference_steps: int | None = None,
+        temperature: float = 1.0,
+        generator: Generators = None,
+        output_type: str = "text",
+        callback_on_step_end: Callable[[Any, int, torch.Tensor, dict[str, Any]], dict[str, Any] | None] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("sample",),
+        return_dict: bool = True,
+    ) -> MaskedDiffusionPipelineOutput | tuple[list[str] | None, torch.Tensor]:
+        r"""
+        Generates sequences. Tokens that are given are never changed.
+
+        Args:
+            prefix, suffix (`str`, or token ids of shape `(n,)`, *optional*): how each sample begins and ends.
+            input_ids (token ids of shape `(length,)` or `(batch_size, length)`, *optional*): canvases in which mask
+                ids are to be filled in; excludes `prefix` and `suffix`.
+            length (`int`, *optional*): tokens per sample, prefix and suffix included; default: that of `input_ids`,
+                else the denoiser's.
+            num_samples (`int`): how many samples for each canvas; those of one canvas follow each other.
+            num_inference_steps (`int`, *optional*): steps, that is, calls of the denoiser; default: the largest number
+                that the scheduler learned, or 64 if it can do any.
+            temperature (`float`): of the token draws; 0 takes the most likely token.
+            generator (`torch.Generator`, or a list of one per sample, *optional*): makes the samples reproducible.
+            output_type (`str`): `"text"` (texts too, if there is a tokenizer) or `"ids"`.
+            callback_on_step_end (`Callable`, *optional*): called as `callback(pipeline, step, timestep,
+                {"sample": x})` after each step; may return a dict with a changed `sample`.
+            callback_on_step_end_tensor_inputs (`list[str]`): which tensors the callback gets; only `"sample"` exists.
+            return_dict (`bool`): whether to return [`MaskedDiffusionPipelineOutput`] or a tuple `(texts, sequences)`.
+
+        Raises:
+            ValueError: for arguments that are out of range or exclude each other.
+        """
+        if output_type not in ("text", "ids"):
+            raise ValueError(f"`output_type` must be 'text' or 'ids', got {output_type!r}.")
+        _check_positive("num_samples", num_samples)
+        tensor_inputs = _check_tensor_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        self._check_scheduler()
+        step_kwargs = self._step_kwargs(temperature, generator)
+        sample = self._canvas(prefix, suffix, input_ids, length).repeat_interleave(num_samples, dim=0)
+        if isinstance(generator, list) and len(generator) != len(sample):
+            raise ValueError(f"`generator` has {len(generator)} entries for {len(sample)} samples.")
+
+        device = self._execution_device
+        sample = sample.to(device)
+        self.scheduler.set_timesteps(self._num_steps(num_inference_steps), device=device)
+        # a template without masks asks for nothing
+        timesteps = self.scheduler.timesteps if bool((sample == self.denoiser.mask_token_id).any()) else []
+        with self.progress_bar(total=len(timesteps)) as progress_bar:  # pyright: ignore[reportCallIssue]
+            for i, t in enumerate(timesteps):
+                model_output = self.denoiser(sample, t.expand(len(sample)))
+                sample = self.scheduler.step(model_output, t, sample, **step_kwargs).prev_sample
+                if callback_on_step_end is not None:
+                    available = {"sample": sample}
+                    given = {name: available[name] for name in tensor_inputs}
+                    sample = (callback_on_step_end(self, i, t, given) or {}).get("sample", sample)
+                progress_bar.update()
+
+        self.maybe_free_model_hooks()
+        texts = None
+        if output_type == "text" and self.tokenizer is not None:
+            texts = self.tokenizer.batch_decode(sample.tolist())
+        return MaskedDiffusionPipelineOutput(texts, sample) if return_dict else (texts, sample)
+
+    def _check_scheduler(self) -> None:
+        mask = getattr(self.scheduler.config, "mask_token_id", None)
+        if mask != self.denoiser.mask_token_id:
+            raise ValueError(
+                f"`scheduler` has the `mask_token_id` {mask}, but the denoiser's is {self.denoiser.mask_token_id}:"
+                " build it with `LSDScheduler(**pipeline.denoiser.scheduler_config())`."
+            )
+
+    def _step_kwargs(self, temperature: float, generator: Generators) -> dict[str, Any]:
+        # schedulers differ in what their step accepts, in diffusers too
+        parameters = inspect.signature(self.scheduler.step).parameters
+        if not temperature >= 0:
+            raise ValueError(f"`temperature` must be >= 0, got {temperature}.")
+        if "temperature" not in parameters and temperature != 1:
+            raise ValueError(f"`temperature` is not supported by {type(self.scheduler).__name__}, got {temperature}.")
+        available = {"temperature": temperature, "generator": generator}
+        return {name: value for name, value in available.items() if name in parameters}
+
+    def _num_steps(self, num_inference_steps: int | None) -> int:
+        if num_inference_steps is not None:
+            _check_positive("num_inference_steps", num_inference_steps)
+            return num_inference_steps
+        return max(getattr(self.scheduler, "available_num_inference_steps", None) or [DEFAULT_STEPS])
+
+    def _canvas(
+        self,
+        prefix: str | TokenIds | None,
+        suffix: str | TokenIds | None,
+        input_ids: TokenIds | Sequence[Sequence[int]] | None,
+        length: int | None,
+    ) -> torch.Tensor:
+        """The canvases to fill in, of shape `(batch_size, length)`."""
+        if length is not None:
+            _check_positive("length", length)
+        if input_ids is None:
+            return self._frame(prefix, suffix, self.denoiser.length if length is None else self._check_length(length))
+        if prefix is not None or suffix is not None:
+            raise ValueError("`input_ids` excludes `prefix` and `suffix`: put their tokens into `input_ids`.")
+        canvas = self._check_ids("input_ids", input_ids, mask_allowed=True)
+        canvas = canvas[None] if canvas.ndim == 1 else canvas
+        if canvas.ndim != 2 or not canvas.numel():
+            shape = tuple(canvas.shape)
+            raise ValueError(f"`input_ids` must have shape (length,) or (batch_size, length), got {shape}.")
+        if length is not None and length != canvas.shape[1]:
+            raise ValueError(f"`length` is {length}, but `input_ids` has {canvas.shape[1]} positions.")
+        self._check_length(canvas.shape[1])
+        return canvas
+
+    def _frame(self, prefix: str | TokenIds | None, suffix: str | TokenIds | None, length: int) -> torch.Tensor:
+        start, end = self._encode("prefix", prefix), self._encode("suffix", suffix)
+        room = length - len(start) - len(end)
+        if room < 0:
+            sizes = f"{len(start)} + {len(end)}"
+            raise ValueError(f"`prefix` and `suffix` have {sizes} tokens, more than `length` {length}.")
+        return torch.cat([start, start.new_full((room,), self.denoiser.mask_token_id), end])[None]
+
+    def _encode(self, name: str, text: str | TokenIds | None) -> torch.Tensor:
+        if text is None:
+            return torch.empty(0, dtype=torch.int64)
+        if isinstance(text, str):
+            if self.tokenizer is None:
+                raise ValueError(f"`{name}` is a text, but this pipeline has no tokenizer: pass token ids.")
+            # of an empty text, an empty list would become floats
+            text = torch.tensor(self.tokenizer(text, add_special_tokens=False).input_ids, dtype=torch.int64)
+        ids = self._check_ids(name, text, mask_allowed=False)
+        if ids.ndim != 1:
+            raise ValueError(f"`{name}` must be a text or token ids of shape (n,), got {tuple(ids.shape)}.")
+        return ids
+
+    def _check_ids(self, name: str, ids: Any, mask_allowed: bool) -> torch.Tensor:
+        try:
+            ids = torch.as_tensor(ids)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"`{name}` must be token ids in rows of equal length: {error}") from error
+        if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
+            raise ValueError(f"`{name}` must be integer token ids, got {ids.dtype}.")
+        ids, mask, most = ids.to("cpu", torch.int64), self.denoiser.mask_token_id, self.denoiser.vocab_size
+        bad = ids[(ids < 0) | (ids > most) | ((ids == mask) & (not mask_allowed))]
+        if bad.numel():
+            without = "" if mask_allowed else f", without the mask {mask}"
+            raise ValueError(f"`{name}` must be token ids in [0, {most}]{without}, got {int(bad[0])}.")
+        return ids
+
+    def _check_length(self, length: int) -> int:
+        if length > self.denoiser.length:
+            raise ValueError(f"`length` must be at most {self.denoiser.length}, the denoiser's, got {length}.")
+        return length
+
+
+def _check_positive(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+
+
+def _check_tensor_inputs(names: Sequence[str], known: list[str]) -> list[str]:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"`callback_on_step_end_tensor_inputs` must be among {known}, got {unknown}.")
+    return list(names)
+
+
+# `diffusers.DiffusionPipeline.from_pretrained` looks for a saved pipeline's class in diffusers' own namespace only
+if not hasattr(diffusers, MaskedDiffusionPipeline.__name__):
+    setattr(diffusers, MaskedDiffusionPipeline.__name__, MaskedDiffusionPipeline)

@@ -1,0 +1,81 @@
+"""The options of a distillation: one frozen dataclass for Python and the command line."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..orders import ORDERS
+from ..registry import Registry
+from ..scheduling_lsd import COUNTS
+from ..solvers import SOLVERS
+
+
+METHODS: Registry = Registry("method")
+"""Training methods, `(runs: PipelineRuns, config: DistillConfig, log) -> LearnedSampler`; filled by their modules."""
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Options of [`distill`]. Every field is also a flag of `lsd-train`.
+
+    Raises:
+        ValueError: for an option out of range; the message names it.
+    """
+
+    method: str = _option("path_kl", "training method: path_kl, lsd")
+    solver: str = _option("tweedie", "base solver of teacher and student")
+    order: str | None = _option(None, "order of revealing; default: halton for path_kl, random for lsd")
+    count: str = _option("exact", "exact or bernoulli")
+    nfe: tuple[int, ...] = _option((4, 8, 16, 32, 64), "numbers of network calls to make a sampler for")
+    teacher_steps: int = _option(1024, "steps of the teacher (at most one per token, where more cannot differ)")
+    num_sequences: int = _option(64, "teacher sequences to learn from")
+    batch_size: int = _option(64, "sequences per network call")
+    num_states: int = _option(128, "path_kl: states at which a step may begin, at most")
+    domain: str | None = _option(None, "lsd: score or log_score; default: score for log_score models, else log_score")
+    optimizer: str = _option("exact", "lsd: exact (closed form or Newton) or adam")
+    learning_rate: float = _option(1e-3, "lsd with adam: learning rate")
+    epochs: int = _option(20, "lsd with adam: passes over the sequences")
+    seed: int = _option(0, "of the teacher's noise")
+
+    def __post_init__(self) -> None:
+        METHODS[self.method]
+        SOLVERS[self.solver]
+        object.__setattr__(self, "nfe", tuple(sorted(set(self.nfe))))
+        if self.order is None:
+            object.__setattr__(self, "order", "halton" if self.method == "path_kl" else "random")
+        if ORDERS[self.resolved_order].looks_at_logits:
+            raise ValueError(
+                f"`order` {self.order!r} looks at the logits; teacher paths can only be replayed for orders that do not."
+                f" Use one of {[name for name in ORDERS.names() if not ORDERS[name].looks_at_logits]}."
+            )
+        for name, choices in (
+            ("count", COUNTS),
+            ("domain", (None, "score", "log_score")),
+            ("optimizer", ("exact", "adam")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"`{name}` must be one of {list(choices)}, got {getattr(self, name)!r}.")
+        for name in ("teacher_steps", "num_sequences", "batch_size", "num_states", "epochs"):
+            _check_positive(name, getattr(self, name))
+        if not self.nfe:
+            raise ValueError("`nfe` must name at least one number of network calls.")
+        for steps in self.nfe:
+            _check_positive("nfe", steps)
+        if self.learning_rate <= 0:
+            raise ValueError(f"`learning_rate` must be > 0, got {self.learning_rate}.")
+
+    @property
+    def resolved_order(self) -> str:
+        return self.order or "random"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "nfe": list(self.nfe)}
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")

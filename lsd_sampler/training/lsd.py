@@ -1,0 +1,242 @@
+"""lsd: coefficients of the score or the log-score, one a step (https://huggingface.co/papers/2509.19962, eq. 5-6, algorithm 2).
+
+Teacher and student run with the same noise. At each of the student's times the teacher's prediction, at the teacher's canvas, is compared with
+the student's, at the student's own, over positions that are masked in both; there is no gradient through the draws. As the student's canvas
+depends on earlier coefficients only, the coefficients are solved one after another, in closed form (score) or by Newton (log-score).
+
+The pipeline runs once with both: the first half of the batch replays the teacher's canvases, the second half is the student.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from tqdm.auto import tqdm
+
+from ..checkpoint import LearnedSampler, LearnedSteps
+from ..random import gather_rows, log_mass
+from ..scheduling_lsd import Generators, LSDScheduler, LSDSchedulerOutput
+from .config import METHODS, DistillConfig
+from .recording import PipelineRuns, TeacherRecorder
+
+
+MIN_LOG_PROB = -50.0
+"""Tokens less likely than e^-50 of the most likely one count as that likely (an exact oracle has zeros)."""
+MAX_BETA = 100.0
+
+
+@dataclass
+class Comparison:
+    """Teacher's and student's predictions in one step, at the positions that are masked in both."""
+
+    teacher_BLV: torch.Tensor
+    student_BLV: torch.Tensor
+    row_R: torch.Tensor
+    position_R: torch.Tensor
+    excluded: int | None
+
+    def score_sums(self) -> tuple[float, float]:
+        """Sum of the scores over positions and tokens, teacher's and student's, divided by one common factor."""
+        logs = [
+            log_mass(x, self.row_R, self.position_R, excluded=self.excluded).logsumexp(0)
+            for x in (self.teacher_BLV, self.student_BLV)
+        ]
+        top = max(float(log) for log in logs)
+        return math.exp(float(logs[0]) - top), math.exp(float(logs[1]) - top)
+
+    def _rows(self, x_BLV: torch.Tensor, row: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        x_RV = gather_rows(x_BLV, row, position, self.excluded).double()
+        if self.excluded is not None and self.excluded < x_RV.shape[1]:
+            x_RV = torch.cat([x_RV[:, : self.excluded], x_RV[:, self.excluded + 1 :]], dim=1)
+        return x_RV
+
+    def log_score_loss(self, beta: float) -> tuple[float, float, float]:
+        """Mean over positions of KL(softmax(log s*) || softmax(beta log s)) up to a constant: value, first and second derivative."""
+        sums = torch.zeros(3, dtype=torch.float64)
+        chunk = max(1, 2**22 // self.student_BLV.shape[-1])
+        for row, position in zip(self.row_R.split(chunk), self.position_R.split(chunk), strict=True):
+            p_RV = self._rows(self.teacher_BLV, row, position).softmax(-1)
+            x_RV = self._rows(self.student_BLV, row, position)
+            x_RV = (x_RV - x_RV.amax(-1, keepdim=True)).clamp(min=MIN_LOG_PROB)
+            q_RV = (beta * x_RV).softmax(-1)
+            teacher_R, student_R = (p_RV * x_RV).sum(-1), (q_RV * x_RV).sum(-1)
+            value = ((beta * x_RV).logsumexp(-1) - beta * teacher_R).sum()
+            variance = ((q_RV * x_RV.square()).sum(-1) - student_R.square()).sum()
+            sums += torch.stack([value, (student_R - teacher_R).sum(), variance]).cpu()
+        value, slope, curvature = (sums / max(1, len(self.row_R))).tolist()
+        return value, slope, curvature
+
+    def best_phi(self) -> float:
+        """The minimiser of the generalised KL sum s* log(s* / Phi s) - s* + Phi s (eq. 6): the ratio of the total scores."""
+        if not len(self.row_R):
+            return 1.0
+        teacher, student = self.score_sums()
+        return teacher / student if student > 0 else 1.0
+
+    def best_beta(self) -> float:
+        """The minimiser of `log_score_loss`, which is convex: Newton, kept inside a bracket by bisection."""
+        if not len(self.row_R):
+            return 1.0
+        low, high, beta = 0.0, MAX_BETA, 1.0
+        for _ in range(60):
+            _, slope, curvature = self.log_score_loss(beta)
+            if abs(slope) <= 1e-12:  # at the first step both canvases are the same
+                return beta
+            if slope > 0:
+                high = beta
+            else:
+                low = beta
+            step = beta - slope / curvature if curvature > 0 else math.nan
+            new = step if low < step < high else (low + high) / 2
+            if abs(new - beta) <= 1e-9 * max(1.0, beta):
+                return new
+            beta = new
+        return beta
+
+
+class PairedStudent(LSDScheduler):
+    """Runs on a batch of `2 B` rows: B teacher canvases that are replayed, B student canvases that are sampled.
+
+    At each step `learn(k, comparison)` is asked for the coefficient of that step.
+    """
+
+    def follow(
+        self,
+        start: LearnedSteps,
+        states: list[torch.Tensor],
+        learn: Callable[[int, Comparison], tuple[float, float]],
+    ) -> None:
+        """Sets the teacher's canvases before each step, `(B, L)` each, and what decides `(Phi_k, beta_k)`."""
+        self.set_learned_sampler(LearnedSampler({start.score_coefficients.numel(): start}))
+        self.states, self.learn = states, learn
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: float | torch.Tensor,
+        sample: torch.Tensor,
+        *,
+        temperature: float = 1.0,
+        generator: Generators = None,
+        return_dict: bool = True,
+    ) -> LSDSchedulerOutput | tuple[torch.Tensor, torch.Tensor | None]:
+        k, B = self._index(timestep), len(sample) // 2
+        logits_BLV, sample_BL = self._check_inputs(model_output, sample)
+        replayed = self.states[k].to(sample_BL.device)
+        # the pipeline's first canvas is the teacher's too; later ones are set here
+        masked_BL = (sample_BL[B:] == self.config.mask_token_id) & (replayed == self.config.mask_token_id)
+        row_R, position_R = masked_BL.nonzero(as_tuple=True)
+        comparison = Comparison(logits_BLV[:B], logits_BLV[B:], row_R, position_R, self.config.mask_token_id)
+        phi, beta = self.learn(k, comparison)
+        self.steps.score_coefficients[k], self.steps.log_score_coefficients[k] = phi, beta
+        self._use(self.steps)
+        student_generator = generator[B:] if isinstance(generator, list) else generator
+        result = super().step(
+            model_output[B:], timestep, sample[B:], temperature=temperature, generator=student_generator
+        )
+        following = self.states[min(k + 1, len(self.states) - 1)].to(sample.device).view_as(sample[:B])
+        prev_sample = torch.cat([following, result[0]])
+        return LSDSchedulerOutput(prev_sample) if return_dict else (prev_sample, None)
+
+
+def lsd(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: Callable[..., None]) -> LearnedSampler:
+    """Learns the coefficients for each NFE of the config, on the base grid."""
+    domain = config.domain or ("score" if base.config.prediction_type == "log_score" else "log_score")
+    states = _teacher_states(runs, TeacherRecorder.from_config(base.config), config)
+    log(event="teacher", steps=_teacher_steps(config), sequences=config.num_sequences, network_calls=runs.network_calls)
+    steps = {}
+    for M in tqdm(config.nfe, desc="coefficients", unit="NFE"):
+        steps[M] = _learn_one(runs, base, [states[index] for index in _kept(config, M)], config, domain, M)
+        log(
+            event="coefficients",
+            nfe=M,
+            domain=domain,
+            score_coefficients=steps[M].score_coefficients.tolist(),
+            log_score_coefficients=steps[M].log_score_coefficients.tolist(),
+            network_calls=runs.network_calls,
+        )
+    return LearnedSampler(steps)
+
+
+METHODS.register("lsd", lsd)
+
+
+def _learn_one(
+    runs: PipelineRuns,
+    base: LSDScheduler,
+    states: list[torch.Tensor],
+    config: DistillConfig,
+    domain: str,
+    M: int,
+) -> LearnedSteps:
+    start = LearnedSteps.plain(base.steps_for(M).timesteps)
+    student = PairedStudent.from_config(base.config)
+    solve = _exact(domain) if config.optimizer == "exact" else _Adam(domain, M, config.learning_rate)
+    for _ in range(1 if config.optimizer == "exact" else config.epochs):
+        student.follow(start, states, solve)
+        generators = [g for _ in range(2) for g in runs.generators(0, config.num_sequences)]
+        runs.run(student, M, generators)
+        if isinstance(solve, _Adam):
+            solve.update()
+    if isinstance(solve, _Adam):
+        pairs = [solve.coefficients(k) for k in range(M)]
+        return LearnedSteps(start.timesteps, *(torch.tensor(c, dtype=torch.float64) for c in zip(*pairs, strict=True)))
+    return student.steps
+
+
+def _teacher_steps(config: DistillConfig) -> int:
+    return max(config.teacher_steps, *config.nfe)
+
+
+def _kept(config: DistillConfig, M: int) -> list[int]:
+    """The teacher's steps that begin at the student's M times."""
+    return [round(k * _teacher_steps(config) / M) for k in range(M)]
+
+
+def _teacher_states(runs: PipelineRuns, teacher: TeacherRecorder, config: DistillConfig) -> dict[int, torch.Tensor]:
+    """The teacher's canvases before every step that some student needs, `(num_sequences, L)` each: one run for all NFE."""
+    kept = frozenset(index for M in config.nfe for index in _kept(config, M))
+    batches = []
+    for first in range(0, config.num_sequences, config.batch_size):
+        num = min(config.batch_size, config.num_sequences - first)
+        teacher.watch(kept)
+        runs.run(teacher, _teacher_steps(config), runs.generators(first, num))
+        batches.append(teacher.states)
+    return {index: torch.cat([states[index] for states in batches]) for index in kept}
+
+
+def _exact(domain: str) -> Callable[[int, Comparison], tuple[float, float]]:
+    if domain == "score":
+        return lambda k, comparison: (comparison.best_phi(), 1.0)
+    return lambda k, comparison: (1.0, comparison.best_beta())
+
+
+class _Adam:
+    """One gradient step per coefficient and epoch, in the logarithm of the coefficient, which keeps it positive."""
+
+    def __init__(self, domain: str, M: int, learning_rate: float):
+        self.domain = domain
+        self.theta = torch.zeros(M, dtype=torch.float64)
+        self.theta.grad = torch.zeros_like(self.theta)
+        self.optimizer = torch.optim.Adam([self.theta], lr=learning_rate)
+
+    def coefficients(self, k: int) -> tuple[float, float]:
+        value = math.exp(float(self.theta[k]))
+        return (value, 1.0) if self.domain == "score" else (1.0, value)
+
+    def __call__(self, k: int, comparison: Comparison) -> tuple[float, float]:
+        value = math.exp(float(self.theta[k]))
+        assert self.theta.grad is not None
+        if not len(comparison.row_R):
+            self.theta.grad[k] = 0.0
+        elif self.domain == "score":
+            teacher, student = comparison.score_sums()
+            self.theta.grad[k] = (student * value - teacher) / max(teacher, student)
+        else:
+            self.theta.grad[k] = comparison.log_score_loss(value)[1] * value
+        return self.coefficients(k)
+
+    def update(self) -> None:
+        """Ends an epoch."""
+        self.optimizer.step()

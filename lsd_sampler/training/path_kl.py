@@ -1,0 +1,114 @@
+"""path_kl: the schedule that minimises the path KL, for every number of steps at once.
+
+By the chain rule, the KL from the law of the teacher's paths to a sampler that reveals, in one step, all positions with ranks in `[s, e)`
+is a sum over those positions of the KL between what the teacher predicted when it revealed them and what is predicted at s. One table of
+such terms, measured along teacher paths, prices every possible step; the best schedule is then a shortest path. For the random-order case
+see https://huggingface.co/papers/2511.04647 and https://huggingface.co/papers/2510.25544.
+"""
+
+from collections.abc import Callable
+
+import torch
+from tqdm.auto import tqdm
+
+from ..checkpoint import LearnedSampler, LearnedSteps
+from ..orders import ORDERS
+from ..schedules import StepErrorTable, grid_from_counts, replay_states
+from ..scheduling_lsd import LSDScheduler
+from .config import METHODS, DistillConfig
+from .recording import PipelineRuns, StepErrorRecorder, TeacherRecorder
+
+
+def path_kl(
+    runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: Callable[..., None]
+) -> LearnedSampler:
+    """Measures the step-error table along teacher paths, and solves it for each NFE of the config."""
+    step_error = measure_step_errors(runs, base, config, log)
+    best_total = step_error.solve(len(step_error.grid))[1]
+    steps = {}
+    for M in config.nfe:
+        if M > len(step_error.grid):
+            raise ValueError(f"`nfe` {M} needs at least as many states: raise `num_states` (now {len(step_error.grid)} states).")
+        counts, cost = step_error.solve(M)
+        steps[M] = LearnedSteps.plain(grid_from_counts(counts, base.noise, base.config.sampling_eps))
+        log(
+            event="schedule",
+            nfe=M,
+            path_kl=max(0.0, cost - best_total),
+            path_kl_uniform=max(0.0, step_error.uniform_cost(M) - best_total),
+            known_after_step=counts[1:],
+        )
+    return LearnedSampler(steps, step_error)
+
+
+METHODS.register("path_kl", path_kl)
+
+
+def measure_step_errors(
+    runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: Callable[..., None]
+) -> StepErrorTable:
+    """The step-error table: two runs of the pipeline per batch of sequences, the teacher's and its replay."""
+    teacher = TeacherRecorder.from_config(base.config)
+    recorder = StepErrorRecorder.from_config(base.config)
+    nats, seen, states = 0.0, 0.0, torch.zeros(1, dtype=torch.long)
+    starts = range(0, config.num_sequences, config.batch_size)
+    num_steps = config.teacher_steps
+    for first in tqdm(starts, desc="teacher paths and replays", unit="batch"):
+        num = min(config.batch_size, config.num_sequences - first)
+        length = _masked_length(runs, teacher, num_steps, num) if first == 0 else int(teacher.masked_BL.sum(1)[0])
+        # in an order that ignores the logits, a time-free network gains nothing from more steps than tokens
+        num_steps = min(num_steps, length) if not runs.time_conditioned and config.count == "exact" else num_steps
+        states = replay_states(length, config.num_states)
+        teacher.watch(frozenset())
+        runs.run(teacher, num_steps, runs.generators(first, num))
+        recorder.replay(states, teacher.final_BL)
+        runs.run(recorder, len(states), runs.generators(first, num))
+        nats, seen = nats + recorder.nats_GL.cpu(), seen + recorder.seen_GL.cpu()
+    log(event="teacher", steps=num_steps, sequences=config.num_sequences, states=len(states), network_calls=runs.network_calls)
+    assert isinstance(nats, torch.Tensor) and isinstance(seen, torch.Tensor)
+    return StepErrorTable(estimate_table(nats, seen, ORDERS[config.resolved_order].exchangeable), states)
+
+
+def _masked_length(runs: PipelineRuns, teacher: TeacherRecorder, num_steps: int, num: int) -> int:
+    """How many positions the pipeline leaves to the sampler: seen in a one-step run."""
+    del num_steps
+    runs.run(teacher, 1, runs.generators(0, num))
+    lengths = teacher.masked_BL.sum(1)
+    if int(lengths.min()) != teacher.masked_BL.shape[1]:
+        raise ValueError(
+            "path_kl needs canvases that start fully masked; this pipeline call starts with"
+            f" {int(lengths.min())} to {int(lengths.max())} masked of {teacher.masked_BL.shape[1]} positions."
+        )
+    return int(lengths[0])
+
+
+def estimate_table(nats_GL: torch.Tensor, seen_GL: torch.Tensor, exchangeable: bool) -> torch.Tensor:
+    """Means by state and rank, made non-increasing in the state: a later context cannot be worse in expectation.
+
+    Args:
+        nats_GL, seen_GL (`torch.DoubleTensor` of shape `(num_states, seq_len)`): sums, and how many terms they have.
+        exchangeable (`bool`): whether all ranks have one expectation at a state (random order); they are then pooled.
+
+    Returns:
+        `torch.DoubleTensor` of shape `(num_states, seq_len)`; 0 where nothing was seen (the position is known by then).
+    """
+    if exchangeable:
+        pooled_G = isotonic_decreasing(nats_GL.sum(1) / seen_GL.sum(1), seen_GL.sum(1))
+        return pooled_G[:, None] * (seen_GL > 0)
+    mean_GL = nats_GL / seen_GL.clamp(min=1)
+    for rank in range(nats_GL.shape[1]):
+        valid = seen_GL[:, rank] > 0
+        mean_GL[valid, rank] = isotonic_decreasing(mean_GL[valid, rank], seen_GL[valid, rank])
+    return mean_GL
+
+
+def isotonic_decreasing(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The non-increasing sequence nearest in weighted least squares (pool adjacent violators). 1-D tensors."""
+    blocks: list[list[float]] = []  # value, weight, length
+    for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
+        blocks.append([value, weight, 1])
+        while len(blocks) > 1 and blocks[-2][0] < blocks[-1][0]:
+            v2, w2, n2 = blocks.pop()
+            v1, w1, n1 = blocks.pop()
+            blocks.append([(v1 * w1 + v2 * w2) / (w1 + w2), w1 + w2, n1 + n2])
+    return torch.tensor([v for v, _, n in blocks for _ in range(int(n))], dtype=values.dtype)
