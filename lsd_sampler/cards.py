@@ -10,8 +10,10 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData
 
 from .checkpoint import write_atomically
+from .denoisers.files import is_hub_id
 from .scheduling_lsd import LSDScheduler
-from .training import DistillConfig
+from .solvers import SOLVERS
+from .training import METHODS, DistillConfig
 
 
 BEGIN, END = "<!-- lsd_sampler: written by lsd-train, refreshed by it -->", "<!-- lsd_sampler: end -->"
@@ -35,15 +37,15 @@ def save_sampler(
         config ([`DistillConfig`]), records (`list[dict]`): how it was learned, and what was measured on the way.
         repo_id (`str`, *optional*): where it will be uploaded; used in the card's snippet.
     """
+    path = folder / "README.md"
+    old = path.read_text(encoding="utf-8") if path.exists() else None
     scheduler.save_pretrained(folder)
     described = {"library_name": "lsd_sampler", "scheduler": "LSDScheduler", "distillation": config.to_dict()}
     write_atomically(folder / "config.json", (json.dumps(described, indent=2) + "\n").encode())
     write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
     plotted = _plot(scheduler, folder / "schedule.png", model)
     card = make_card(scheduler, model, config, records, repo_id or str(folder), plotted)
-    path = folder / "README.md"
-    text = refresh(path.read_text(encoding="utf-8"), card) if path.exists() else card
-    write_atomically(path, text.encode())
+    write_atomically(path, (card if old is None else refresh(old, card)).encode())
 
 
 def make_card(
@@ -57,7 +59,11 @@ def make_card(
     """The text of the sampler card."""
     nfe = sorted(scheduler.learned_sampler.steps)
     tags = ["discrete-diffusion", "lsd", config.method, config.solver, *(f"steps:{M}" for M in nfe)]
-    data = ModelCardData(library_name="lsd_sampler", tags=tags, base_model=scheduler.config.base_model)
+    base_model = scheduler.config.base_model
+    # the Hub refuses what is not the id of a model, such as the name of an oracle
+    data = ModelCardData(
+        library_name="lsd_sampler", tags=tags, base_model=base_model if is_hub_id(base_model or "") else None
+    )
     return str(
         ModelCard.from_template(
             data,
@@ -83,12 +89,28 @@ def make_card(
 
 
 def refresh(old: str, new: str) -> str:
-    """Puts the block of a new card, and its metadata, into an old one; what stands outside the block is kept."""
+    """Puts the block and metadata of a new card into an old one; prose and metadata of another hand are kept."""
     block = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
     fresh = block.search(new)
     if fresh is None or not block.search(old):
-        return old.rstrip() + "\n\n" + (fresh.group(0) if fresh else new) + "\n"
-    return block.sub(lambda _: fresh.group(0), old, count=1)
+        text = old.rstrip() + "\n\n" + (fresh.group(0) if fresh else new) + "\n"
+    else:
+        text = block.sub(lambda _: fresh.group(0), old, count=1)
+    return _with_metadata(text, ModelCard(new).data.to_dict())
+
+
+def _with_metadata(text: str, new: dict[str, Any]) -> str:
+    """Our metadata into a card that may have others; tags of ours that no longer hold are dropped."""
+    try:
+        card = ModelCard(text)
+    except Exception:  # yaml has errors of its own; metadata broken by hand are left for that hand to mend
+        return text
+    written_by_us = {"discrete-diffusion", "lsd", *METHODS.names(), *SOLVERS.names()}
+    old_tags = card.data.to_dict().get("tags") or []
+    others = [tag for tag in old_tags if tag not in written_by_us and not str(tag).startswith("steps:")]
+    for key, value in {**new, "tags": [*new["tags"], *others]}.items():
+        card.data[key] = value
+    return str(card)
 
 
 def _gain(scheduler: LSDScheduler, records: list[dict[str, Any]]) -> str:
@@ -101,10 +123,13 @@ def _gain(scheduler: LSDScheduler, records: list[dict[str, Any]]) -> str:
 def _table(records: list[dict[str, Any]]) -> str:
     schedules = [r for r in records if r["event"] == "schedule"]
     if schedules:
-        head = "| network calls | path KL to the teacher (nats per sequence) | of the uniform grid | tokens known after each call |"
+        head = (
+            "| network calls | path KL to the teacher (nats per sequence) | of the uniform grid | tokens known after |"
+        )
         rule = "|--:|--:|--:|:--|"
         rows = [
-            f"| {r['nfe']} | {r['path_kl']:.4f} | {r['path_kl_uniform']:.4f} | {' '.join(map(str, r['known_after_step']))} |"
+            f"| {r['nfe']} | {r['path_kl']:.4f} | {r['path_kl_uniform']:.4f}"
+            f" | {' '.join(map(str, r['known_after_step']))} |"
             for r in schedules
         ]
         return "\n".join([head, rule, *rows])
@@ -117,9 +142,11 @@ def _table(records: list[dict[str, Any]]) -> str:
 def _protocol(config: DistillConfig, records: list[dict[str, Any]]) -> str:
     done = next(r for r in records if r["event"] == "done")
     steps = next((r["steps"] for r in records if r["event"] == "teacher"), config.teacher_steps)
+    # lsd's student runs on all sequences at once, beside the teacher's canvases
+    batches = f" on batches of up to {config.batch_size}" if config.method == "path_kl" else ""
     return (
-        f"{config.num_sequences} teacher sequences of {steps} steps, seed {config.seed}; {done['network_calls']} network calls"
-        f" on batches of up to {config.batch_size}, {done['seconds']:.0f} seconds; draws in float64."
+        f"{config.num_sequences} teacher sequences of {steps} steps, seed {config.seed};"
+        f" {done['network_calls']} network calls{batches}, {done['seconds']:.0f} seconds; draws in float64."
     )
 
 

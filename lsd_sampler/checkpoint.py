@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from .schedules import StepErrorTable
@@ -53,8 +53,9 @@ class LearnedSteps:
                 raise ValueError(f"{where}.{name} must be >= 0.")
         if M < 1 or float(self.timesteps[0]) > 1 or float(self.timesteps[-1]) <= 0:
             raise ValueError(f"{where}.timesteps must lie in (0, 1] and hold at least two times.")
-        if not bool((self.timesteps.diff() < 0).all()):
-            raise ValueError(f"{where}.timesteps must be strictly decreasing.")
+        # in float32, as the network sees them
+        if not bool((self.timesteps.float().diff() < 0).all()):
+            raise ValueError(f"{where}.timesteps must be strictly decreasing (in float32).")
 
 
 @dataclass
@@ -81,7 +82,7 @@ class LearnedSampler:
 def _check_float(tensor: torch.Tensor, where: str) -> None:
     if not tensor.is_floating_point():
         raise ValueError(f"{where} must be floating point, got {tensor.dtype}.")
-    if not bool(torch.isfinite(tensor).all()):
+    if not bool(torch.isfinite(tensor.double()).all()):
         raise ValueError(f"{where} holds NaN or infinite values.")
 
 
@@ -170,8 +171,15 @@ def load_learned(path: str | os.PathLike) -> LearnedSampler:
         raise ValueError(f"{path} is larger than any sampler ({MAX_BYTES >> 20} MiB).")
     try:
         tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            version = (file.metadata() or {}).get("format_version", str(FORMAT_VERSION))
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a readable safetensors file (truncated or damaged?): {error}") from error
+    if not version.isdecimal() or int(version) > FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: `format_version` {version} is newer than this library reads ({FORMAT_VERSION}):"
+            " upgrade lsd_sampler."
+        )
     learned = _from_tensors(tensors, str(path))
     learned.check(str(path))
     if not learned:

@@ -86,14 +86,15 @@ def grid_from_counts(counts: list[int], noise: NoiseSchedule, eps: float) -> tor
     """Times at which `round(alpha L)` tokens are known, for `counts = [0, ..., L]`. float64 of shape `(len(counts),)`.
 
     At t = 1 the forward process leaves `alpha(1) > 0` of the tokens unmasked, so a first count below `alpha(1) L` is met as nearly as
-    strictly decreasing times allow.
+    strictly decreasing times allow. The last time is `eps`, or just below the one before it.
     """
     total = counts[-1]
     known = torch.tensor(counts[1:-1], dtype=torch.float64) / total
     floor = float(noise.alpha(1.0))
-    times = noise.inverse_alpha(known.clamp(min=floor))
+    # geometric noise never reaches alpha = 1
+    times = noise.inverse_alpha(known.clamp(min=floor)).clamp(min=1e-6)
     grid = torch.cat([torch.ones(1, dtype=torch.float64), times, torch.full((1,), eps, dtype=torch.float64)])
-    for k in range(1, len(grid) - 1):  # only the first entries can tie with t = 1
+    for k in range(1, len(grid)):  # ties with t = 1, or times below eps
         grid[k] = torch.minimum(grid[k], grid[k - 1] * (1 - 1e-6))
     return grid
 

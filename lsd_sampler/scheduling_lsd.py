@@ -1,5 +1,6 @@
 """LSDScheduler: the reverse process of a masked discrete diffusion model in a few learned steps."""
 
+import json
 import math
 import os
 import tempfile
@@ -121,6 +122,8 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
         _check_number("sampling_eps", sampling_eps, low=0, high=1, open_ends=True)
         _check_number("confidence_temperature", confidence_temperature, low=0)
         _check_number("format_version", format_version, integer=True, low=1)
+        if not isinstance(learned, bool):
+            raise ValueError(f"`learned` must be true or false, got {learned!r}.")
         for name, value in (("noise_eps", noise_eps), ("sigma_min", sigma_min), ("sigma_max", sigma_max)):
             _check_number(name, value)
         if format_version > FORMAT_VERSION:
@@ -189,9 +192,12 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             ValueError: if `num_inference_steps` is not positive, or this sampler has no numbers for it.
         """
-        self._use(self.steps_for(num_inference_steps))
+        steps = self.steps_for(num_inference_steps)
+        if not bool((steps.timesteps[:-1].float().diff() < 0).all()):
+            raise ValueError(f"`num_inference_steps` {num_inference_steps} is too many: times coincide in float32.")
+        self._use(steps)
         self.num_inference_steps = num_inference_steps
-        self.timesteps = self.steps.timesteps[:-1].to(device=device, dtype=torch.float32)
+        self.timesteps = steps.timesteps[:-1].to(device=device, dtype=torch.float32)
         self._times = self.timesteps.tolist()
         self._canvas = None
 
@@ -206,7 +212,10 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
     def _index(self, timestep: float | torch.Tensor) -> int:
         if self.num_inference_steps is None:
             raise ValueError("Call `set_timesteps(num_inference_steps)` before `step`.")
-        time = float(timestep)
+        try:
+            time = float(timestep)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"`timestep` must be one of `timesteps`, got {timestep!r}.") from None
         index = min(range(len(self._times)), key=lambda k: abs(self._times[k] - time))
         if not abs(self._times[index] - time) <= 1e-6:
             raise ValueError(f"`timestep` must be one of `timesteps`, got {time}.")
@@ -318,7 +327,8 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
             return canvas.masked_BL
         nominal = math.prod(1 - r for r in self._reveal_probabilities[canvas.start : k + 1])
         if self.config.count == "exact":
-            known = 1 - float(self.noise.masked(1.0)) * nominal  # alpha(t_{k+1}) where all coefficients are 1
+            # alpha(t_{k+1}) for tweedie where all coefficients are 1
+            known = 1 - float(self.noise.masked(self.steps.timesteps[0])) * nominal
             due_B = (canvas.masked_BL.sum(1).double() * known).round()
             return canvas.masked_BL & (canvas.rank_BL < due_B[:, None])
         survival = nominal
@@ -373,7 +383,7 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
     ) -> torch.Tensor:
         """Draws a candidate for every masked position and keeps the most confident: as many as are due by rank."""
         B, L = sample_BL.shape
-        v_BL, w_BL = draw_uniforms(B, 2 * L, generator, sample_BL.device).split(L, dim=1)
+        v_BL, w_BL, jump_u_BL = draw_uniforms(B, 3 * L, generator, sample_BL.device).split(L, dim=1)
         row_R, position_R = masked_BL.nonzero(as_tuple=True)
         token_R, log_prob_R = self._draw(k, logits_BLV, row_R, position_R, v_BL[row_R, position_R], temperature)
         candidate_BL = sample_BL.index_put((row_R, position_R), token_R)
@@ -382,8 +392,12 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
         annealed = self.config.confidence_temperature * (1 - k / (len(self._times) - 1))
         score_BL = torch.full_like(v_BL, -torch.inf)
         score_BL[row_R, position_R] = log_prob_R + annealed * gumbel(w_BL[row_R, position_R])
-        known_B = (canvas.masked_BL & ~masked_BL).sum(1)
-        due_B = self._target(k, canvas, logits_BLV, masked_BL).sum(1) - known_B
+        if self.config.count == "bernoulli" and self.config.prediction_type == "log_score":
+            # positions are not revealed by their own `u` here, so jumps are drawn afresh at those still masked
+            due_B = (jump_u_BL < self._jump(k, logits_BLV, masked_BL)).sum(1)
+        else:
+            known_B = (canvas.masked_BL & ~masked_BL).sum(1)
+            due_B = self._target(k, canvas, logits_BLV, masked_BL).sum(1) - known_B
         place_BL = score_BL.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
         return torch.where(masked_BL & (place_BL < due_B[:, None]), candidate_BL, sample_BL)
 
@@ -438,13 +452,18 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
         hub_kwargs = {
             name: kwargs[name] for name in ("cache_dir", "force_download", "token", "local_files_only") if name in kwargs
         }
-        config, kwargs, commit_hash = cls.load_config(
-            str(path) if path.exists() else str(pretrained_model_name_or_path),
-            subfolder=subfolder,
-            return_unused_kwargs=True,
-            return_commit_hash=True,
-            **kwargs,
-        )
+        try:
+            config, kwargs, commit_hash = cls.load_config(
+                str(path) if path.exists() else str(pretrained_model_name_or_path),
+                subfolder=subfolder,
+                return_unused_kwargs=True,
+                return_commit_hash=True,
+                **kwargs,
+            )
+        except OSError as error:  # diffusers says so of damaged files too
+            if isinstance(error.__context__, (json.JSONDecodeError, UnicodeDecodeError)):
+                raise ValueError(str(error)) from error
+            raise
         if not isinstance(config, dict):
             raise ValueError(f"{cls.config_name} of {path} must hold a JSON object.")
         try:

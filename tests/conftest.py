@@ -27,7 +27,7 @@ FIXTURES = _find_fixtures()
 # Slow machines must not turn a passing property into a failure.
 settings.register_profile("lsd_sampler", deadline=None, print_blob=True)
 settings.load_profile("lsd_sampler")
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 def fixture_path(*parts: str) -> Path:

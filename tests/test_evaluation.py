@@ -41,6 +41,7 @@ from lsd_sampler.evaluation import (
     oracle_statistics,
     plot_quality_vs_nfe,
     plot_schedule,
+    random_windows,
     read_jsonl,
     real_text_floor,
     reverse_kl_per_transition,
@@ -502,6 +503,8 @@ def test_text_metrics_with_a_judge_always_hold_entropy() -> None:
     assert row["judge_nll_low"] <= row["judge_nll"] <= row["judge_nll_high"]
     assert row["js_char_sum"] == pytest.approx(row["js_char_3gram"] + row["js_char_4gram"])
     assert row["judge_nll"] == pytest.approx(float(direct_nll(tiny_gpt2(context=64), sequences).mean()), rel=1e-5)
+    metrics.max_judged = 2
+    assert metrics.compute(sequences)["judge_nll"] == pytest.approx(metrics.judge.score_ids(sequences[:2]).mean)
     with pytest.raises(ValueError, match="equally many"):
         metrics.compute(sequences, ["one"])
 
@@ -517,9 +520,12 @@ def test_real_text_floor_is_cut_like_the_samples_and_kept_apart_from_the_referen
     assert text_windows(metrics.tokenizer, text[:120], 50).shape == (2, 50)
     with pytest.raises(ValueError, match="windows"):
         real_text_floor(text, metrics, num_samples=101, length=50)
-    overlapping = TextMetrics(metrics.tokenizer, None, [text[:50]], num_resamples=5)
-    with pytest.raises(ValueError, match="overlap"):
-        real_text_floor(text, overlapping, num_samples=100, length=50)
+    windows = random_windows(metrics.tokenizer, text, num_samples=60, length=50)
+    reference = metrics.tokenizer.decode_batch(windows.tolist())
+    rest = random_windows(metrics.tokenizer, text, num_samples=40, length=50, exclude=reference)
+    assert not set(reference) & set(metrics.tokenizer.decode_batch(rest.tolist()))
+    with pytest.raises(ValueError, match="windows"):
+        real_text_floor(text, TextMetrics(metrics.tokenizer, None, reference), num_samples=41, length=50)
 
 
 def test_harness_on_the_real_pipeline_measures_the_published_countdown_errors() -> None:

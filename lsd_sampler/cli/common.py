@@ -1,8 +1,10 @@
 """What the three commands share. argparse, because flags such as `--nfe 4 8 16` take several values."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -11,9 +13,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """`--model` and where and how it is loaded."""
     parser.add_argument("--model", required=True, help="short name (countdown, radd, ...), local folder, or Hub id")
     parser.add_argument("--revision", help="branch, tag or commit of a Hub model")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: as stored")
-    parser.add_argument("--length", type=int, help="tokens per sequence; default: the model's")
+    parser.add_argument("--length", type=positive_int, help="tokens per sequence; default: the model's")
 
 
 def load_pipeline(args: argparse.Namespace):  # noqa: ANN201  (imported late)
@@ -35,6 +37,39 @@ def positive_int(text: str) -> int:
     return value
 
 
+def device(text: str) -> torch.device:
+    """An argparse type."""
+    try:
+        parsed = torch.device(text)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"must be a device of torch, such as cpu or cuda:0, got {text!r}") from None
+    if parsed.type == "cuda" and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError(f"this machine (or this torch) has no CUDA device, got {text!r}")
+    return parsed
+
+
+def load_sampler(name: str):  # noqa: ANN201  (imported late)
+    """A learned sampler from a folder or the Hub."""
+    from ..denoisers.files import is_hub_id
+    from ..scheduling_lsd import LSDScheduler
+
+    if not Path(name).is_dir() and not is_hub_id(name):
+        raise FileNotFoundError(f"`--sampler` {name!r} is neither a folder nor a Hub id (owner/name).")
+    try:
+        return LSDScheduler.from_pretrained(name)
+    except OSError as error:  # diffusers' messages go on for several lines
+        raise OSError(f"`--sampler` {name!r}: {str(error).splitlines()[0]}") from error
+
+
+def check_output_dir(folder: Path) -> None:
+    """Refuses, before any work is done, a folder that could not be written to afterwards."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"`--output-dir` {str(folder)!r}: {str(existing)!r} is a file.")
+    if not os.access(existing, os.W_OK):
+        raise PermissionError(f"`--output-dir` {str(folder)!r}: no permission to write to {str(existing)!r}.")
+
+
 def run(command: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     """Parses, runs, and turns known mistakes into one sentence on stderr and exit code 1."""
     args = parser.parse_args(argv)
@@ -44,7 +79,8 @@ def run(command: Callable[[argparse.Namespace], None], parser: argparse.Argument
         print("Interrupted.", file=sys.stderr)
         return 130
     except torch.OutOfMemoryError:
-        print("Error: out of memory: try half the --batch-size.", file=sys.stderr)
+        flag = "--batch-size" if hasattr(args, "batch_size") else "--num-samples"
+        print(f"Error: out of memory: try half the {flag}.", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)

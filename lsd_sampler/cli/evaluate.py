@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..scheduling_lsd import LSDScheduler
-from .common import add_model_arguments, load_pipeline, positive_int, run
+from .common import add_model_arguments, check_output_dir, load_pipeline, load_sampler, positive_int, run
 
 
 ORACLE_COLUMNS = {
@@ -78,7 +78,9 @@ def make_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[Any, dict[str
         real = denoiser.sample(args.num_samples, torch.Generator().manual_seed(args.seed + 1_000_000))
         return metrics, floor_row(metrics, real[:, : args.length or denoiser.length].cpu())
     if pipeline.tokenizer is None or args.reference is None:
-        raise ValueError("A text model is judged against real text: give `--reference FILE` (and the model a tokenizer).")
+        raise ValueError(
+            "A text model is judged against real text: give `--reference FILE` (and the model a tokenizer)."
+        )
     return text_metrics(args, pipeline)
 
 
@@ -93,7 +95,7 @@ def text_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[Any, dict[str
 
     opener = lzma.open if args.reference.suffix == ".xz" else open
     with opener(args.reference, "rt", encoding="utf-8") as file:
-        text = file.read()
+        text = str(file.read())
     windows = text_windows(pipeline.tokenizer, text, args.length or pipeline.denoiser.length)
     windows = windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))]
     half = len(windows) // 2
@@ -111,9 +113,15 @@ def command(args: argparse.Namespace) -> None:
 
     pipeline = load_pipeline(args)
     samplers = {text: baseline(text, pipeline.denoiser.scheduler_config()) for text in args.baselines}
-    samplers |= {Path(name).name: LSDScheduler.from_pretrained(name) for name in args.sampler}
+    for name in args.sampler:
+        short = Path(name).resolve().name
+        samplers[name if short in samplers else short] = load_sampler(name)
     if not samplers:
         raise ValueError("Nothing to compare: give `--sampler` or `--baselines`.")
+    if not any(can_do(sampler, steps) for sampler in samplers.values() for steps in args.nfe):
+        known = {name: sampler.available_num_inference_steps for name, sampler in samplers.items()}
+        raise ValueError(f"No sampler was made for `--nfe` {' '.join(map(str, args.nfe))}; they know {known}.")
+    check_output_dir(args.output_dir)
     metrics, floor = make_metrics(args, pipeline)
     is_oracle = metrics.verdict_key == "reverse_kl"
     print(f"Output folder: {args.output_dir}", flush=True)
@@ -136,9 +144,18 @@ def command(args: argparse.Namespace) -> None:
     columns = {key: head for key, head in (ORACLE_COLUMNS if is_oracle else TEXT_COLUMNS).items() if key in best[0]}
     table = report.format_table([*best, *([floor] if floor else [])], columns, digits=4)
     (args.output_dir / "table.txt").write_text(table + "\n", encoding="utf-8")
-    drawn = ["reverse_kl", "forbidden_share"] if is_oracle else ["js_char_3gram", "js_char_4gram"]
-    report.plot_quality_vs_nfe(best, args.output_dir / "quality_vs_nfe.png", drawn, title=args.model, floor=floor)
     print(table)
+    drawn = ["reverse_kl", "forbidden_share"] if is_oracle else ["js_char_3gram", "js_char_4gram"]
+    try:
+        report.plot_quality_vs_nfe(best, args.output_dir / "quality_vs_nfe.png", drawn, title=args.model, floor=floor)
+    except ImportError:
+        print("No plot, as matplotlib is not installed: `pip install lsd_sampler[eval]`.", file=sys.stderr)
+
+
+def can_do(sampler: LSDScheduler, steps: int) -> bool:
+    """Whether a sampler has numbers for so many steps."""
+    known = sampler.available_num_inference_steps
+    return known is None or steps in known
 
 
 def main(argv: list[str] | None = None) -> int:

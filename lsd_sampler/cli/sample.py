@@ -4,12 +4,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..checkpoint import write_atomically
-from ..scheduling_lsd import LSDScheduler
-from .common import add_model_arguments, load_pipeline, positive_int, run
+from .common import add_model_arguments, load_pipeline, load_sampler, positive_int, run
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,8 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
 def command(args: argparse.Namespace) -> None:
     pipeline = load_pipeline(args)
     if args.sampler:
-        pipeline.scheduler = LSDScheduler.from_pretrained(args.sampler)
-    output = pipeline(
+        pipeline.scheduler = load_sampler(args.sampler)
+    output: Any = pipeline(
         prefix=args.prefix,
         suffix=args.suffix,
         length=args.length,

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..hub import upload_sampler
 from ..training import DistillConfig, distill
-from .common import add_model_arguments, load_pipeline, positive_int, run
+from .common import add_model_arguments, check_output_dir, load_pipeline, positive_int, run
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -18,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     for option in fields(DistillConfig):
         flag, text = "--" + option.name.replace("_", "-"), option.metadata["help"]
         if option.name == "nfe":
-            parser.add_argument(flag, type=positive_int, nargs="+", default=list(option.default), help=text)
+            parser.add_argument(flag, type=positive_int, nargs="+", default=list(DistillConfig.nfe), help=text)
         elif option.default is None or isinstance(option.default, str):
             parser.add_argument(flag, default=option.default, help=text)
         else:
@@ -32,13 +32,15 @@ def build_parser() -> argparse.ArgumentParser:
 def command(args: argparse.Namespace) -> None:
     config = DistillConfig(**{f.name: getattr(args, f.name) for f in fields(DistillConfig)})
     output_dir = args.output_dir or Path(f"{Path(args.model).name.split(':')[0]}-{config.method}-{config.order}")
-    print(f"Output folder: {output_dir}", flush=True)
     pipeline = load_pipeline(args)
     call_kwargs = {"length": args.length} if args.length else {}
     if args.dry_run:
         calls = planned_network_calls(config, pipeline, args.length or pipeline.denoiser.length)
-        print(json.dumps({"model": args.model, **config.to_dict(), "network_calls": calls}, indent=2))
+        plan = {"model": args.model, **config.to_dict(), "output_dir": str(output_dir), "network_calls": calls}
+        print(json.dumps(plan, indent=2))
         return
+    check_output_dir(output_dir)
+    print(f"Output folder: {output_dir}", flush=True)
     from ..cards import save_sampler
 
     records: list[dict[str, Any]] = [{"event": "config", "model": args.model, **config.to_dict()}]
@@ -48,8 +50,10 @@ def command(args: argparse.Namespace) -> None:
         print(json.dumps(record), file=sys.stderr)
 
     scheduler = distill(pipeline, config, log=log, **call_kwargs)
-    if Path(args.model).name == args.model or "/" in args.model and not Path(args.model).exists():
-        scheduler.register_to_config(base_model=args.model, base_model_revision=args.revision)
+    if not Path(args.model).expanduser().exists():  # a path of this machine means nothing elsewhere
+        denoiser = pipeline.denoiser
+        revision = denoiser.commit_hash or args.revision
+        scheduler.register_to_config(base_model=denoiser.name_or_path, base_model_revision=revision)
     save_sampler(scheduler, output_dir, model=args.model, config=config, records=records, repo_id=args.push_to_hub)
     for record in records:
         if record["event"] == "schedule":
@@ -65,14 +69,14 @@ def command(args: argparse.Namespace) -> None:
 
 def planned_network_calls(config: DistillConfig, pipeline: Any, length: int) -> int:
     """Calls of the denoiser (each on a batch) that a run will make."""
-    from ..schedules import replay_states
+    from ..training.path_kl import states_to_replay
 
     batches = -(-config.num_sequences // config.batch_size)
     if config.method == "path_kl":
         steps = config.teacher_steps
         if not pipeline.denoiser.time_conditioned and config.count == "exact":
             steps = min(steps, length)
-        return 1 + batches * (steps + len(replay_states(length, config.num_states)))
+        return 1 + batches * (steps + len(states_to_replay(config, length)))
     epochs = config.epochs if config.optimizer == "adam" else 1
     return batches * max(config.teacher_steps, *config.nfe) + epochs * sum(config.nfe)
 

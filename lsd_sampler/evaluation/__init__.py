@@ -13,7 +13,7 @@ from .divergence import (
     ngram_counts,
     sequence_entropy,
 )
-from .harness import best_per_sampler, evaluate, floor_row, real_text_floor, text_windows
+from .harness import best_per_sampler, evaluate, floor_row, random_windows, real_text_floor, text_windows
 from .judge import JudgeNLL, JudgeScores
 from .metrics import MetricSet, OracleMetrics, TextMetrics
 from .oracle import (
@@ -68,6 +68,7 @@ __all__ = [
     "plot_quality_vs_nfe",
     "plot_schedule",
     "print_table",
+    "random_windows",
     "read_jsonl",
     "real_text_floor",
     "reverse_kl_per_transition",

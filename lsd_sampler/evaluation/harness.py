@@ -4,7 +4,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ __all__ = [
     "best_per_sampler",
     "evaluate",
     "floor_row",
+    "random_windows",
     "real_text_floor",
     "text_windows",
 ]
@@ -284,20 +285,39 @@ def text_windows(tokenizer: Any, text: str, length: int) -> torch.Tensor:
     return ids[: len(ids) // length * length].view(-1, length)
 
 
+def random_windows(
+    tokenizer: Any, text: str, *, num_samples: int, length: int, seed: int = 0, exclude: Container[str] = ()
+) -> torch.Tensor:
+    """`num_samples` windows of `text`, drawn without replacement from all over it.
+
+    Draw the reference and the floor from the same held-out text with this function, and not from its two halves: books
+    differ from each other, and their difference would be taken for sampling error.
+
+    Args:
+        exclude: decoded windows to leave out, such as the reference texts.
+
+    Returns:
+        `torch.LongTensor` of shape `(num_samples, length)`.
+
+    Raises:
+        ValueError: if `text` has too few windows, or as `text_windows`.
+    """
+    windows = text_windows(tokenizer, text, length)
+    windows = windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))]
+    free = [i for i, window in enumerate(decode(tokenizer, windows)) if window not in exclude][:num_samples]
+    if len(free) < num_samples:
+        raise ValueError(f"`text` must hold {num_samples} free windows of {length} tokens, it has {len(free)}.")
+    return windows[free]
+
+
 def real_text_floor(
     text: str, metrics: TextMetrics, *, num_samples: int, length: int, seed: int = 0, name: str = "real text"
 ) -> Row:
-    """The floor row of held-out real text: `num_samples` windows of `length` tokens, drawn without replacement.
+    """The floor row of held-out real text: `random_windows` of `text` that are not among the reference texts.
 
     Raises:
-        ValueError: if `text` has too few windows, or shares one with the reference texts (which would flatter it).
+        ValueError: if `text` has too few windows.
     """
-    windows = text_windows(metrics.tokenizer, text, length)
-    if len(windows) < num_samples:
-        raise ValueError(f"`text` must hold {num_samples} windows of {length} tokens, it has {len(windows)}.")
-    chosen = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))[:num_samples]
-    sequences = windows[chosen]
-    texts = decode(metrics.tokenizer, sequences)
-    if not metrics.reference_texts.isdisjoint(texts):
-        raise ValueError("`text` must not overlap the reference texts of `metrics`.")
-    return floor_row(metrics, sequences, texts, name=name)
+    options: dict[str, Any] = {"num_samples": num_samples, "length": length, "seed": seed}
+    sequences = random_windows(metrics.tokenizer, text, exclude=metrics.reference_texts, **options)
+    return floor_row(metrics, sequences, name=name)

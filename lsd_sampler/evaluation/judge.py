@@ -46,7 +46,8 @@ class JudgeNLL:
         tokenizer: the judge's tokenizer (`tokenizers.Tokenizer` or transformers), needed to score texts.
         autocast_dtype (`torch.dtype`, *optional*): for example `torch.bfloat16`: run the network in autocast.
             Log-probabilities are taken in float32 and summed in float64 in any case.
-        max_logits (`int`): largest number of logits held at once; it sets the batch size.
+        max_logits (`int`, *optional*): largest number of logits held at once; it sets the batch size. Default: what
+            fits into the caches of a CPU, 0.5 GB on an accelerator.
 
     Raises:
         ValueError: if the model's context holds less than two tokens.
@@ -58,12 +59,12 @@ class JudgeNLL:
         tokenizer: Any | None = None,
         *,
         autocast_dtype: torch.dtype | None = None,
-        max_logits: int = 1 << 25,
+        max_logits: int | None = None,
     ):
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.autocast_dtype = autocast_dtype
-        self.max_logits = max_logits
+        self.max_logits = max_logits or (1 << 22 if self._device.type == "cpu" else 1 << 27)
         config: Any = model.config
         self.vocab_size: int = config.vocab_size
         self.context: int | None = getattr(config, "max_position_embeddings", None)
@@ -138,13 +139,17 @@ class JudgeNLL:
             nll[chosen] = self._score_batch(padded, lengths[chosen])
         return JudgeScores(nll, (lengths - 1).clamp(min=0))
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return torch.autocast(device.type, self.autocast_dtype) if self.autocast_dtype else nullcontext()
 
     @torch.inference_mode()
     def _score_batch(self, ids_BL: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
         """Sums of one batch, float64 of shape `(B,)`. Padding lies at the end, where a causal model cannot see it."""
-        device = next(self.model.parameters()).device
+        device = self._device
         ids_BL, lengths_B = ids_BL.to(device), lengths_B.to(device)
         length = ids_BL.shape[1]
         context = min(self.context or length, length)

@@ -159,7 +159,9 @@ def _draw_metric(ax: Any, rows: Sequence[Row], metric: str, samplers: Sequence[s
         )
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         x = [row["nfe"] for row in chosen]
-        ax.plot(x, [row[metric] for row in chosen], color=colour, marker=marker, markersize=5, label=name)
+        ax.plot(
+            x, [row[metric] for row in chosen], color=colour, marker=marker, markersize=5, label=name, clip_on=False
+        )
         if chosen and all(row.get(f"{metric}_low") is not None for row in chosen):
             low, high = ([row[metric + end] for row in chosen] for end in ("_low", "_high"))
             ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)

@@ -22,7 +22,8 @@ class HaltonOrder(Order):
     """Low-discrepancy order in 1-D (text) or 2-D (images): tokens revealed together lie far apart.
 
     The order in which a randomly shifted Sobol sequence visits the cells of the canvas; after Halton-MaskGIT
-    (https://huggingface.co/papers/2503.17076), with Sobol points in place of Halton's. In 1-D both are van der Corput's sequence in base 2.
+    (https://huggingface.co/papers/2503.17076), with Sobol points in place of Halton's. In 1-D both are
+    van der Corput's sequence in base 2, here in Gray-code order (the first 2^k points are the same ones).
     """
 
     name = "halton"

@@ -1,5 +1,7 @@
 """The options of a distillation: one frozen dataclass for Python and the command line."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -43,13 +45,13 @@ class DistillConfig:
     def __post_init__(self) -> None:
         METHODS[self.method]
         SOLVERS[self.solver]
-        object.__setattr__(self, "nfe", tuple(sorted(set(self.nfe))))
+        object.__setattr__(self, "nfe", _sorted_nfe(self.nfe))
         if self.order is None:
             object.__setattr__(self, "order", "halton" if self.method == "path_kl" else "random")
         if ORDERS[self.resolved_order].looks_at_logits:
             raise ValueError(
-                f"`order` {self.order!r} looks at the logits; teacher paths can only be replayed for orders that do not."
-                f" Use one of {[name for name in ORDERS.names() if not ORDERS[name].looks_at_logits]}."
+                f"`order` {self.order!r} looks at the logits; teacher paths can only be replayed for orders that do"
+                f" not. Use one of {[name for name in ORDERS.names() if not ORDERS[name].looks_at_logits]}."
             )
         for name, choices in (
             ("count", COUNTS),
@@ -60,20 +62,29 @@ class DistillConfig:
                 raise ValueError(f"`{name}` must be one of {list(choices)}, got {getattr(self, name)!r}.")
         for name in ("teacher_steps", "num_sequences", "batch_size", "num_states", "epochs"):
             _check_positive(name, getattr(self, name))
-        if not self.nfe:
-            raise ValueError("`nfe` must name at least one number of network calls.")
-        for steps in self.nfe:
-            _check_positive("nfe", steps)
-        if self.learning_rate <= 0:
-            raise ValueError(f"`learning_rate` must be > 0, got {self.learning_rate}.")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+            raise ValueError(f"`seed` must be an integer >= 0, got {self.seed!r}.")
+        rate = self.learning_rate
+        if not isinstance(rate, int | float) or isinstance(rate, bool) or not math.isfinite(rate) or rate <= 0:
+            raise ValueError(f"`learning_rate` must be a finite number > 0, got {rate!r}.")
 
     @property
     def resolved_order(self) -> str:
-        return self.order or "random"
+        assert self.order is not None  # filled in by __post_init__
+        return self.order
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {**asdict(self), "nfe": list(self.nfe)}
+
+
+def _sorted_nfe(nfe: Any) -> tuple[int, ...]:
+    values = list(nfe) if isinstance(nfe, Iterable) and not isinstance(nfe, str) else None
+    if not values:
+        raise ValueError(f"`nfe` must name at least one number of network calls, such as (4, 8), got {nfe!r}.")
+    for steps in values:
+        _check_positive("nfe", steps)
+    return tuple(sorted(set(values)))
 
 
 def _check_positive(name: str, value: Any) -> None:

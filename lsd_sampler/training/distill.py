@@ -20,11 +20,12 @@ def distill(
 ) -> LSDScheduler:
     """Learns a few-step sampler for the model in a pipeline.
 
-    The network is never called from here: schedulers that record what passes through `step` are put into the pipeline, and it is run.
-    Its own scheduler is put back at the end.
+    The network is never called from here: schedulers that record what passes through `step` are put into the pipeline,
+    and it is run. Its own scheduler is put back at the end.
 
     Args:
-        pipeline (`DiffusionPipeline`): of a masked diffusion model; its scheduler's config names the mask and the noise.
+        pipeline (`DiffusionPipeline`): of a masked diffusion model; its scheduler's config names the mask and the
+            noise.
         config ([`DistillConfig`], *optional*): what to learn, and how.
         log (*optional*): called with a dict for each thing measured (network calls, schedules, coefficients, seconds).
         call_kwargs: passed to every call of the pipeline, for example a prompt.

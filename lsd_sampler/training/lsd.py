@@ -1,10 +1,12 @@
-"""lsd: coefficients of the score or the log-score, one a step (https://huggingface.co/papers/2509.19962, eq. 5-6, algorithm 2).
+"""lsd: coefficients of the score or the log-score (https://huggingface.co/papers/2509.19962, eq. 5-6, algorithm 2).
 
-Teacher and student run with the same noise. At each of the student's times the teacher's prediction, at the teacher's canvas, is compared with
-the student's, at the student's own, over positions that are masked in both; there is no gradient through the draws. As the student's canvas
-depends on earlier coefficients only, the coefficients are solved one after another, in closed form (score) or by Newton (log-score).
+Teacher and student run with the same noise. At each of the student's times the teacher's prediction, at the teacher's
+canvas, is compared with the student's, at the student's own, over positions that are masked in both; there is no
+gradient through the draws. As the student's canvas depends on earlier coefficients only, the coefficients are solved
+one after another, in closed form (score) or by Newton (log-score).
 
-The pipeline runs once with both: the first half of the batch replays the teacher's canvases, the second half is the student.
+The pipeline runs once with both: the first half of the batch replays the teacher's canvases, the second half is the
+student.
 """
 
 import math
@@ -35,9 +37,16 @@ class Comparison:
     row_R: torch.Tensor
     position_R: torch.Tensor
     excluded: int | None
+    normalised: bool = False
 
     def score_sums(self) -> tuple[float, float]:
-        """Sum of the scores over positions and tokens, teacher's and student's, divided by one common factor."""
+        """Sum of the scores over positions and tokens, teacher's and student's, divided by one common factor.
+
+        All scores of a normalised denoiser have the same sum at one time, whatever the constant in its logits: the
+        coefficient is then 1.
+        """
+        if self.normalised:
+            return 1.0, 1.0
         logs = [
             log_mass(x, self.row_R, self.position_R, excluded=self.excluded).logsumexp(0)
             for x in (self.teacher_BLV, self.student_BLV)
@@ -52,7 +61,11 @@ class Comparison:
         return x_RV
 
     def log_score_loss(self, beta: float) -> tuple[float, float, float]:
-        """Mean over positions of KL(softmax(log s*) || softmax(beta log s)) up to a constant: value, first and second derivative."""
+        """Mean over positions of KL(softmax(log s*) || softmax(beta log s)), up to a constant.
+
+        Returns:
+            value, first and second derivative in beta.
+        """
         sums = torch.zeros(3, dtype=torch.float64)
         chunk = max(1, 2**22 // self.student_BLV.shape[-1])
         for row, position in zip(self.row_R.split(chunk), self.position_R.split(chunk), strict=True):
@@ -68,7 +81,7 @@ class Comparison:
         return value, slope, curvature
 
     def best_phi(self) -> float:
-        """The minimiser of the generalised KL sum s* log(s* / Phi s) - s* + Phi s (eq. 6): the ratio of the total scores."""
+        """The minimiser of the generalised KL sum s* log(s* / Phi s) - s* + Phi s (eq. 6): a ratio of total scores."""
         if not len(self.row_R):
             return 1.0
         teacher, student = self.score_sums()
@@ -127,7 +140,10 @@ class PairedStudent(LSDScheduler):
         # the pipeline's first canvas is the teacher's too; later ones are set here
         masked_BL = (sample_BL[B:] == self.config.mask_token_id) & (replayed == self.config.mask_token_id)
         row_R, position_R = masked_BL.nonzero(as_tuple=True)
-        comparison = Comparison(logits_BLV[:B], logits_BLV[B:], row_R, position_R, self.config.mask_token_id)
+        normalised = self.config.prediction_type == "logits"
+        comparison = Comparison(
+            logits_BLV[:B], logits_BLV[B:], row_R, position_R, self.config.mask_token_id, normalised
+        )
         phi, beta = self.learn(k, comparison)
         self.steps.score_coefficients[k], self.steps.log_score_coefficients[k] = phi, beta
         self._use(self.steps)
@@ -144,7 +160,9 @@ def lsd(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: Call
     """Learns the coefficients for each NFE of the config, on the base grid."""
     domain = config.domain or ("score" if base.config.prediction_type == "log_score" else "log_score")
     states = _teacher_states(runs, TeacherRecorder.from_config(base.config), config)
-    log(event="teacher", steps=_teacher_steps(config), sequences=config.num_sequences, network_calls=runs.network_calls)
+    log(
+        event="teacher", steps=_teacher_steps(config), sequences=config.num_sequences, network_calls=runs.network_calls
+    )
     steps = {}
     for M in tqdm(config.nfe, desc="coefficients", unit="NFE"):
         steps[M] = _learn_one(runs, base, [states[index] for index in _kept(config, M)], config, domain, M)
@@ -195,7 +213,7 @@ def _kept(config: DistillConfig, M: int) -> list[int]:
 
 
 def _teacher_states(runs: PipelineRuns, teacher: TeacherRecorder, config: DistillConfig) -> dict[int, torch.Tensor]:
-    """The teacher's canvases before every step that some student needs, `(num_sequences, L)` each: one run for all NFE."""
+    """The teacher's canvases before each step that a student needs, `(num_sequences, L)`: one run for all NFE."""
     kept = frozenset(index for M in config.nfe for index in _kept(config, M))
     batches = []
     for first in range(0, config.num_sequences, config.batch_size):

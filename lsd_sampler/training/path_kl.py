@@ -1,9 +1,10 @@
 """path_kl: the schedule that minimises the path KL, for every number of steps at once.
 
-By the chain rule, the KL from the law of the teacher's paths to a sampler that reveals, in one step, all positions with ranks in `[s, e)`
-is a sum over those positions of the KL between what the teacher predicted when it revealed them and what is predicted at s. One table of
-such terms, measured along teacher paths, prices every possible step; the best schedule is then a shortest path. For the random-order case
-see https://huggingface.co/papers/2511.04647 and https://huggingface.co/papers/2510.25544.
+By the chain rule, the KL from the law of the teacher's paths to a sampler that reveals, in one step, all positions
+with ranks in `[s, e)` is a sum over those positions of the KL between what the teacher predicted when it revealed them
+and what is predicted at s. One table of such terms, measured along teacher paths, prices every possible step; the best
+schedule is then a shortest path. For the random-order case see https://huggingface.co/papers/2511.04647 and
+https://huggingface.co/papers/2510.25544.
 """
 
 from collections.abc import Callable
@@ -19,16 +20,12 @@ from .config import METHODS, DistillConfig
 from .recording import PipelineRuns, StepErrorRecorder, TeacherRecorder
 
 
-def path_kl(
-    runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: Callable[..., None]
-) -> LearnedSampler:
+def path_kl(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: Callable[..., None]) -> LearnedSampler:
     """Measures the step-error table along teacher paths, and solves it for each NFE of the config."""
     step_error = measure_step_errors(runs, base, config, log)
     best_total = step_error.solve(len(step_error.grid))[1]
     steps = {}
     for M in config.nfe:
-        if M > len(step_error.grid):
-            raise ValueError(f"`nfe` {M} needs at least as many states: raise `num_states` (now {len(step_error.grid)} states).")
         counts, cost = step_error.solve(M)
         steps[M] = LearnedSteps.plain(grid_from_counts(counts, base.noise, base.config.sampling_eps))
         log(
@@ -55,23 +52,43 @@ def measure_step_errors(
     num_steps = config.teacher_steps
     for first in tqdm(starts, desc="teacher paths and replays", unit="batch"):
         num = min(config.batch_size, config.num_sequences - first)
-        length = _masked_length(runs, teacher, num_steps, num) if first == 0 else int(teacher.masked_BL.sum(1)[0])
+        length = _masked_length(runs, teacher, num) if first == 0 else int(teacher.masked_BL.sum(1)[0])
         # in an order that ignores the logits, a time-free network gains nothing from more steps than tokens
         num_steps = min(num_steps, length) if not runs.time_conditioned and config.count == "exact" else num_steps
-        states = replay_states(length, config.num_states)
+        states = states_to_replay(config, length)
         teacher.watch(frozenset())
         runs.run(teacher, num_steps, runs.generators(first, num))
         recorder.replay(states, teacher.final_BL)
         runs.run(recorder, len(states), runs.generators(first, num))
         nats, seen = nats + recorder.nats_GL.cpu(), seen + recorder.seen_GL.cpu()
-    log(event="teacher", steps=num_steps, sequences=config.num_sequences, states=len(states), network_calls=runs.network_calls)
+    log(
+        event="teacher",
+        steps=num_steps,
+        sequences=config.num_sequences,
+        states=len(states),
+        network_calls=runs.network_calls,
+    )
     assert isinstance(nats, torch.Tensor) and isinstance(seen, torch.Tensor)
     return StepErrorTable(estimate_table(nats, seen, ORDERS[config.resolved_order].exchangeable), states)
 
 
-def _masked_length(runs: PipelineRuns, teacher: TeacherRecorder, num_steps: int, num: int) -> int:
+def states_to_replay(config: DistillConfig, length: int) -> torch.Tensor:
+    """The numbers of known tokens at which a step may begin.
+
+    Raises:
+        ValueError: if an NFE of the config needs more of them.
+    """
+    states = replay_states(length, config.num_states)
+    if config.nfe[-1] > len(states):
+        advice = "raise `num_states`" if len(states) < length else f"a sequence has only {length} tokens"
+        raise ValueError(
+            f"`nfe` {config.nfe[-1]} needs as many states to begin a step at, there are {len(states)}: {advice}."
+        )
+    return states
+
+
+def _masked_length(runs: PipelineRuns, teacher: TeacherRecorder, num: int) -> int:
     """How many positions the pipeline leaves to the sampler: seen in a one-step run."""
-    del num_steps
     runs.run(teacher, 1, runs.generators(0, num))
     lengths = teacher.masked_BL.sum(1)
     if int(lengths.min()) != teacher.masked_BL.shape[1]:
@@ -90,7 +107,7 @@ def estimate_table(nats_GL: torch.Tensor, seen_GL: torch.Tensor, exchangeable: b
         exchangeable (`bool`): whether all ranks have one expectation at a state (random order); they are then pooled.
 
     Returns:
-        `torch.DoubleTensor` of shape `(num_states, seq_len)`; 0 where nothing was seen (the position is known by then).
+        `torch.DoubleTensor` of shape `(num_states, seq_len)`; 0 where nothing was seen (the position is known).
     """
     if exchangeable:
         pooled_G = isotonic_decreasing(nats_GL.sum(1) / seen_GL.sum(1), seen_GL.sum(1))

@@ -1,7 +1,8 @@
 """Schedulers that watch a pipeline: the trainer never calls a network, it reads what passes through `step`.
 
-All noise of a generation is fixed per position by its generator, so a run is replayed exactly from its seed: a second run knows which token
-each position will end with, and when. Nothing of size batch x length x vocabulary is kept between steps.
+All noise of a generation is fixed per position by its generator, so a run is replayed exactly from its seed: a second
+run knows which token each position will end with, and when. Nothing of size batch x length x vocabulary is kept
+between steps.
 """
 
 import inspect
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
@@ -48,7 +50,9 @@ class PipelineRuns:
 
     def generators(self, first: int, num: int) -> list[torch.Generator]:
         """Fresh generators for sequences `first, ..., first + num - 1`."""
-        return [torch.Generator().manual_seed((self.seed << 32) + i) for i in range(first, first + num)]
+        # hashed to 32 bits: torch's CPU generator ignores the upper half of its seed
+        sequences = [np.random.SeedSequence(self.seed, spawn_key=(i,)) for i in range(first, first + num)]
+        return [torch.Generator().manual_seed(int(sequence.generate_state(1)[0])) for sequence in sequences]
 
     def run(self, scheduler: LSDScheduler, num_inference_steps: int, generators: list[torch.Generator]) -> None:
         """One generation of `len(generators)` sequences under `scheduler`."""
@@ -74,7 +78,7 @@ def scheduler_in_place(pipeline: DiffusionPipeline, scheduler: LSDScheduler) -> 
 
 
 class TeacherRecorder(LSDScheduler):
-    """A plain sampler that keeps the canvas before chosen steps, the order of revealing, and the final tokens (integers only)."""
+    """A plain sampler that keeps the canvas before chosen steps, the order of revealing, and the final tokens."""
 
     keep: frozenset[int] = frozenset()
 
@@ -83,8 +87,8 @@ class TeacherRecorder(LSDScheduler):
         self.keep = keep
         self.states: dict[int, torch.Tensor] = {}
 
-    def _canvas_at(self, k: int, masked_BL: torch.Tensor, *args: Any) -> _Canvas:
-        canvas = super()._canvas_at(k, masked_BL, *args)
+    def _canvas_at(self, *args: Any, **kwargs: Any) -> _Canvas:
+        canvas = super()._canvas_at(*args, **kwargs)
         self.rank_BL, self.masked_BL = canvas.rank_BL, canvas.masked_BL
         return canvas
 
@@ -107,7 +111,7 @@ class TeacherRecorder(LSDScheduler):
 
 
 class StepErrorRecorder(LSDScheduler):
-    """Replays a teacher's path, state by state, and adds up `-log p(final token)` of every masked position by its rank."""
+    """Replays a teacher's path by states; adds up `-log p(final token)` of every masked position by its rank."""
 
     def replay(self, states: torch.Tensor, final_BL: torch.Tensor) -> None:
         """The next generation visits the canvases with so many known tokens, and ends with `final_BL`.
@@ -137,9 +141,7 @@ class StepErrorRecorder(LSDScheduler):
         k = self._index(timestep)
         logits_BLV, sample_BL = self._check_inputs(model_output, sample)
         masked_BL = sample_BL == self.config.mask_token_id
-        canvas = self._canvas_at(
-            k, masked_BL, sample_BL, logits_BLV.shape[-1], tuple(sample.shape[1:]), generator
-        )
+        canvas = self._canvas_at(k, masked_BL, sample_BL, logits_BLV.shape[-1], tuple(sample.shape[1:]), generator)
         row_R, position_R = masked_BL.nonzero(as_tuple=True)
         rank_R = canvas.rank_BL[row_R, position_R]
         nats_R = cross_entropy(
