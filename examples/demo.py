@@ -2,8 +2,8 @@
 
     python examples/demo.py --output-dir demo-output
 
-No network is needed. Both models come with the repository (`countdown` is a formula). Prints two tables, and saves the samplers, a plot
-and a few samples side by side. `--quick` does the same on a few samples, to see that it runs.
+No network is needed. Both models come with the repository (`countdown` is a formula). Prints two tables, and saves the
+samplers, a plot and a few samples side by side. `--quick` does the same on a few samples, to see that it runs.
 """
 
 import argparse
@@ -46,7 +46,12 @@ def distil_all(
     length = pipe.denoiser.length
     samplers = {"base": LSDScheduler(**pipe.denoiser.scheduler_config())}
     for name, config in METHODS.items():
-        options = {**config.to_dict(), "num_sequences": num_sequences, "num_states": num_states, "teacher_steps": length}
+        options = {
+            **config.to_dict(),
+            "num_sequences": num_sequences,
+            "num_states": num_states,
+            "teacher_steps": length,
+        }
         config, records, tic = DistillConfig(**options), [], time.perf_counter()
         samplers[name] = distill(pipe, config, log=records.append)
         save_sampler(samplers[name], folder / name.replace(" ", "-"), model=model, config=config, records=records)
@@ -56,7 +61,9 @@ def distil_all(
 
 
 def countdown(args: argparse.Namespace) -> list[dict[str, Any]]:
-    say("\n== countdown: a Markov chain of 32 states, 256 tokens; the denoiser is exact, all error is the sampler's ==")
+    say(
+        "\n== countdown: a Markov chain of 32 states, 256 tokens. The denoiser is exact: all error is the sampler's =="
+    )
     pipe = MaskedDiffusionPipeline.from_pretrained("countdown")
     samplers = distil_all(pipe, "countdown", args.output_dir / "countdown", args.num_sequences, 128)
     metrics = OracleMetrics(pipe.denoiser.transition)
@@ -66,7 +73,9 @@ def countdown(args: argparse.Namespace) -> list[dict[str, Any]]:
     return [*rows, floor]
 
 
-def best_temperatures(pipe: MaskedDiffusionPipeline, samplers: dict, metrics: TextMetrics, args: Any) -> dict[str, float]:
+def best_temperatures(
+    pipe: MaskedDiffusionPipeline, samplers: dict, metrics: TextMetrics, args: Any
+) -> dict[str, float]:
     """Each sampler's best global temperature, by divergence at 8 calls on samples of their own."""
     tried = evaluate(
         pipe, samplers, [8], num_samples=args.text_samples, metrics=metrics, temperatures=TEMPERATURES, seed=1000
@@ -78,7 +87,7 @@ def books(args: argparse.Namespace) -> list[dict[str, Any]]:
     say("== books: a masked diffusion model of English novels, 128 byte-pair tokens ==")
     model = str(MODELS / "books-radd")
     pipe = MaskedDiffusionPipeline.from_pretrained(model, dtype=torch.bfloat16)
-    samplers = distil_all(pipe, model, args.output_dir / "books", args.num_sequences // 2, 32)
+    samplers = distil_all(pipe, model, args.output_dir / "books", args.num_sequences // 2, 64)
     with lzma.open(MODELS / "books-valid.txt.xz", "rt", encoding="utf-8") as file:
         windows = text_windows(pipe.tokenizer, file.read(), pipe.denoiser.length)
     windows = windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))]
@@ -92,11 +101,15 @@ def books(args: argparse.Namespace) -> list[dict[str, Any]]:
         rows += evaluate(pipe, {name: sampler}, NFE, temperatures=[temperatures[name]], **common)
     length = pipe.denoiser.length
     teacher = {"teacher, one token a step": samplers["base"]}
-    rows += evaluate(pipe, teacher, [length], temperatures=[temperatures["base"], 1.0], **common)
+    rows += evaluate(pipe, teacher, [length], temperatures=[temperatures["base"]], **common)
     floor = floor_row(metrics, real, name="real text")
     say("\n" + format_table([*rows, floor], TEXT_COLUMNS, digits=4) + "\n")
-    say("Temperature: each sampler's best of " + ", ".join(map(str, TEMPERATURES)) + " at 8 calls. JS: Jensen-Shannon divergence")
-    say(f"of character n-grams to held-out text, in nats, {args.text_samples} samples of {length} tokens each.\n")
+    tried = ", ".join(map(str, TEMPERATURES))
+    say(
+        f"Temperature: each sampler's best of {tried}, chosen at 8 calls on other samples; the teacher has the base's."
+    )
+    say("JS: Jensen-Shannon divergence of character n-grams to held-out text, in nats.")
+    say(f"Every row: {args.text_samples} samples of {length} tokens.\n")
     return [*rows, floor]
 
 
@@ -104,9 +117,8 @@ def save_samples(rows: list[dict[str, Any]], path: Path) -> None:
     """Two samples of each sampler at 8 calls, of the teacher, side by side."""
     chosen = [row for row in rows if row.get("texts") and (row["nfe"] == 8 or "teacher" in row["sampler"])]
     parts = [
-        f"## {row['sampler']}, {row['nfe']} calls, temperature {row['temperature']}\n\n" + "\n\n".join(
-            "> " + " ".join(text.split()) for text in row["texts"]
-        )
+        f"## {row['sampler']}, {row['nfe']} calls, temperature {row['temperature']}\n\n"
+        + "\n\n".join("> " + " ".join(text.split()) for text in row["texts"])
         for row in chosen
     ]
     path.write_text("# Samples of the books model\n\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
@@ -117,7 +129,7 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, default=Path("demo-output"))
     parser.add_argument("--num-sequences", type=int, default=64, help="teacher sequences; half as many for the books")
     parser.add_argument("--oracle-samples", type=int, default=1024)
-    parser.add_argument("--text-samples", type=int, default=128)
+    parser.add_argument("--text-samples", type=int, default=96)
     parser.add_argument("--quick", action="store_true", help="few samples: shows that it runs, not how good it is")
     args = parser.parse_args()
     if args.quick:
@@ -129,14 +141,19 @@ def main() -> None:
     oracle_rows, text_rows = countdown(args), books(args)
     write_jsonl(args.output_dir / "metrics.jsonl", oracle_rows + text_rows)
     for rows, metrics, name in (
-        (oracle_rows, {"reverse_kl": "reverse KL per transition (nats)", "forbidden_share": "forbidden transitions"}, "countdown"),
+        (
+            oracle_rows,
+            {"reverse_kl": "reverse KL per transition (nats)", "forbidden_share": "forbidden transitions"},
+            "countdown",
+        ),
         (text_rows, {"js_char_3gram": "JS divergence, 3-grams", "js_char_4gram": "JS divergence, 4-grams"}, "books"),
     ):
         drawn = [row for row in rows if row["nfe"] in NFE]
         file = args.output_dir / ("quality_vs_nfe.png" if name == "books" else f"quality_vs_nfe_{name}.png")
         plot_quality_vs_nfe(drawn, file, metrics, title=name, floor=rows[-1])
     save_samples(text_rows, args.output_dir / "samples.md")
-    say(f"Saved samplers, metrics.jsonl, quality_vs_nfe.png and samples.md to {args.output_dir}. {time.perf_counter() - tic:.0f} s in all.")
+    say(f"Saved samplers, metrics.jsonl, quality_vs_nfe.png and samples.md to {args.output_dir}.")
+    say(f"{time.perf_counter() - tic:.0f} seconds in all.")
 
 
 if __name__ == "__main__":

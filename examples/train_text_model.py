@@ -4,8 +4,9 @@
     python examples/train_text_model.py --kind causal --text train.txt --valid valid.txt --output-dir books-gpt2 \
         --tokenizer books-radd/tokenizer.json
 
-The first makes a byte-pair tokenizer too. A run that was stopped goes on from its last checkpoint when called again. At the end the
-folder holds the model in bfloat16 safetensors, its tokenizer, a card with the measured losses, and `training.jsonl`.
+The first makes a byte-pair tokenizer too. A run that was stopped goes on from its last checkpoint when called again.
+At the end the folder holds the model in bfloat16 safetensors, its tokenizer, a card with the measured losses, and
+`training.jsonl`.
 """
 
 import argparse
@@ -29,6 +30,10 @@ from lsd_sampler.denoisers.radd import RADDDenoiser
 LOSSES = {
     "masked": "lambda-DCE on held-out text, an upper bound of the negative log-likelihood (nats per token)",
     "causal": "negative log-likelihood of held-out text (nats per token)",
+}
+KINDS = {
+    "masked": ("RADD masked diffusion model", "[masked-diffusion, radd]"),
+    "causal": ("GPT-2 model, a judge,", "[gpt2]"),
 }
 
 
@@ -72,7 +77,8 @@ def build_model(args: argparse.Namespace) -> torch.nn.Module:
 def masked_loss(model: Any, x_BL: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """lambda-DCE (https://huggingface.co/papers/2406.03736): mask with probability lambda, weigh by 1 / lambda.
 
-    lambda is stratified over the batch (one shifted draw in each of B equal parts of (0, 1]), which lowers the variance.
+    lambda is stratified over the batch (one shifted draw in each of B equal parts of (0, 1]), which lowers the
+    variance.
     """
     B = len(x_BL)
     lam_B = (torch.arange(1, B + 1) - torch.rand((), generator=generator)) / B
@@ -89,7 +95,9 @@ def causal_loss(model: Any, x_BL: torch.Tensor, generator: torch.Generator) -> t
 
 
 class Trainer:
-    """Muon for the matrices of the blocks, AdamW for the rest; warm-up, then constant, then linear decay over the second half."""
+    """Muon for the matrices of the blocks, AdamW for the rest; warm-up, then constant, then linear decay over the
+    second half.
+    """
 
     def __init__(self, args: argparse.Namespace):
         self.args = args
@@ -182,24 +190,27 @@ class Trainer:
 
     def export(self) -> None:
         """Writes the model in bfloat16, and a card with the loss of just that model."""
-        args, parameters = self.args, sum(p.numel() for p in self.model.parameters())
+        args, parameters = self.args, sum(p.numel() for p in self.model.parameters()) / 1e6
         self.model.to(torch.bfloat16).save_pretrained(args.output_dir)
         loss = self.evaluate()
+        what, tags = KINDS[args.kind]
+        size = f"{self.step} steps of {args.batch_size} x {args.length} tokens, {self.elapsed / 60:.0f} minutes"
         card = f"""---
 language: en
 license: apache-2.0
-tags: [{"masked-diffusion, radd" if args.kind == "masked" else "gpt2"}]
+tags: {tags}
 ---
 
 # {args.output_dir.name}
 
-{"RADD masked diffusion model" if args.kind == "masked" else "GPT-2 model, a judge"} of {parameters / 1e6:.2f} M parameters, for tests and demos.
+{what} of {parameters:.2f} M parameters, for tests and demos.
 
-- Data: `{Path(args.text).name}` ({len(self.train) / 1e6:.2f} M tokens), held out: `{Path(args.valid).name}`. {args.data_note}
+- Data: `{Path(args.text).name}` ({len(self.train) / 1e6:.2f} M tokens), held out: `{Path(args.valid).name}`.
+  {args.data_note}
 - Tokenizer: byte-pair, {args.vocab_size} tokens. Length {args.length}.
-- Training: {self.step} steps of {args.batch_size} x {args.length} tokens, {self.elapsed / 60:.0f} minutes on {args.device}, bfloat16 autocast,
-  `examples/train_text_model.py --kind {args.kind}`.
-- Validation loss: {loss:.4f}, {LOSSES[args.kind]}; {len(self.valid_NL)} windows, weights in bfloat16 as stored here.
+- Training: {size} on {args.device}, bfloat16 autocast, `examples/train_text_model.py --kind {args.kind}`.
+- Validation loss: {loss:.4f}, {LOSSES[args.kind]};
+  {len(self.valid_NL)} windows, weights in bfloat16 as stored here.
 """
         (args.output_dir / "README.md").write_text(card)
         print(f"validation loss of the exported model: {loss:.4f}")
@@ -220,7 +231,9 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=10_000)
-    parser.add_argument("--minutes", type=float, default=math.inf, help="decay the learning rate to 0 and stop by then")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="decay the learning rate to 0 and stop by then"
+    )
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--warmup", type=int, default=200)
     parser.add_argument("--valid-windows", type=int, default=512)

@@ -1,4 +1,6 @@
-"""The learned tensors of a sampler, and their file `scheduler_model.safetensors`. JSON and safetensors only, checked on load."""
+"""The learned tensors of a sampler, and their file `scheduler_model.safetensors`. JSON and safetensors only, checked
+on load.
+"""
 
 import os
 import re
@@ -27,8 +29,10 @@ class LearnedSteps:
 
     Args:
         timesteps (`torch.DoubleTensor` of shape `(M + 1,)`): `1 = t_0 > ... > t_M > 0`.
-        score_coefficients (`torch.DoubleTensor` of shape `(M,)`): Phi, multiplies the score: scales how many tokens step k reveals.
-        log_score_coefficients (`torch.DoubleTensor` of shape `(M,)`): beta, multiplies the log-score: an inverse temperature.
+        score_coefficients (`torch.DoubleTensor` of shape `(M,)`): Phi, multiplies the score: scales how many tokens
+            step k reveals.
+        log_score_coefficients (`torch.DoubleTensor` of shape `(M,)`): beta, multiplies the log-score: an inverse
+            temperature.
     """
 
     timesteps: torch.Tensor
@@ -162,7 +166,8 @@ def load_learned(path: str | os.PathLike) -> LearnedSampler:
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is not a safetensors file, or a tensor is missing, unknown, or unusable; the message names file and key.
+        ValueError: if it is not a safetensors file, or a tensor is missing, unknown, or unusable; the message names
+            file and key.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,7 +1,7 @@
 """Noise schedules of the absorbing (masking) process, for scalars and tensors, in float64.
 
-Direction of time: `t = 1` is all masked, `t = 0` is data. `total(t)` is the total noise (sigma-bar in the papers), `rate(t)` its
-derivative, `alpha(t) = exp(-total(t))` the probability that a token is still unmasked.
+Direction of time: `t = 1` is all masked, `t = 0` is data. `total(t)` is the total noise (sigma-bar in the papers),
+`rate(t)` its derivative, `alpha(t) = exp(-total(t))` the probability that a token is still unmasked.
 """
 
 import math
@@ -16,7 +16,7 @@ def _float64(t: float | torch.Tensor) -> torch.Tensor:
 
 
 class NoiseSchedule(ABC):
-    """A noise schedule. `t` is a float or a tensor of times in [0, 1]; results are float64 tensors of the same shape."""
+    """A noise schedule. `t` is a float or a tensor of times in [0, 1]; results are float64 tensors of its shape."""
 
     name: ClassVar[str]
 

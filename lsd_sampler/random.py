@@ -1,21 +1,23 @@
 """Random draws: the one place that knows generators, devices and precision.
 
-Uniforms are float64 and drawn on the generator's device, then moved, so a CPU seed gives the same tokens on any device. Tokens are drawn
-by inverse CDF, accumulated in float64: a token of probability p owns an interval of length p of the uniform, however small p is. (Gumbel
-or exponential noise in float32 has a truncated tail, which lowers the effective temperature.)
+Uniforms are float64 and drawn on the generator's device, then moved, so a CPU seed gives the same tokens on any
+device. Tokens are drawn by inverse CDF, accumulated in float64: a token of probability p owns an interval of length p
+of the uniform, however small p is. (Gumbel or exponential noise in float32 has a truncated tail, which lowers the
+effective temperature.)
 """
 
 import torch
 
 
+Generators = torch.Generator | list[torch.Generator] | None
+
 BLOCK = 256
 """Tokens per block of the two-level search in [`draw_tokens`]."""
 
 
-def draw_uniforms(
-    batch_size: int, num: int, generator: torch.Generator | list[torch.Generator] | None, device: torch.device
-) -> torch.Tensor:
-    """Uniforms in [0, 1), `torch.DoubleTensor` of shape `(batch_size, num)`; with a list, row i comes from generator i.
+def draw_uniforms(batch_size: int, num: int, generator: Generators, device: torch.device) -> torch.Tensor:
+    """Uniforms in [0, 1), `torch.DoubleTensor` of shape `(batch_size, num)`; with a list, row i comes from generator
+    i.
 
     Raises:
         ValueError: if a list of generators has not one entry per row.
@@ -63,7 +65,9 @@ def check_row_maximum(maximum_R: torch.Tensor) -> None:
 
 
 def _search(w_RV: torch.Tensor, v_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Index `j` with `sum_{i<j} w_i <= v sum_i w_i < sum_{i<=j} w_i` in each row, and the row's sum. `w_RV` is float64."""
+    """Index `j` with `sum_{i<j} w_i <= v sum_i w_i < sum_{i<=j} w_i` in each row, and the row's sum. `w_RV` is
+    float64.
+    """
     cumulative_RV = w_RV.cumsum(-1)
     total_R1 = cumulative_RV[:, -1:]
     target_R1 = torch.minimum(v_R[:, None] * total_R1, torch.nextafter(total_R1, total_R1.new_zeros(())))
@@ -111,7 +115,8 @@ def draw_tokens(
         excluded (`int`, *optional*): a column that is never drawn (the mask).
 
     Returns:
-        the tokens `(R,)`, and the natural log of the probability with which each was drawn, `(R,)` float64.
+        the tokens `(R,)`, and the natural log of the probability with which each was drawn, `(R,)` float64 (where
+        `inverse_temperature` is `inf`: of its probability at 1, by which confident tokens are told from others).
 
     Raises:
         ValueError: if a chosen row holds NaN or +inf, or only -inf.
@@ -124,7 +129,7 @@ def draw_tokens(
         check_row_maximum(maximum_R)
         if inverse_temperature == float("inf"):
             tokens.append(x_RV.argmax(-1))
-            log_probs.append(torch.zeros_like(v))
+            log_probs.append(maximum_R.double() - x_RV.logsumexp(-1).double())
             continue
         if inverse_temperature == 0:  # uniform over what is possible; 0 * -inf would be NaN
             weight_RV = (x_RV > -torch.inf).to(x_RV.dtype)
@@ -155,6 +160,8 @@ def log_mass(
         maximum_R = x_RV.amax(-1)
         check_row_maximum(maximum_R)
         x_RV = x_RV.sub_(maximum_R[:, None])
-        total_R = (x_RV.mul_(inverse_temperature).exp_() if inverse_temperature else (x_RV > -torch.inf).float()).sum(-1)
+        total_R = (x_RV.mul_(inverse_temperature).exp_() if inverse_temperature else (x_RV > -torch.inf).float()).sum(
+            -1
+        )
         out.append(total_R.double().log() + inverse_temperature * maximum_R.double())
     return torch.cat(out) if out else torch.empty(0, dtype=torch.float64, device=row_R.device)

@@ -29,8 +29,9 @@ class StepErrorTable:
     """What each possible step of a sampler costs, in nats, as measured along teacher paths.
 
     Args:
-        table (`torch.DoubleTensor` of shape `(num_states, seq_len)`): `table[g, r]` is the expected cross-entropy (or, up to a constant
-            of r alone, the KL) of the token with rank r under the prediction made when `grid[g]` tokens were known.
+        table (`torch.DoubleTensor` of shape `(num_states, seq_len)`): `table[g, r]` is the expected cross-entropy (or,
+            up to a constant of r alone, the KL) of the token with rank r under the prediction made when `grid[g]`
+            tokens were known.
         grid (`torch.LongTensor` of shape `(num_states,)`): numbers of known tokens, increasing from 0.
     """
 
@@ -42,17 +43,21 @@ class StepErrorTable:
         return self.table.shape[1]
 
     def step_costs(self) -> torch.Tensor:
-        """`cost[g, h]`: one step from state `grid[g]` to state `grid[h]` (`h = num_states` is the end). inf where `h <= g`."""
+        """`cost[g, h]`: one step from state `grid[g]` to state `grid[h]` (`h = num_states` is the end). inf where `h
+        <= g`.
+        """
         cumulative = torch.cat([self.table.new_zeros(len(self.grid), 1), self.table.cumsum(1)], dim=1)
         ends = torch.cat([self.grid, torch.tensor([self.seq_len])])
         costs = cumulative[:, ends] - cumulative.gather(1, self.grid[:, None])
         return costs.masked_fill(ends[None] <= self.grid[:, None], torch.inf)
 
     def solve(self, num_steps: int) -> tuple[list[int], float]:
-        """The cheapest schedule of exactly `num_steps` steps, by dynamic programming (method: shortest path with M edges).
+        """The cheapest schedule of exactly `num_steps` steps, by dynamic programming (method: shortest path with M
+        edges).
 
         Returns:
-            numbers of known tokens `[0, ..., seq_len]`, of length `num_steps + 1`, and the path's cost in nats per sequence.
+            numbers of known tokens `[0, ..., seq_len]`, of length `num_steps + 1`, and the path's cost in nats per
+            sequence.
 
         Raises:
             ValueError: if the table has fewer states than steps.
@@ -73,7 +78,6 @@ class StepErrorTable:
             path.append(int(self.grid[state]))
         return [*path, self.seq_len], float(best[0])
 
-
     def uniform_cost(self, num_steps: int) -> float:
         """Cost of the uniform schedule of so many steps, on the nearest states of the grid. Nats per sequence."""
         ideal = torch.linspace(0, self.seq_len, num_steps + 1)[:-1]
@@ -85,8 +89,8 @@ class StepErrorTable:
 def grid_from_counts(counts: list[int], noise: NoiseSchedule, eps: float) -> torch.Tensor:
     """Times at which `round(alpha L)` tokens are known, for `counts = [0, ..., L]`. float64 of shape `(len(counts),)`.
 
-    At t = 1 the forward process leaves `alpha(1) > 0` of the tokens unmasked, so a first count below `alpha(1) L` is met as nearly as
-    strictly decreasing times allow. The last time is `eps`, or just below the one before it.
+    At t = 1 the forward process leaves `alpha(1) > 0` of the tokens unmasked, so a first count below `alpha(1) L` is
+    met as nearly as strictly decreasing times allow. The last time is `eps`, or just below the one before it.
     """
     total = counts[-1]
     known = torch.tensor(counts[1:-1], dtype=torch.float64) / total
@@ -100,7 +104,8 @@ def grid_from_counts(counts: list[int], noise: NoiseSchedule, eps: float) -> tor
 
 
 def replay_states(seq_len: int, num_states: int) -> torch.Tensor:
-    """Numbers of known tokens at which a step may begin: all of them, or about `num_states`, denser at the start, where steps are small.
+    """Numbers of known tokens at which a step may begin: all of them, or about `num_states`, denser at the start,
+    where steps are small.
 
     Powers of two fractions of the length are always among them: there a low-discrepancy order completes a level.
     """

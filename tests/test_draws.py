@@ -69,10 +69,11 @@ def test_rare_token_owns_its_interval(dtype: torch.dtype, excluded: int | None) 
 
 def all_alike(monkeypatch: pytest.MonkeyPatch, v: torch.Tensor) -> None:
     """Every uniform of row r, whatever it is for, is `v[r]`."""
-    monkeypatch.setattr(
-        "lsd_sampler.scheduling_lsd.draw_uniforms",
-        lambda batch_size, num, generator, device: v[:, None].expand(batch_size, num).clone(),
-    )
+    for module in ("canvas", "scheduling_lsd"):
+        monkeypatch.setattr(
+            f"lsd_sampler.{module}.draw_uniforms",
+            lambda batch_size, num, generator, device: v[:, None].expand(batch_size, num).clone(),
+        )
 
 
 @pytest.mark.parametrize("is_image", [False, True])
@@ -151,7 +152,7 @@ def test_infinite_inverse_temperature_takes_the_likeliest() -> None:
     v = torch.rand(15, dtype=torch.float64)
     tokens, log_probs = draw_tokens(logits, row, position, v, inverse_temperature=math.inf)
     assert torch.equal(tokens, logits.argmax(-1).flatten())
-    assert torch.equal(log_probs, torch.zeros(15, dtype=torch.float64))
+    assert torch.allclose(log_probs, logits.double().log_softmax(-1).amax(-1).flatten(), atol=1e-6)
 
 
 def test_double_precision_logits_are_not_rounded() -> None:

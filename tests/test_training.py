@@ -151,7 +151,7 @@ def test_replay_is_exact_for_bernoulli_counts_and_image_canvases() -> None:
         return sample
 
     final = generate(teacher, 7)
-    recorder.replay(torch.tensor([0, 3, 11]), final.flatten(1))
+    recorder.replay(torch.tensor([0, 3, 11]), final.flatten(1), 24)
     assert torch.equal(generate(recorder, 3), final)
     assert recorder.seen_GL.sum(1).tolist() == [3 * 24, 3 * 21, 3 * 13]
 
@@ -387,14 +387,22 @@ def test_the_students_half_of_the_run_is_the_learned_sampler() -> None:
 
 @pytest.fixture
 def comparison() -> Comparison:
-    """Two predictions that differ, with a mask column that is to be ignored, in float32."""
+    """Two predictions that differ, with a mask column that is to be ignored, in float64."""
     generator = torch.Generator().manual_seed(3)
-    teacher, student = (torch.randn(4, 6, 8, generator=generator) * 2 for _ in range(2))
+    teacher, student = (torch.randn(4, 6, 8, generator=generator, dtype=torch.float64) * 2 for _ in range(2))
     student = 0.7 * teacher + 0.5 * student
     teacher[:, :, 7], student[:, :, 7] = 40.0, 55.0
     student[0, 0, 1] = teacher[0, 0, 1] = -torch.inf
     row_R, position_R = (torch.rand(4, 6, generator=generator) < 0.7).nonzero(as_tuple=True)
     return Comparison(teacher, student, row_R, position_R, excluded=7)
+
+
+def test_single_precision_changes_coefficients_by_rounding_only(comparison: Comparison) -> None:
+    single = dataclasses.replace(
+        comparison, teacher_BLV=comparison.teacher_BLV.float(), student_BLV=comparison.student_BLV.float()
+    )
+    assert single.best_beta() == pytest.approx(comparison.best_beta(), abs=1e-5)
+    assert single.best_phi() == pytest.approx(comparison.best_phi(), rel=1e-5)
 
 
 def test_newton_finds_the_minimum_of_a_convex_function(comparison: Comparison) -> None:
@@ -584,10 +592,30 @@ def test_more_steps_than_states_is_refused_before_the_work(num_states: int, advi
     assert len(canvases) <= 1
 
 
-def test_canvases_that_are_partly_known_are_refused_by_path_kl() -> None:
+def test_rows_with_unequally_many_masks_are_refused_by_path_kl() -> None:
+    """A pipeline that blanks out one token more in its first row than in its second."""
+
+    class Uneven(MaskedDiffusionPipeline):
+        def __call__(self, **kwargs: Any) -> Any:  # type: ignore[override]
+            self.scheduler.set_timesteps(1)
+            canvas = torch.tensor([[4, 4, 4, 4], [1, 4, 4, 4]])
+            return self.scheduler.step(torch.zeros(2, 4, 4), self.scheduler.timesteps[0], canvas)
+
+    pipe = Uneven(countdown(4, 4), LSDScheduler(mask_token_id=4))
+    with pytest.raises(ValueError, match="equally many"):
+        distill(pipe, DistillConfig(nfe=(2,), num_sequences=2))
+
+
+def test_a_sampler_can_be_distilled_for_a_prompt() -> None:
+    """The table covers the positions that the prompt leaves, and its schedules reveal just those."""
     call: dict[str, Any] = {"prefix": [1, 2]}
-    with pytest.raises(ValueError, match="fully masked"):
-        learn(countdown(4, 16), call, nfe=(4,))
+    learned = learn(random_chain(4, 16), call, nfe=(4,), num_sequences=4)
+    assert learned.learned_sampler.step_error is not None
+    assert learned.learned_sampler.step_error.seq_len == 14
+    out = MaskedDiffusionPipeline(random_chain(4, 16), learned)(
+        num_inference_steps=4, num_samples=3, output_type="ids", **call
+    )
+    assert (out.sequences < 4).all() and (out.sequences[:, :2] == torch.tensor([1, 2])).all()
     learned = learn(random_chain(4, 16), call, method="lsd", nfe=(4,), teacher_steps=16, num_sequences=4)
     assert learned.available_num_inference_steps == [4]
 

@@ -11,8 +11,8 @@ from .base import Order
 def _sobol_points(canvas_shape: tuple[int, ...]) -> torch.Tensor:
     """Enough points of the unscrambled Sobol sequence to visit every cell of the canvas, under any shift. `(N, d)`.
 
-    A cell of width 1/n contains a dyadic interval of width 2^-ceil(log2 2n), wherever it is shifted to; products of those are
-    hit exactly once by the corresponding net in base 2.
+    A cell of width 1/n contains a dyadic interval of width 2^-ceil(log2 2n), wherever it is shifted to; products of
+    those are hit exactly once by the corresponding net in base 2.
     """
     log2_points = sum(math.ceil(math.log2(2 * n)) for n in canvas_shape)
     return SobolEngine(len(canvas_shape)).draw(2**log2_points, dtype=torch.float64)

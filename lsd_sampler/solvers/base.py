@@ -25,6 +25,7 @@ class Solver(ABC):
     def reveal_probability(self, noise: NoiseSchedule, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         """Probability that a masked position is revealed between t and s by a normalised denoiser.
 
-        Its score sums to `alpha / (1 - alpha)` over the vocabulary (RADD, https://huggingface.co/papers/2406.03736, theorem 1).
+        Its score sums to `alpha / (1 - alpha)` over the vocabulary (RADD, https://huggingface.co/papers/2406.03736,
+        theorem 1).
         """
         return self.score_weight(noise, t, s) * noise.alpha(t) / noise.masked(t)

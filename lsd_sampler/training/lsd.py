@@ -10,15 +10,16 @@ student.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from tqdm.auto import tqdm
 
+from ..canvas import StepInput
 from ..checkpoint import LearnedSampler, LearnedSteps
 from ..random import gather_rows, log_mass
-from ..scheduling_lsd import Generators, LSDScheduler, LSDSchedulerOutput
+from ..scheduling_lsd import LSDScheduler
 from .config import METHODS, DistillConfig
 from .recording import PipelineRuns, TeacherRecorder
 
@@ -38,6 +39,7 @@ class Comparison:
     position_R: torch.Tensor
     excluded: int | None
     normalised: bool = False
+    _cached: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def score_sums(self) -> tuple[float, float]:
         """Sum of the scores over positions and tokens, teacher's and student's, divided by one common factor.
@@ -54,11 +56,21 @@ class Comparison:
         top = max(float(log) for log in logs)
         return math.exp(float(logs[0]) - top), math.exp(float(logs[1]) - top)
 
-    def _rows(self, x_BLV: torch.Tensor, row: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        x_RV = gather_rows(x_BLV, row, position, self.excluded).double()
-        if self.excluded is not None and self.excluded < x_RV.shape[1]:
-            x_RV = torch.cat([x_RV[:, : self.excluded], x_RV[:, self.excluded + 1 :]], dim=1)
-        return x_RV
+    def _chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Student's log-scores below their maximum, and the teacher's mean of them, some rows at a time."""
+        if self._cached is None:
+            self._cached = list(self._read_chunks())
+        yield from self._cached
+
+    def _read_chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        size = max(1, 2**20 // self.student_BLV.shape[-1])
+        for row, position in zip(self.row_R.split(size), self.position_R.split(size), strict=True):
+            p_RV = gather_rows(self.teacher_BLV, row, position, self.excluded).softmax(-1)
+            x_RV = gather_rows(self.student_BLV, row, position, None)
+            if self.excluded is not None and self.excluded < x_RV.shape[1]:
+                x_RV[:, self.excluded] = -torch.inf
+            x_RV = (x_RV - x_RV.amax(-1, keepdim=True)).clamp(min=MIN_LOG_PROB)
+            yield x_RV, (p_RV * x_RV).sum(-1, dtype=torch.float64)
 
     def log_score_loss(self, beta: float) -> tuple[float, float, float]:
         """Mean over positions of KL(softmax(log s*) || softmax(beta log s)), up to a constant.
@@ -67,16 +79,16 @@ class Comparison:
             value, first and second derivative in beta.
         """
         sums = torch.zeros(3, dtype=torch.float64)
-        chunk = max(1, 2**22 // self.student_BLV.shape[-1])
-        for row, position in zip(self.row_R.split(chunk), self.position_R.split(chunk), strict=True):
-            p_RV = self._rows(self.teacher_BLV, row, position).softmax(-1)
-            x_RV = self._rows(self.student_BLV, row, position)
-            x_RV = (x_RV - x_RV.amax(-1, keepdim=True)).clamp(min=MIN_LOG_PROB)
-            q_RV = (beta * x_RV).softmax(-1)
-            teacher_R, student_R = (p_RV * x_RV).sum(-1), (q_RV * x_RV).sum(-1)
-            value = ((beta * x_RV).logsumexp(-1) - beta * teacher_R).sum()
-            variance = ((q_RV * x_RV.square()).sum(-1) - student_R.square()).sum()
-            sums += torch.stack([value, (student_R - teacher_R).sum(), variance]).cpu()
+        for x_RV, teacher_R in self._chunks():
+            e_RV = (beta * x_RV).exp_()
+            if self.excluded is not None and self.excluded < x_RV.shape[1]:
+                e_RV[:, self.excluded] = 0
+            total_R = e_RV.sum(-1, dtype=torch.float64)
+            ex_RV = e_RV.mul_(x_RV)
+            mean_R = ex_RV.sum(-1, dtype=torch.float64) / total_R
+            square_R = ex_RV.mul_(x_RV).sum(-1, dtype=torch.float64) / total_R
+            value = (total_R.log() - beta * teacher_R).sum()
+            sums += torch.stack([value, (mean_R - teacher_R).sum(), (square_R - mean_R.square()).sum()]).cpu()
         value, slope, curvature = (sums / max(1, len(self.row_R))).tolist()
         return value, slope, curvature
 
@@ -92,9 +104,10 @@ class Comparison:
         if not len(self.row_R):
             return 1.0
         low, high, beta = 0.0, MAX_BETA, 1.0
+        tolerance = 1e-10 if self.student_BLV.dtype == torch.float64 else 1e-6
         for _ in range(60):
             _, slope, curvature = self.log_score_loss(beta)
-            if abs(slope) <= 1e-12:  # at the first step both canvases are the same
+            if abs(slope) <= tolerance:  # at the first step both canvases are the same
                 return beta
             if slope > 0:
                 high = beta
@@ -102,7 +115,7 @@ class Comparison:
                 low = beta
             step = beta - slope / curvature if curvature > 0 else math.nan
             new = step if low < step < high else (low + high) / 2
-            if abs(new - beta) <= 1e-9 * max(1.0, beta):
+            if abs(new - beta) <= tolerance * max(1.0, beta):
                 return new
             beta = new
         return beta
@@ -124,36 +137,17 @@ class PairedStudent(LSDScheduler):
         self.set_learned_sampler(LearnedSampler({start.score_coefficients.numel(): start}))
         self.states, self.learn = states, learn
 
-    def step(
-        self,
-        model_output: torch.Tensor,
-        timestep: float | torch.Tensor,
-        sample: torch.Tensor,
-        *,
-        temperature: float = 1.0,
-        generator: Generators = None,
-        return_dict: bool = True,
-    ) -> LSDSchedulerOutput | tuple[torch.Tensor, torch.Tensor | None]:
-        k, B = self._index(timestep), len(sample) // 2
-        logits_BLV, sample_BL = self._check_inputs(model_output, sample)
-        replayed = self.states[k].to(sample_BL.device)
-        # the pipeline's first canvas is the teacher's too; later ones are set here
-        masked_BL = (sample_BL[B:] == self.config.mask_token_id) & (replayed == self.config.mask_token_id)
-        row_R, position_R = masked_BL.nonzero(as_tuple=True)
+    def _advance(self, x: StepInput) -> torch.Tensor:
+        B, mask_token_id = len(x.sample_BL) // 2, self.config.mask_token_id
+        teacher_BL, student_BL = self.states[x.k].to(x.sample_BL.device), x.sample_BL[B:]
+        row_R, position_R = ((teacher_BL == mask_token_id) & (student_BL == mask_token_id)).nonzero(as_tuple=True)
         normalised = self.config.prediction_type == "logits"
-        comparison = Comparison(
-            logits_BLV[:B], logits_BLV[B:], row_R, position_R, self.config.mask_token_id, normalised
-        )
-        phi, beta = self.learn(k, comparison)
-        self.steps.score_coefficients[k], self.steps.log_score_coefficients[k] = phi, beta
+        comparison = Comparison(x.logits_BLV[:B], x.logits_BLV[B:], row_R, position_R, mask_token_id, normalised)
+        self.steps.score_coefficients[x.k], self.steps.log_score_coefficients[x.k] = self.learn(x.k, comparison)
         self._use(self.steps)
-        student_generator = generator[B:] if isinstance(generator, list) else generator
-        result = super().step(
-            model_output[B:], timestep, sample[B:], temperature=temperature, generator=student_generator
-        )
-        following = self.states[min(k + 1, len(self.states) - 1)].to(sample.device).view_as(sample[:B])
-        prev_sample = torch.cat([following, result[0]])
-        return LSDSchedulerOutput(prev_sample) if return_dict else (prev_sample, None)
+        following_BL = self.states[min(x.k + 1, len(self.states) - 1)].to(x.sample_BL.device)
+        # the teacher's rows are sampled too, for nothing: draws are cheap beside the network
+        return torch.cat([following_BL, super()._advance(x)[B:]])
 
 
 def lsd(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: Callable[..., None]) -> LearnedSampler:

@@ -49,16 +49,16 @@ def measure_step_errors(
     recorder = StepErrorRecorder.from_config(base.config)
     nats, seen, states = 0.0, 0.0, torch.zeros(1, dtype=torch.long)
     starts = range(0, config.num_sequences, config.batch_size)
-    num_steps = config.teacher_steps
+    num_steps, length = config.teacher_steps, 0
     for first in tqdm(starts, desc="teacher paths and replays", unit="batch"):
         num = min(config.batch_size, config.num_sequences - first)
-        length = _masked_length(runs, teacher, num) if first == 0 else int(teacher.masked_BL.sum(1)[0])
+        length = _num_masked(runs, teacher, num) if first == 0 else length
         # in an order that ignores the logits, a time-free network gains nothing from more steps than tokens
         num_steps = min(num_steps, length) if not runs.time_conditioned and config.count == "exact" else num_steps
         states = states_to_replay(config, length)
         teacher.watch(frozenset())
         runs.run(teacher, num_steps, runs.generators(first, num))
-        recorder.replay(states, teacher.final_BL)
+        recorder.replay(states, teacher.final_BL, length)
         runs.run(recorder, len(states), runs.generators(first, num))
         nats, seen = nats + recorder.nats_GL.cpu(), seen + recorder.seen_GL.cpu()
     log(
@@ -87,16 +87,17 @@ def states_to_replay(config: DistillConfig, length: int) -> torch.Tensor:
     return states
 
 
-def _masked_length(runs: PipelineRuns, teacher: TeacherRecorder, num: int) -> int:
-    """How many positions the pipeline leaves to the sampler: seen in a one-step run."""
+def _num_masked(runs: PipelineRuns, teacher: TeacherRecorder, num: int) -> int:
+    """How many positions of a row the pipeline leaves to the sampler: seen in a one-step run."""
     runs.run(teacher, 1, runs.generators(0, num))
-    lengths = teacher.masked_BL.sum(1)
-    if int(lengths.min()) != teacher.masked_BL.shape[1]:
+    masked_B = teacher.masked_BL.sum(1)
+    low, high = int(masked_B.min()), int(masked_B.max())
+    if low != high or low == 0:
         raise ValueError(
-            "path_kl needs canvases that start fully masked; this pipeline call starts with"
-            f" {int(lengths.min())} to {int(lengths.max())} masked of {teacher.masked_BL.shape[1]} positions."
+            "path_kl needs canvases with equally many masked positions in each row; this pipeline call starts with"
+            f" {low} to {high}."
         )
-    return int(lengths[0])
+    return low
 
 
 def estimate_table(nats_GL: torch.Tensor, seen_GL: torch.Tensor, exchangeable: bool) -> torch.Tensor:

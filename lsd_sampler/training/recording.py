@@ -17,10 +17,11 @@ from diffusers import DiffusionPipeline
 # diffusers reloads a scheduler only if `SchedulerMixin` is in the namespace of its module
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 
+from ..canvas import StepInput
 from ..checkpoint import LearnedSampler, LearnedSteps
 from ..random import check_row_maximum, gather_rows, rows_per_chunk
 from ..schedules import grid_from_counts
-from ..scheduling_lsd import Generators, LSDScheduler, LSDSchedulerOutput, _Canvas
+from ..scheduling_lsd import LSDScheduler
 
 
 MAX_NATS = 100.0
@@ -87,71 +88,40 @@ class TeacherRecorder(LSDScheduler):
         self.keep = keep
         self.states: dict[int, torch.Tensor] = {}
 
-    def _canvas_at(self, *args: Any, **kwargs: Any) -> _Canvas:
-        canvas = super()._canvas_at(*args, **kwargs)
-        self.rank_BL, self.masked_BL = canvas.rank_BL, canvas.masked_BL
-        return canvas
-
-    def step(
-        self,
-        model_output: torch.Tensor,
-        timestep: float | torch.Tensor,
-        sample: torch.Tensor,
-        *,
-        temperature: float = 1.0,
-        generator: Generators = None,
-        return_dict: bool = True,
-    ) -> LSDSchedulerOutput | tuple[torch.Tensor, torch.Tensor | None]:
-        k = self._index(timestep)
-        if k in self.keep:
-            self.states[k] = sample.flatten(1).clone()
-        result = super().step(model_output, timestep, sample, temperature=temperature, generator=generator)
-        self.final_BL = result[0].flatten(1)
-        return result if return_dict else (result[0], None)
+    def _advance(self, x: StepInput) -> torch.Tensor:
+        if x.k in self.keep:
+            self.states[x.k] = x.sample_BL.clone()
+        self.masked_BL = x.noise.masked_BL
+        self.final_BL = super()._advance(x)
+        return self.final_BL
 
 
 class StepErrorRecorder(LSDScheduler):
     """Replays a teacher's path by states; adds up `-log p(final token)` of every masked position by its rank."""
 
-    def replay(self, states: torch.Tensor, final_BL: torch.Tensor) -> None:
+    def replay(self, states: torch.Tensor, final_BL: torch.Tensor, num_masked: int) -> None:
         """The next generation visits the canvases with so many known tokens, and ends with `final_BL`.
 
         Args:
             states (`torch.LongTensor` of shape `(num_states,)`): numbers of known tokens, increasing from 0.
             final_BL (`torch.LongTensor` of shape `(batch_size, seq_len)`): the teacher's final tokens.
+            num_masked (`int`): how many positions of each row are masked at the start.
         """
-        G, L = len(states), final_BL.shape[1]
-        counts = [*states.tolist(), L]
+        counts = [*states.tolist(), num_masked]
         steps = LearnedSteps.plain(grid_from_counts(counts, self.noise, self.config.sampling_eps))
-        self.set_learned_sampler(LearnedSampler({G: steps}))
+        self.set_learned_sampler(LearnedSampler({len(states): steps}))
         self.counts, self.replayed_BL = counts, final_BL
-        self.nats_GL = torch.zeros(G, L, dtype=torch.float64, device=final_BL.device)
+        self.nats_GL = torch.zeros(len(states), num_masked, dtype=torch.float64, device=final_BL.device)
         self.seen_GL = torch.zeros_like(self.nats_GL)
 
-    def step(
-        self,
-        model_output: torch.Tensor,
-        timestep: float | torch.Tensor,
-        sample: torch.Tensor,
-        *,
-        temperature: float = 1.0,
-        generator: Generators = None,
-        return_dict: bool = True,
-    ) -> LSDSchedulerOutput | tuple[torch.Tensor, torch.Tensor | None]:
-        k = self._index(timestep)
-        logits_BLV, sample_BL = self._check_inputs(model_output, sample)
-        masked_BL = sample_BL == self.config.mask_token_id
-        canvas = self._canvas_at(k, masked_BL, sample_BL, logits_BLV.shape[-1], tuple(sample.shape[1:]), generator)
-        row_R, position_R = masked_BL.nonzero(as_tuple=True)
-        rank_R = canvas.rank_BL[row_R, position_R]
-        nats_R = cross_entropy(
-            logits_BLV, row_R, position_R, self.replayed_BL[row_R, position_R], self.config.mask_token_id
-        )
-        self.nats_GL[k] += torch.bincount(rank_R, nats_R, minlength=self.nats_GL.shape[1])
-        self.seen_GL[k] += torch.bincount(rank_R, minlength=self.nats_GL.shape[1])
-        reveal_BL = masked_BL & (canvas.rank_BL < self.counts[k + 1])
-        prev_sample = torch.where(reveal_BL, self.replayed_BL, sample_BL).view(sample.shape)
-        return LSDSchedulerOutput(prev_sample) if return_dict else (prev_sample, None)
+    def _advance(self, x: StepInput) -> torch.Tensor:
+        row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
+        rank_R, final_R = x.noise.rank_BL[row_R, position_R], self.replayed_BL[row_R, position_R]
+        nats_R = cross_entropy(x.logits_BLV, row_R, position_R, final_R, self.config.mask_token_id)
+        self.nats_GL[x.k] += torch.bincount(rank_R, nats_R, minlength=self.nats_GL.shape[1])
+        self.seen_GL[x.k] += torch.bincount(rank_R, minlength=self.nats_GL.shape[1])
+        reveal_BL = x.masked_BL & (x.noise.rank_BL < self.counts[x.k + 1])
+        return torch.where(reveal_BL, self.replayed_BL, x.sample_BL)
 
 
 def cross_entropy(

@@ -1,0 +1,109 @@
+"""The canvas of a generation: the noise that was drawn for it, and what one step sees of it.
+
+Shape suffixes: B batch, L positions, V vocabulary.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from .orders import Order
+from .random import Generators, draw_uniforms
+
+
+@dataclass
+class Canvas:
+    """The noise of one generation, drawn when its first canvas arrives.
+
+    Args:
+        masked_BL (`torch.BoolTensor` of shape `(batch_size, seq_len)`): what was masked at the start.
+        rank_BL (`torch.LongTensor` of that shape): place in the order of revealing; masked positions come first.
+        u_BL (`torch.DoubleTensor`): when a position is revealed, sorted into that order; inf where nothing was masked.
+        v_BL (`torch.DoubleTensor`): which token it gets.
+        start, last (`int`): indices of the first step, and of the latest.
+        survival_BL (`torch.DoubleTensor`): probability of being masked still, under an unnormalised denoiser.
+    """
+
+    masked_BL: torch.Tensor
+    rank_BL: torch.Tensor
+    u_BL: torch.Tensor
+    v_BL: torch.Tensor
+    start: int
+    last: int
+    survival_BL: torch.Tensor = field(default_factory=lambda: torch.ones((), dtype=torch.float64))
+
+    @classmethod
+    def draw(
+        cls, masked_BL: torch.Tensor, order: Order, shape: tuple[int, ...], generator: Generators, start: int
+    ) -> "Canvas":
+        """Draws the noise: per row L uniforms for `u`, L for `v`, two for the order."""
+        B, L = masked_BL.shape
+        u_BL, v_BL, shift_B2 = draw_uniforms(B, 2 * L + 2, generator, masked_BL.device).split([L, L, 2], dim=1)
+        keys_BL = order.keys(u_BL, shift_B2, shape).masked_fill(~masked_BL, torch.inf)
+        rank_BL = keys_BL.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+        u_BL = u_BL.masked_fill(~masked_BL, torch.inf).sort(dim=1).values.gather(1, rank_BL)
+        return cls(masked_BL, rank_BL, u_BL, v_BL.contiguous(), start=start, last=start)
+
+
+@dataclass
+class StepInput:
+    """What one step works on.
+
+    Args:
+        k (`int`): index of the step; `is_last`: whether everything must be revealed.
+        logits_BLV, sample_BL, masked_BL: the network's output, the canvas, and what is masked on it now.
+        noise ([`Canvas`]): of this generation.
+        temperature (`float`), generator: as `LSDScheduler.step` was given them.
+    """
+
+    k: int
+    is_last: bool
+    logits_BLV: torch.Tensor
+    sample_BL: torch.Tensor
+    masked_BL: torch.Tensor
+    noise: Canvas
+    temperature: float
+    generator: Generators
+
+
+def as_rows(
+    model_output: torch.Tensor, sample: torch.Tensor, mask_token_id: int, vocab_size: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits as `(B, L, V)` and the canvas as `(B, L)`: views, nothing is copied.
+
+    Raises:
+        ValueError: if shapes, dtypes or the vocabulary do not fit.
+    """
+    if sample.dtype != torch.int64:
+        raise ValueError(f"`sample` must hold int64 token ids, got {sample.dtype}.")
+    if not model_output.is_floating_point():
+        raise ValueError(f"`model_output` must be floating point, got {model_output.dtype}.")
+    is_image = sample.ndim == 3
+    got = (model_output.shape[0], *model_output.shape[2:]) if is_image else model_output.shape[:-1]
+    if sample.ndim not in (2, 3) or model_output.ndim != sample.ndim + 1 or tuple(got) != tuple(sample.shape):
+        raise ValueError(
+            "`model_output` and `sample` must have shapes (B, L, V) and (B, L), or (B, V, H, W) and (B, H, W),"
+            f" got {tuple(model_output.shape)} and {tuple(sample.shape)}."
+        )
+    logits_BLV = model_output.flatten(2).transpose(1, 2) if is_image else model_output
+    columns = logits_BLV.shape[-1]
+    if vocab_size is not None:
+        # one column more than the vocabulary is the mask's
+        fits = columns == vocab_size or (columns == vocab_size + 1 and mask_token_id <= vocab_size)
+    else:
+        # image models (aMUSEd) keep ids between their codebook and their mask; text models do not
+        fits = is_image or mask_token_id <= columns
+    if not fits:
+        raise ValueError(
+            f"`model_output` has {columns} columns, which does not fit `vocab_size` {vocab_size} and `mask_token_id`"
+            f" {mask_token_id}: vocabulary mismatch."
+        )
+    return logits_BLV, sample.reshape(sample.shape[0], -1)
+
+
+def check_known_tokens(known: torch.Tensor, columns: int) -> None:
+    """Raises `ValueError` if a token that is given is none of the vocabulary's."""
+    if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < columns:
+        raise ValueError(
+            f"`sample` holds token ids outside the {columns} columns of `model_output`: vocabulary mismatch."
+        )
