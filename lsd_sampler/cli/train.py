@@ -72,13 +72,11 @@ def planned_network_calls(config: DistillConfig, pipeline: Any, length: int) -> 
     from ..training.path_kl import states_to_replay
 
     batches = -(-config.num_sequences // config.batch_size)
+    teacher = 1 + batches * config.teacher_steps_for(length, pipeline.denoiser.time_conditioned)
     if config.method == "path_kl":
-        steps = config.teacher_steps
-        if not pipeline.denoiser.time_conditioned and config.count == "exact":
-            steps = min(steps, length)
-        return 1 + batches * (steps + len(states_to_replay(config, length)))
-    epochs = config.epochs if config.optimizer == "adam" else 1
-    return batches * max(config.teacher_steps, *config.nfe) + epochs * sum(config.nfe)
+        return teacher + batches * len(states_to_replay(config, length))
+    updates = config.epochs * -(-config.num_sequences // config.adam_batch_size)
+    return teacher + (updates if config.optimizer == "adam" else 1) * sum(config.nfe)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -34,11 +34,12 @@ class DistillConfig:
     nfe: tuple[int, ...] = _option((4, 8, 16, 32, 64), "numbers of network calls to make a sampler for")
     teacher_steps: int = _option(1024, "steps of the teacher (at most one per token, where more cannot differ)")
     num_sequences: int = _option(64, "teacher sequences to learn from")
-    batch_size: int = _option(64, "sequences per network call")
+    batch_size: int = _option(64, "sequences per network call (lsd compares all at once)")
     num_states: int = _option(128, "path_kl: states at which a step may begin, at most")
     domain: str | None = _option(None, "lsd: score or log_score; default: score for log_score models, else log_score")
     optimizer: str = _option("exact", "lsd: exact (closed form or Newton) or adam")
     learning_rate: float = _option(1e-3, "lsd with adam: learning rate")
+    adam_batch_size: int = _option(1, "lsd with adam: sequences per gradient step")
     epochs: int = _option(20, "lsd with adam: passes over the sequences")
     seed: int = _option(0, "of the teacher's noise")
 
@@ -60,7 +61,7 @@ class DistillConfig:
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {list(choices)}, got {getattr(self, name)!r}.")
-        for name in ("teacher_steps", "num_sequences", "batch_size", "num_states", "epochs"):
+        for name in ("teacher_steps", "num_sequences", "batch_size", "num_states", "epochs", "adam_batch_size"):
             _check_positive(name, getattr(self, name))
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ValueError(f"`seed` must be an integer >= 0, got {self.seed!r}.")
@@ -72,6 +73,16 @@ class DistillConfig:
     def resolved_order(self) -> str:
         assert self.order is not None  # filled in by __post_init__
         return self.order
+
+    def teacher_steps_for(self, num_masked: int, time_conditioned: bool) -> int:
+        """The teacher's steps where so many positions are masked; at least the largest NFE.
+
+        With exact counts a time-free network gains nothing from more steps than tokens.
+        """
+        steps = self.teacher_steps
+        if not time_conditioned and self.count == "exact":
+            steps = min(steps, num_masked)
+        return max(steps, self.nfe[-1])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -21,12 +21,15 @@ from ..checkpoint import LearnedSampler, LearnedSteps
 from ..random import gather_rows, log_mass
 from ..scheduling_lsd import LSDScheduler
 from .config import METHODS, DistillConfig
-from .recording import PipelineRuns, TeacherRecorder
+from .recording import PipelineRuns, TeacherRecorder, teacher_plan
 
 
 MIN_LOG_PROB = -50.0
 """Tokens less likely than e^-50 of the most likely one count as that likely (an exact oracle has zeros)."""
 MAX_BETA = 100.0
+MIN_COEFFICIENT = 1e-6
+
+Learn = Callable[[int, "Comparison"], tuple[float, float]]
 
 
 @dataclass
@@ -131,7 +134,7 @@ class PairedStudent(LSDScheduler):
         self,
         start: LearnedSteps,
         states: list[torch.Tensor],
-        learn: Callable[[int, Comparison], tuple[float, float]],
+        learn: Learn,
     ) -> None:
         """Sets the teacher's canvases before each step, `(B, L)` each, and what decides `(Phi_k, beta_k)`."""
         self.set_learned_sampler(LearnedSampler({start.score_coefficients.numel(): start}))
@@ -153,13 +156,16 @@ class PairedStudent(LSDScheduler):
 def lsd(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: Callable[..., None]) -> LearnedSampler:
     """Learns the coefficients for each NFE of the config, on the base grid."""
     domain = config.domain or ("score" if base.config.prediction_type == "log_score" else "log_score")
-    states = _teacher_states(runs, TeacherRecorder.from_config(base.config), config)
-    log(
-        event="teacher", steps=_teacher_steps(config), sequences=config.num_sequences, network_calls=runs.network_calls
-    )
+    teacher = TeacherRecorder.from_config(base.config)
+    _, num_steps = teacher_plan(runs, teacher, config)
+    states = _teacher_states(runs, teacher, config, num_steps)
+    log(event="teacher", steps=num_steps, sequences=config.num_sequences, network_calls=runs.network_calls)
     steps = {}
     for M in tqdm(config.nfe, desc="coefficients", unit="NFE"):
-        steps[M] = _learn_one(runs, base, [states[index] for index in _kept(config, M)], config, domain, M)
+        student, start = PairedStudent.from_config(base.config), LearnedSteps.plain(base.steps_for(M).timesteps)
+        states_M = [states[index] for index in _kept(M, num_steps)]
+        learn = _learn_exactly if config.optimizer == "exact" else _learn_with_adam
+        steps[M] = learn(runs, student, start, states_M, config, domain)
         log(
             event="coefficients",
             nfe=M,
@@ -174,81 +180,99 @@ def lsd(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: Call
 METHODS.register("lsd", lsd)
 
 
-def _learn_one(
-    runs: PipelineRuns,
-    base: LSDScheduler,
-    states: list[torch.Tensor],
-    config: DistillConfig,
-    domain: str,
-    M: int,
-) -> LearnedSteps:
-    start = LearnedSteps.plain(base.steps_for(M).timesteps)
-    student = PairedStudent.from_config(base.config)
-    solve = _exact(domain) if config.optimizer == "exact" else _Adam(domain, M, config.learning_rate)
-    for _ in range(1 if config.optimizer == "exact" else config.epochs):
-        student.follow(start, states, solve)
-        generators = [g for _ in range(2) for g in runs.generators(0, config.num_sequences)]
-        runs.run(student, M, generators)
-        if isinstance(solve, _Adam):
-            solve.update()
-    if isinstance(solve, _Adam):
-        pairs = [solve.coefficients(k) for k in range(M)]
-        return LearnedSteps(start.timesteps, *(torch.tensor(c, dtype=torch.float64) for c in zip(*pairs, strict=True)))
-    return student.steps
-
-
-def _teacher_steps(config: DistillConfig) -> int:
-    return max(config.teacher_steps, *config.nfe)
-
-
-def _kept(config: DistillConfig, M: int) -> list[int]:
+def _kept(M: int, num_steps: int) -> list[int]:
     """The teacher's steps that begin at the student's M times."""
-    return [round(k * _teacher_steps(config) / M) for k in range(M)]
+    return [round(k * num_steps / M) for k in range(M)]
 
 
-def _teacher_states(runs: PipelineRuns, teacher: TeacherRecorder, config: DistillConfig) -> dict[int, torch.Tensor]:
+def _teacher_states(
+    runs: PipelineRuns, teacher: TeacherRecorder, config: DistillConfig, num_steps: int
+) -> dict[int, torch.Tensor]:
     """The teacher's canvases before each step that a student needs, `(num_sequences, L)`: one run for all NFE."""
-    kept = frozenset(index for M in config.nfe for index in _kept(config, M))
+    kept = frozenset(index for M in config.nfe for index in _kept(M, num_steps))
     batches = []
     for first in range(0, config.num_sequences, config.batch_size):
         num = min(config.batch_size, config.num_sequences - first)
         teacher.watch(kept)
-        runs.run(teacher, _teacher_steps(config), runs.generators(first, num))
+        runs.run(teacher, num_steps, runs.generators(first, num))
         batches.append(teacher.states)
     return {index: torch.cat([states[index] for states in batches]) for index in kept}
 
 
-def _exact(domain: str) -> Callable[[int, Comparison], tuple[float, float]]:
-    if domain == "score":
-        return lambda k, comparison: (comparison.best_phi(), 1.0)
-    return lambda k, comparison: (1.0, comparison.best_beta())
+def _run_pair(
+    runs: PipelineRuns,
+    student: PairedStudent,
+    start: LearnedSteps,
+    states: list[torch.Tensor],
+    sequences: list[int],
+    learn: Learn,
+) -> None:
+    student.follow(start, [state[sequences] for state in states], learn)
+    generators = [g for _ in range(2) for i in sequences for g in runs.generators(i, 1)]
+    runs.run(student, len(states), generators)
+
+
+def _learn_exactly(
+    runs: PipelineRuns,
+    student: PairedStudent,
+    start: LearnedSteps,
+    states: list[torch.Tensor],
+    config: DistillConfig,
+    domain: str,
+) -> LearnedSteps:
+    """One run: each coefficient is solved when its step comes."""
+
+    def learn(k: int, comparison: Comparison) -> tuple[float, float]:
+        return (comparison.best_phi(), 1.0) if domain == "score" else (1.0, comparison.best_beta())
+
+    _run_pair(runs, student, start, states, list(range(config.num_sequences)), learn)
+    return student.steps
+
+
+def _learn_with_adam(
+    runs: PipelineRuns,
+    student: PairedStudent,
+    start: LearnedSteps,
+    states: list[torch.Tensor],
+    config: DistillConfig,
+    domain: str,
+) -> LearnedSteps:
+    """The paper's recipe (algorithm 2): `epochs` passes, one gradient step per `adam_batch_size` sequences."""
+    adam = _Adam(domain, len(states), config.learning_rate)
+    shuffle = torch.Generator().manual_seed(config.seed)
+    for _ in range(config.epochs):
+        for sequences in torch.randperm(config.num_sequences, generator=shuffle).split(config.adam_batch_size):
+            _run_pair(runs, student, start, states, sequences.tolist(), adam)
+            adam.update()
+    pairs = [adam.coefficients(k) for k in range(len(states))]
+    return LearnedSteps(start.timesteps, *(torch.tensor(c, dtype=torch.float64) for c in zip(*pairs, strict=True)))
 
 
 class _Adam:
-    """One gradient step per coefficient and epoch, in the logarithm of the coefficient, which keeps it positive."""
+    """Adam on the coefficients, kept from falling below 0. Call it for the gradients, `update` for a step."""
 
     def __init__(self, domain: str, M: int, learning_rate: float):
         self.domain = domain
-        self.theta = torch.zeros(M, dtype=torch.float64)
-        self.theta.grad = torch.zeros_like(self.theta)
-        self.optimizer = torch.optim.Adam([self.theta], lr=learning_rate)
+        self.values = torch.ones(M, dtype=torch.float64)
+        self.values.grad = torch.zeros_like(self.values)
+        self.optimizer = torch.optim.Adam([self.values], lr=learning_rate)
 
     def coefficients(self, k: int) -> tuple[float, float]:
-        value = math.exp(float(self.theta[k]))
+        value = float(self.values[k])
         return (value, 1.0) if self.domain == "score" else (1.0, value)
 
     def __call__(self, k: int, comparison: Comparison) -> tuple[float, float]:
-        value = math.exp(float(self.theta[k]))
-        assert self.theta.grad is not None
-        if not len(comparison.row_R):
-            self.theta.grad[k] = 0.0
+        value, count = float(self.values[k]), len(comparison.row_R)
+        assert self.values.grad is not None
+        if not count:
+            self.values.grad[k] = 0.0
         elif self.domain == "score":
             teacher, student = comparison.score_sums()
-            self.theta.grad[k] = (student * value - teacher) / max(teacher, student)
+            self.values.grad[k] = (student - teacher / value) / max(teacher, student)
         else:
-            self.theta.grad[k] = comparison.log_score_loss(value)[1] * value
+            self.values.grad[k] = comparison.log_score_loss(value)[1] * count
         return self.coefficients(k)
 
     def update(self) -> None:
-        """Ends an epoch."""
         self.optimizer.step()
+        self.values.clamp_(min=MIN_COEFFICIENT)

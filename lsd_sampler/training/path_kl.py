@@ -17,7 +17,7 @@ from ..orders import ORDERS
 from ..schedules import StepErrorTable, grid_from_counts, replay_states
 from ..scheduling_lsd import LSDScheduler
 from .config import METHODS, DistillConfig
-from .recording import PipelineRuns, StepErrorRecorder, TeacherRecorder
+from .recording import PipelineRuns, StepErrorRecorder, TeacherRecorder, teacher_plan
 
 
 def path_kl(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: Callable[..., None]) -> LearnedSampler:
@@ -47,15 +47,12 @@ def measure_step_errors(
     """The step-error table: two runs of the pipeline per batch of sequences, the teacher's and its replay."""
     teacher = TeacherRecorder.from_config(base.config)
     recorder = StepErrorRecorder.from_config(base.config)
-    nats, seen, states = 0.0, 0.0, torch.zeros(1, dtype=torch.long)
+    length, num_steps = teacher_plan(runs, teacher, config)
+    states = states_to_replay(config, length)
+    nats = seen = torch.zeros(len(states), length, dtype=torch.float64)
     starts = range(0, config.num_sequences, config.batch_size)
-    num_steps, length = config.teacher_steps, 0
     for first in tqdm(starts, desc="teacher paths and replays", unit="batch"):
         num = min(config.batch_size, config.num_sequences - first)
-        length = _num_masked(runs, teacher, num) if first == 0 else length
-        # in an order that ignores the logits, a time-free network gains nothing from more steps than tokens
-        num_steps = min(num_steps, length) if not runs.time_conditioned and config.count == "exact" else num_steps
-        states = states_to_replay(config, length)
         teacher.watch(frozenset())
         runs.run(teacher, num_steps, runs.generators(first, num))
         recorder.replay(states, teacher.final_BL, length)
@@ -68,7 +65,6 @@ def measure_step_errors(
         states=len(states),
         network_calls=runs.network_calls,
     )
-    assert isinstance(nats, torch.Tensor) and isinstance(seen, torch.Tensor)
     return StepErrorTable(estimate_table(nats, seen, ORDERS[config.resolved_order].exchangeable), states)
 
 
@@ -85,19 +81,6 @@ def states_to_replay(config: DistillConfig, length: int) -> torch.Tensor:
             f"`nfe` {config.nfe[-1]} needs as many states to begin a step at, there are {len(states)}: {advice}."
         )
     return states
-
-
-def _num_masked(runs: PipelineRuns, teacher: TeacherRecorder, num: int) -> int:
-    """How many positions of a row the pipeline leaves to the sampler: seen in a one-step run."""
-    runs.run(teacher, 1, runs.generators(0, num))
-    masked_B = teacher.masked_BL.sum(1)
-    low, high = int(masked_B.min()), int(masked_B.max())
-    if low != high or low == 0:
-        raise ValueError(
-            "path_kl needs canvases with equally many masked positions in each row; this pipeline call starts with"
-            f" {low} to {high}."
-        )
-    return low
 
 
 def estimate_table(nats_GL: torch.Tensor, seen_GL: torch.Tensor, exchangeable: bool) -> torch.Tensor:

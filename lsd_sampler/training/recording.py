@@ -22,6 +22,7 @@ from ..checkpoint import LearnedSampler, LearnedSteps
 from ..random import check_row_maximum, gather_rows, rows_per_chunk
 from ..schedules import grid_from_counts
 from ..scheduling_lsd import LSDScheduler
+from .config import DistillConfig
 
 
 MAX_NATS = 100.0
@@ -122,6 +123,24 @@ class StepErrorRecorder(LSDScheduler):
         self.seen_GL[x.k] += torch.bincount(rank_R, minlength=self.nats_GL.shape[1])
         reveal_BL = x.masked_BL & (x.noise.rank_BL < self.counts[x.k + 1])
         return torch.where(reveal_BL, self.replayed_BL, x.sample_BL)
+
+
+def teacher_plan(runs: PipelineRuns, teacher: TeacherRecorder, config: DistillConfig) -> tuple[int, int]:
+    """How many positions of a row the pipeline leaves to the sampler, seen in a one-step run; and the teacher's steps.
+
+    Raises:
+        ValueError: if rows start with unequally many masked positions, or none.
+    """
+    teacher.watch(frozenset())
+    runs.run(teacher, 1, runs.generators(0, min(config.batch_size, config.num_sequences)))
+    masked_B = teacher.masked_BL.sum(1)
+    low, high = int(masked_B.min()), int(masked_B.max())
+    if low != high or low == 0:
+        raise ValueError(
+            "Distillation needs canvases with equally many masked positions in each row; this pipeline call starts"
+            f" with {low} to {high}."
+        )
+    return low, config.teacher_steps_for(low, runs.time_conditioned)
 
 
 def cross_entropy(
