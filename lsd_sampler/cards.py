@@ -9,7 +9,7 @@ import diffusers
 import torch
 from huggingface_hub import ModelCard, ModelCardData
 
-from .checkpoint import write_atomically
+from .atomic import write_atomically
 from .denoisers.files import is_hub_id
 from .scheduling_lsd import LSDScheduler
 from .solvers import SOLVERS

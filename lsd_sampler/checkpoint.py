@@ -4,7 +4,6 @@ on load.
 
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
+from .atomic import write_atomically
 from .schedules import StepErrorTable
 
 
@@ -140,19 +140,6 @@ def _from_tensors(tensors: Mapping[str, torch.Tensor], where: str) -> LearnedSam
 def _as_double(tensor: torch.Tensor, where: str) -> torch.Tensor:
     _check_float(tensor, where)
     return tensor.double()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def save_learned(learned: LearnedSampler, path: Path) -> None:

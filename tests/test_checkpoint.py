@@ -281,7 +281,7 @@ def test_save_into_a_file_or_nowhere(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`save_directory` must be a folder"):
         LSDScheduler().save_pretrained(tmp_path / "file")
     with pytest.raises(OSError):
-        save_learned(sampler(2), tmp_path / "nowhere" / TENSORS_NAME)
+        save_learned(sampler(2), tmp_path / "file" / TENSORS_NAME)
 
 
 # ---- the config beside the tensors ----

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..checkpoint import write_atomically
+from ..atomic import write_atomically
 from .common import add_model_arguments, load_pipeline, load_sampler, positive_int, run
 
 

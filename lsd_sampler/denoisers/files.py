@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..checkpoint import write_atomically
+from ..atomic import replacing, write_atomically
 
 
 CONFIG_NAME = "config.json"
@@ -122,10 +121,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Writes a safetensors file, atomically: the tensors may be mapped from the very file that is replaced."""
     copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as temporary:
-        file = Path(temporary) / path.name
-        save_file(copies, file, metadata={"format": "pt", **(metadata or {})})
-        os.replace(file, path)
+    with replacing(path) as temporary:
+        save_file(copies, temporary, metadata={"format": "pt", **(metadata or {})})
 
 
 def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], where: str) -> None:

@@ -3,13 +3,13 @@
 import json
 import math
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ..atomic import replacing
 
 
 Row = dict[str, Any]
@@ -80,27 +80,6 @@ def print_table(
     print(format_table(rows, columns, **options))
 
 
-@contextmanager
-def _replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, of the same suffix, that replaces it when all went well."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def _plain(value: Any) -> Any:
     """JSON has no word for what is not a finite number."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -112,7 +91,7 @@ def _line(row: Mapping[str, Any]) -> str:
 
 def write_jsonl(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes rows, one JSON object a line, all or nothing. Values that are not finite become null."""
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_text("".join(map(_line, rows)), encoding="utf-8")
 
 
@@ -224,7 +203,7 @@ def plot_quality_vs_nfe(
     handles, names = max((ax.get_legend_handles_labels() for ax in axes), key=lambda pair: len(pair[1]))
     figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
     figure.suptitle(title)
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)
 
 
@@ -266,5 +245,5 @@ def plot_schedule(
         _style(axes[1], "learned coefficients")
     axes[0].legend(frameon=False)
     figure.suptitle(title)
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)
