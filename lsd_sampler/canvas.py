@@ -21,6 +21,7 @@ class Canvas:
         u_BL (`torch.DoubleTensor`): when a position is revealed, sorted into that order; inf where nothing was masked.
         v_BL (`torch.DoubleTensor`): which token it gets.
         start, last (`int`): indices of the first step, and of the latest.
+        generator: what it was drawn from.
         survival_BL (`torch.DoubleTensor`): probability of being masked still, under an unnormalised denoiser.
     """
 
@@ -30,6 +31,7 @@ class Canvas:
     v_BL: torch.Tensor
     start: int
     last: int
+    generator: Generators = None
     survival_BL: torch.Tensor = field(default_factory=lambda: torch.ones((), dtype=torch.float64))
 
     @classmethod
@@ -42,7 +44,20 @@ class Canvas:
         keys_BL = order.keys(u_BL, shift_B2, shape).masked_fill(~masked_BL, torch.inf)
         rank_BL = keys_BL.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
         u_BL = u_BL.masked_fill(~masked_BL, torch.inf).sort(dim=1).values.gather(1, rank_BL)
-        return cls(masked_BL, rank_BL, u_BL, v_BL.contiguous(), start=start, last=start)
+        return cls(masked_BL, rank_BL, u_BL, v_BL.contiguous(), start=start, last=start, generator=generator)
+
+    def goes_on(self, k: int, masked_BL: torch.Tensor, generator: Generators) -> bool:
+        """Whether step k, on a canvas masked like this, belongs to the generation that this noise was drawn for."""
+        if k <= self.last or masked_BL.shape != self.masked_BL.shape:
+            return False
+        return generator is None or _same(generator, self.generator)
+
+
+def _same(first: Generators, second: Generators) -> bool:
+    """Whether these are the very same generators."""
+    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
+        return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
+    return first is second
 
 
 @dataclass

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData
 
 from .atomic import write_atomically
-from .denoisers.files import is_hub_id
+from .hub import is_hub_id
 from .scheduling_lsd import LSDScheduler
 from .solvers import SOLVERS
 from .training import METHODS, DistillConfig
@@ -123,9 +123,9 @@ def _gain(scheduler: LSDScheduler, records: list[dict[str, Any]]) -> str:
 def _table(records: list[dict[str, Any]]) -> str:
     schedules = [r for r in records if r["event"] == "schedule"]
     if schedules:
-        head = (
-            "| network calls | path KL to the teacher (nats per sequence) | of the uniform grid | tokens known after |"
-        )
+        states = next(r["states"] for r in records if r["event"] == "teacher")
+        excess = f"path KL above {states} calls (nats per sequence)"
+        head = f"| network calls | {excess} | of the uniform grid | tokens known after |"
         rule = "|--:|--:|--:|:--|"
         rows = [
             f"| {r['nfe']} | {r['path_kl']:.4f} | {r['path_kl_uniform']:.4f}"

@@ -1,8 +1,17 @@
-"""Uploads of sampler folders to the Hub."""
+"""The Hub: what an id looks like, and uploads of sampler folders."""
 
+import re
 from pathlib import Path
 
 from huggingface_hub import create_repo, upload_folder
+
+
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` has the form `owner/repository`. (A local folder of that name goes first.)"""
+    return _HUB_ID.fullmatch(name) is not None
 
 
 def upload_sampler(

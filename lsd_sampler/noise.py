@@ -6,9 +6,12 @@ Direction of time: `t = 1` is all masked, `t = 0` is data. `total(t)` is the tot
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
+
+from .registry import Registry
 
 
 def _float64(t: float | torch.Tensor) -> torch.Tensor:
@@ -81,9 +84,6 @@ class Geometric(NoiseSchedule):
         return torch.log(-torch.log(_float64(alpha)) / self.sigma_min) / math.log(self.sigma_max / self.sigma_min)
 
 
-NOISE_SCHEDULES: dict[str, type[NoiseSchedule]] = {cls.name: cls for cls in (LogLinear, Geometric)}
-
-
 def make_noise_schedule(
     name: str, *, noise_eps: float = 1e-3, sigma_min: float = 1e-4, sigma_max: float = 20.0
 ) -> NoiseSchedule:
@@ -92,8 +92,9 @@ def make_noise_schedule(
     Raises:
         ValueError: for an unknown name, or constants out of range.
     """
-    if name == LogLinear.name:
-        return LogLinear(noise_eps)
-    if name == Geometric.name:
-        return Geometric(sigma_min, sigma_max)
-    raise ValueError(f"`noise_schedule` must be one of {sorted(NOISE_SCHEDULES)}, got {name!r}.")
+    return NOISE_SCHEDULES[name](noise_eps=noise_eps, sigma_min=sigma_min, sigma_max=sigma_max)
+
+
+NOISE_SCHEDULES: Registry[Callable[..., NoiseSchedule]] = Registry("noise_schedule")
+NOISE_SCHEDULES.register(LogLinear.name, lambda noise_eps, **_: LogLinear(noise_eps))
+NOISE_SCHEDULES.register(Geometric.name, lambda sigma_min, sigma_max, **_: Geometric(sigma_min, sigma_max))

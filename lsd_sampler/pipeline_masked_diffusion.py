@@ -18,6 +18,7 @@ from .denoisers.auto import hub_location, load_denoiser
 from .denoisers.base import Denoiser
 from .denoisers.files import PIPELINE_NAME, resolve_folder
 from .denoisers.markov import is_oracle_spec
+from .random import Generators
 from .scheduling_lsd import LSDScheduler
 
 
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_STEPS = 64
 
 TokenIds = Sequence[int] | torch.Tensor
-Generators = torch.Generator | list[torch.Generator] | None
 
 
 @dataclass
@@ -208,7 +208,8 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         if num_inference_steps is not None:
             _check_positive("num_inference_steps", num_inference_steps)
             return num_inference_steps
-        return max(getattr(self.scheduler, "available_num_inference_steps", None) or [DEFAULT_STEPS])
+        learned = getattr(self.scheduler, "learned_sampler", None)
+        return max(learned.steps) if learned is not None and learned.steps else DEFAULT_STEPS
 
     def _canvas(
         self,

@@ -2,6 +2,7 @@
 
 import json
 import math
+import numbers
 import os
 import tempfile
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from huggingface_hub import hf_hub_download
 
 from .canvas import Canvas, StepInput, as_rows, check_known_tokens
 from .checkpoint import FORMAT_VERSION, TENSORS_NAME, LearnedSampler, LearnedSteps, load_learned, save_learned
-from .hub import upload_sampler
+from .hub import is_hub_id, upload_sampler
 from .noise import make_noise_schedule
 from .orders import ORDERS
 from .orders.confidence import gumbel_top
@@ -32,6 +33,7 @@ from .validation import check_choice, check_number
 
 PREDICTION_TYPES = ("logits", "log_score")
 COUNTS = ("exact", "bernoulli")
+_LEARNED_FOR = {"prediction_type", "noise_schedule", "noise_eps", "sigma_min", "sigma_max", "solver", "order", "count"}
 
 
 @dataclass
@@ -134,6 +136,7 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
             )
         self.noise = make_noise_schedule(noise_schedule, noise_eps=noise_eps, sigma_min=sigma_min, sigma_max=sigma_max)
         self._solver = SOLVERS[solver]
+        self.order = self._solver.evals_per_step
         self._order = ORDERS[order]
         self._base_grid = GRIDS[schedule]
         # tensors do not travel in a config: from_config of a learned sampler gives the plain base solver
@@ -155,6 +158,13 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
             return None
         return sorted(self.learned_sampler.steps)
 
+    def can_do(self, num_inference_steps: int) -> bool:
+        """Whether this sampler has numbers for so many steps."""
+        step_error = self.learned_sampler.step_error
+        if num_inference_steps in self.learned_sampler.steps or not self.learned_sampler:
+            return True
+        return step_error is not None and 1 <= num_inference_steps <= len(step_error.grid)
+
     def set_learned_sampler(self, learned_sampler: LearnedSampler) -> None:
         """Installs learned numbers.
 
@@ -172,9 +182,10 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             ValueError: if `num_inference_steps` is not positive, or this sampler has no numbers for it.
         """
-        M = num_inference_steps
-        if isinstance(M, bool) or not isinstance(M, int) or M < 1:
-            raise ValueError(f"`num_inference_steps` must be a positive integer, got {M!r}.")
+        is_integer = isinstance(num_inference_steps, numbers.Integral) and not isinstance(num_inference_steps, bool)
+        if not is_integer or num_inference_steps < 1:
+            raise ValueError(f"`num_inference_steps` must be a positive integer, got {num_inference_steps!r}.")
+        M = int(num_inference_steps)
         if M in self.learned_sampler.steps:
             return self.learned_sampler.steps[M]
         if self.learned_sampler.step_error is not None:
@@ -262,7 +273,7 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(f"`temperature` must be >= 0, got {temperature}.")
         masked_BL = sample_BL == mask_token_id
         is_last, canvas = k == len(self._times) - 1, self._canvas
-        if canvas is None or k <= canvas.last or canvas.v_BL.shape != masked_BL.shape:
+        if canvas is None or not canvas.goes_on(k, masked_BL, generator):
             check_known_tokens(sample_BL[~masked_BL], logits_BLV.shape[-1])
             canvas = Canvas.draw(masked_BL, self._order, tuple(sample.shape[1:]), generator, start=k)
         canvas.last = k
@@ -285,6 +296,10 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
         # at the last step whatever is still masked is due, even a position that a callback masked again
         due_BL = x.masked_BL if x.is_last else x.masked_BL & self._due(x)
         row_R, position_R = due_BL.nonzero(as_tuple=True)
+        if not len(row_R):  # unusable logits are not to go unnoticed until something is revealed
+            log_mass(
+                x.logits_BLV, *(i[:1] for i in x.masked_BL.nonzero(as_tuple=True)), excluded=self._mask_token_id()
+            )
         token_R, _ = self._draw(x, row_R, position_R, x.noise.v_BL[row_R, position_R])
         return x.sample_BL.index_put((row_R, position_R), token_R)
 
@@ -395,6 +410,11 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
         if pretrained_model_name_or_path is None:
             raise ValueError("`pretrained_model_name_or_path` is missing.")
         path = Path(pretrained_model_name_or_path)
+        if not path.exists() and not is_hub_id(str(pretrained_model_name_or_path)):
+            raise FileNotFoundError(
+                f"There is no folder {str(path)!r}, and it is not a Hub id (owner/name) either: no sampler to load."
+            )
+        overridden = set(kwargs)
         hub_kwargs = {
             name: kwargs[name]
             for name in ("cache_dir", "force_download", "token", "local_files_only")
@@ -420,18 +440,24 @@ class LSDScheduler(SchedulerMixin, ConfigMixin):
         except ValueError as error:
             raise ValueError(f"{cls.config_name} of {path}: {error}") from error
         scheduler, unused = pair
-        if config.get("learned", False):
-            if path.exists():
-                nested = path / subfolder / TENSORS_NAME if subfolder else path / TENSORS_NAME
-                file = nested if nested.exists() else path / TENSORS_NAME
-            else:
-                file = hf_hub_download(
-                    str(pretrained_model_name_or_path),
-                    TENSORS_NAME,
-                    subfolder=subfolder,
-                    revision=commit_hash,
-                    **hub_kwargs,
-                )
+        learned, fixed = config.get("learned", False), sorted(_LEARNED_FOR & overridden)
+        if learned and fixed:
+            raise ValueError(f"`{fixed[0]}` cannot be overridden: the numbers in {path} were learned for another.")
+        if path.exists():
+            nested = path / (subfolder or "")
+            file = (nested if (nested / cls.config_name).exists() else path) / TENSORS_NAME
+            if file.exists() and not learned:
+                raise ValueError(f"{cls.config_name} of {path} does not say `learned`, but {file} lies beside it.")
+        else:
+            file = None
+        if learned:
+            file = file or hf_hub_download(
+                str(pretrained_model_name_or_path),
+                TENSORS_NAME,
+                subfolder=subfolder,
+                revision=commit_hash,
+                **hub_kwargs,
+            )
             scheduler.set_learned_sampler(load_learned(file))
         return pair if return_unused_kwargs else scheduler
 

@@ -1,6 +1,7 @@
 """Checks of arguments that come from users or from files."""
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,8 +25,9 @@ def check_number(
     """Raises `ValueError`, naming the argument, unless the value is a finite number of that kind and range."""
     if optional and value is None:
         return
-    kind = int if integer else (int, float)
-    inside = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    kind: Any = numbers.Integral if integer else numbers.Real
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    inside = is_number and math.isfinite(value) and low <= value <= high
     if not inside or (open_ends and value in (low, high)):
         what = "an integer" if integer else "a finite number"
         interval = f"({low}, {high})" if open_ends else f"[{low}, {high}]"

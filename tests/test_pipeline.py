@@ -14,6 +14,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
+from lsd_sampler.checkpoint import LearnedSampler, LearnedSteps
 from lsd_sampler.denoisers import RADDDenoiser, countdown
 from lsd_sampler.pipeline_masked_diffusion import MaskedDiffusionPipeline
 from lsd_sampler.scheduling_lsd import LSDScheduler
@@ -140,9 +141,10 @@ def test_outputs(pipe: MaskedDiffusionPipeline) -> None:
     assert pipe(num_inference_steps=2).texts is None
 
 
-def test_default_number_of_steps(pipe: MaskedDiffusionPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_number_of_steps(pipe: MaskedDiffusionPipeline) -> None:
     assert pipe._num_steps(None) == 64
-    monkeypatch.setattr(LSDScheduler, "available_num_inference_steps", [4, 8])
+    steps = {M: LearnedSteps.plain(torch.linspace(1, 1e-4, M + 1).double()) for M in (4, 8)}
+    pipe.scheduler.set_learned_sampler(LearnedSampler(steps))
     assert pipe._num_steps(None) == 8
 
 

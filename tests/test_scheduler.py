@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AmusedScheduler, DiffusionPipeline
@@ -34,7 +35,7 @@ KINDS = st.fixed_dictionaries(
         "order": st.sampled_from(ORDERS.names()),
         "count": st.sampled_from(["exact", "bernoulli"]),
         "prediction_type": st.sampled_from(["logits", "log_score"]),
-        "noise_schedule": st.sampled_from(sorted(NOISE_SCHEDULES)),
+        "noise_schedule": st.sampled_from(NOISE_SCHEDULES.names()),
         "schedule": st.sampled_from(GRIDS.names()),
     }
 )
@@ -368,7 +369,7 @@ def test_step_error_table_gives_any_number_of_steps() -> None:
 
 
 @settings(max_examples=60)
-@given(data=st.data(), noise=st.sampled_from(sorted(NOISE_SCHEDULES)), eps=st.sampled_from([1e-4, 1e-5, 0.02]))
+@given(data=st.data(), noise=st.sampled_from(NOISE_SCHEDULES.names()), eps=st.sampled_from([1e-4, 1e-5, 0.02]))
 def test_grid_from_counts(data, noise: str, eps: float) -> None:
     """The times are usable for any counts, and give those counts back unless noise leaves too few tokens masked."""
     length = data.draw(st.sampled_from([4, 100, 700, 20_000]))
@@ -393,7 +394,7 @@ def test_time_may_be_given_in_any_form() -> None:
 # ---- the forward process ----
 
 
-@pytest.mark.parametrize("noise", sorted(NOISE_SCHEDULES))
+@pytest.mark.parametrize("noise", NOISE_SCHEDULES.names())
 def test_forward_process(noise: str) -> None:
     """Each token is masked with probability `1 - alpha(t)`, or kept. The shares stay within 6 standard deviations."""
     scheduler = LSDScheduler(mask_token_id=MASK, noise_schedule=noise)
@@ -629,3 +630,60 @@ def test_cpu_generator_gives_the_same_tokens_on_gpu(order: str) -> None:
     on_cpu = generate(scheduler, model, canvas, 6, generator=seeded())[-1]
     on_gpu = generate(scheduler, lambda x: model(x).cuda(), canvas.cuda(), 6, generator=seeded())[-1]
     assert torch.equal(on_cpu, on_gpu.cpu())
+
+
+# ---- generations that are broken off, unusable logits, numbers learned for another sampler ----
+
+
+def test_another_generator_means_another_generation() -> None:
+    """A generation that was broken off leaves no noise behind for one that starts late, as image-to-image does."""
+    logits, canvas = torch.randn(2, 12, MASK), torch.full((2, 12), MASK)
+    scheduler, fresh = LSDScheduler(mask_token_id=MASK), LSDScheduler(mask_token_id=MASK)
+    for each in (scheduler, fresh):
+        each.set_timesteps(4)
+    scheduler.step(logits, scheduler.timesteps[0], canvas, generator=torch.Generator().manual_seed(1))
+    late = [
+        each.step(logits, each.timesteps[1], canvas, generator=torch.Generator().manual_seed(2)).prev_sample
+        for each in (scheduler, fresh)
+    ]
+    assert torch.equal(*late)
+
+
+def test_unusable_logits_are_noticed_even_when_nothing_is_revealed() -> None:
+    scheduler = LSDScheduler(mask_token_id=MASK)
+    scheduler.set_timesteps(100)
+    with pytest.raises(ValueError, match="NaN"):
+        scheduler.step(torch.full((1, 12, MASK), torch.nan), scheduler.timesteps[0], torch.full((1, 12), MASK))
+
+
+def test_what_the_numbers_were_learned_for_cannot_be_overridden(tmp_path: Path) -> None:
+    scheduler = LSDScheduler(mask_token_id=MASK, order="halton")
+    scheduler.set_learned_sampler(uneven(2))
+    scheduler.save_pretrained(tmp_path)
+    assert LSDScheduler.from_pretrained(tmp_path, confidence_temperature=2.0).config.order == "halton"
+    with pytest.raises(ValueError, match="`order` cannot be overridden"):
+        LSDScheduler.from_pretrained(tmp_path, order="random")
+    config = json.loads((tmp_path / "scheduler_config.json").read_text())
+    del config["learned"]
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="scheduler_config.json.*`learned`"):
+        LSDScheduler.from_pretrained(tmp_path)
+
+
+def test_missing_folder_is_one_sentence() -> None:
+    with pytest.raises(FileNotFoundError, match="no folder '/no/such/sampler'"):
+        LSDScheduler.from_pretrained("/no/such/sampler")
+
+
+def test_can_do_agrees_with_set_timesteps() -> None:
+    plain, learned, table = (LSDScheduler(mask_token_id=MASK) for _ in range(3))
+    learned.set_learned_sampler(uneven(2))
+    table.set_learned_sampler(LearnedSampler({}, step_error()))
+    for scheduler in (plain, learned, table):
+        for steps in (1, 2, 3, 200):
+            try:
+                scheduler.set_timesteps(np.int64(steps))
+            except ValueError:
+                assert not scheduler.can_do(steps)
+            else:
+                assert scheduler.can_do(steps) and len(scheduler.timesteps) == steps

@@ -31,10 +31,9 @@ def load_pipeline(args: argparse.Namespace):  # noqa: ANN201  (imported late)
 
 def positive_int(text: str) -> int:
     """An argparse type."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
 
 
 def device(text: str) -> torch.device:
@@ -50,7 +49,7 @@ def device(text: str) -> torch.device:
 
 def load_sampler(name: str):  # noqa: ANN201  (imported late)
     """A learned sampler from a folder or the Hub."""
-    from ..denoisers.files import is_hub_id
+    from ..hub import is_hub_id
     from ..scheduling_lsd import LSDScheduler
 
     if not Path(name).is_dir() and not is_hub_id(name):

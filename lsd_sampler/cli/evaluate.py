@@ -6,7 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+from tqdm.auto import tqdm
+
 from ..scheduling_lsd import LSDScheduler
+from ..training.recording import scheduler_in_place
 from .common import add_model_arguments, check_output_dir, load_pipeline, load_sampler, positive_int, run
 
 
@@ -49,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=positive_int, default=64)
     parser.add_argument("--temperatures", type=float, nargs="+", help="default: 1 for oracles, else 0.7 0.8 0.9 1.0")
     parser.add_argument("--judge", help="causal language model: folder or Hub id")
-    parser.add_argument("--reference", type=Path, help="held-out text file (.txt or .txt.xz); needed for text models")
+    parser.add_argument("--reference", type=Path, help="held-out text (.txt or .txt.xz); default: teacher samples")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="reuse finished rows of --output-dir")
     parser.add_argument("--output-dir", type=Path, default=Path("lsd-eval"))
@@ -72,37 +76,51 @@ def make_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[Any, dict[str
 
     denoiser = pipeline.denoiser
     if isinstance(denoiser, MarkovDenoiser):
-        import torch
-
         metrics = OracleMetrics(denoiser.transition.cpu())
         real = denoiser.sample(args.num_samples, torch.Generator().manual_seed(args.seed + 1_000_000))
         return metrics, floor_row(metrics, real[:, : args.length or denoiser.length].cpu())
-    if pipeline.tokenizer is None or args.reference is None:
-        raise ValueError(
-            "A text model is judged against real text: give `--reference FILE` (and the model a tokenizer)."
-        )
+    if args.reference is None:
+        print("No `--reference`: the model's own teacher, one token a step, takes its place.", file=sys.stderr)
     return text_metrics(args, pipeline)
 
 
-def text_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[Any, dict[str, Any] | None]:
-    """Half of the reference's windows, drawn at random, is the reference; the floor comes from the other half."""
-    import torch
+def reference_windows(args: argparse.Namespace, pipeline: Any) -> torch.Tensor:
+    """Real text, cut into windows and shuffled; without any, samples of the teacher, one token a step."""
+    from ..evaluation.harness import text_windows
 
-    from ..evaluation.harness import floor_row, text_windows
+    length = args.length or pipeline.denoiser.length
+    if args.reference is None:
+        teacher = LSDScheduler(**pipeline.denoiser.scheduler_config())
+        sequences = []
+        with scheduler_in_place(pipeline, teacher):
+            for first in tqdm(range(0, args.num_samples, args.batch_size), desc="teacher samples", unit="batch"):
+                generator = torch.Generator().manual_seed(args.seed + 1_000_000 + first)
+                num = min(args.batch_size, args.num_samples - first)
+                options = {"length": length, "generator": generator, "output_type": "ids"}
+                sequences.append(pipeline(num_samples=num, num_inference_steps=length, **options).sequences.cpu())
+        return torch.cat(sequences)
+    opener = lzma.open if args.reference.suffix == ".xz" else open
+    with opener(args.reference, "rt", encoding="utf-8") as file:
+        windows = text_windows(pipeline.tokenizer, str(file.read()), length)
+    return windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))]
+
+
+def text_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[Any, dict[str, Any] | None]:
+    """Half of the real text is the reference, the floor comes from the other; of teacher samples all are."""
+    from ..evaluation.harness import floor_row
     from ..evaluation.judge import JudgeNLL
     from ..evaluation.metrics import TextMetrics
     from ..evaluation.tokens import decode
 
-    opener = lzma.open if args.reference.suffix == ".xz" else open
-    with opener(args.reference, "rt", encoding="utf-8") as file:
-        text = str(file.read())
-    windows = text_windows(pipeline.tokenizer, text, args.length or pipeline.denoiser.length)
-    windows = windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))]
-    half = len(windows) // 2
+    if pipeline.tokenizer is None:
+        raise ValueError(f"`--model` {args.model} has no tokenizer, so its samples cannot be compared as texts.")
     judge = JudgeNLL.from_pretrained(args.judge, device=args.device) if args.judge else None
+    windows = reference_windows(args, pipeline)
+    half = len(windows) // 2 if args.reference else len(windows)
     metrics = TextMetrics(pipeline.tokenizer, judge, decode(pipeline.tokenizer, windows[:half]))
     if len(windows) - half < args.num_samples:
-        print("Too little reference text for a floor of the same size: it is left out.", file=sys.stderr)
+        if args.reference:
+            print("Too little reference text for a floor of the same size: it is left out.", file=sys.stderr)
         return metrics, None
     return metrics, floor_row(metrics, windows[half : half + args.num_samples], name="real text")
 
@@ -118,7 +136,7 @@ def command(args: argparse.Namespace) -> None:
         samplers[name if short in samplers else short] = load_sampler(name)
     if not samplers:
         raise ValueError("Nothing to compare: give `--sampler` or `--baselines`.")
-    if not any(can_do(sampler, steps) for sampler in samplers.values() for steps in args.nfe):
+    if not any(sampler.can_do(steps) for sampler in samplers.values() for steps in args.nfe):
         known = {name: sampler.available_num_inference_steps for name, sampler in samplers.items()}
         raise ValueError(f"No sampler was made for `--nfe` {' '.join(map(str, args.nfe))}; they know {known}.")
     check_output_dir(args.output_dir)
@@ -150,12 +168,6 @@ def command(args: argparse.Namespace) -> None:
         report.plot_quality_vs_nfe(best, args.output_dir / "quality_vs_nfe.png", drawn, title=args.model, floor=floor)
     except ImportError:
         print("No plot, as matplotlib is not installed: `pip install lsd_sampler[eval]`.", file=sys.stderr)
-
-
-def can_do(sampler: LSDScheduler, steps: int) -> bool:
-    """Whether a sampler has numbers for so many steps."""
-    known = sampler.available_num_inference_steps
-    return known is None or steps in known
 
 
 def main(argv: list[str] | None = None) -> int:

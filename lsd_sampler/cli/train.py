@@ -8,8 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from ..hub import upload_sampler
-from ..training import DistillConfig, distill
+from ..orders import ORDERS
+from ..scheduling_lsd import COUNTS
+from ..solvers import SOLVERS
+from ..training import METHODS, DistillConfig, distill
 from .common import add_model_arguments, check_output_dir, load_pipeline, positive_int, run
+
+
+CHOICES = {
+    "method": METHODS.names(),
+    "solver": SOLVERS.names(),
+    "order": ORDERS.names(),
+    "count": COUNTS,
+    "domain": ("score", "log_score"),
+    "optimizer": ("exact", "adam"),
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -18,7 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
     for option in fields(DistillConfig):
         flag, text = "--" + option.name.replace("_", "-"), option.metadata["help"]
         if option.name == "nfe":
-            parser.add_argument(flag, type=positive_int, nargs="+", default=list(DistillConfig.nfe), help=text)
+            parser.add_argument(flag, type=positive_int, nargs="+", help=text)
+        elif option.name in CHOICES:
+            parser.add_argument(flag, default=option.default, choices=CHOICES[option.name], help=text)
         elif option.default is None or isinstance(option.default, str):
             parser.add_argument(flag, default=option.default, help=text)
         else:
@@ -30,9 +45,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def command(args: argparse.Namespace) -> None:
+    pipeline = load_pipeline(args)
+    if args.nfe is None:  # of the default numbers, those that a sequence has tokens for
+        length = args.length or pipeline.denoiser.length
+        args.nfe = [M for M in DistillConfig.nfe if M <= length] or [length]
     config = DistillConfig(**{f.name: getattr(args, f.name) for f in fields(DistillConfig)})
     output_dir = args.output_dir or Path(f"{Path(args.model).name.split(':')[0]}-{config.method}-{config.order}")
-    pipeline = load_pipeline(args)
     call_kwargs = {"length": args.length} if args.length else {}
     if args.dry_run:
         calls = planned_network_calls(config, pipeline, args.length or pipeline.denoiser.length)
@@ -55,10 +73,13 @@ def command(args: argparse.Namespace) -> None:
         revision = denoiser.commit_hash or args.revision
         scheduler.register_to_config(base_model=denoiser.name_or_path, base_model_revision=revision)
     save_sampler(scheduler, output_dir, model=args.model, config=config, records=records, repo_id=args.push_to_hub)
+    states = next((record.get("states") for record in records if record["event"] == "teacher"), None)
     for record in records:
         if record["event"] == "schedule":
             known = " ".join(map(str, record["known_after_step"]))
-            print(f"{record['nfe']:4d} calls  path KL {record['path_kl']:.4f} nats/sequence  tokens known: {known}")
+            print(
+                f"{record['nfe']:4d} calls: {record['path_kl']:.4f} nats/sequence above {states} calls, known: {known}"
+            )
         elif record["event"] == "coefficients":
             key = "score_coefficients" if record["domain"] == "score" else "log_score_coefficients"
             print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")

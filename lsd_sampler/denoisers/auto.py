@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import torch
 
+from ..hub import is_hub_id
 from ..registry import Registry
 from .base import Denoiser, parse_dtype
-from .files import CONFIG_NAME, PIPELINE_NAME, is_hub_id, read_json, resolve_folder
+from .files import CONFIG_NAME, PIPELINE_NAME, read_json, resolve_folder
 from .markov import MarkovDenoiser, is_oracle_spec, make_oracle
 from .radd import RADDDenoiser
 

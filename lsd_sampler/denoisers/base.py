@@ -48,7 +48,8 @@ class Denoiser(ModelMixin):
         length (`int`): the longest sequence that the model was made for.
         prediction_type (`str`): `"logits"` (normalised: raw logits or log-probabilities of the clean token at each
             masked position) or `"log_score"` (log concrete score, unnormalised).
-        noise_schedule ([`~lsd_sampler.noise.NoiseSchedule`]): the noise that it was trained under.
+        noise ([`~lsd_sampler.noise.NoiseSchedule`]): the noise that it was trained under.
+        noise_schedule (`str`): its name, as in `LSDScheduler`'s config.
         time_conditioned (`bool`): whether the prediction depends on `t`.
         name_or_path (`str`, *optional*): what it was loaded as.
         commit_hash (`str`, *optional*): the Hub commit that it was loaded from.
@@ -57,7 +58,7 @@ class Denoiser(ModelMixin):
     mask_token_id: int
     vocab_size: int
     length: int
-    noise_schedule: NoiseSchedule
+    noise: NoiseSchedule
     prediction_type: str = "logits"
     time_conditioned: bool = False
     name_or_path: str | None = None
@@ -109,16 +110,20 @@ class Denoiser(ModelMixin):
     def tokenizer(self, tokenizer: Any | None) -> None:
         self._tokenizer, self._tokenizer_on_hub = tokenizer, None
 
+    @property
+    def noise_schedule(self) -> str:
+        return self.noise.name
+
     def scheduler_config(self) -> dict[str, Any]:
         """Keyword arguments with which `LSDScheduler` fits this denoiser."""
-        constants = dict(vars(self.noise_schedule))
+        constants = dict(vars(self.noise))
         if "eps" in constants:
             constants["noise_eps"] = constants.pop("eps")
         return {
             "mask_token_id": self.mask_token_id,
             "vocab_size": self.vocab_size,
             "prediction_type": self.prediction_type,
-            "noise_schedule": self.noise_schedule.name,
+            "noise_schedule": self.noise_schedule,
             **constants,
         }
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..atomic import replacing, write_atomically
+from ..hub import is_hub_id
 
 
 CONFIG_NAME = "config.json"
@@ -22,17 +22,11 @@ FETCHED_FILES = [
     "*config.json", PIPELINE_NAME, "*.safetensors", "*.safetensors.index.json", "*tokenizer.json", "*vocab.json",
     "*merges.txt", "*special_tokens_map.json", "*added_tokens.json", "*tokenizer.model",
 ]  # fmt: skip
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def weights_name(variant: str | None = None) -> str:
     """Name of the weights' file, as in diffusers with the variant before the suffix."""
     return f"model.{variant}.safetensors" if variant else "model.safetensors"
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether `name` has the form `owner/repository`. (A local folder of that name goes first.)"""
-    return _HUB_ID.fullmatch(name) is not None
 
 
 def resolve_folder(

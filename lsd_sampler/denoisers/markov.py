@@ -54,7 +54,7 @@ class MarkovDenoiser(KeepsDtype, Denoiser):
             limit = MAX_TABLE_ENTRIES // (V * V) - 1
             raise ValueError(f"`length` must be in [1, {limit}] for {V} states, got {length}.")
         self.length = length
-        self.noise_schedule = LogLinear()
+        self.noise = LogLinear()
         initial = stationary_law(transition) if initial is None else _check_initial(initial, V)
         self.register_buffer("transition", transition)
         self.register_buffer("initial", initial)

@@ -70,7 +70,7 @@ class RADDDenoiser(Denoiser):
         self.config = config
         self.vocab_size = self.mask_token_id = config["tokens"]
         self.length = model["length"]
-        self.noise_schedule = _noise_schedule(config.get("noise") or {})
+        self.noise = _noise_schedule(config.get("noise") or {})
         self.vocab_embed = Embedding(self.vocab_size + 1, dim)
         self.rotary_emb = Rotary(dim // num_heads)
         self.blocks = nn.ModuleList(Block(dim, num_heads, model["dropout"]) for _ in range(model["n_blocks"]))

@@ -110,10 +110,9 @@ def _points(
 ) -> list[_Point]:
     points = []
     for name, sampler in samplers.items():
-        known = getattr(sampler, "available_num_inference_steps", None)
         for steps in nfe:
-            if known is not None and steps not in known:
-                print(f"{name} was not made for {steps} steps (known: {sorted(known)}): left out.", file=sys.stderr)
+            if not getattr(sampler, "can_do", lambda _: True)(steps):
+                print(f"{name} has no numbers for {steps} steps: left out.", file=sys.stderr)
                 continue
             mark = _fingerprint(sampler, steps)
             points += [_Point(name, steps, float(t), **rest, fingerprint=mark) for t in temperatures]

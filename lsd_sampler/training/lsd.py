@@ -24,8 +24,6 @@ from .config import METHODS, DistillConfig
 from .recording import PipelineRuns, TeacherRecorder, teacher_plan
 
 
-MIN_LOG_PROB = -50.0
-"""Tokens less likely than e^-50 of the most likely one count as that likely (an exact oracle has zeros)."""
 MAX_BETA = 100.0
 MIN_COEFFICIENT = 1e-6
 
@@ -42,56 +40,60 @@ class Comparison:
     position_R: torch.Tensor
     excluded: int | None
     normalised: bool = False
-    _cached: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+    _cached: list[tuple[torch.Tensor, ...]] | None = None
 
-    def score_sums(self) -> tuple[float, float]:
-        """Sum of the scores over positions and tokens, teacher's and student's, divided by one common factor.
+    def log_score_sums(self) -> tuple[float, float]:
+        """Log of the sum of the scores over positions and tokens, teacher's and student's.
 
         All scores of a normalised denoiser have the same sum at one time, whatever the constant in its logits: the
         coefficient is then 1.
         """
         if self.normalised:
-            return 1.0, 1.0
-        logs = [
-            log_mass(x, self.row_R, self.position_R, excluded=self.excluded).logsumexp(0)
+            return 0.0, 0.0
+        teacher, student = (
+            float(log_mass(x, self.row_R, self.position_R, excluded=self.excluded).logsumexp(0))
             for x in (self.teacher_BLV, self.student_BLV)
-        ]
-        top = max(float(log) for log in logs)
-        return math.exp(float(logs[0]) - top), math.exp(float(logs[1]) - top)
+        )
+        return teacher, student
 
-    def _chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Student's log-scores below their maximum, and the teacher's mean of them, some rows at a time."""
+    def _chunks(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Some rows at a time: the student's log-scores below their maximum, where they are -inf, the teacher's mass
+        elsewhere, and its sum of the student's log-scores there.
+        """
         if self._cached is None:
             self._cached = list(self._read_chunks())
         yield from self._cached
 
-    def _read_chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _read_chunks(self) -> Iterator[tuple[torch.Tensor, ...]]:
         size = max(1, 2**20 // self.student_BLV.shape[-1])
         for row, position in zip(self.row_R.split(size), self.position_R.split(size), strict=True):
             p_RV = gather_rows(self.teacher_BLV, row, position, self.excluded).softmax(-1)
-            x_RV = gather_rows(self.student_BLV, row, position, None)
-            if self.excluded is not None and self.excluded < x_RV.shape[1]:
-                x_RV[:, self.excluded] = -torch.inf
-            x_RV = (x_RV - x_RV.amax(-1, keepdim=True)).clamp(min=MIN_LOG_PROB)
-            yield x_RV, (p_RV * x_RV).sum(-1, dtype=torch.float64)
+            x_RV = gather_rows(self.student_BLV, row, position, self.excluded)
+            # no coefficient gives the student a token that it deems impossible
+            impossible_RV = x_RV == -torch.inf
+            x_RV = (x_RV - x_RV.amax(-1, keepdim=True)).masked_fill_(impossible_RV, 0)
+            p_RV = p_RV.masked_fill_(impossible_RV, 0)
+            mass_R = p_RV.sum(-1, dtype=torch.float64)
+            yield x_RV, impossible_RV, mass_R, p_RV.mul_(x_RV).sum(-1, dtype=torch.float64)
 
     def log_score_loss(self, beta: float) -> tuple[float, float, float]:
         """Mean over positions of KL(softmax(log s*) || softmax(beta log s)), up to a constant.
+
+        Tokens that the student deems impossible are left out: no coefficient can give them to it.
 
         Returns:
             value, first and second derivative in beta.
         """
         sums = torch.zeros(3, dtype=torch.float64)
-        for x_RV, teacher_R in self._chunks():
-            e_RV = (beta * x_RV).exp_()
-            if self.excluded is not None and self.excluded < x_RV.shape[1]:
-                e_RV[:, self.excluded] = 0
+        for x_RV, impossible_RV, mass_R, teacher_R in self._chunks():
+            e_RV = (beta * x_RV).exp_().masked_fill_(impossible_RV, 0)
             total_R = e_RV.sum(-1, dtype=torch.float64)
             ex_RV = e_RV.mul_(x_RV)
             mean_R = ex_RV.sum(-1, dtype=torch.float64) / total_R
             square_R = ex_RV.mul_(x_RV).sum(-1, dtype=torch.float64) / total_R
-            value = (total_R.log() - beta * teacher_R).sum()
-            sums += torch.stack([value, (mean_R - teacher_R).sum(), (square_R - mean_R.square()).sum()]).cpu()
+            value = (mass_R * total_R.log() - beta * teacher_R).sum()
+            slope, curvature = (mass_R * mean_R - teacher_R).sum(), (mass_R * (square_R - mean_R.square())).sum()
+            sums += torch.stack([value, slope, curvature]).cpu()
         value, slope, curvature = (sums / max(1, len(self.row_R))).tolist()
         return value, slope, curvature
 
@@ -99,8 +101,8 @@ class Comparison:
         """The minimiser of the generalised KL sum s* log(s* / Phi s) - s* + Phi s (eq. 6): a ratio of total scores."""
         if not len(self.row_R):
             return 1.0
-        teacher, student = self.score_sums()
-        return teacher / student if student > 0 else 1.0
+        teacher, student = self.log_score_sums()
+        return math.exp(teacher - student)
 
     def best_beta(self) -> float:
         """The minimiser of `log_score_loss`, which is convex: Newton, kept inside a bracket by bisection."""
@@ -256,6 +258,7 @@ class _Adam:
         self.values = torch.ones(M, dtype=torch.float64)
         self.values.grad = torch.zeros_like(self.values)
         self.optimizer = torch.optim.Adam([self.values], lr=learning_rate)
+        self.scale: dict[int, float] = {}
 
     def coefficients(self, k: int) -> tuple[float, float]:
         value = float(self.values[k])
@@ -267,8 +270,9 @@ class _Adam:
         if not count:
             self.values.grad[k] = 0.0
         elif self.domain == "score":
-            teacher, student = comparison.score_sums()
-            self.values.grad[k] = (student - teacher / value) / max(teacher, student)
+            teacher, student = comparison.log_score_sums()
+            scale = self.scale.setdefault(k, teacher)  # one for all sequences, so that they count by their scores
+            self.values.grad[k] = math.exp(student - scale) - math.exp(teacher - scale) / value
         else:
             self.values.grad[k] = comparison.log_score_loss(value)[1] * count
         return self.coefficients(k)

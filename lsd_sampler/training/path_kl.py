@@ -23,7 +23,8 @@ from .recording import PipelineRuns, StepErrorRecorder, TeacherRecorder, teacher
 def path_kl(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: Callable[..., None]) -> LearnedSampler:
     """Measures the step-error table along teacher paths, and solves it for each NFE of the config."""
     step_error = measure_step_errors(runs, base, config, log)
-    best_total = step_error.solve(len(step_error.grid))[1]
+    # the table's own estimate of what a step at every state costs: where there is a state per token, the teacher's cost
+    floor = step_error.solve(len(step_error.grid))[1]
     steps = {}
     for M in config.nfe:
         counts, cost = step_error.solve(M)
@@ -31,8 +32,8 @@ def path_kl(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: 
         log(
             event="schedule",
             nfe=M,
-            path_kl=max(0.0, cost - best_total),
-            path_kl_uniform=max(0.0, step_error.uniform_cost(M) - best_total),
+            path_kl=cost - floor,
+            path_kl_uniform=step_error.uniform_cost(M) - floor,
             known_after_step=counts[1:],
         )
     return LearnedSampler(steps, step_error)
@@ -65,7 +66,8 @@ def measure_step_errors(
         states=len(states),
         network_calls=runs.network_calls,
     )
-    return StepErrorTable(estimate_table(nats, seen, ORDERS[config.resolved_order].exchangeable), states)
+    table = estimate_table(nats, seen, ORDERS[config.resolved_order].exchangeable)
+    return StepErrorTable(table, states)
 
 
 def states_to_replay(config: DistillConfig, length: int) -> torch.Tensor:

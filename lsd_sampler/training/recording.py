@@ -90,6 +90,8 @@ class TeacherRecorder(LSDScheduler):
         self.states: dict[int, torch.Tensor] = {}
 
     def _advance(self, x: StepInput) -> torch.Tensor:
+        if x.temperature != 1:
+            raise ValueError(f"Distil at `temperature` 1, got {x.temperature}; samplers take any temperature later.")
         if x.k in self.keep:
             self.states[x.k] = x.sample_BL.clone()
         self.masked_BL = x.noise.masked_BL
