@@ -32,7 +32,7 @@ METHODS = {
     "path_kl random": DistillConfig(method="path_kl", order="random", nfe=NFE),
     "path_kl halton": DistillConfig(method="path_kl", order="halton", nfe=NFE),
 }
-TEMPERATURES = (0.7, 0.8, 0.9, 1.0)
+TEMPERATURES = (0.8, 0.9, 1.0, 1.1)
 
 
 def say(text: str) -> None:

@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--nfe", type=positive_int, nargs="+", default=[4, 8, 16, 32])
     parser.add_argument("--num-samples", type=positive_int, default=1024)
     parser.add_argument("--batch-size", type=positive_int, default=64)
-    parser.add_argument("--temperatures", type=float, nargs="+", help="default: 1 for oracles, else 0.7 0.8 0.9 1.0")
+    parser.add_argument("--temperatures", type=float, nargs="+", help="default: 1 for oracles, else 0.8 0.9 1.0 1.1")
     parser.add_argument("--judge", help="causal language model: folder or Hub id")
     parser.add_argument("--reference", type=Path, help="held-out text (.txt or .txt.xz); default: teacher samples")
     parser.add_argument("--seed", type=int, default=0)
@@ -151,7 +151,7 @@ def command(args: argparse.Namespace) -> None:
         num_samples=args.num_samples,
         metrics=metrics,
         batch_size=args.batch_size,
-        temperatures=args.temperatures or ([1.0] if is_oracle else [0.7, 0.8, 0.9, 1.0]),
+        temperatures=args.temperatures or ([1.0] if is_oracle else [0.8, 0.9, 1.0, 1.1]),
         seed=args.seed,
         output=args.output_dir / "metrics.jsonl",
         resume=args.resume,

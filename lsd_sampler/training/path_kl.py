@@ -23,7 +23,7 @@ from .recording import PipelineRuns, StepErrorRecorder, TeacherRecorder, teacher
 def path_kl(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: Callable[..., None]) -> LearnedSampler:
     """Measures the step-error table along teacher paths, and solves it for each NFE of the config."""
     step_error = measure_step_errors(runs, base, config, log)
-    # the table's own estimate of what a step at every state costs: where there is a state per token, the teacher's cost
+    # what a step at every state costs; where there is a state per token, that is the teacher's cost
     floor = step_error.solve(len(step_error.grid))[1]
     steps = {}
     for M in config.nfe:
