@@ -106,9 +106,8 @@ def books(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows += best_per_sampler(tried, metrics.verdict_key)
     floor = floor_row(metrics, real, name="real text")
     say("\n" + format_table([*rows, floor], TEXT_COLUMNS, digits=4) + "\n")
-    say(
-        f"Temperature: each sampler's best of {tried}, chosen at 8 calls on other samples; the teacher has the base's."
-    )
+    say(f"Temperature: each sampler's best of {TEMPERATURES}, chosen at 8 calls on other samples,")
+    say(f"and the teacher's best of {TEACHER_TEMPERATURES} on these.")
     say("JS: Jensen-Shannon divergence of character n-grams to held-out text, in nats.")
     say(f"Every row: {args.text_samples} samples of {length} tokens.\n")
     return [*rows, floor]
