@@ -77,9 +77,8 @@ def command(args: argparse.Namespace) -> None:
     for record in records:
         if record["event"] == "schedule":
             known = " ".join(map(str, record["known_after_step"]))
-            print(
-                f"{record['nfe']:4d} calls: {record['path_kl']:.4f} nats/sequence above {states} calls, known: {known}"
-            )
+            excess = f"{record['path_kl']:.4f} nats/sequence above {states} calls"
+            print(f"{record['nfe']:4d} calls: {excess}; tokens known: {known}")
         elif record["event"] == "coefficients":
             key = "score_coefficients" if record["domain"] == "score" else "log_score_coefficients"
             print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")

@@ -32,8 +32,8 @@ def path_kl(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: 
         log(
             event="schedule",
             nfe=M,
-            path_kl=cost - floor,
-            path_kl_uniform=step_error.uniform_cost(M) - floor,
+            path_kl=max(0.0, cost - floor),  # below 0 by rounding only
+            path_kl_uniform=max(0.0, step_error.uniform_cost(M) - floor),
             known_after_step=counts[1:],
         )
     return LearnedSampler(steps, step_error)
