@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[dev]"
 	@touch $@
 
-# glibc gives large freed blocks back to the system at once; keeping them saves the CPU a quarter of a forward pass
+# glibc gives large freed blocks back to the system at once; keeping them saves page faults in every forward pass
 demo: export MALLOC_MMAP_MAX_ := 0
 demo: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 demo: $(STAMP)

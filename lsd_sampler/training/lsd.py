@@ -32,7 +32,10 @@ Learn = Callable[[int, "Comparison"], tuple[float, float]]
 
 @dataclass
 class Comparison:
-    """Teacher's and student's predictions in one step, at the positions that are masked in both."""
+    """Teacher's and student's predictions in one step, at the positions that are masked in both.
+
+    Newton reads the student's rows several times, so a float32 copy of them is kept; it goes when the step ends.
+    """
 
     teacher_BLV: torch.Tensor
     student_BLV: torch.Tensor
