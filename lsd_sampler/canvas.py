@@ -9,6 +9,7 @@ import torch
 
 from .orders import Order
 from .random import Generators, draw_uniforms
+from .validation import check_number
 
 
 @dataclass
@@ -20,6 +21,7 @@ class Canvas:
         rank_BL (`torch.LongTensor` of that shape): place in the order of revealing; masked positions come first.
         u_BL (`torch.DoubleTensor`): when a position is revealed, sorted into that order; inf where nothing was masked.
         v_BL (`torch.DoubleTensor`): which token it gets.
+        shape: `(seq_len,)` or `(height, width)`.
         start, last (`int`): indices of the first step, and of the latest.
         generator: what it was drawn from.
         survival_BL (`torch.DoubleTensor`): probability of being masked still, under an unnormalised denoiser.
@@ -29,6 +31,7 @@ class Canvas:
     rank_BL: torch.Tensor
     u_BL: torch.Tensor
     v_BL: torch.Tensor
+    shape: tuple[int, ...]
     start: int
     last: int
     generator: Generators = None
@@ -44,7 +47,7 @@ class Canvas:
         keys_BL = order.keys(u_BL, shift_B2, shape).masked_fill(~masked_BL, torch.inf)
         rank_BL = keys_BL.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
         u_BL = u_BL.masked_fill(~masked_BL, torch.inf).sort(dim=1).values.gather(1, rank_BL)
-        return cls(masked_BL, rank_BL, u_BL, v_BL.contiguous(), start=start, last=start, generator=generator)
+        return cls(masked_BL, rank_BL, u_BL, v_BL.contiguous(), shape, start=start, last=start, generator=generator)
 
     def goes_on(self, k: int, masked_BL: torch.Tensor, generator: Generators) -> bool:
         """Whether step k, on a canvas masked like this, belongs to the generation that this noise was drawn for."""
@@ -60,6 +63,25 @@ def _same(first: Generators, second: Generators) -> bool:
     return first is second
 
 
+@dataclass(frozen=True)
+class DrawOptions:
+    """How a pipeline wants tokens drawn: `temperature` (0: the most likely), `top_p` and `top_k` (None: all).
+
+    Raises:
+        ValueError: for a `top_p` or `top_k` out of range.
+    """
+
+    temperature: float = 1.0
+    top_p: float | None = None
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        check_number("top_p", self.top_p, optional=True, low=0)
+        check_number("top_k", self.top_k, integer=True, optional=True)
+        if self.top_p == 0:
+            raise ValueError("`top_p` must be in (0, 1], got 0.")
+
+
 @dataclass
 class StepInput:
     """What one step works on.
@@ -67,8 +89,9 @@ class StepInput:
     Args:
         k (`int`): index of the step; `is_last`: whether everything must be revealed.
         logits_BLV, sample_BL, masked_BL: the network's output, the canvas, and what is masked on it now.
+        mask_token_id (`int`): the mask.
         noise ([`Canvas`]): of this generation.
-        temperature (`float`), generator: as `LSDScheduler.step` was given them.
+        draws ([`DrawOptions`]), generator: as `LSDScheduler.step` was given them.
     """
 
     k: int
@@ -76,8 +99,9 @@ class StepInput:
     logits_BLV: torch.Tensor
     sample_BL: torch.Tensor
     masked_BL: torch.Tensor
+    mask_token_id: int
     noise: Canvas
-    temperature: float
+    draws: DrawOptions
     generator: Generators
 
 

@@ -27,6 +27,8 @@ def save_sampler(
     config: DistillConfig,
     records: list[dict[str, Any]],
     repo_id: str | None = None,
+    pipeline_class: str | None = None,
+    call_kwargs: dict[str, Any] | None = None,
 ) -> None:
     """Writes sampler, `config.json` (a Hub download counter), `metrics.jsonl`, `schedule.png` and the card.
 
@@ -36,6 +38,8 @@ def save_sampler(
         model (`str`): what `lsd-train --model` was given.
         config ([`DistillConfig`]), records (`list[dict]`): how it was learned, and what was measured on the way.
         repo_id (`str`, *optional*): where it will be uploaded; used in the card's snippet.
+        pipeline_class (`str`, *optional*): the class of the pipeline, where `lsd-train --pipeline` was given one.
+        call_kwargs (`dict`, *optional*): what that pipeline was called with; used in the card's snippet.
     """
     path = folder / "README.md"
     old = path.read_text(encoding="utf-8") if path.exists() else None
@@ -44,7 +48,8 @@ def save_sampler(
     write_atomically(folder / "config.json", (json.dumps(described, indent=2) + "\n").encode())
     write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
     plotted = _plot(scheduler, folder / "schedule.png", model)
-    card = make_card(scheduler, model, config, records, repo_id or str(folder), plotted)
+    snippet = _snippet(scheduler, model, records, repo_id or str(folder), pipeline_class, call_kwargs or {})
+    card = make_card(scheduler, model, config, records, snippet, plotted)
     write_atomically(path, (card if old is None else refresh(old, card)).encode())
 
 
@@ -53,16 +58,20 @@ def make_card(
     model: str,
     config: DistillConfig,
     records: list[dict[str, Any]],
-    location: str,
+    snippet: str,
     plotted: bool,
 ) -> str:
-    """The text of the sampler card."""
+    """The text of the sampler card; `snippet` is the code that shows its use."""
     nfe = sorted(scheduler.learned_sampler.steps)
     tags = ["discrete-diffusion", "lsd", config.method, config.solver, *(f"steps:{M}" for M in nfe)]
     base_model = scheduler.config.base_model
     # the Hub refuses what is not the id of a model, such as the name of an oracle
     data = ModelCardData(
-        library_name="lsd_sampler", tags=tags, base_model=base_model if is_hub_id(base_model or "") else None
+        library_name="lsd_sampler",
+        license="apache-2.0",
+        pipeline_tag="text-to-image" if _is_image(records) else "text-generation",
+        tags=tags,
+        base_model=base_model if is_hub_id(base_model or "") else None,
     )
     return str(
         ModelCard.from_template(
@@ -72,13 +81,12 @@ def make_card(
             begin=BEGIN,
             end=END,
             model=model,
-            location=location,
+            snippet=snippet,
             method=config.method,
             solver=config.solver,
             order=config.order,
             count=config.count,
             nfe=", ".join(map(str, nfe)),
-            snippet_nfe=8 if 8 in nfe else nfe[0],
             gain=_gain(scheduler, records),
             table=_table(records),
             plot="![learned schedule](schedule.png)" if plotted else "",
@@ -108,9 +116,50 @@ def _with_metadata(text: str, new: dict[str, Any]) -> str:
     written_by_us = {"discrete-diffusion", "lsd", *METHODS.names(), *SOLVERS.names()}
     old_tags = card.data.to_dict().get("tags") or []
     others = [tag for tag in old_tags if tag not in written_by_us and not str(tag).startswith("steps:")]
-    for key, value in {**new, "tags": [*new["tags"], *others]}.items():
+    theirs = {key: card.data.to_dict()[key] for key in ("license", "pipeline_tag") if card.data.get(key)}
+    for key, value in {**new, "tags": [*new["tags"], *others], **theirs}.items():
         card.data[key] = value
     return str(card)
+
+
+def _is_image(records: list[dict[str, Any]]) -> bool:
+    return any(record.get("is_image") for record in records)
+
+
+def _snippet(
+    scheduler: LSDScheduler,
+    model: str,
+    records: list[dict[str, Any]],
+    location: str,
+    pipeline_class: str | None,
+    call_kwargs: dict[str, Any],
+) -> str:
+    """Code that loads model and sampler and generates."""
+    nfe = sorted(scheduler.learned_sampler.steps)
+    steps = f"num_inference_steps={8 if 8 in nfe else nfe[0]}, generator=torch.Generator().manual_seed(0)"
+    if pipeline_class is None:
+        load = f'MaskedDiffusionPipeline.from_pretrained("{model}")'
+        imports, call = "from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline", "num_samples=2, "
+    else:
+        load = f'DiffusionPipeline.from_pretrained("{model}")  # {pipeline_class}'
+        imports = "from diffusers import DiffusionPipeline\nfrom lsd_sampler import LSDScheduler"
+        first = {
+            name: value[0] if isinstance(value, list) and name == "prompt" else value
+            for name, value in call_kwargs.items()
+        }
+        call = "".join(f"{name}={value!r}, " for name, value in first.items())
+    show = 'out.images[0].save("sample.png")' if _is_image(records) else "print(out.texts or out.sequences)"
+    return "\n".join(
+        [
+            "import torch",
+            imports,
+            "",
+            f"pipe = {load}",
+            f'pipe.scheduler = LSDScheduler.from_pretrained("{location}")',
+            f"out = pipe({call}{steps})",
+            show,
+        ]
+    )
 
 
 def _gain(scheduler: LSDScheduler, records: list[dict[str, Any]]) -> str:
@@ -144,8 +193,10 @@ def _protocol(config: DistillConfig, records: list[dict[str, Any]]) -> str:
     steps = next((r["steps"] for r in records if r["event"] == "teacher"), config.teacher_steps)
     # lsd's student runs on all sequences at once, beside the teacher's canvases
     batches = f" on batches of up to {config.batch_size}" if config.method == "path_kl" else ""
+    canvases = next((r["canvases"] for r in records if r["event"] == "teacher"), 1)
+    blocks = f" on each of {canvases} canvases (blocks)" if canvases > 1 else ""
     return (
-        f"{config.num_sequences} teacher sequences of {steps} steps, seed {config.seed};"
+        f"{config.num_sequences} teacher sequences of {steps} steps{blocks}, seed {config.seed};"
         f" {done['network_calls']} network calls{batches}, {done['seconds']:.0f} seconds; draws in float64."
     )
 

@@ -94,6 +94,19 @@ def _inverse_cdf(weight_RV: torch.Tensor, v_R: torch.Tensor) -> tuple[torch.Tens
     return block_R * BLOCK + index_R, total_R
 
 
+def keep_likely(weight_RV: torch.Tensor, top_p: float | None, top_k: int | None) -> None:
+    """Sets the weights of unlikely tokens to 0, in place: of each row all but the `top_k` largest (ties stay), then
+    all but the fewest that hold more than a share `top_p` of what is left.
+    """
+    if top_k is not None and 0 < top_k < weight_RV.shape[1]:
+        weight_RV.masked_fill_(weight_RV < weight_RV.topk(top_k, dim=-1).values[:, -1:], 0)
+    if top_p is not None and top_p < 1:
+        sorted_RV, index_RV = weight_RV.double().sort(dim=-1, descending=True, stable=True)
+        before_RV = sorted_RV.cumsum(-1) - sorted_RV
+        dropped_RV = before_RV > top_p * sorted_RV.sum(-1, keepdim=True)
+        weight_RV.masked_fill_(torch.zeros_like(dropped_RV).scatter_(1, index_RV, dropped_RV), 0)
+
+
 def draw_tokens(
     logits_BLV: torch.Tensor,
     row_R: torch.Tensor,
@@ -101,6 +114,8 @@ def draw_tokens(
     v_R: torch.Tensor,
     *,
     inverse_temperature: float = 1.0,
+    top_p: float | None = None,
+    top_k: int | None = None,
     excluded: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draws one token for each of R chosen rows: the inverse CDF of `softmax(inverse_temperature * logits)` at `v`.
@@ -112,6 +127,7 @@ def draw_tokens(
         row_R, position_R (`torch.LongTensor` of shape `(R,)`): which rows.
         v_R (`torch.DoubleTensor` of shape `(R,)`): uniforms in [0, 1).
         inverse_temperature (`float`): `inf` takes the most likely token.
+        top_p, top_k (*optional*): as in [`keep_likely`]; nothing to choose where the most likely token is taken.
         excluded (`int`, *optional*): a column that is never drawn (the mask).
 
     Returns:
@@ -136,6 +152,7 @@ def draw_tokens(
         else:
             weight_RV = x_RV.sub_(maximum_R[:, None])
             weight_RV = (weight_RV if inverse_temperature == 1 else weight_RV.mul_(inverse_temperature)).exp_()
+        keep_likely(weight_RV, top_p, top_k)
         token_R, total_R = _inverse_cdf(weight_RV, v)
         tokens.append(token_R)
         log_probs.append(weight_RV.gather(1, token_R[:, None])[:, 0].double().log() - total_R.log())

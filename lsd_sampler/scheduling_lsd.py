@@ -3,6 +3,7 @@
 import math
 import numbers
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -11,8 +12,17 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 from diffusers.utils.outputs import BaseOutput
 
-from .canvas import Canvas, StepInput, as_rows, check_known_tokens
+from .canvas import Canvas, DrawOptions, StepInput, as_rows, check_known_tokens
 from .checkpoint import FORMAT_VERSION, LearnedSampler, LearnedSteps
+from .conventions import (
+    FROM_CONFIG,
+    BlockPipelineMethods,
+    draw_temperature,
+    position_temperatures,
+    read_positional,
+    resolve_mask,
+    step_index,
+)
 from .noise import make_noise_schedule
 from .orders import ORDERS
 from .orders.confidence import gumbel_top
@@ -36,13 +46,22 @@ class LSDSchedulerOutput(BaseOutput):
     Args:
         prev_sample (`torch.LongTensor` of the shape of `sample`): the canvas for the next step, less masked.
         pred_original_sample (*optional*): always None; it would cost the reading of every row.
+        transfer_index (`torch.BoolTensor` of that shape, *optional*): what this step revealed.
+        editing_transfer_index (`torch.BoolTensor` of that shape, *optional*): False; known tokens are never changed.
+        sampled_tokens (`torch.LongTensor` of that shape, *optional*): the same as `prev_sample`.
+        sampled_probs (`torch.FloatTensor` of that shape, *optional*): the probability with which a token that this
+            step revealed was drawn, 0 elsewhere.
     """
 
     prev_sample: torch.Tensor
     pred_original_sample: torch.Tensor | None = None
+    transfer_index: torch.Tensor | None = None
+    editing_transfer_index: torch.Tensor | None = None
+    sampled_tokens: torch.Tensor | None = None
+    sampled_probs: torch.Tensor | None = None
 
 
-class LSDScheduler(SamplerFiles):
+class LSDScheduler(BlockPipelineMethods, SamplerFiles):
     """Few-step sampler for masked discrete diffusion models, after "Learnable Sampler Distillation"
     (https://huggingface.co/papers/2509.19962).
 
@@ -56,6 +75,9 @@ class LSDScheduler(SamplerFiles):
     temperature), or a step-error table from which the best timesteps follow for any M. They come with
     [`from_pretrained`] or [`~lsd_sampler.distill`]. Without them, as after `LSDScheduler(...)` or `from_config`, it is
     the plain base solver: coefficients 1 on the base grid.
+
+    It takes the place of the scheduler in diffusers' pipelines of masked models, as they are: `AmusedPipeline`, its
+    image-to-image and inpainting siblings, and `LLaDA2Pipeline`, where the schedule holds for each block.
 
     Args:
         mask_token_id (`int`, *optional*): id of the mask; needed before `step`. A column of that index is never drawn.
@@ -72,7 +94,8 @@ class LSDScheduler(SamplerFiles):
         schedule (`str`, defaults to `"uniform"`): base grid, where nothing was learned: `"uniform"` or `"cosine"`.
         sampling_eps (`float`, defaults to 1e-4): the last time of the base grid.
         confidence_temperature (`float`, defaults to 1.0): Gumbel noise of the `confidence` order in the first step; it
-            falls to 0 linearly.
+            falls to 0 linearly. (`set_timesteps` may say otherwise.)
+        block_length (`int`, defaults to 32): what `LLaDA2Pipeline` generates at a time, where its call does not say.
         vocab_size (`int`, *optional*): mask excluded; `model_output` must then have that many columns, or one more.
         base_model, base_model_revision (`str`, *optional*): the denoiser that the numbers were learned for.
         format_version (`int`), learned (`bool`): of the file; set by the library.
@@ -98,6 +121,7 @@ class LSDScheduler(SamplerFiles):
         schedule: str = "uniform",
         sampling_eps: float = 1e-4,
         confidence_temperature: float = 1.0,
+        block_length: int = 32,
         vocab_size: int | None = None,
         base_model: str | None = None,
         base_model_revision: str | None = None,
@@ -108,6 +132,7 @@ class LSDScheduler(SamplerFiles):
         check_choice("count", count, COUNTS)
         check_choice("learned", learned, (True, False))
         check_number("mask_token_id", mask_token_id, integer=True, optional=True, low=0)
+        check_number("block_length", block_length, integer=True, low=1)
         check_number("vocab_size", vocab_size, integer=True, optional=True, low=1)
         check_number("sampling_eps", sampling_eps, low=0, high=1, open_ends=True)
         check_number("confidence_temperature", confidence_temperature, low=0)
@@ -183,21 +208,43 @@ class LSDScheduler(SamplerFiles):
             )
         return LearnedSteps.plain(self._base_grid(M, self.config.sampling_eps))
 
-    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+    def set_timesteps(
+        self,
+        num_inference_steps: int,
+        *args: Any,
+        device: str | torch.device | None = None,
+        temperature: float | tuple[float, float] | None = None,
+        block_length: int | None = None,
+    ) -> None:
         """Sets `timesteps`: the M times, float32 and decreasing in (0, 1], at which the network is called.
 
         The last step reveals everything that is left, so the number of network calls is `num_inference_steps`.
 
+        Args:
+            num_inference_steps (`int`): M.
+            args: `device`, or `temperature` and `device`, as pipelines pass them by position.
+            device (`str` or `torch.device`, *optional*): where `timesteps` shall be.
+            temperature (`float` or a pair, *optional*): Gumbel noise of the `confidence` order in the first and last
+                step (a number falls to 0.01); other orders need none. Default: the config's, to 0.
+            block_length (`int`, *optional*): says that a pipeline generates block by block, each by this schedule. The
+                last masked position of a block then waits for the last step, so that a block of fewer than M masked
+                positions takes M calls too (with exact counts).
+
         Raises:
-            ValueError: if `num_inference_steps` is not positive, or this sampler has no numbers for it.
+            ValueError: if an argument is out of range, or this sampler has no numbers for so many steps.
         """
+        device, temperature = read_positional(args, device, temperature)
+        check_number("block_length", block_length, integer=True, optional=True, low=1)
         steps = self.steps_for(num_inference_steps)
         if not bool((steps.timesteps[:-1].float().diff() < 0).all()):
             raise ValueError(f"`num_inference_steps` {num_inference_steps} is too many: times coincide in float32.")
+        annealed = (self.config.confidence_temperature, 0.0) if temperature is None else temperature
+        self._position_temperatures = position_temperatures(annealed, num_inference_steps)
         self._use(steps)
         self.num_inference_steps = num_inference_steps
         self.timesteps = steps.timesteps[:-1].to(device=device, dtype=torch.float32)
         self._times = self.timesteps.tolist()
+        self._in_blocks = block_length is not None
         self._canvas = None
 
     def _use(self, steps: LearnedSteps) -> None:
@@ -208,28 +255,25 @@ class LSDScheduler(SamplerFiles):
         self._reveal_probabilities = [*reveal.clamp(0, 1).tolist()[:-1], 1.0]
         self._score_weights = (steps.score_coefficients * self._solver.score_weight(self.noise, t, s)).tolist()
 
-    def _index(self, timestep: float | torch.Tensor) -> int:
-        if self.num_inference_steps is None:
-            raise ValueError("Call `set_timesteps(num_inference_steps)` before `step`.")
-        try:
-            time = float(timestep)
-        except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"`timestep` must be one of `timesteps`, got {timestep!r}.") from None
-        index = min(range(len(self._times)), key=lambda k: abs(self._times[k] - time))
-        if not abs(self._times[index] - time) <= 1e-6:
-            raise ValueError(f"`timestep` must be one of `timesteps`, got {time}.")
-        return index
-
     # ---- one step ----
 
     @torch.no_grad()
     def step(
         self,
         model_output: torch.Tensor,
-        timestep: float | torch.Tensor,
+        timestep: float | int | torch.Tensor,
         sample: torch.Tensor,
         *,
         temperature: float = 1.0,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        sampling_method: str = "auto",
+        mask_token_id: int | None = FROM_CONFIG,
+        starting_mask_ratio: float | torch.Tensor | None = None,
+        threshold: float | None = None,
+        editing_threshold: float | None = None,
+        minimal_topk: int | None = None,
+        prompt_mask: torch.Tensor | None = None,
         generator: Generators = None,
         return_dict: bool = True,
     ) -> LSDSchedulerOutput | tuple[torch.Tensor, torch.Tensor | None]:
@@ -239,10 +283,19 @@ class LSDScheduler(SamplerFiles):
             model_output (`torch.Tensor` of shape `(batch_size, seq_len, vocab_size)` or
                 `(batch_size, vocab_size, height, width)`): the denoiser's logits or log-scores, in any floating dtype.
                 May hold a column for the mask; it is never drawn.
-            timestep (`float` or 0-d `torch.Tensor`): one of `timesteps`.
+            timestep (`float`, `int` or 0-d `torch.Tensor`): one of `timesteps`; or, an integer, the index of the step.
             sample (`torch.LongTensor` of shape `(batch_size, seq_len)` or `(batch_size, height, width)`): the canvas.
             temperature (`float`, defaults to 1.0): of the token draws, on top of what was learned; 0 takes the most
                 likely token.
+            top_p (`float`, *optional*): draw from the fewest tokens whose probabilities, at this temperature, add up
+                to more than this, in (0, 1].
+            top_k (`int`, *optional*): draw from the k most likely tokens. Like `top_p` it costs a sort of the rows
+                that are revealed, no others.
+            sampling_method (`str`, defaults to `"auto"`): `"greedy"` is `temperature` 0.
+            mask_token_id (`int`, *optional*): the mask, where the config does not say.
+            starting_mask_ratio: not needed: counts are shares of the positions that were masked at the start.
+            threshold, editing_threshold, minimal_topk, prompt_mask: accepted for `LLaDA2Pipeline` and without effect;
+                the schedule says how many tokens a step reveals, and known tokens are never changed.
             generator (`torch.Generator`, or a list of `batch_size` of them, *optional*): read when a fresh canvas
                 arrives (and at each step in `confidence` order). With a list, row i depends on generator i alone.
             return_dict (`bool`, defaults to `True`): whether to return [`LSDSchedulerOutput`] or a tuple.
@@ -251,42 +304,47 @@ class LSDScheduler(SamplerFiles):
             ValueError: for shapes or dtypes that do not fit, a missing `mask_token_id`, a vocabulary mismatch, a time
                 that is not among `timesteps`, or logits that hold NaN or +inf, or only -inf, in a row that is read.
         """
-        k = self._index(timestep)
-        mask_token_id = self._mask_token_id()
-        logits_BLV, sample_BL = as_rows(model_output, sample, mask_token_id, self.config.vocab_size)
-        if not temperature >= 0:
-            raise ValueError(f"`temperature` must be >= 0, got {temperature}.")
-        masked_BL = sample_BL == mask_token_id
+        if self.num_inference_steps is None:
+            raise ValueError("Call `set_timesteps(num_inference_steps)` before `step`.")
+        k = step_index(timestep, self._times)
+        mask = resolve_mask(mask_token_id, self.config.mask_token_id)
+        draws = DrawOptions(draw_temperature(temperature, sampling_method), top_p, top_k)
+        logits_BLV, sample_BL = as_rows(model_output, sample, mask, self.config.vocab_size)
+        masked_BL = sample_BL == mask
         is_last, canvas = k == len(self._times) - 1, self._canvas
         if canvas is None or not canvas.goes_on(k, masked_BL, generator):
             check_known_tokens(sample_BL[~masked_BL], logits_BLV.shape[-1])
             canvas = Canvas.draw(masked_BL, self._order, tuple(sample.shape[1:]), generator, start=k)
         canvas.last = k
         self._canvas = None if is_last else canvas  # no state outlives a generation
-        prev_BL = self._advance(
-            StepInput(k, is_last, logits_BLV, sample_BL, masked_BL, canvas, temperature, generator)
-        )
+        x = StepInput(k, is_last, logits_BLV, sample_BL, masked_BL, mask, canvas, draws, generator)
+        prev_BL, probability_BL = self._advance(x)
+        left_BL = prev_BL == mask
+        self.masks_left = left_BL.any()
         prev_sample = prev_BL.view(sample.shape)
-        return LSDSchedulerOutput(prev_sample) if return_dict else (prev_sample, None)
+        if not return_dict:
+            return (prev_sample, None)
+        return LSDSchedulerOutput(
+            prev_sample,
+            transfer_index=(masked_BL & ~left_BL).view(sample.shape),
+            editing_transfer_index=torch.zeros_like(sample, dtype=torch.bool),
+            sampled_tokens=prev_sample,
+            sampled_probs=probability_BL.view(sample.shape),
+        )
 
-    def _mask_token_id(self) -> int:
-        if self.config.mask_token_id is None:
-            raise ValueError("`mask_token_id` is not set: build the scheduler with `LSDScheduler(mask_token_id=...)`.")
-        return self.config.mask_token_id
-
-    def _advance(self, x: StepInput) -> torch.Tensor:
-        """The next canvas, `(B, L)`."""
+    def _advance(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next canvas, and the probability of each token revealed in it. Both `(B, L)`."""
         if self._order.looks_at_logits:
             return self._reveal_confident(x)
         # at the last step whatever is still masked is due, even a position that a callback masked again
         due_BL = x.masked_BL if x.is_last else x.masked_BL & self._due(x)
         row_R, position_R = due_BL.nonzero(as_tuple=True)
         if not len(row_R):  # unusable logits are not to go unnoticed until something is revealed
-            log_mass(
-                x.logits_BLV, *(i[:1] for i in x.masked_BL.nonzero(as_tuple=True)), excluded=self._mask_token_id()
-            )
-        token_R, _ = self._draw(x, row_R, position_R, x.noise.v_BL[row_R, position_R])
-        return x.sample_BL.index_put((row_R, position_R), token_R)
+            log_mass(x.logits_BLV, *(i[:1] for i in x.masked_BL.nonzero(as_tuple=True)), excluded=x.mask_token_id)
+        token_R, log_prob_R = self._draw(x, row_R, position_R, x.noise.v_BL[row_R, position_R])
+        probability_BL = torch.zeros(x.sample_BL.shape, device=x.sample_BL.device)
+        probability_BL = probability_BL.index_put((row_R, position_R), log_prob_R.exp().float())
+        return x.sample_BL.index_put((row_R, position_R), token_R), probability_BL
 
     def _due(self, x: StepInput) -> torch.Tensor:
         """Which of the positions masked at the start are known after this step, were they to go by rank. `(B, L)`."""
@@ -294,7 +352,10 @@ class LSDScheduler(SamplerFiles):
         survival = math.prod(1 - r for r in self._reveal_probabilities[noise.start : x.k + 1])
         if self.config.count == "exact":
             known = 1 - float(self.noise.masked(self.steps.timesteps[0])) * survival
-            due_B = (noise.masked_BL.sum(1).double() * known).round()
+            masked_B = noise.masked_BL.sum(1).double()
+            due_B = (masked_B * known).round()
+            if self._in_blocks:
+                due_B = due_B.minimum(masked_B - 1)
             return noise.masked_BL & (noise.rank_BL < due_B[:, None])
         if self.config.prediction_type == "log_score":
             noise.survival_BL = noise.survival_BL * (1 - self._jump(x))
@@ -309,7 +370,7 @@ class LSDScheduler(SamplerFiles):
             row_R,
             position_R,
             inverse_temperature=float(self.steps.log_score_coefficients[x.k]),
-            excluded=self.config.mask_token_id,
+            excluded=x.mask_token_id,
         ).exp()
         jump_BL = torch.zeros(x.masked_BL.shape, dtype=torch.float64, device=x.masked_BL.device)
         return jump_BL.index_put((row_R, position_R), (self._score_weights[x.k] * mass_R).clamp(max=1))
@@ -323,28 +384,30 @@ class LSDScheduler(SamplerFiles):
             row_R,
             position_R,
             v_R,
-            inverse_temperature=beta / x.temperature if x.temperature else math.inf,
-            excluded=self.config.mask_token_id,
+            inverse_temperature=beta / x.draws.temperature if x.draws.temperature else math.inf,
+            top_p=x.draws.top_p,
+            top_k=x.draws.top_k,
+            excluded=x.mask_token_id,
         )
 
-    def _reveal_confident(self, x: StepInput) -> torch.Tensor:
+    def _reveal_confident(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         """Draws a candidate for every masked position and keeps the most confident, as many as are due by rank."""
         B, L = x.sample_BL.shape
         v_BL, gumbel_BL, jump_BL = draw_uniforms(B, 3 * L, x.generator, x.sample_BL.device).split(L, dim=1)
         row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
         token_R, log_prob_R = self._draw(x, row_R, position_R, v_BL[row_R, position_R])
         candidate_BL = x.sample_BL.index_put((row_R, position_R), token_R)
+        log_prob_BL = torch.full_like(v_BL, -torch.inf).index_put((row_R, position_R), log_prob_R)
         if x.is_last:
-            return candidate_BL
+            return candidate_BL, log_prob_BL.exp().float()
         if self.config.count == "bernoulli" and self.config.prediction_type == "log_score":
             # positions are not revealed by their own `u` here, so jumps are drawn afresh at those still masked
             due_B = (jump_BL < self._jump(x)).sum(1)
         else:
             due_B = self._due(x).sum(1) - (x.noise.masked_BL & ~x.masked_BL).sum(1)
-        log_prob_BL = torch.full_like(v_BL, -torch.inf).index_put((row_R, position_R), log_prob_R)
-        annealed = self.config.confidence_temperature * (1 - x.k / (len(self._times) - 1))
-        chosen_BL = x.masked_BL & gumbel_top(log_prob_BL, due_B, annealed, gumbel_BL)
-        return torch.where(chosen_BL, candidate_BL, x.sample_BL)
+        chosen_BL = x.masked_BL & gumbel_top(log_prob_BL, due_B, self._position_temperatures[x.k], gumbel_BL)
+        next_BL = torch.where(chosen_BL, candidate_BL, x.sample_BL)
+        return next_BL, log_prob_BL.exp().float().masked_fill(~chosen_BL, 0)
 
     def add_noise(
         self,
@@ -362,7 +425,7 @@ class LSDScheduler(SamplerFiles):
         Raises:
             ValueError: if `mask_token_id` is missing or a time lies outside [0, 1].
         """
-        mask_token_id = self._mask_token_id()
+        mask_token_id = resolve_mask(FROM_CONFIG, self.config.mask_token_id)
         B = original_samples.shape[0]
         times = torch.as_tensor(timesteps, dtype=torch.float64, device=original_samples.device).reshape(-1)
         if times.numel() not in (1, B) or not bool(((times >= 0) & (times <= 1)).all()):

@@ -18,7 +18,7 @@ from lsd_sampler.orders import ORDERS
 from lsd_sampler.training import METHODS
 from lsd_sampler.training.lsd import Comparison, _Adam
 from lsd_sampler.training.path_kl import isotonic_decreasing
-from lsd_sampler.training.recording import PipelineRuns, StepErrorRecorder, TeacherRecorder
+from lsd_sampler.training.recording import PipelineRuns, Recorder, StepErrorRecorder, TeacherRecorder
 
 
 def pipeline_of(denoiser: torch.nn.Module, **scheduler: Any) -> MaskedDiffusionPipeline:
@@ -142,7 +142,8 @@ def test_replay_is_exact_for_bernoulli_counts_and_image_canvases() -> None:
     teacher, recorder = TeacherRecorder(**noise), StepErrorRecorder(**noise)
     logits = torch.randn(3, 5, 4, 6)
 
-    def generate(scheduler: LSDScheduler, steps: int) -> torch.Tensor:
+    def generate(scheduler: Recorder, steps: int) -> torch.Tensor:
+        scheduler.begin(steps)
         scheduler.set_timesteps(steps)
         sample = torch.full((3, 4, 6), 5)
         generators = [torch.Generator().manual_seed(i) for i in range(3)]
@@ -151,7 +152,7 @@ def test_replay_is_exact_for_bernoulli_counts_and_image_canvases() -> None:
         return sample
 
     final = generate(teacher, 7)
-    recorder.replay(torch.tensor([0, 3, 11]), final.flatten(1), 24)
+    recorder.replay(torch.tensor([0, 3, 11]), teacher.canvases, 24)
     assert torch.equal(generate(recorder, 3), final)
     assert recorder.seen_GL.sum(1).tolist() == [3 * 24, 3 * 21, 3 * 13]
 
@@ -186,10 +187,10 @@ def test_every_sequence_of_every_seed_has_noise_of_its_own() -> None:
     first = [
         torch.rand(1, generator=generator, dtype=torch.float64).item()
         for seed in (0, 1, 2**33)
-        for generator in PipelineRuns(pipe, seed, {}).generators(0, 40)
+        for generator in PipelineRuns(pipe, seed, {}).generators(range(40))
     ]
     assert len(set(first)) == len(first)
-    later = PipelineRuns(pipe, 1, {}).generators(7, 1)[0]
+    later = PipelineRuns(pipe, 1, {}).generators([7])[0]
     assert torch.rand(1, generator=later, dtype=torch.float64).item() == first[47]
 
 
@@ -380,7 +381,7 @@ def test_the_students_half_of_the_run_is_the_learned_sampler() -> None:
     during = [canvas[num:] for canvas in canvases[-M:]]
     canvases.clear()
     pipe = MaskedDiffusionPipeline(denoiser, scheduler)
-    generators = PipelineRuns(pipe, 0, {}).generators(0, num)
+    generators = PipelineRuns(pipe, 0, {}).generators(range(num))
     pipe(num_samples=num, num_inference_steps=M, generator=generators, output_type="ids")
     assert all(torch.equal(a, b) for a, b in zip(during, canvases, strict=True))
 
@@ -417,7 +418,7 @@ def test_single_precision_changes_coefficients_by_rounding_only(comparison: Comp
         comparison, teacher_BLV=comparison.teacher_BLV.float(), student_BLV=comparison.student_BLV.float()
     )
     assert single.best_beta() == pytest.approx(comparison.best_beta(), abs=1e-5)
-    assert single.best_phi() == pytest.approx(comparison.best_phi(), rel=1e-5)
+    assert single.log_score_sums() == pytest.approx(comparison.log_score_sums(), rel=1e-5)
 
 
 def test_newton_finds_the_minimum_of_a_convex_function(comparison: Comparison) -> None:
@@ -461,15 +462,20 @@ def test_closed_form_is_the_minimum_of_the_generalised_divergence(comparison: Co
             (torch.special.xlogy(teacher, teacher / (phi * student).clamp(min=1e-300)) - teacher + phi * student).sum()
         )
 
-    phi = comparison.best_phi()
+    above, below = comparison.log_score_sums()
+    phi = math.exp(above - below)
     assert phi == pytest.approx(float(teacher.sum() / student.sum()), rel=1e-5)
     assert divergence(phi) < min(divergence(phi * 1.01), divergence(phi / 1.01))
 
 
-def test_nothing_to_compare_leaves_the_base_solver(comparison: Comparison) -> None:
-    none = torch.empty(0, dtype=torch.long)
-    empty = dataclasses.replace(comparison, row_R=none, position_R=none)
-    assert empty.best_phi() == empty.best_beta() == 1.0
+@pytest.mark.parametrize("domain", ["score", "log_score"])
+@pytest.mark.parametrize("optimizer", ["exact", "adam"])
+def test_nothing_to_compare_leaves_the_base_solver(domain: str, optimizer: str) -> None:
+    """The only token is known before the last step begins."""
+    denoiser = Scored(random_chain(4, 1), "log_score")
+    options = {"domain": domain, "optimizer": optimizer, "teacher_steps": 4, "num_sequences": 2, "epochs": 2}
+    steps = learn(denoiser, method="lsd", solver="euler", nfe=(4,), **options).steps_for(4)
+    assert float(steps.score_coefficients[-1]) == float(steps.log_score_coefficients[-1]) == 1.0
 
 
 @pytest.mark.parametrize("domain", ["score", "log_score"])
@@ -538,7 +544,7 @@ def test_lsd_learns_only_the_numbers_it_was_asked_for() -> None:
         ({"nfe": (2, 4), "num_sequences": 6, "batch_size": 4}, 1 + 2 * (16 + 16)),
         ({"nfe": (2, 4), "num_sequences": 4, "teacher_steps": 10}, 1 + 10 + 16),
         ({"nfe": (2,), "num_sequences": 4, "teacher_steps": 20, "count": "bernoulli"}, 1 + 20 + 16),
-        ({"method": "lsd", "nfe": (2, 4), "teacher_steps": 20, "num_sequences": 6, "batch_size": 4}, 39),
+        ({"method": "lsd", "nfe": (2, 4), "teacher_steps": 20, "num_sequences": 6, "batch_size": 4}, 1 + 16 + 6),
         (
             {
                 "method": "lsd",
@@ -630,18 +636,26 @@ def test_more_steps_than_states_is_refused_before_the_work(num_states: int, advi
     assert len(canvases) <= 1
 
 
-def test_rows_with_unequally_many_masks_are_refused_by_path_kl() -> None:
-    """A pipeline that blanks out one token more in its first row than in its second."""
+@pytest.mark.parametrize("order", ["halton", "random"])
+def test_rows_may_have_unequally_many_masks(order: str) -> None:
+    """A row with fewer masks counts by the share of them that is known; all its tokens are replayed."""
+    mask, known = 4, torch.tensor([[0, 4, 4, 4, 4, 4, 4, 4], [1, 0, 3, 2, 4, 4, 4, 4]])
+    canvases, templates = seen_by(chain := countdown(4, 8)), known.tolist()
+    learned = learn(chain, {"input_ids": templates}, order=order, nfe=(2,), num_sequences=4).learned_sampler
+    assert learned.step_error is not None and learned.step_error.table.shape == (7, 7)
+    assert torch.isfinite(learned.step_error.table).all()
+    replay, teacher = canvases[-7:], canvases[1:8]
+    assert [int((row == mask).sum()) for row in replay[0]] == [7, 4, 7, 4]
+    # of 7 and 4 masked positions, ceil(4 s / 7) are known in the second when s are in the first
+    for s, canvas in enumerate(replay):
+        assert (canvas == mask).sum(1).tolist() == [7 - s, 4 - math.ceil(4 * s / 7)] * 2
+        assert bool(((canvas == known.repeat(2, 1)) | (known.repeat(2, 1) == mask)).all())
+    assert torch.equal(replay[0], teacher[0])
 
-    class Uneven(MaskedDiffusionPipeline):
-        def __call__(self, **kwargs: Any) -> Any:  # type: ignore[override]
-            self.scheduler.set_timesteps(1)
-            canvas = torch.tensor([[4, 4, 4, 4], [1, 4, 4, 4]])
-            return self.scheduler.step(torch.zeros(2, 4, 4), self.scheduler.timesteps[0], canvas)
 
-    pipe = Uneven(countdown(4, 4), LSDScheduler(mask_token_id=4))
-    with pytest.raises(ValueError, match="equally many"):
-        distill(pipe, DistillConfig(nfe=(2,), num_sequences=2))
+def test_a_call_that_leaves_nothing_to_do_is_refused() -> None:
+    with pytest.raises(ValueError, match="no masked position"):
+        learn(countdown(4, 4), {"input_ids": [[3, 2, 1, 0]]}, nfe=(2,))
 
 
 def test_a_sampler_can_be_distilled_for_a_prompt() -> None:

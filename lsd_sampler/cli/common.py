@@ -1,6 +1,7 @@
 """What the three commands share. argparse, because flags such as `--nfe 4 8 16` take several values."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -9,10 +10,13 @@ from pathlib import Path
 import torch
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--model` and where and how it is loaded."""
-    parser.add_argument("--model", required=True, help="short name (countdown, radd, ...), local folder, or Hub id")
-    parser.add_argument("--revision", help="branch, tag or commit of a Hub model")
+def add_model_arguments(parser: argparse.ArgumentParser, with_pipeline: bool = False) -> None:
+    """`--model` (or a whole pipeline) and where and how it is loaded."""
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", help="short name (countdown, radd, ...), local folder, or Hub id")
+    if with_pipeline:
+        which.add_argument("--pipeline", help="any diffusers pipeline of a masked model: local folder or Hub id")
+    parser.add_argument("--revision", help="branch, tag or commit on the Hub")
     parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: as stored")
     parser.add_argument("--length", type=positive_int, help="tokens per sequence; default: the model's")
@@ -27,6 +31,43 @@ def load_pipeline(args: argparse.Namespace):  # noqa: ANN201  (imported late)
     dtype = getattr(torch, args.dtype) if args.dtype else None
     denoiser = load_denoiser(args.model, revision=args.revision, device=args.device, dtype=dtype)
     return MaskedDiffusionPipeline(denoiser, LSDScheduler(**denoiser.scheduler_config()), denoiser.tokenizer)
+
+
+def load_diffusers_pipeline(args: argparse.Namespace):  # noqa: ANN201  (imported late)
+    """The pipeline of `--pipeline`, as diffusers loads it."""
+    from diffusers import DiffusionPipeline
+
+    dtype = {"torch_dtype": getattr(torch, args.dtype)} if args.dtype else {}
+    pipeline = DiffusionPipeline.from_pretrained(
+        args.pipeline, revision=args.revision, trust_remote_code=args.trust_remote_code, **dtype
+    )
+    return pipeline.to(args.device)
+
+
+def json_object(text: str) -> dict:
+    """An argparse type."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object, such as '{{\"gen_length\": 64}}', got {text!r}")
+    return value
+
+
+def read_prompts(path: Path) -> list[str]:
+    """One prompt a line; empty lines are left out.
+
+    Raises:
+        ValueError: if there is none, or the file is not text.
+    """
+    try:
+        prompts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`--prompts` {str(path)!r} is not a text file in UTF-8.") from error
+    if not prompts:
+        raise ValueError(f"`--prompts` {str(path)!r} holds no prompt: write one a line.")
+    return prompts
 
 
 def positive_int(text: str) -> int:

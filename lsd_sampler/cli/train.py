@@ -12,7 +12,19 @@ from ..orders import ORDERS
 from ..scheduling_lsd import COUNTS
 from ..solvers import SOLVERS
 from ..training import METHODS, DistillConfig, distill
-from .common import add_model_arguments, check_output_dir, load_pipeline, positive_int, run
+from ..training.distill import base_scheduler, network_calls
+from ..training.progress import Progress
+from ..training.recording import PipelineRuns, TeacherPlan, teacher_plan
+from .common import (
+    add_model_arguments,
+    check_output_dir,
+    json_object,
+    load_diffusers_pipeline,
+    load_pipeline,
+    positive_int,
+    read_prompts,
+    run,
+)
 
 
 CHOICES = {
@@ -27,7 +39,7 @@ CHOICES = {
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lsd-train", description=__doc__)
-    add_model_arguments(parser)
+    add_model_arguments(parser, with_pipeline=True)
     for option in fields(DistillConfig):
         flag, text = "--" + option.name.replace("_", "-"), option.metadata["help"]
         if option.name == "nfe":
@@ -38,41 +50,61 @@ def build_parser() -> argparse.ArgumentParser:
             parser.add_argument(flag, default=option.default, help=text)
         else:
             parser.add_argument(flag, type=type(option.default), default=option.default, help=text)
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="with --pipeline: prompts, one a line")
+    parser.add_argument("--pipeline-kwargs", type=json_object, metavar="JSON", help="further arguments of its call")
+    parser.add_argument("--trust-remote-code", action="store_true", help="let --pipeline run code of its own repo")
     parser.add_argument("--output-dir", type=Path, help="default: MODEL-METHOD-ORDER")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with a run that was stopped, in its output folder"
+    )
     parser.add_argument("--push-to-hub", metavar="USER/NAME", help="upload the result to this Hub repo")
     parser.add_argument("--dry-run", action="store_true", help="print the configuration and the cost, then stop")
     return parser
 
 
 def command(args: argparse.Namespace) -> None:
-    pipeline = load_pipeline(args)
-    if args.nfe is None:  # of the default numbers, those that a sequence has tokens for
-        length = args.length or pipeline.denoiser.length
-        args.nfe = [M for M in DistillConfig.nfe if M <= length] or [length]
-    config = DistillConfig(**{f.name: getattr(args, f.name) for f in fields(DistillConfig)})
-    output_dir = args.output_dir or Path(f"{Path(args.model).name.split(':')[0]}-{config.method}-{config.order}")
-    call_kwargs = {"length": args.length} if args.length else {}
+    name = args.model or args.pipeline
+    call_kwargs = read_call_kwargs(args)
+    pipeline = load_pipeline(args) if args.model else load_diffusers_pipeline(args)
+    options = {f.name: getattr(args, f.name) for f in fields(DistillConfig)}
+    if args.nfe is None:  # of the default numbers, those that a canvas has tokens for
+        length = plan_of(pipeline, DistillConfig(**{**options, "nfe": (1,)}), call_kwargs).num_masked
+        options["nfe"] = [M for M in DistillConfig.nfe if M <= length] or [length]
+    config = DistillConfig(**options)
+    output_dir = args.output_dir or Path(f"{Path(name).name.split(':')[0]}-{config.method}-{config.order}")
     if args.dry_run:
-        calls = planned_network_calls(config, pipeline, args.length or pipeline.denoiser.length)
-        plan = {"model": args.model, **config.to_dict(), "output_dir": str(output_dir), "network_calls": calls}
-        print(json.dumps(plan, indent=2))
+        plan = plan_of(pipeline, config, call_kwargs)
+        described = {"model" if args.model else "pipeline": name, **config.to_dict(), "output_dir": str(output_dir)}
+        described |= {"canvases": plan.num_canvases, "network_calls": network_calls(config, plan)}
+        print(json.dumps(described, indent=2))
         return
     check_output_dir(output_dir)
     print(f"Output folder: {output_dir}", flush=True)
     from ..cards import save_sampler
 
-    records: list[dict[str, Any]] = [{"event": "config", "model": args.model, **config.to_dict()}]
+    records: list[dict[str, Any]] = [{"event": "config", "model": name, **config.to_dict()}]
 
     def log(record: dict[str, Any]) -> None:
         records.append(record)
         print(json.dumps(record), file=sys.stderr)
 
-    scheduler = distill(pipeline, config, log=log, **call_kwargs)
-    if not Path(args.model).expanduser().exists():  # a path of this machine means nothing elsewhere
-        denoiser = pipeline.denoiser
-        revision = denoiser.commit_hash or args.revision
-        scheduler.register_to_config(base_model=denoiser.name_or_path, base_model_revision=revision)
-    save_sampler(scheduler, output_dir, model=args.model, config=config, records=records, repo_id=args.push_to_hub)
+    progress = output_dir / "progress"
+    scheduler = distill(pipeline, config, log=log, checkpoint_dir=progress, resume=args.resume, **call_kwargs)
+    if not Path(name).expanduser().exists():  # a path of this machine means nothing elsewhere
+        model = pipeline.denoiser if args.model else pipeline
+        revision = getattr(model, "commit_hash", None) or args.revision
+        scheduler.register_to_config(base_model=model.name_or_path, base_model_revision=revision)
+    save_sampler(
+        scheduler,
+        output_dir,
+        model=name,
+        config=config,
+        records=records,
+        repo_id=args.push_to_hub,
+        pipeline_class=type(pipeline).__name__ if args.pipeline else None,
+        call_kwargs=call_kwargs,
+    )
+    Progress(progress)  # it is all in the sampler now
     states = next((record.get("states") for record in records if record["event"] == "teacher"), None)
     for record in records:
         if record["event"] == "schedule":
@@ -87,16 +119,30 @@ def command(args: argparse.Namespace) -> None:
         print(f"Uploaded: {upload_sampler(output_dir, args.push_to_hub)}")
 
 
-def planned_network_calls(config: DistillConfig, pipeline: Any, length: int) -> int:
-    """Calls of the denoiser (each on a batch) that a run will make."""
-    from ..training.path_kl import states_to_replay
+def read_call_kwargs(args: argparse.Namespace) -> dict[str, Any]:
+    """What the pipeline is called with.
 
-    batches = -(-config.num_sequences // config.batch_size)
-    teacher = 1 + batches * config.teacher_steps_for(length, pipeline.denoiser.time_conditioned)
-    if config.method == "path_kl":
-        return teacher + batches * len(states_to_replay(config, length))
-    updates = config.epochs * -(-config.num_sequences // config.adam_batch_size)
-    return teacher + (updates if config.optimizer == "adam" else 1) * sum(config.nfe)
+    Raises:
+        ValueError: for a flag that does not go with the others.
+    """
+    if args.model and (args.prompts or args.pipeline_kwargs):
+        raise ValueError("`--prompts` and `--pipeline-kwargs` go with `--pipeline`, not with `--model`.")
+    if args.pipeline and args.length:
+        raise ValueError("`--length` goes with `--model`; with `--pipeline` use `--pipeline-kwargs`.")
+    if args.model:
+        return {"length": args.length} if args.length else {}
+    prompts = {"prompt": read_prompts(args.prompts)} if args.prompts else {}
+    return {**prompts, **(args.pipeline_kwargs or {})}
+
+
+def plan_of(pipeline: Any, config: DistillConfig, call_kwargs: dict[str, Any]) -> TeacherPlan:
+    """What a call of the pipeline asks of a sampler: known of our own, else seen in a run of one step."""
+    denoiser = getattr(pipeline, "denoiser", None)
+    if denoiser is not None and set(call_kwargs) <= {"length"}:
+        length = call_kwargs.get("length", denoiser.length)
+        steps = config.teacher_steps_for(length, denoiser.time_conditioned)
+        return TeacherPlan(length, 1, steps, denoiser.mask_token_id)
+    return teacher_plan(PipelineRuns(pipeline, config.seed, call_kwargs), base_scheduler(pipeline, config), config)
 
 
 def main(argv: list[str] | None = None) -> int:

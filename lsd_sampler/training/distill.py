@@ -1,14 +1,18 @@
 """`distill`: from a pipeline and a config to a learned scheduler."""
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import DiffusionPipeline
 
 from ..scheduling_lsd import LSDScheduler
 from .config import METHODS, DistillConfig
-from .recording import PipelineRuns
+from .progress import Progress
+from .recording import PipelineRuns, TeacherPlan, teacher_plan
 
 
 def distill(
@@ -16,19 +20,36 @@ def distill(
     config: DistillConfig | None = None,
     *,
     log: Callable[[dict[str, Any]], None] | None = None,
+    checkpoint_dir: str | os.PathLike | None = None,
+    resume: bool = False,
     **call_kwargs: Any,
 ) -> LSDScheduler:
     """Learns a few-step sampler for the model in a pipeline.
 
     The network is never called from here: schedulers that record what passes through `step` are put into the pipeline,
-    and it is run. Its own scheduler is put back at the end.
+    and it is run. Its own scheduler is put back at the end. This takes (see [`network_calls`])
+
+        C (1 + batches (N + G))         calls for `path_kl`,
+        C (1 + N + sum of the NFEs)     calls for `lsd` (with Adam: `epochs * batches` times the sum),
+
+    for C canvases in a run (1, or the blocks of LLaDA2Pipeline), N teacher steps and G states. Between steps, of B
+    sequences on canvases of length L, at most
+
+        9 C B L + 16 G L                bytes are kept by `path_kl` (log: `kept_bytes`),
+        C B L (9 + 8 kept states)       by `lsd`,
+
+    and never anything of the size of the logits.
 
     Args:
-        pipeline (`DiffusionPipeline`): of a masked diffusion model; its scheduler's config names the mask and the
-            noise.
+        pipeline (`DiffusionPipeline`): of a masked diffusion model; its scheduler's config may name mask and noise.
         config ([`DistillConfig`], *optional*): what to learn, and how.
-        log (*optional*): called with a dict for each thing measured (network calls, schedules, coefficients, seconds).
-        call_kwargs: passed to every call of the pipeline, for example a prompt.
+        log (*optional*): called with a dict for each thing measured (network calls, schedules, coefficients, ...).
+        checkpoint_dir (*optional*): folder in which finished parts are kept, as `progress-*.safetensors`; remove them
+            when the sampler is saved.
+        resume (`bool`, defaults to `False`): whether to go on with what `checkpoint_dir` holds. The result is the
+            same, bit for bit, as that of an uninterrupted run.
+        call_kwargs: passed to every call of the pipeline, for example a prompt. Of a list of prompts, sequence i gets
+            the entry `i % len(prompt)`. Tokens are drawn at temperature 1.
 
     Returns:
         [`LSDScheduler`]: the learned sampler.
@@ -37,9 +58,7 @@ def distill(
         ValueError: for options that do not fit the pipeline; the message names the option.
     """
     config = config or DistillConfig()
-    base = LSDScheduler.from_config(
-        pipeline.scheduler.config, solver=config.solver, order=config.order, count=config.count, schedule="uniform"
-    )
+    base = base_scheduler(pipeline, config)
     started = time.perf_counter()
 
     def write(**values: Any) -> None:
@@ -47,7 +66,50 @@ def distill(
             log({**values, "seconds": round(time.perf_counter() - started, 3)})
 
     runs = PipelineRuns(pipeline, config.seed, call_kwargs)
-    learned = METHODS[config.method](runs, base, config, write)
-    write(event="done", network_calls=runs.network_calls)
+    task = {"config": config.to_dict(), "scheduler": dict(base.config), "model": _name(pipeline), "call": call_kwargs}
+    progress = Progress(None if checkpoint_dir is None else Path(checkpoint_dir), task, resume)
+    plan = _plan(runs, base, config, progress)
+    learned = METHODS[config.method](runs, base, plan, config, write, progress)
+    peak = {"peak_device_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
+    write(event="done", network_calls=runs.network_calls, is_image=plan.is_image, **peak)
+    base.register_to_config(mask_token_id=plan.mask_token_id)
     base.set_learned_sampler(learned)
     return base
+
+
+def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDScheduler:
+    """The plain base solver that teacher and student start from."""
+    return LSDScheduler.from_config(
+        pipeline.scheduler.config, solver=config.solver, order=config.order, count=config.count, schedule="uniform"
+    )
+
+
+def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
+    """Calls of the network, each on a batch, that a distillation makes.
+
+    (A canvas that is full before its last step, as the rest of a block after a prompt can be, may take fewer.)
+    """
+    from .path_kl import states_to_replay
+
+    if config.method == "path_kl":
+        batches, states = -(-config.num_sequences // config.batch_size), states_to_replay(config, plan.num_masked)
+        return plan.num_canvases * (1 + batches * (plan.num_steps + len(states)))
+    updates = config.epochs * -(-config.num_sequences // config.adam_batch_size)
+    passes = updates if config.optimizer == "adam" else 1
+    return plan.num_canvases * (1 + plan.num_steps + passes * sum(config.nfe))
+
+
+def _plan(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, progress: Progress) -> TeacherPlan:
+    stored = progress.load("plan")
+    if stored is None:
+        plan = teacher_plan(runs, base, config)
+        network_calls(config, plan)  # refuses what cannot be done before anything is written
+        progress.save("plan", {name: torch.tensor(value) for name, value in vars(plan).items()})
+        return plan
+    plan = TeacherPlan(**{name: tensor.item() for name, tensor in stored.items()})  # pyright: ignore[reportArgumentType]
+    runs.network_calls = plan.num_canvases
+    return plan
+
+
+def _name(pipeline: DiffusionPipeline) -> str:
+    return str(getattr(pipeline, "name_or_path", "") or type(pipeline).__name__)

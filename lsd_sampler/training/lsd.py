@@ -11,7 +11,7 @@ student.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from tqdm.auto import tqdm
@@ -21,7 +21,8 @@ from ..checkpoint import LearnedSampler, LearnedSteps
 from ..random import gather_rows, log_mass
 from ..scheduling_lsd import LSDScheduler
 from .config import METHODS, DistillConfig
-from .recording import PipelineRuns, TeacherRecorder, teacher_plan
+from .progress import Progress
+from .recording import PipelineRuns, RecordedCanvas, Recorder, TeacherPlan, TeacherRecorder
 
 
 MAX_BETA = 100.0
@@ -48,6 +49,7 @@ class Comparison:
     def log_score_sums(self) -> tuple[float, float]:
         """Log of the sum of the scores over positions and tokens, teacher's and student's.
 
+        The minimiser of the generalised KL `sum s* log(s* / Phi s) - s* + Phi s` (eq. 6) is the ratio of the two sums.
         All scores of a normalised denoiser have the same sum at one time, whatever the constant in its logits: the
         coefficient is then 1.
         """
@@ -100,17 +102,8 @@ class Comparison:
         value, slope, curvature = (sums / max(1, len(self.row_R))).tolist()
         return value, slope, curvature
 
-    def best_phi(self) -> float:
-        """The minimiser of the generalised KL sum s* log(s* / Phi s) - s* + Phi s (eq. 6): a ratio of total scores."""
-        if not len(self.row_R):
-            return 1.0
-        teacher, student = self.log_score_sums()
-        return math.exp(teacher - student)
-
     def best_beta(self) -> float:
         """The minimiser of `log_score_loss`, which is convex: Newton, kept inside a bracket by bisection."""
-        if not len(self.row_R):
-            return 1.0
         low, high, beta = 0.0, MAX_BETA, 1.0
         tolerance = 1e-10 if self.student_BLV.dtype == torch.float64 else 1e-6
         for _ in range(60):
@@ -129,48 +122,72 @@ class Comparison:
         return beta
 
 
-class PairedStudent(LSDScheduler):
+class PairedStudent(Recorder):
     """Runs on a batch of `2 B` rows: B teacher canvases that are replayed, B student canvases that are sampled.
 
     At each step `learn(k, comparison)` is asked for the coefficient of that step.
     """
 
-    def follow(
-        self,
-        start: LearnedSteps,
-        states: list[torch.Tensor],
-        learn: Learn,
-    ) -> None:
-        """Sets the teacher's canvases before each step, `(B, L)` each, and what decides `(Phi_k, beta_k)`."""
+    def follow(self, start: LearnedSteps, canvases: list[list[torch.Tensor]], learn: Learn) -> None:
+        """Sets the teacher's canvases, `(B, L)` each: before each step and at the end, for each canvas of a run; and
+        what decides `(Phi_k, beta_k)`.
+        """
         self.set_learned_sampler(LearnedSampler({start.score_coefficients.numel(): start}))
-        self.states, self.learn = states, learn
+        self.canvases, self.learn = canvases, learn
 
-    def _advance(self, x: StepInput) -> torch.Tensor:
-        B, mask_token_id = len(x.sample_BL) // 2, self.config.mask_token_id
-        teacher_BL, student_BL = self.states[x.k].to(x.sample_BL.device), x.sample_BL[B:]
-        row_R, position_R = ((teacher_BL == mask_token_id) & (student_BL == mask_token_id)).nonzero(as_tuple=True)
+    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        B, states = len(x.sample_BL) // 2, self.canvases[self.canvas]
+        teacher_BL, student_BL = states[x.k].to(x.sample_BL.device), x.sample_BL[B:]
+        if teacher_BL.shape != student_BL.shape:
+            raise ValueError(
+                "A mini-batch has canvases of another length than all sequences together (a pipeline pads prompts to"
+                " the longest): use prompts of equal length, or `adam_batch_size` = `num_sequences`."
+            )
+        both_BL = (teacher_BL == x.mask_token_id) & (student_BL == x.mask_token_id)
+        row_R, position_R = both_BL.nonzero(as_tuple=True)
         normalised = self.config.prediction_type == "logits"
-        comparison = Comparison(x.logits_BLV[:B], x.logits_BLV[B:], row_R, position_R, mask_token_id, normalised)
+        comparison = Comparison(x.logits_BLV[:B], x.logits_BLV[B:], row_R, position_R, x.mask_token_id, normalised)
         self.steps.score_coefficients[x.k], self.steps.log_score_coefficients[x.k] = self.learn(x.k, comparison)
         self._use(self.steps)
-        following_BL = self.states[min(x.k + 1, len(self.states) - 1)].to(x.sample_BL.device)
         # the teacher's rows are sampled too, for nothing: draws are cheap beside the network
-        return torch.cat([following_BL, super()._advance(x)[B:]])
+        next_BL, probability_BL = super()._record(x)
+        following_BL = states[x.k + 1].to(next_BL.device)
+        # what comes after this canvas, if anything, is to begin from the same context
+        return torch.cat([following_BL, following_BL if x.is_last else next_BL[B:]]), probability_BL
 
 
-def lsd(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: Callable[..., None]) -> LearnedSampler:
+def lsd(
+    runs: PipelineRuns,
+    base: LSDScheduler,
+    plan: TeacherPlan,
+    config: DistillConfig,
+    log: Callable[..., None],
+    progress: Progress,
+) -> LearnedSampler:
     """Learns the coefficients for each NFE of the config, on the base grid."""
     domain = config.domain or ("score" if base.config.prediction_type == "log_score" else "log_score")
-    teacher = TeacherRecorder.from_config(base.config)
-    _, num_steps = teacher_plan(runs, teacher, config)
-    states = _teacher_states(runs, teacher, config, num_steps)
-    log(event="teacher", steps=num_steps, sequences=config.num_sequences, network_calls=runs.network_calls)
+    kept = {M: [round(k * plan.num_steps / M) for k in range(M)] for M in config.nfe}
+    canvases = _teacher_canvases(runs, base, plan, config, frozenset(sum(kept.values(), [])), progress)
+    log(
+        event="teacher",
+        steps=plan.num_steps,
+        sequences=config.num_sequences,
+        canvases=len(canvases),
+        kept_bytes=sum(canvas.nbytes for canvas in canvases),
+        network_calls=runs.network_calls,
+    )
     steps = {}
     for M in tqdm(config.nfe, desc="coefficients", unit="NFE"):
         student, start = PairedStudent.from_config(base.config), LearnedSteps.plain(base.steps_for(M).timesteps)
-        states_M = [states[index] for index in _kept(M, num_steps)]
+        paths = [[*(canvas.states.get(k, canvas.final_BL) for k in kept[M]), canvas.final_BL] for canvas in canvases]
         learn = _learn_exactly if config.optimizer == "exact" else _learn_with_adam
-        steps[M] = learn(runs, student, start, states_M, config, domain)
+        done = progress.load(f"nfe-{M}")
+        if done is None:
+            steps[M] = learn(runs, student, start, paths, config, domain, progress)
+            progress.save(f"nfe-{M}", {**asdict(steps[M]), "network_calls": torch.tensor(runs.network_calls)})
+        else:
+            runs.network_calls = int(done.pop("network_calls"))
+            steps[M] = LearnedSteps(**done)
         log(
             event="coefficients",
             nfe=M,
@@ -185,71 +202,110 @@ def lsd(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: Call
 METHODS.register("lsd", lsd)
 
 
-def _kept(M: int, num_steps: int) -> list[int]:
-    """The teacher's steps that begin at the student's M times."""
-    return [round(k * num_steps / M) for k in range(M)]
-
-
-def _teacher_states(
-    runs: PipelineRuns, teacher: TeacherRecorder, config: DistillConfig, num_steps: int
-) -> dict[int, torch.Tensor]:
-    """The teacher's canvases before each step that a student needs, `(num_sequences, L)`: one run for all NFE."""
-    kept = frozenset(index for M in config.nfe for index in _kept(M, num_steps))
-    batches = []
-    for first in range(0, config.num_sequences, config.batch_size):
-        num = min(config.batch_size, config.num_sequences - first)
-        teacher.watch(kept)
-        runs.run(teacher, num_steps, runs.generators(first, num))
-        batches.append(teacher.states)
-    return {index: torch.cat([states[index] for states in batches]) for index in kept}
+def _teacher_canvases(
+    runs: PipelineRuns,
+    base: LSDScheduler,
+    plan: TeacherPlan,
+    config: DistillConfig,
+    kept: frozenset[int],
+    progress: Progress,
+) -> list[RecordedCanvas]:
+    """The teacher's canvases, with the states that students need: one run of all sequences, for all NFE."""
+    stored = progress.load("teacher")
+    if stored is not None:
+        runs.network_calls = int(stored.pop("network_calls"))
+        canvases = [RecordedCanvas(stored[f"{c}.masked"], stored[f"{c}.final"]) for c in range(plan.num_canvases)]
+        for name, tensor in stored.items():
+            canvas, kind = name.split(".")
+            if kind.isdecimal():
+                canvases[int(canvas)].states[int(kind)] = tensor
+        return canvases
+    teacher = TeacherRecorder.from_config(base.config)
+    teacher.keep = kept
+    runs.run(teacher, plan.num_steps, range(config.num_sequences))
+    tensors = {"network_calls": torch.tensor(runs.network_calls)}
+    for c, canvas in enumerate(teacher.canvases):
+        tensors |= {f"{c}.masked": canvas.masked_BL, f"{c}.final": canvas.final_BL}
+        tensors |= {f"{c}.{k}": state for k, state in canvas.states.items()}
+    progress.save("teacher", tensors)
+    return teacher.canvases
 
 
 def _run_pair(
     runs: PipelineRuns,
     student: PairedStudent,
     start: LearnedSteps,
-    states: list[torch.Tensor],
+    paths: list[list[torch.Tensor]],
     sequences: list[int],
     learn: Learn,
 ) -> None:
-    student.follow(start, [state[sequences] for state in states], learn)
-    generators = [g for _ in range(2) for i in sequences for g in runs.generators(i, 1)]
-    runs.run(student, len(states), generators)
+    student.follow(start, [[state[sequences] for state in path] for path in paths], learn)
+    runs.run(student, len(start.score_coefficients), [*sequences, *sequences])
 
 
 def _learn_exactly(
     runs: PipelineRuns,
     student: PairedStudent,
     start: LearnedSteps,
-    states: list[torch.Tensor],
+    paths: list[list[torch.Tensor]],
     config: DistillConfig,
     domain: str,
+    progress: Progress,
 ) -> LearnedSteps:
-    """One run: each coefficient is solved when its step comes."""
+    """One run: each coefficient is solved when its step comes; over several canvases it is pooled as they come."""
+    M = len(start.score_coefficients)
+    scores = [(-math.inf, -math.inf)] * M
+    weights, betas = [0] * M, [1.0] * M
 
-    def learn(k: int, comparison: Comparison) -> tuple[float, float]:
-        return (comparison.best_phi(), 1.0) if domain == "score" else (1.0, comparison.best_beta())
+    def learn_phi(k: int, comparison: Comparison) -> tuple[float, float]:
+        if len(comparison.row_R):
+            teacher, student = comparison.log_score_sums()
+            scores[k] = _log_add(scores[k][0], teacher), _log_add(scores[k][1], student)
+        teacher, student = scores[k]
+        return (math.exp(teacher - student) if math.isfinite(student) else 1.0), 1.0
 
-    _run_pair(runs, student, start, states, list(range(config.num_sequences)), learn)
+    def learn_beta(k: int, comparison: Comparison) -> tuple[float, float]:
+        if count := len(comparison.row_R):
+            weights[k] += count
+            betas[k] += count / weights[k] * (comparison.best_beta() - betas[k])
+        return 1.0, betas[k]
+
+    learn = learn_phi if domain == "score" else learn_beta
+    _run_pair(runs, student, start, paths, list(range(config.num_sequences)), learn)
     return student.steps
+
+
+def _log_add(a: float, b: float) -> float:
+    """`log(exp(a) + exp(b))`."""
+    low, high = sorted((a, b))
+    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
 
 
 def _learn_with_adam(
     runs: PipelineRuns,
     student: PairedStudent,
     start: LearnedSteps,
-    states: list[torch.Tensor],
+    paths: list[list[torch.Tensor]],
     config: DistillConfig,
     domain: str,
+    progress: Progress,
 ) -> LearnedSteps:
     """The paper's recipe (algorithm 2): `epochs` passes, one gradient step per `adam_batch_size` sequences."""
-    adam = _Adam(domain, len(states), config.learning_rate)
+    M = len(start.score_coefficients)
+    adam = _Adam(domain, M, config.learning_rate)
     shuffle = torch.Generator().manual_seed(config.seed)
-    for _ in range(config.epochs):
+    first, stored = 0, progress.load(f"adam-{M}")
+    if stored is not None:
+        first, runs.network_calls = int(stored["epochs"]), int(stored["network_calls"])
+        shuffle.set_state(stored["shuffle"])
+        adam.load(stored)
+    for epoch in range(first, config.epochs):
         for sequences in torch.randperm(config.num_sequences, generator=shuffle).split(config.adam_batch_size):
-            _run_pair(runs, student, start, states, sequences.tolist(), adam)
+            _run_pair(runs, student, start, paths, sequences.tolist(), adam)
             adam.update()
-    pairs = [adam.coefficients(k) for k in range(len(states))]
+        counters = {"epochs": torch.tensor(epoch + 1), "network_calls": torch.tensor(runs.network_calls)}
+        progress.save(f"adam-{M}", {**adam.tensors(), **counters, "shuffle": shuffle.get_state()})
+    pairs = [adam.coefficients(k) for k in range(M)]
     return LearnedSteps(start.timesteps, *(torch.tensor(c, dtype=torch.float64) for c in zip(*pairs, strict=True)))
 
 
@@ -259,9 +315,10 @@ class _Adam:
     def __init__(self, domain: str, M: int, learning_rate: float):
         self.domain = domain
         self.values = torch.ones(M, dtype=torch.float64)
-        self.values.grad = torch.zeros_like(self.values)
+        self.gradient = self.values.grad = torch.zeros_like(self.values)
         self.optimizer = torch.optim.Adam([self.values], lr=learning_rate)
-        self.scale: dict[int, float] = {}
+        # one for all sequences, so that they count by their scores
+        self.scale = torch.full((M,), math.nan, dtype=torch.float64)
 
     def coefficients(self, k: int) -> tuple[float, float]:
         value = float(self.values[k])
@@ -269,17 +326,29 @@ class _Adam:
 
     def __call__(self, k: int, comparison: Comparison) -> tuple[float, float]:
         value, count = float(self.values[k]), len(comparison.row_R)
-        assert self.values.grad is not None
-        if not count:
-            self.values.grad[k] = 0.0
-        elif self.domain == "score":
+        if count and self.domain == "score":
             teacher, student = comparison.log_score_sums()
-            scale = self.scale.setdefault(k, teacher)  # one for all sequences, so that they count by their scores
-            self.values.grad[k] = math.exp(student - scale) - math.exp(teacher - scale) / value
-        else:
-            self.values.grad[k] = comparison.log_score_loss(value)[1] * count
+            if self.scale[k].isnan():
+                self.scale[k] = teacher
+            scale = float(self.scale[k])
+            self.gradient[k] += math.exp(student - scale) - math.exp(teacher - scale) / value
+        elif count:
+            self.gradient[k] += comparison.log_score_loss(value)[1] * count
         return self.coefficients(k)
 
     def update(self) -> None:
         self.optimizer.step()
         self.values.clamp_(min=MIN_COEFFICIENT)
+        self.gradient.zero_()
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What `load` needs to go on."""
+        state = self.optimizer.state_dict()["state"][0]
+        return {"values": self.values, "scale": self.scale, **{f"adam.{name}": state[name] for name in state}}
+
+    def load(self, tensors: dict[str, torch.Tensor]) -> None:
+        self.values.copy_(tensors["values"])
+        self.scale.copy_(tensors["scale"])
+        whole = self.optimizer.state_dict()
+        whole["state"] = {0: {name.split(".")[1]: t for name, t in tensors.items() if name.startswith("adam.")}}
+        self.optimizer.load_state_dict(whole)

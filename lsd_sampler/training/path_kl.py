@@ -17,12 +17,20 @@ from ..orders import ORDERS
 from ..schedules import StepErrorTable, grid_from_counts, replay_states
 from ..scheduling_lsd import LSDScheduler
 from .config import METHODS, DistillConfig
-from .recording import PipelineRuns, StepErrorRecorder, TeacherRecorder, teacher_plan
+from .progress import Progress
+from .recording import PipelineRuns, StepErrorRecorder, TeacherPlan, TeacherRecorder
 
 
-def path_kl(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: Callable[..., None]) -> LearnedSampler:
+def path_kl(
+    runs: PipelineRuns,
+    base: LSDScheduler,
+    plan: TeacherPlan,
+    config: DistillConfig,
+    log: Callable[..., None],
+    progress: Progress,
+) -> LearnedSampler:
     """Measures the step-error table along teacher paths, and solves it for each NFE of the config."""
-    step_error = measure_step_errors(runs, base, config, log)
+    step_error = measure_step_errors(runs, base, plan, config, log, progress)
     # what a step at every state costs; where there is a state per token, that is the teacher's cost
     floor = step_error.solve(len(step_error.grid))[1]
     steps = {}
@@ -43,30 +51,50 @@ METHODS.register("path_kl", path_kl)
 
 
 def measure_step_errors(
-    runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, log: Callable[..., None]
+    runs: PipelineRuns,
+    base: LSDScheduler,
+    plan: TeacherPlan,
+    config: DistillConfig,
+    log: Callable[..., None],
+    progress: Progress,
 ) -> StepErrorTable:
     """The step-error table: two runs of the pipeline per batch of sequences, the teacher's and its replay."""
     teacher = TeacherRecorder.from_config(base.config)
     recorder = StepErrorRecorder.from_config(base.config)
-    length, num_steps = teacher_plan(runs, teacher, config)
-    states = states_to_replay(config, length)
-    nats = seen = torch.zeros(len(states), length, dtype=torch.float64)
-    starts = range(0, config.num_sequences, config.batch_size)
+    states = states_to_replay(config, plan.num_masked)
+    sums = progress.load("step_error") or {
+        "nats": torch.zeros(len(states), plan.num_masked, dtype=torch.float64),
+        "seen": torch.zeros(len(states), plan.num_masked, dtype=torch.float64),
+        "kept_bytes": torch.tensor(0),
+        "sequences": torch.tensor(0),
+        "network_calls": torch.tensor(runs.network_calls),
+    }
+    runs.network_calls = int(sums["network_calls"])
+    starts = range(int(sums["sequences"]), config.num_sequences, config.batch_size)
     for first in tqdm(starts, desc="teacher paths and replays", unit="batch"):
-        num = min(config.batch_size, config.num_sequences - first)
-        teacher.watch(frozenset())
-        runs.run(teacher, num_steps, runs.generators(first, num))
-        recorder.replay(states, teacher.final_BL, length)
-        runs.run(recorder, len(states), runs.generators(first, num))
-        nats, seen = nats + recorder.nats_GL.cpu(), seen + recorder.seen_GL.cpu()
+        batch = range(first, min(first + config.batch_size, config.num_sequences))
+        runs.run(teacher, plan.num_steps, batch)
+        recorder.replay(states, teacher.canvases, plan.num_masked)
+        runs.run(recorder, len(states), batch)
+        kept_bytes = sum(canvas.nbytes for canvas in teacher.canvases) + recorder.nats_GL.nbytes * 2
+        sums = {
+            "nats": sums["nats"] + recorder.nats_GL.cpu(),
+            "seen": sums["seen"] + recorder.seen_GL.cpu(),
+            "kept_bytes": sums["kept_bytes"].clamp(min=kept_bytes),
+            "sequences": torch.tensor(batch.stop),
+            "network_calls": torch.tensor(runs.network_calls),
+        }
+        progress.save("step_error", sums)
     log(
         event="teacher",
-        steps=num_steps,
+        steps=plan.num_steps,
         sequences=config.num_sequences,
+        canvases=plan.num_canvases,
         states=len(states),
+        kept_bytes=int(sums["kept_bytes"]),
         network_calls=runs.network_calls,
     )
-    table = estimate_table(nats, seen, ORDERS[config.resolved_order].exchangeable)
+    table = estimate_table(sums["nats"], sums["seen"], ORDERS[config.resolved_order].exchangeable)
     return StepErrorTable(table, states)
 
 

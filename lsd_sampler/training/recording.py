@@ -1,13 +1,15 @@
 """Schedulers that watch a pipeline: the trainer never calls a network, it reads what passes through `step`.
 
 All noise of a generation is fixed per position by its generator, so a run is replayed exactly from its seed: a second
-run knows which token each position will end with, and when. Nothing of size batch x length x vocabulary is kept
-between steps.
+run knows which token each position will end with, and when. A run may have several canvases, one after another
+(LLaDA2Pipeline has one for each block). Nothing of size batch x length x vocabulary is kept between steps.
 """
 
 import inspect
-from collections.abc import Iterator
+import numbers
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from diffusers import DiffusionPipeline
 # diffusers reloads a scheduler only if `SchedulerMixin` is in the namespace of its module
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 
-from ..canvas import StepInput
+from ..canvas import Canvas, DrawOptions, StepInput
 from ..checkpoint import LearnedSampler, LearnedSteps
 from ..random import check_row_maximum, gather_rows, rows_per_chunk
 from ..schedules import grid_from_counts
@@ -28,6 +30,21 @@ from .config import DistillConfig
 MAX_NATS = 100.0
 """A final token that a context deems impossible costs this much."""
 
+PER_SEQUENCE = (
+    "prompt",
+    "negative_prompt",
+    "image",
+    "mask_image",
+    "input_ids",
+    "attention_mask",
+    "latents",
+    "prompt_embeds",
+    "negative_prompt_embeds",
+    "encoder_hidden_states",
+    "negative_encoder_hidden_states",
+)
+"""Arguments of pipelines that hold something for each sequence: a list or the rows of a tensor, or one for all."""
+
 
 class PipelineRuns:
     """Runs a pipeline with one scheduler after another, each sequence with noise of its own seed.
@@ -35,114 +52,237 @@ class PipelineRuns:
     Args:
         pipeline (`DiffusionPipeline`): of a masked diffusion model.
         seed (`int`): sequence i gets a generator seeded from `(seed, i)`, whatever the batch size.
-        call_kwargs: passed to every call of the pipeline (prompt, guidance, ...).
+        call_kwargs: passed to every call of the pipeline (prompt, guidance, ...). Of an argument in `PER_SEQUENCE`
+            that is a list, or a tensor with a row for each, sequence i gets entry `i % len`.
     """
 
     def __init__(self, pipeline: DiffusionPipeline, seed: int, call_kwargs: dict[str, Any]):
         self.pipeline, self.seed, self.call_kwargs = pipeline, seed, call_kwargs
         self.network_calls = 0
-        accepted = inspect.signature(pipeline.__call__).parameters
-        self._fixed = {name: value for name, value in (("output_type", "ids"),) if name in accepted}
-        self._takes_num_samples = "num_samples" in accepted
+        self._accepted = inspect.signature(pipeline.__call__).parameters
 
     @property
     def time_conditioned(self) -> bool:
-        """Whether the network sees the time; assumed where the pipeline does not say."""
-        return getattr(getattr(self.pipeline, "denoiser", None), "time_conditioned", True)
+        """Whether the network sees the time; where the pipeline does not say, it does not."""
+        return getattr(getattr(self.pipeline, "denoiser", None), "time_conditioned", False)
 
-    def generators(self, first: int, num: int) -> list[torch.Generator]:
-        """Fresh generators for sequences `first, ..., first + num - 1`."""
+    def generators(self, sequences: Sequence[int]) -> list[torch.Generator]:
+        """Fresh generators for these sequences."""
         # hashed to 32 bits: torch's CPU generator ignores the upper half of its seed
-        sequences = [np.random.SeedSequence(self.seed, spawn_key=(i,)) for i in range(first, first + num)]
-        return [torch.Generator().manual_seed(int(sequence.generate_state(1)[0])) for sequence in sequences]
+        seeds = [np.random.SeedSequence(self.seed, spawn_key=(i,)).generate_state(1)[0] for i in sequences]
+        return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
-    def run(self, scheduler: LSDScheduler, num_inference_steps: int, generators: list[torch.Generator]) -> None:
-        """One generation of `len(generators)` sequences under `scheduler`."""
-        kwargs = {**self._fixed, **self.call_kwargs}
-        if self._takes_num_samples:
-            kwargs["num_samples"] = len(generators)
+    def arguments(self, sequences: Sequence[int]) -> dict[str, Any]:
+        """What the pipeline is called with to generate these sequences in one batch."""
+        kwargs = dict(self.call_kwargs)
+        temperature = self._accepted.get("temperature")
+        # LLaDA2Pipeline takes the most likely token unless told otherwise
+        if temperature is not None and isinstance(temperature.default, numbers.Real):
+            kwargs.setdefault("temperature", 1.0)
+        given = {name: kwargs[name] for name in PER_SEQUENCE if kwargs.get(name) is not None}
+        repeats = next((name for name in ("num_samples", "batch_size") if name in self._accepted), None)
+        if repeats is not None and not any(_is_list(value) for value in given.values()):
+            return {**kwargs, repeats: len(sequences)}
+        for name, value in given.items():
+            kwargs[name] = _take(value, sequences)
+        return kwargs
+
+    def run(self, scheduler: "Recorder", num_inference_steps: int, sequences: Sequence[int]) -> None:
+        """One generation of these sequences under `scheduler`."""
+        scheduler.begin(num_inference_steps)
+        kwargs = {**self.arguments(sequences), "num_inference_steps": num_inference_steps}
         with scheduler_in_place(self.pipeline, scheduler), torch.no_grad():
-            self.pipeline(num_inference_steps=num_inference_steps, generator=generators, **kwargs)  # type: ignore[operator]
-        self.network_calls += num_inference_steps
+            self.pipeline(generator=self.generators(sequences), **kwargs)  # type: ignore[operator]
+        self.network_calls += scheduler.calls
+
+
+def _is_list(value: Any) -> bool:
+    """Whether an argument has an entry for each sequence."""
+    if isinstance(value, torch.Tensor):
+        return value.ndim > 1
+    return isinstance(value, list) and bool(value) and not isinstance(value[0], numbers.Integral)
+
+
+def _take(value: Any, sequences: Sequence[int]) -> Any:
+    if not _is_list(value):
+        return (
+            value[None].repeat_interleave(len(sequences), 0)
+            if isinstance(value, torch.Tensor)
+            else (value if len(sequences) == 1 else [value] * len(sequences))
+        )
+    taken = [value[i % len(value)] for i in sequences]
+    if isinstance(value, torch.Tensor):
+        return torch.stack(taken)
+    # chat templates take one prompt, not a list of one
+    return taken[0] if len(taken) == 1 and isinstance(taken[0], str) else taken
 
 
 @contextmanager
 def scheduler_in_place(pipeline: DiffusionPipeline, scheduler: LSDScheduler) -> Iterator[None]:
-    """Puts a scheduler into the pipeline, silences its progress bar, and puts the old ones back."""
+    """Puts a scheduler into the pipeline, its networks into eval mode, silences its bar; and puts all back."""
     before, bar = pipeline.scheduler, dict(getattr(pipeline, "_progress_bar_config", {}))
+    networks = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module) and part.training]
     pipeline.scheduler = scheduler
     pipeline.set_progress_bar_config(disable=True)
+    for network in networks:
+        network.eval()
     try:
         yield
     finally:
         pipeline.scheduler = before
         pipeline.set_progress_bar_config(**bar)
+        for network in networks:
+            network.train()
 
 
-class TeacherRecorder(LSDScheduler):
-    """A plain sampler that keeps the canvas before chosen steps, the order of revealing, and the final tokens."""
+class Recorder(LSDScheduler):
+    """Watches one run of a pipeline: counts its network calls, tells its canvases apart.
+
+    A run never stops early at an end-of-sequence token: what a sampler is worth is measured on whole canvases.
+    """
+
+    def begin(self, num_inference_steps: int) -> None:
+        """A new run, which must be of so many steps."""
+        self.asked, self.calls, self.canvas = num_inference_steps, 0, -1
+        self._seen: Canvas | None = None
+
+    def set_timesteps(self, num_inference_steps: int, *args: Any, **kwargs: Any) -> None:
+        if num_inference_steps != self.asked:
+            raise ValueError(
+                f"The pipeline was called for {self.asked} steps and makes {num_inference_steps}: its other arguments"
+                " bound their number (LLaDA2Pipeline: `gen_length`, which must not be below `block_length` here)."
+            )
+        super().set_timesteps(num_inference_steps, *args, **kwargs)
+
+    def _advance(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        if x.draws != DrawOptions():
+            raise ValueError(
+                f"Distil at `temperature` 1, without `top_p` and `top_k`, got {x.draws}: samplers take any later."
+            )
+        self.calls += 1
+        if x.noise is not self._seen:
+            if x.k:
+                raise ValueError(
+                    f"This pipeline call begins at step {x.k} of {self.asked}: distil on one that begins with masks."
+                )
+            self._seen, self.canvas = x.noise, self.canvas + 1
+        return self._record(x)
+
+    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next canvas and the probabilities of what was revealed in it, as `_advance`."""
+        return super()._advance(x)
+
+    def check_eos_finished(self, *args: Any, finished: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        return finished
+
+
+@dataclass
+class RecordedCanvas:
+    """What is kept of one canvas of a teacher's run.
+
+    Args:
+        masked_BL (`torch.BoolTensor` of shape `(batch_size, seq_len)`): what was masked at the start.
+        final_BL (`torch.LongTensor` of that shape): how it ended.
+        states (`dict[int, torch.LongTensor]`): the canvas before chosen steps.
+    """
+
+    masked_BL: torch.Tensor
+    final_BL: torch.Tensor
+    states: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (self.masked_BL, self.final_BL, *self.states.values()))
+
+
+class TeacherRecorder(Recorder):
+    """A plain sampler that keeps of each canvas the start, the end, and the state before chosen steps."""
 
     keep: frozenset[int] = frozenset()
 
-    def watch(self, keep: frozenset[int]) -> None:
-        """Keeps the canvases before the steps of these indices."""
-        self.keep = keep
-        self.states: dict[int, torch.Tensor] = {}
+    def begin(self, num_inference_steps: int) -> None:
+        super().begin(num_inference_steps)
+        self.canvases: list[RecordedCanvas] = []
 
-    def _advance(self, x: StepInput) -> torch.Tensor:
-        if x.temperature != 1:
-            raise ValueError(f"Distil at `temperature` 1, got {x.temperature}; samplers take any temperature later.")
+    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(self.canvases) == self.canvas:
+            self.canvases.append(RecordedCanvas(x.noise.masked_BL, x.sample_BL))
+            self.mask_token_id, self.canvas_shape = x.mask_token_id, x.noise.shape
+        recorded = self.canvases[-1]
         if x.k in self.keep:
-            self.states[x.k] = x.sample_BL.clone()
-        self.masked_BL = x.noise.masked_BL
-        self.final_BL = super()._advance(x)
-        return self.final_BL
+            recorded.states[x.k] = x.sample_BL.clone()
+        recorded.final_BL, probability_BL = super()._record(x)
+        return recorded.final_BL, probability_BL
 
 
-class StepErrorRecorder(LSDScheduler):
-    """Replays a teacher's path by states; adds up `-log p(final token)` of every masked position by its rank."""
+class StepErrorRecorder(Recorder):
+    """Replays a teacher's run by states; adds up `-log p(final token)` of every masked position by its rank.
 
-    def replay(self, states: torch.Tensor, final_BL: torch.Tensor, num_masked: int) -> None:
-        """The next generation visits the canvases with so many known tokens, and ends with `final_BL`.
+    A canvas row with n masked positions counts as one of `num_masked`: ranks and states are scaled to that number.
+    """
+
+    def replay(self, states: torch.Tensor, canvases: list[RecordedCanvas], num_masked: int) -> None:
+        """The next run visits the states with so many known tokens, on each of these canvases.
 
         Args:
             states (`torch.LongTensor` of shape `(num_states,)`): numbers of known tokens, increasing from 0.
-            final_BL (`torch.LongTensor` of shape `(batch_size, seq_len)`): the teacher's final tokens.
-            num_masked (`int`): how many positions of each row are masked at the start.
+            canvases (`list` of [`RecordedCanvas`]): the teacher's.
+            num_masked (`int`): the number of masked positions at the start that `states` are meant for.
         """
         counts = [*states.tolist(), num_masked]
         steps = LearnedSteps.plain(grid_from_counts(counts, self.noise, self.config.sampling_eps))
         self.set_learned_sampler(LearnedSampler({len(states): steps}))
-        self.counts, self.replayed_BL = counts, final_BL
-        self.nats_GL = torch.zeros(len(states), num_masked, dtype=torch.float64, device=final_BL.device)
+        self.counts, self.canvases, self.num_masked = counts, canvases, num_masked
+        device = canvases[0].final_BL.device
+        self.nats_GL = torch.zeros(len(states), num_masked, dtype=torch.float64, device=device)
         self.seen_GL = torch.zeros_like(self.nats_GL)
 
-    def _advance(self, x: StepInput) -> torch.Tensor:
+    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        L, final_BL, rank_BL = self.num_masked, self.canvases[self.canvas].final_BL, x.noise.rank_BL
         row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
-        rank_R, final_R = x.noise.rank_BL[row_R, position_R], self.replayed_BL[row_R, position_R]
-        nats_R = cross_entropy(x.logits_BLV, row_R, position_R, final_R, self.config.mask_token_id)
-        self.nats_GL[x.k] += torch.bincount(rank_R, nats_R, minlength=self.nats_GL.shape[1])
-        self.seen_GL[x.k] += torch.bincount(rank_R, minlength=self.nats_GL.shape[1])
-        reveal_BL = x.masked_BL & (x.noise.rank_BL < self.counts[x.k + 1])
-        return torch.where(reveal_BL, self.replayed_BL, x.sample_BL)
+        masked_B = x.noise.masked_BL.sum(1)
+        rank_R = rank_BL[row_R, position_R] * L // masked_B[row_R]
+        nats_R = cross_entropy(x.logits_BLV, row_R, position_R, final_BL[row_R, position_R], x.mask_token_id)
+        self.nats_GL[x.k] += torch.bincount(rank_R, nats_R, minlength=L)
+        self.seen_GL[x.k] += torch.bincount(rank_R, minlength=L)
+        known_B = (self.counts[x.k + 1] * masked_B + L - 1) // L
+        reveal_BL = x.masked_BL & (rank_BL < known_B[:, None])
+        return torch.where(reveal_BL, final_BL, x.sample_BL), reveal_BL.float()
 
 
-def teacher_plan(runs: PipelineRuns, teacher: TeacherRecorder, config: DistillConfig) -> tuple[int, int]:
-    """How many positions of a row the pipeline leaves to the sampler, seen in a one-step run; and the teacher's steps.
+@dataclass(frozen=True)
+class TeacherPlan:
+    """What one call of the pipeline asks of a sampler.
+
+    Args:
+        num_masked (`int`): masked positions at the start of a canvas, in the row with most of them.
+        num_canvases (`int`): canvases in one run.
+        num_steps (`int`): the teacher's steps on each.
+        mask_token_id (`int`): the mask.
+        is_image (`bool`): whether a canvas has height and width.
+    """
+
+    num_masked: int
+    num_canvases: int
+    num_steps: int
+    mask_token_id: int
+    is_image: bool = False
+
+
+def teacher_plan(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig) -> TeacherPlan:
+    """Learns from a one-step run of the first batch what the pipeline asks of a sampler.
 
     Raises:
-        ValueError: if rows start with unequally many masked positions, or none.
+        ValueError: if it leaves no masked position to the sampler.
     """
-    teacher.watch(frozenset())
-    runs.run(teacher, 1, runs.generators(0, min(config.batch_size, config.num_sequences)))
-    masked_B = teacher.masked_BL.sum(1)
-    low, high = int(masked_B.min()), int(masked_B.max())
-    if low != high or low == 0:
-        raise ValueError(
-            "Distillation needs canvases with equally many masked positions in each row; this pipeline call starts"
-            f" with {low} to {high}."
-        )
-    return low, config.teacher_steps_for(low, runs.time_conditioned)
+    teacher = TeacherRecorder.from_config(base.config)
+    runs.run(teacher, 1, range(min(config.batch_size, config.num_sequences)))
+    most = max((int(canvas.masked_BL.sum(1).max()) for canvas in teacher.canvases), default=0)
+    if most == 0:
+        raise ValueError("This pipeline call leaves no masked position to the sampler: there is nothing to distil.")
+    num_steps = config.teacher_steps_for(most, runs.time_conditioned)
+    is_image = len(teacher.canvas_shape) > 1
+    return TeacherPlan(most, len(teacher.canvases), num_steps, teacher.mask_token_id, is_image)
 
 
 def cross_entropy(

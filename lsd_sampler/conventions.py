@@ -1,0 +1,168 @@
+"""How diffusers' pipelines call a scheduler, and what their calls mean here: the one place that knows.
+
+- `MaskedDiffusionPipeline`, and what huggingface/diffusers#14741 plans for all: timesteps are floats that decrease in
+  (0, 1]; they are times, and `t = 1` is all masked.
+- `AmusedPipeline`, its image-to-image and inpainting siblings: `set_timesteps(n, temperature, device)` by position;
+  the temperature is that of the noise by which the `confidence` order chooses positions.
+- `LLaDA2Pipeline`: one canvas after another, the index of the step as timestep; the schedule holds for each block.
+- `DiffusionGemmaPipeline`: `mask_token_id=None`, random tokens in place of masks; refused, not a masked process.
+"""
+
+import math
+import numbers
+from typing import Any
+
+import torch
+
+
+class _FromConfig:
+    def __repr__(self) -> str:
+        return "from the config"
+
+
+FROM_CONFIG: Any = _FromConfig()
+"""Default of `mask_token_id`: a pipeline that passes None says that its process has no mask."""
+
+SAMPLING_METHODS = ("auto", "multinomial", "greedy")
+
+
+class BlockPipelineMethods:
+    """What `LLaDA2Pipeline` asks of a scheduler beside `step`."""
+
+    num_inference_steps: int | None
+    masks_left: bool | torch.Tensor = True
+    """Whether the latest step left a masked position; with LLaDA2Pipeline: in the block."""
+
+    def check_eos_finished(
+        self,
+        cur_x: torch.Tensor,
+        sampled_tokens: torch.Tensor,
+        final_transfer: torch.Tensor,
+        finished: torch.Tensor,
+        eos_token_id: int,
+        mask_token_id: int,
+        prompt_length: int,
+    ) -> torch.Tensor:
+        """Which rows are complete: everything before their first end-of-sequence token is known.
+
+        Args:
+            cur_x (`torch.LongTensor` of shape `(batch_size, seq_len)`): the sequence so far, prompt included.
+            sampled_tokens, final_transfer: not needed.
+            finished (`torch.BoolTensor` of shape `(batch_size,)`): rows that were complete before; they stay so.
+            eos_token_id, mask_token_id, prompt_length (`int`): as the pipeline knows them.
+        """
+        generated = cur_x[:, prompt_length:]
+        ended = (generated == eos_token_id).cummax(dim=1).values
+        complete = ((generated != mask_token_id) | ended).all(dim=1)
+        return finished | (complete & ended.any(dim=1))
+
+    def check_block_should_continue(
+        self,
+        step_idx: int,
+        masks_remaining: bool | torch.Tensor,
+        editing_enabled: bool = False,
+        editing_transfer_index: torch.Tensor | None = None,
+        post_steps: int = 0,
+        max_post_steps: int = 0,
+        finished: torch.Tensor | None = None,
+    ) -> bool:
+        """Whether this block needs another network call: not when it is full, or all rows are complete.
+
+        Args:
+            step_idx (`int`): steps made in this block.
+            masks_remaining (`bool`): whether there was a mask before the latest step.
+            editing_enabled, editing_transfer_index, post_steps, max_post_steps: not needed; known tokens stay.
+            finished (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): complete rows.
+        """
+        if finished is not None and bool(finished.all()):
+            return False
+        steps = self.num_inference_steps or 0
+        return step_idx < steps and bool(masks_remaining) and bool(self.masks_left)
+
+
+def read_positional(args: tuple[Any, ...], device: Any, temperature: Any) -> tuple[Any, Any]:
+    """Device and temperature out of `set_timesteps(n, device)` or `set_timesteps(n, temperature, device)`.
+
+    Raises:
+        ValueError: for more arguments than that.
+    """
+    if len(args) > 2:
+        raise ValueError(f"`set_timesteps` takes at most `(num_inference_steps, temperature, device)`, got {args}.")
+    for value in args:
+        if value is None or isinstance(value, str | torch.device):
+            device = value
+        else:
+            temperature = value
+    return device, temperature
+
+
+def position_temperatures(temperature: Any, num_steps: int) -> list[float]:
+    """Gumbel temperatures of the `confidence` order, one a step: from a start to an end, or from a number to 0.01
+    (AmusedScheduler).
+
+    Raises:
+        ValueError: if `temperature` is neither a number >= 0 nor a pair of them.
+    """
+    pair = list(temperature) if isinstance(temperature, tuple | list) else [temperature, 0.01]
+    if len(pair) != 2 or not all(
+        isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) and x >= 0 for x in pair
+    ):
+        raise ValueError(f"`temperature` must be a number >= 0, or a pair (start, end) of them, got {temperature!r}.")
+    return torch.linspace(float(pair[0]), float(pair[1]), num_steps, dtype=torch.float64).tolist()
+
+
+def step_index(timestep: Any, times: list[float]) -> int:
+    """Index of the step that a pipeline means: an integer is that index itself, a float one of the times.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    is_tensor = isinstance(timestep, torch.Tensor)
+    is_index = not timestep.is_floating_point() if is_tensor else isinstance(timestep, numbers.Integral)
+    try:
+        value = float(timestep)
+    except (TypeError, ValueError, RuntimeError):
+        value = math.nan
+    index = int(value) if is_index else min(range(len(times)), key=lambda k: abs(times[k] - value))
+    if not (0 <= index < len(times) if is_index else abs(times[index] - value) <= 1e-6):
+        raise ValueError(
+            f"`timestep` must be one of `timesteps`, got {timestep}. (An integer is the index of a step, from 0 to"
+            f" {len(times) - 1}.)"
+        )
+    return index
+
+
+def resolve_mask(mask_token_id: Any, configured: int | None) -> int:
+    """The mask's id: what the pipeline says, else what the config says.
+
+    Raises:
+        ValueError: if there is none, they differ, or the pipeline says that its process has no mask.
+    """
+    if mask_token_id is None:
+        raise ValueError(
+            "`mask_token_id` is None: this pipeline's corruption is uniform (random tokens, no mask), and LSDScheduler"
+            " samples masked diffusion models only. Keep the pipeline's own scheduler."
+        )
+    if mask_token_id is FROM_CONFIG:
+        if configured is None:
+            raise ValueError("`mask_token_id` is not set: build the scheduler with `LSDScheduler(mask_token_id=...)`.")
+        return configured
+    if configured is not None and mask_token_id != configured:
+        raise ValueError(
+            f"`mask_token_id` is {mask_token_id} in this pipeline but {configured} in the scheduler's config: the"
+            " sampler was made for another model."
+        )
+    return mask_token_id
+
+
+def draw_temperature(temperature: float, sampling_method: str) -> float:
+    """The temperature of the token draws: `"greedy"` takes the most likely token, whatever the temperature.
+
+    Raises:
+        ValueError: for a negative temperature or an unknown method.
+    """
+    if sampling_method not in SAMPLING_METHODS:
+        raise ValueError(f"`sampling_method` must be one of {list(SAMPLING_METHODS)}, got {sampling_method!r}.")
+    if not temperature >= 0:
+        raise ValueError(f"`temperature` must be >= 0, got {temperature}.")
+    return 0.0 if sampling_method == "greedy" else temperature

@@ -1,0 +1,81 @@
+"""What a distillation has finished, on disk: one that was killed goes on from there, to the same result."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from ..atomic import write_atomically
+
+
+PREFIX = "progress-"
+
+
+class Progress:
+    """Named sets of tensors in a folder, each written whole or not at all.
+
+    Args:
+        folder (`Path`, *optional*): where they are kept; without it nothing is.
+        task (`dict`): what the work is. What was kept for another task is refused.
+        resume (`bool`): whether to go on with what the folder holds; else that is removed first.
+    """
+
+    def __init__(self, folder: Path | None = None, task: dict[str, Any] | None = None, resume: bool = False):
+        self.folder = folder
+        self._task = hashlib.sha256(json.dumps(task, sort_keys=True, default=_describe).encode()).hexdigest()
+        if folder is not None and not resume:
+            self.clear()
+
+    def load(self, name: str) -> dict[str, torch.Tensor] | None:
+        """The tensors kept under a name, or None.
+
+        Raises:
+            ValueError: if the file is damaged, or of another task.
+        """
+        path = self._path(name)
+        if path is None or not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                task = (file.metadata() or {}).get("task")
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged: remove it, or start without resuming. ({error})") from error
+        if task != self._task:
+            raise ValueError(
+                f"{path} was begun with other options, another model or other prompts: use the same, or start without"
+                " resuming."
+            )
+        return tensors
+
+    def save(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
+        """Keeps tensors under a name, in place of what was there."""
+        path = self._path(name)
+        if path is not None:
+            tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+            write_atomically(path, save(tensors, metadata={"task": self._task}))
+
+    def clear(self) -> None:
+        """Removes all that was kept, and the folder if nothing else is in it."""
+        if self.folder is None or not self.folder.is_dir():
+            return
+        for path in self.folder.glob(f"{PREFIX}*.safetensors"):
+            path.unlink()
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _path(self, name: str) -> Path | None:
+        return None if self.folder is None else self.folder / f"{PREFIX}{name}.safetensors"
+
+
+def _describe(value: Any) -> Any:
+    """Something that JSON can hold, the same for the same value in another process."""
+    if isinstance(value, torch.Tensor):
+        return [str(value.dtype), list(value.shape), hashlib.sha256(value.cpu().float().numpy().tobytes()).hexdigest()]
+    if hasattr(value, "tobytes"):  # arrays and images
+        return hashlib.sha256(value.tobytes()).hexdigest()
+    return type(value).__qualname__
