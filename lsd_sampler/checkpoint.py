@@ -2,23 +2,29 @@
 on load.
 """
 
+import hashlib
+import json
+import math
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from .atomic import write_atomically
+from .hub import check_announced
 from .schedules import StepErrorTable
 
 
 TENSORS_NAME = "scheduler_model.safetensors"
 FORMAT_VERSION = 1
-MAX_BYTES = 2**28
+MAX_BYTES = 2**25
+MAX_HEADER_BYTES = 2**20
 _KEY = re.compile(r"nfe_([1-9][0-9]{0,4})\.(timesteps|score_coefficients|log_score_coefficients)")
 _STEP_ERROR_KEYS = ("step_error.table", "step_error.grid")
 
@@ -86,7 +92,8 @@ class LearnedSampler:
 def _check_float(tensor: torch.Tensor, where: str) -> None:
     if not tensor.is_floating_point():
         raise ValueError(f"{where} must be floating point, got {tensor.dtype}.")
-    if not bool(torch.isfinite(tensor.double()).all()):
+    # the extremes are NaN if anything is; no copy of the tensor is made
+    if tensor.numel() and not all(math.isfinite(extreme) for extreme in tensor.detach().double().aminmax()):
         raise ValueError(f"{where} holds NaN or infinite values.")
 
 
@@ -96,7 +103,8 @@ def _check_step_error(step_error: StepErrorTable, where: str) -> None:
         shapes = f"{tuple(table.shape)} and {tuple(grid.shape)}"
         raise ValueError(f"{where}: step_error.table and step_error.grid must be (G, L) and (G,), got {shapes}.")
     _check_float(table, f"{where}: step_error.table")
-    if grid.dtype != torch.int64 or int(grid[0]) != 0 or bool((grid.diff() <= 0).any()):
+    # compared, not subtracted: a difference may overflow
+    if grid.dtype != torch.int64 or int(grid[0]) != 0 or not bool((grid[1:] > grid[:-1]).all()):
         raise ValueError(f"{where}: step_error.grid must be int64 and increase from 0.")
     if int(grid[-1]) >= table.shape[1]:
         raise ValueError(f"{where}: step_error.grid must stay below the sequence length {table.shape[1]}.")
@@ -142,32 +150,82 @@ def _as_double(tensor: torch.Tensor, where: str) -> torch.Tensor:
     return tensor.double()
 
 
-def save_learned(learned: LearnedSampler, path: Path) -> None:
-    """Writes the tensors to a safetensors file, atomically, after checking them."""
+def save_learned(learned: LearnedSampler, path: Path, made_for: Mapping[str, Any] | None = None) -> str:
+    """Writes the tensors to a safetensors file, atomically, after checking them.
+
+    Args:
+        learned ([`LearnedSampler`]), path (`Path`): what, and where to.
+        made_for (`dict`, *optional*): entries of the config with which alone the numbers make sense; kept as metadata.
+
+    Returns:
+        the SHA-256 of the file, in hexadecimal digits.
+    """
+    from . import __version__
+
     learned.check(str(path))
-    write_atomically(path, save(_to_tensors(learned), metadata={"format_version": str(FORMAT_VERSION)}))
+    metadata = {"format_version": str(FORMAT_VERSION), "library_version": __version__}
+    metadata |= {key: _as_text(value) for key, value in (made_for or {}).items()}
+    data = _with_metadata(save(_to_tensors(learned)), metadata)
+    write_atomically(path, data)
+    return hashlib.sha256(data).hexdigest()
 
 
-def load_learned(path: str | os.PathLike) -> LearnedSampler:
+def _with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
+    """The file with metadata, in alphabetical order: safetensors writes them in another one each time."""
+    header, tensors = _header(data), data[8 + int.from_bytes(data[:8], "little") :]
+    text = json.dumps({"__metadata__": dict(sorted(metadata.items())), **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + tensors
+
+
+def _as_text(value: Any) -> str:
+    """A config entry as metadata; numbers that are equal look alike."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def read_at_most(path: Path, limit: int) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: if it is missing or cannot be read.
+        ValueError: if it is larger than `limit` bytes; the message names it.
+    """
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path} is larger than any sampler's ({limit >> 10} KiB).")
+    return data
+
+
+def load_learned(
+    path: str | os.PathLike, made_for: Mapping[str, Any] | None = None, sha256: str | None = None
+) -> LearnedSampler:
     """Reads and checks the tensors.
+
+    Args:
+        path (`str` or `os.PathLike`): the file.
+        made_for (`dict`, *optional*): entries of the config beside it; the file's metadata must agree, where it has
+            them.
+        sha256 (`str`, *optional*): what the file's SHA-256 must be.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is not a safetensors file, or a tensor is missing, unknown, or unusable; the message names
-            file and key.
+        ValueError: if it is not a safetensors file, or a tensor is missing, unknown, or unusable; or if it is not the
+            file that belongs to the config. The message names file and key.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"The sampler's tensors are missing: no file {path}.")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} is larger than any sampler ({MAX_BYTES >> 20} MiB).")
+    data = read_at_most(path, MAX_BYTES)
     try:
-        tensors = load_file(path)
-        with safe_open(path, framework="pt") as file:
-            version = (file.metadata() or {}).get("format_version", str(FORMAT_VERSION))
-    except (SafetensorError, KeyError, TypeError) as error:
+        header = _header(data)
+        _check_sizes(header, str(path))
+        tensors = load(data)
+    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} is not a readable safetensors file (truncated or damaged?): {error}") from error
-    if not version.isdecimal() or int(version) > FORMAT_VERSION:
+    metadata = header.get("__metadata__") or {}
+    version = metadata.get("format_version", str(FORMAT_VERSION))
+    if not re.fullmatch("[0-9]{1,9}", version) or int(version) > FORMAT_VERSION:
         raise ValueError(
             f"{path}: `format_version` {version} is newer than this library reads ({FORMAT_VERSION}):"
             " upgrade lsd_sampler."
@@ -176,4 +234,44 @@ def load_learned(path: str | os.PathLike) -> LearnedSampler:
     learned.check(str(path))
     if not learned:
         raise ValueError(f"{path} holds no learned tensors.")
+    for key, value in (made_for or {}).items():
+        if metadata.get(key, _as_text(value)) != _as_text(value):
+            raise ValueError(
+                f"{path} was saved with `{key}` {metadata[key]!r}, but the config beside it says {value!r}: the config"
+                " was edited, or is another sampler's. Get both files again, or save the sampler anew."
+            )
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(
+            f"{path} is not the file that was saved with its config (`tensors_sha256`): it is damaged, or another"
+            " sampler's. Get both files again (from the Hub: `force_download=True`), or save the sampler anew."
+        )
+    check_announced(path, data)
     return learned
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    """The header of a safetensors file, before any of it is trusted."""
+    size = int.from_bytes(data[:8], "little")
+    if not 2 <= size <= len(data) - 8:
+        raise SafetensorError(f"a header of {size} bytes in a file of {len(data)}")
+    if size > MAX_HEADER_BYTES:
+        raise SafetensorError(f"a header of {size} bytes, where no sampler needs more than {MAX_HEADER_BYTES}")
+    try:
+        header = json.loads(data[8 : 8 + size])
+    except ValueError as error:
+        raise SafetensorError(f"its header is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise SafetensorError("its header is not a JSON object")
+    return header
+
+
+def _check_sizes(header: dict[str, Any], where: str) -> None:
+    """Refuses what would need much memory as float64, or more dimensions than any tensor of a sampler has."""
+    total = 0
+    for key, entry in header.items():
+        shape = [] if key == "__metadata__" else entry["shape"]
+        if len(shape) > 2:
+            raise ValueError(f"{where}: {key} must have at most 2 dimensions, got {len(shape)}.")
+        total += math.prod(min(size, MAX_BYTES) for size in shape)
+    if total * 8 > MAX_BYTES:
+        raise ValueError(f"{where} holds {total} numbers, more than any sampler ({MAX_BYTES // 8}).")

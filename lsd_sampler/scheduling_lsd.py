@@ -98,7 +98,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         block_length (`int`, defaults to 32): what `LLaDA2Pipeline` generates at a time, where its call does not say.
         vocab_size (`int`, *optional*): mask excluded; `model_output` must then have that many columns, or one more.
         base_model, base_model_revision (`str`, *optional*): the denoiser that the numbers were learned for.
-        format_version (`int`), learned (`bool`): of the file; set by the library.
+        format_version (`int`), learned (`bool`), tensors_sha256 (`str`): of the files; set by the library.
 
     Raises:
         ValueError: for an unknown name or a constant out of range.
@@ -127,6 +127,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         base_model_revision: str | None = None,
         format_version: int = FORMAT_VERSION,
         learned: bool = False,
+        tensors_sha256: str | None = None,
     ):
         check_choice("prediction_type", prediction_type, PREDICTION_TYPES)
         check_choice("count", count, COUNTS)
@@ -150,7 +151,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         self._order = ORDERS[order]
         self._base_grid = GRIDS[schedule]
         # tensors do not travel in a config: from_config of a learned sampler gives the plain base solver
-        self.register_to_config(learned=False, format_version=FORMAT_VERSION)
+        self.register_to_config(learned=False, tensors_sha256=None, format_version=FORMAT_VERSION)
         self.learned_sampler = LearnedSampler()
         self.num_inference_steps: int | None = None
         self.timesteps: torch.Tensor = torch.empty(0)
@@ -183,7 +184,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         """
         learned_sampler.check("learned_sampler")
         self.learned_sampler = learned_sampler
-        self.register_to_config(learned=bool(learned_sampler))
+        self.register_to_config(learned=bool(learned_sampler), tensors_sha256=None)
 
     def steps_for(self, num_inference_steps: int) -> LearnedSteps:
         """The numbers of the sampler with so many steps: learned, solved from the step-error table, or the plain base
