@@ -3,12 +3,14 @@
 Shape suffixes: B batch, L positions, V vocabulary.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import torch
 
 from .orders import Order
 from .random import Generators, draw_uniforms
+from .rows import ModelOutput
 from .validation import check_number
 
 
@@ -96,7 +98,7 @@ class StepInput:
 
     k: int
     is_last: bool
-    logits_BLV: torch.Tensor
+    logits_BLV: ModelOutput
     sample_BL: torch.Tensor
     masked_BL: torch.Tensor
     mask_token_id: int
@@ -106,8 +108,8 @@ class StepInput:
 
 
 def as_rows(
-    model_output: torch.Tensor, sample: torch.Tensor, mask_token_id: int, vocab_size: int | None
-) -> tuple[torch.Tensor, torch.Tensor]:
+    model_output: ModelOutput, sample: torch.Tensor, mask_token_id: int, vocab_size: int | None
+) -> tuple[ModelOutput, torch.Tensor]:
     """The logits as `(B, L, V)` and the canvas as `(B, L)`: views, nothing is copied.
 
     Raises:
@@ -117,14 +119,16 @@ def as_rows(
         raise ValueError(f"`sample` must hold int64 token ids, got {sample.dtype}.")
     if not model_output.is_floating_point():
         raise ValueError(f"`model_output` must be floating point, got {model_output.dtype}.")
-    is_image = sample.ndim == 3
-    got = (model_output.shape[0], *model_output.shape[2:]) if is_image else model_output.shape[:-1]
-    if sample.ndim not in (2, 3) or model_output.ndim != sample.ndim + 1 or tuple(got) != tuple(sample.shape):
+    is_image, shape, wanted = sample.ndim == 3, tuple(model_output.shape), tuple(sample.shape)
+    fits = len(shape) == 3 and shape[:2] == (wanted[0], math.prod(wanted[1:]))
+    logits_BLV = model_output
+    if is_image and isinstance(model_output, torch.Tensor) and len(shape) == 4:
+        fits, logits_BLV = (shape[0], *shape[2:]) == wanted, model_output.flatten(2).transpose(1, 2)
+    if sample.ndim not in (2, 3) or not fits:
         raise ValueError(
-            "`model_output` and `sample` must have shapes (B, L, V) and (B, L), or (B, V, H, W) and (B, H, W),"
-            f" got {tuple(model_output.shape)} and {tuple(sample.shape)}."
+            "`model_output` and `sample` must have shapes (B, L, V) and (B, L), or (B, V, H, W) or (B, H * W, V) and"
+            f" (B, H, W), got {shape} and {wanted}."
         )
-    logits_BLV = model_output.flatten(2).transpose(1, 2) if is_image else model_output
     columns = logits_BLV.shape[-1]
     if vocab_size is not None:
         # one column more than the vocabulary is the mask's

@@ -1,12 +1,12 @@
-"""Noise schedules of the absorbing (masking) process, for scalars and tensors, in float64.
+"""Noise schedules, for scalars and tensors, in float64.
 
-Direction of time: `t = 1` is all masked, `t = 0` is data. `total(t)` is the total noise (sigma-bar in the papers),
-`rate(t)` its derivative, `alpha(t) = exp(-total(t))` the probability that a token is still unmasked.
+Direction of time: `t = 1` is noise, `t = 0` is data. `total(t)` is the total noise (sigma-bar in the papers),
+`rate(t)` its derivative, `alpha(t) = exp(-total(t))` the probability that a token is still unmasked (absorbing noise).
 """
 
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -50,8 +50,7 @@ class LogLinear(NoiseSchedule):
     name = "log_linear"
 
     def __init__(self, eps: float = 1e-3):
-        if not 0 < eps < 1:
-            raise ValueError(f"`noise_eps` must be in (0, 1), got {eps}.")
+        _check_eps(eps)
         self.eps = eps
 
     def total(self, t: float | torch.Tensor) -> torch.Tensor:
@@ -70,8 +69,7 @@ class Geometric(NoiseSchedule):
     name = "geometric"
 
     def __init__(self, sigma_min: float = 1e-4, sigma_max: float = 20.0):
-        if not 0 < sigma_min < sigma_max:
-            raise ValueError(f"`sigma_min` and `sigma_max` must satisfy 0 < min < max, got {sigma_min}, {sigma_max}.")
+        _check_sigmas(sigma_min, sigma_max)
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
     def total(self, t: float | torch.Tensor) -> torch.Tensor:
@@ -84,17 +82,110 @@ class Geometric(NoiseSchedule):
         return torch.log(-torch.log(_float64(alpha)) / self.sigma_min) / math.log(self.sigma_max / self.sigma_min)
 
 
+class Linear(NoiseSchedule):
+    """`total(t) = sigma_min + t (sigma_max - sigma_min)` (MDLM). Not zero at t = 0."""
+
+    name = "linear"
+
+    def __init__(self, sigma_min: float = 1e-3, sigma_max: float = 7.0):
+        _check_sigmas(sigma_min, sigma_max)
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+
+    def total(self, t: float | torch.Tensor) -> torch.Tensor:
+        return self.sigma_min + _float64(t) * (self.sigma_max - self.sigma_min)
+
+    def rate(self, t: float | torch.Tensor) -> torch.Tensor:
+        return torch.full_like(_float64(t), self.sigma_max - self.sigma_min)
+
+    def inverse_alpha(self, alpha: float | torch.Tensor) -> torch.Tensor:
+        return (-torch.log(_float64(alpha)) - self.sigma_min) / (self.sigma_max - self.sigma_min)
+
+
+class Cosine(NoiseSchedule):
+    """`alpha(t) = eps + (1 - eps) cos(pi t / 2)^power`, with power 1 or 2 (MDLM: cosine, cosinesqr)."""
+
+    name = "cosine"
+    power = 1
+
+    def __init__(self, eps: float = 1e-3):
+        _check_eps(eps)
+        self.eps = eps
+
+    def _share(self, t: float | torch.Tensor) -> torch.Tensor:
+        return torch.cos(_float64(t) * (math.pi / 2)) ** self.power
+
+    def total(self, t: float | torch.Tensor) -> torch.Tensor:
+        return -torch.log(self.eps + (1 - self.eps) * self._share(t))
+
+    def rate(self, t: float | torch.Tensor) -> torch.Tensor:
+        angle = _float64(t) * (math.pi / 2)
+        slope = math.pi / 2 * self.power * torch.cos(angle) ** (self.power - 1) * torch.sin(angle)
+        return (1 - self.eps) * slope / (self.eps + (1 - self.eps) * self._share(t))
+
+    def inverse_alpha(self, alpha: float | torch.Tensor) -> torch.Tensor:
+        share = ((_float64(alpha) - self.eps) / (1 - self.eps)).clamp(0, 1)
+        return torch.acos(share ** (1 / self.power)) / (math.pi / 2)
+
+
+class CosineSquared(Cosine):
+    name = "cosine_squared"
+    power = 2
+
+
+class Exponential(NoiseSchedule):
+    """`total(t) = time_base (time_exponential^t - 1)` (tauLDR, https://huggingface.co/papers/2205.14987)."""
+
+    name = "exponential"
+
+    def __init__(self, time_base: float = 3.0, time_exponential: float = 100.0):
+        if not (time_base > 0 and time_exponential > 1):
+            raise ValueError(
+                f"`time_base` must be > 0 and `time_exponential` > 1, got {time_base} and {time_exponential}."
+            )
+        self.time_base, self.time_exponential = time_base, time_exponential
+
+    def total(self, t: float | torch.Tensor) -> torch.Tensor:
+        return self.time_base * torch.expm1(_float64(t) * math.log(self.time_exponential))
+
+    def rate(self, t: float | torch.Tensor) -> torch.Tensor:
+        return self.time_base * math.log(self.time_exponential) * self.time_exponential ** _float64(t)
+
+    def inverse_alpha(self, alpha: float | torch.Tensor) -> torch.Tensor:
+        return torch.log1p(-torch.log(_float64(alpha)) / self.time_base) / math.log(self.time_exponential)
+
+
+def _check_eps(eps: float) -> None:
+    if not 0 < eps < 1:
+        raise ValueError(f"`noise_eps` must be in (0, 1), got {eps}.")
+
+
+def _check_sigmas(sigma_min: float, sigma_max: float) -> None:
+    if not 0 < sigma_min < sigma_max:
+        raise ValueError(f"`sigma_min` and `sigma_max` must satisfy 0 < min < max, got {sigma_min}, {sigma_max}.")
+
+
 def make_noise_schedule(
-    name: str, *, noise_eps: float = 1e-3, sigma_min: float = 1e-4, sigma_max: float = 20.0
+    name: str,
+    *,
+    noise_eps: float = 1e-3,
+    sigma_min: float = 1e-4,
+    sigma_max: float = 20.0,
+    time_base: float = 3.0,
+    time_exponential: float = 100.0,
 ) -> NoiseSchedule:
-    """Builds the noise schedule of that name.
+    """Builds the noise schedule of that name; it takes the constants that it has.
 
     Raises:
         ValueError: for an unknown name, or constants out of range.
     """
-    return NOISE_SCHEDULES[name](noise_eps=noise_eps, sigma_min=sigma_min, sigma_max=sigma_max)
+    kind = NOISE_SCHEDULES[name]
+    constants = {
+        "eps": noise_eps, "sigma_min": sigma_min, "sigma_max": sigma_max, "time_base": time_base,
+        "time_exponential": time_exponential,
+    }  # fmt: skip
+    return kind(**{key: constants[key] for key in inspect.signature(kind).parameters})
 
 
-NOISE_SCHEDULES: Registry[Callable[..., NoiseSchedule]] = Registry("noise_schedule")
-NOISE_SCHEDULES.register(LogLinear.name, lambda noise_eps, **_: LogLinear(noise_eps))
-NOISE_SCHEDULES.register(Geometric.name, lambda sigma_min, sigma_max, **_: Geometric(sigma_min, sigma_max))
+NOISE_SCHEDULES: Registry[type[NoiseSchedule]] = Registry("noise_schedule")
+for _kind in (LogLinear, Geometric, Linear, Cosine, CosineSquared, Exponential):
+    NOISE_SCHEDULES.register(_kind.name, _kind)

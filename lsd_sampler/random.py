@@ -8,6 +8,8 @@ effective temperature.)
 
 import torch
 
+from .rows import ModelOutput, check_row_maximum, row_chunks
+
 
 Generators = torch.Generator | list[torch.Generator] | None
 
@@ -34,34 +36,6 @@ def draw_uniforms(batch_size: int, num: int, generator: Generators, device: torc
 def gumbel(uniforms: torch.Tensor) -> torch.Tensor:
     """Gumbel noise from float64 uniforms in [0, 1)."""
     return -torch.log(-torch.log(uniforms.clamp(min=torch.finfo(uniforms.dtype).tiny)))
-
-
-def rows_per_chunk(num_columns: int, device: torch.device) -> int:
-    """How many rows of logits to work on at a time: cache-sized on CPU, large enough to fill a GPU."""
-    return max(1, (2**18 if device.type == "cpu" else 2**25) // num_columns)
-
-
-def gather_rows(
-    logits_BLV: torch.Tensor, row_R: torch.Tensor, position_R: torch.Tensor, excluded: int | None
-) -> torch.Tensor:
-    """Copies rows of `logits_BLV` in float32 (float64 stays), with column `excluded` at -inf. Shape `(R, V)`."""
-    if logits_BLV.is_contiguous():
-        x_RV = logits_BLV.view(-1, logits_BLV.shape[-1]).index_select(0, row_R * logits_BLV.shape[1] + position_R)
-    else:  # image logits are (B, V, H, W) in memory
-        x_RV = logits_BLV[row_R, position_R]
-    if x_RV.dtype != torch.float64:
-        x_RV = x_RV.float()
-    if excluded is not None and 0 <= excluded < x_RV.shape[1]:
-        x_RV[:, excluded] = -torch.inf
-    return x_RV
-
-
-def check_row_maximum(maximum_R: torch.Tensor) -> None:
-    """Raises `ValueError` when a row of logits holds NaN or +inf, or is -inf throughout."""
-    if not bool(torch.isfinite(maximum_R).all()):
-        bad = maximum_R[~torch.isfinite(maximum_R)][0].item()
-        what = "are all -inf" if bad == -torch.inf else "hold NaN or +inf"
-        raise ValueError(f"`model_output` is unusable: the logits of a masked position {what}.")
 
 
 def _search(w_RV: torch.Tensor, v_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -108,7 +82,7 @@ def keep_likely(weight_RV: torch.Tensor, top_p: float | None, top_k: int | None)
 
 
 def draw_tokens(
-    logits_BLV: torch.Tensor,
+    logits_BLV: ModelOutput,
     row_R: torch.Tensor,
     position_R: torch.Tensor,
     v_R: torch.Tensor,
@@ -123,12 +97,10 @@ def draw_tokens(
     Only the chosen rows are read, a cache-sized chunk at a time.
 
     Args:
-        logits_BLV (`torch.Tensor` of shape `(batch_size, seq_len, vocab_size)`): any floating dtype, any strides.
-        row_R, position_R (`torch.LongTensor` of shape `(R,)`): which rows.
+        logits_BLV, row_R, position_R, excluded: as for [`~lsd_sampler.rows.row_chunks`].
         v_R (`torch.DoubleTensor` of shape `(R,)`): uniforms in [0, 1).
         inverse_temperature (`float`): `inf` takes the most likely token.
         top_p, top_k (*optional*): as in [`keep_likely`]; nothing to choose where the most likely token is taken.
-        excluded (`int`, *optional*): a column that is never drawn (the mask).
 
     Returns:
         the tokens `(R,)`, and the natural log of the probability with which each was drawn, `(R,)` float64 (where
@@ -137,10 +109,9 @@ def draw_tokens(
     Raises:
         ValueError: if a chosen row holds NaN or +inf, or only -inf.
     """
-    tokens, log_probs = [], []
-    chunk = rows_per_chunk(logits_BLV.shape[-1], logits_BLV.device)
-    for row, position, v in zip(row_R.split(chunk), position_R.split(chunk), v_R.split(chunk), strict=True):
-        x_RV = gather_rows(logits_BLV, row, position, excluded)
+    tokens, log_probs, done = [], [], 0
+    for x_RV in row_chunks(logits_BLV, row_R, position_R, excluded):
+        v, done = v_R[done : done + len(x_RV)], done + len(x_RV)
         maximum_R = x_RV.amax(-1)
         check_row_maximum(maximum_R)
         if inverse_temperature == float("inf"):
@@ -162,7 +133,7 @@ def draw_tokens(
 
 
 def log_mass(
-    logits_BLV: torch.Tensor,
+    logits_BLV: ModelOutput,
     row_R: torch.Tensor,
     position_R: torch.Tensor,
     *,
@@ -171,9 +142,7 @@ def log_mass(
 ) -> torch.Tensor:
     """`logsumexp(inverse_temperature * logits)` of the chosen rows, float64 of shape `(R,)`, in chunks."""
     out = []
-    chunk = rows_per_chunk(logits_BLV.shape[-1], logits_BLV.device)
-    for row, position in zip(row_R.split(chunk), position_R.split(chunk), strict=True):
-        x_RV = gather_rows(logits_BLV, row, position, excluded)
+    for x_RV in row_chunks(logits_BLV, row_R, position_R, excluded):
         maximum_R = x_RV.amax(-1)
         check_row_maximum(maximum_R)
         x_RV = x_RV.sub_(maximum_R[:, None])

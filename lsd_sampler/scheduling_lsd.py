@@ -27,6 +27,7 @@ from .noise import make_noise_schedule
 from .orders import ORDERS
 from .orders.confidence import gumbel_top
 from .random import Generators, draw_tokens, draw_uniforms, log_mass
+from .rows import ModelOutput
 from .sampler_files import SamplerFiles
 from .schedules import GRIDS, grid_from_counts
 from .solvers import SOLVERS
@@ -83,8 +84,9 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         mask_token_id (`int`, *optional*): id of the mask; needed before `step`. A column of that index is never drawn.
         prediction_type (`str`, defaults to `"logits"`): `"logits"` (normalised denoiser: logits or log-probabilities
             of the clean token) or `"log_score"` (SEDD: log concrete score).
-        noise_schedule (`str`, defaults to `"log_linear"`): `"log_linear"` (constant `noise_eps`) or `"geometric"`
-            (`sigma_min`, `sigma_max`).
+        noise_schedule (`str`, defaults to `"log_linear"`): `"log_linear"`, `"cosine"` or `"cosine_squared"` (constant
+            `noise_eps`), `"geometric"` or `"linear"` (`sigma_min`, `sigma_max`), or `"exponential"` (`time_base`,
+            `time_exponential`).
         solver (`str`, defaults to `"tweedie"`): `"tweedie"` or `"euler"`.
         order (`str`, defaults to `"random"`): which masked positions come first: `"random"`, `"halton"` (far apart) or
             `"confidence"`.
@@ -115,6 +117,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         noise_eps: float = 1e-3,
         sigma_min: float = 1e-4,
         sigma_max: float = 20.0,
+        time_base: float = 3.0,
+        time_exponential: float = 100.0,
         solver: str = "tweedie",
         order: str = "random",
         count: str = "exact",
@@ -138,14 +142,18 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         check_number("sampling_eps", sampling_eps, low=0, high=1, open_ends=True)
         check_number("confidence_temperature", confidence_temperature, low=0)
         check_number("format_version", format_version, integer=True, low=1)
-        for name, value in (("noise_eps", noise_eps), ("sigma_min", sigma_min), ("sigma_max", sigma_max)):
+        constants = {
+            "noise_eps": noise_eps, "sigma_min": sigma_min, "sigma_max": sigma_max, "time_base": time_base,
+            "time_exponential": time_exponential,
+        }  # fmt: skip
+        for name, value in constants.items():
             check_number(name, value)
         if format_version > FORMAT_VERSION:
             raise ValueError(
                 f"`format_version` {format_version} is newer than this library reads ({FORMAT_VERSION}):"
                 " upgrade lsd_sampler."
             )
-        self.noise = make_noise_schedule(noise_schedule, noise_eps=noise_eps, sigma_min=sigma_min, sigma_max=sigma_max)
+        self.noise = make_noise_schedule(noise_schedule, **constants)
         self._solver = SOLVERS[solver]
         self.order = self._solver.evals_per_step
         self._order = ORDERS[order]
@@ -261,7 +269,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
     @torch.no_grad()
     def step(
         self,
-        model_output: torch.Tensor,
+        model_output: ModelOutput,
         timestep: float | int | torch.Tensor,
         sample: torch.Tensor,
         *,
@@ -283,7 +291,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         Args:
             model_output (`torch.Tensor` of shape `(batch_size, seq_len, vocab_size)` or
                 `(batch_size, vocab_size, height, width)`): the denoiser's logits or log-scores, in any floating dtype.
-                May hold a column for the mask; it is never drawn.
+                May hold a column for the mask; it is never drawn. Or [`~lsd_sampler.rows.DeferredLogits`].
             timestep (`float`, `int` or 0-d `torch.Tensor`): one of `timesteps`; or, an integer, the index of the step.
             sample (`torch.LongTensor` of shape `(batch_size, seq_len)` or `(batch_size, height, width)`): the canvas.
             temperature (`float`, defaults to 1.0): of the token draws, on top of what was learned; 0 takes the most

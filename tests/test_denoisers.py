@@ -14,6 +14,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from lsd_sampler.denoisers import DENOISERS, SHORT_NAMES, MarkovDenoiser, RADDDenoiser, available_names, load_denoiser
+from lsd_sampler.denoisers.files import Checkpoint
 from lsd_sampler.scheduling_lsd import LSDScheduler
 
 
@@ -199,9 +200,10 @@ def test_subfolder(folder: Path) -> None:
 
 def test_folders_are_recognised_by_content(folder: Path) -> None:
     for name in DENOISERS.names():
-        found = DENOISERS[name].recognises(CONFIG, {"config.json", "model.safetensors"})
-        assert found == (DENOISERS[name] is RADDDenoiser)
-    assert not RADDDenoiser.recognises({**CONFIG, "model": {"n_blocks": 2}, "graph": {"type": "absorb"}}, set())
+        assert DENOISERS[name].recognises(Checkpoint(folder)) == (DENOISERS[name] is RADDDenoiser)
+    descended = {**CONFIG, "model": {"n_blocks": 2}, "graph": {"type": "absorb"}}
+    (folder / "config.json").write_text(json.dumps(descended))
+    assert not RADDDenoiser.recognises(Checkpoint(folder))
     (folder / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(ValueError, match="no known family"):
         load_denoiser(folder)
@@ -212,7 +214,7 @@ def test_names() -> None:
         load_denoiser("radd-mediun")
     with pytest.raises(ValueError, match="no local folder"):
         load_denoiser("qqqqqqqq")
-    for name, (family, _) in SHORT_NAMES.items():
+    for name, (family, *_) in SHORT_NAMES.items():
         if family in DENOISERS.names():
             assert name in available_names()
         else:

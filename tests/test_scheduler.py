@@ -560,7 +560,6 @@ LOGITS, CANVAS = torch.zeros(2, 8, MASK), torch.full((2, 8), MASK)
         ({"model_output": LOGITS[:, :7]}, "`model_output` and `sample` must have shapes"),
         ({"model_output": LOGITS[0]}, "`model_output` and `sample` must have shapes"),
         ({"sample": CANVAS[0]}, "`model_output` and `sample` must have shapes"),
-        ({"sample": CANVAS.view(2, 2, 4)}, "`model_output` and `sample` must have shapes"),
         ({"model_output": LOGITS.view(2, 2, 4, MASK), "sample": CANVAS.view(2, 2, 4)}, "must have shapes"),
         ({"model_output": LOGITS.long()}, "`model_output` must be floating point"),
         ({"sample": CANVAS.int()}, "`sample` must hold int64"),

@@ -1,24 +1,27 @@
 """`load_denoiser`: any name or path to a denoiser. A new family is its own file and one line here."""
 
 import difflib
+import inspect
 import os
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 
 from ..hub import is_hub_id
 from ..registry import Registry
 from .base import Denoiser, parse_dtype
-from .files import CONFIG_NAME, PIPELINE_NAME, read_json, resolve_folder
+from .files import PIPELINE_NAME, Checkpoint, open_checkpoint, read_json
 from .markov import MarkovDenoiser, is_oracle_spec, make_oracle
 from .radd import RADDDenoiser
 
 
 class HubModel(NamedTuple):
-    """A published checkpoint: its family and where it lies."""
+    """A published checkpoint: its family, where it lies, and which file of several it is."""
 
     family: str
     hub_id: str
+    file: str | None = None
 
 
 DENOISERS: Registry[type[Denoiser]] = Registry("family")
@@ -58,20 +61,25 @@ def load_denoiser(
     token: str | bool | None = None,
     cache_dir: str | os.PathLike | None = None,
     local_files_only: bool = False,
+    weight_name: str | None = None,
+    **options: Any,
 ) -> Denoiser:
     r"""
     Loads a denoiser, in evaluation mode.
 
     Args:
         name_or_path (`str` or `os.PathLike`): one of
-            - a local folder in the official format of its family (recognised by its content), or a saved pipeline;
+            - a local folder, or a file of weights, in the official format of its family (recognised by its content),
+              or a saved pipeline;
             - a Hub id of such a folder;
             - a short name, such as `radd`;
             - an exact oracle: `countdown`, `countdown:V=16,L=64`, `markov:V=3,L=3,seed=0` or `markov:FILE.json`.
         revision, subfolder, token, cache_dir, local_files_only (*optional*): where and how to look on the Hub.
         device (`str` or `torch.device`, *optional*): where to put it; default: the CPU.
         dtype (`torch.dtype` or `str`, *optional*): precision of the weights; default: as stored. Oracles keep float64.
-        trust_remote_code (`bool`): no family runs code from the Hub; accepted so that callers can pass it on.
+        trust_remote_code (`bool`, defaults to `False`): whether code of the repository may run.
+        weight_name (`str`, *optional*): the file of weights, where a folder or repository holds several.
+        options: of the family.
 
     Returns:
         [`~lsd_sampler.denoisers.Denoiser`]
@@ -79,6 +87,7 @@ def load_denoiser(
     Raises:
         OSError: if a folder, file or repository is missing or out of reach; the message names it.
         ValueError: for an unknown name (with the nearest known one), an unsupported family, or a damaged file.
+        TypeError: for an option that the family does not have.
     """
     name = os.fspath(name_or_path)
     if is_oracle_spec(name):
@@ -86,14 +95,19 @@ def load_denoiser(
         denoiser: Denoiser = make_oracle(name).eval()
     else:
         location = hub_location(name)
-        folder = resolve_folder(
-            location, revision=revision, subfolder=subfolder, token=token, cache_dir=cache_dir,
-            local_files_only=local_files_only,
+        if weight_name is None and location != name:
+            weight_name = SHORT_NAMES[name].file
+        checkpoint = open_checkpoint(
+            location, file=weight_name, trust_remote_code=trust_remote_code, revision=revision, subfolder=subfolder,
+            token=token, cache_dir=cache_dir, local_files_only=local_files_only,
         )  # fmt: skip
-        if (folder / PIPELINE_NAME).is_file():
-            folder = folder / "denoiser"
-        config, files = read_json(folder / CONFIG_NAME), {path.name for path in folder.iterdir()}
-        denoiser = _family_of(config, files, name).from_pretrained(folder, dtype=dtype)
+        if PIPELINE_NAME in checkpoint.names:
+            checkpoint = replace(checkpoint, folder=checkpoint.folder / "denoiser")
+        family = _family_of(checkpoint, name)
+        _check_options(family, options)
+        denoiser = family.from_pretrained(
+            checkpoint.folder, weight_name=checkpoint.file, trust_remote_code=trust_remote_code, dtype=dtype, **options
+        )
         name = location
     denoiser.name_or_path = name
     if device is not None:
@@ -107,10 +121,10 @@ def hub_location(name: str) -> str:
     Raises:
         ValueError: for an unknown name, or one whose family is not supported.
     """
-    if os.path.isdir(os.path.expanduser(name)) or is_hub_id(name):
+    if os.path.exists(os.path.expanduser(name)) or is_hub_id(name):
         return name
     if name in SHORT_NAMES:
-        family, hub_id = SHORT_NAMES[name]
+        family, hub_id, _ = SHORT_NAMES[name]
         if family not in DENOISERS.names():
             known = ", ".join(available_names())
             raise ValueError(f"{name!r} ({hub_id}) is not supported yet. Short names that work: {known}.")
@@ -123,8 +137,17 @@ def hub_location(name: str) -> str:
     raise ValueError(f"`name_or_path` {name!r} is no local folder, Hub id or short name ({known}).{hint}")
 
 
-def _family_of(config: dict, files: set[str], name: str) -> type[Denoiser]:
+def _family_of(checkpoint: Checkpoint, name: str) -> type[Denoiser]:
     for family in DENOISERS.names():
-        if DENOISERS[family].recognises(config, files):
+        if DENOISERS[family].recognises(checkpoint):
             return DENOISERS[family]
+    if not checkpoint.config:
+        read_json(checkpoint.config_file)  # says that it is missing
     raise ValueError(f"{name!r} is a checkpoint of no known family ({', '.join(DENOISERS.names())}).")
+
+
+def _check_options(family: type[Denoiser], options: dict[str, Any]) -> None:
+    known = [*inspect.signature(family._from_checkpoint).parameters][1:]
+    for option in options:
+        if option not in known:
+            raise TypeError(f"`load_denoiser` got an unknown option `{option}`; {family.__name__} has {known}.")

@@ -1,8 +1,9 @@
 """What every denoiser offers, whichever family it belongs to."""
 
+import inspect
 import logging
 import os
-from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,13 +14,14 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 
 from ..noise import NoiseSchedule
+from ..rows import DeferredLogits
 from .files import (
     CONFIG_NAME,
     TOKENIZER_NAME,
+    Checkpoint,
+    check_tensors,
     commit_of,
-    read_json,
-    read_tensors,
-    resolve_folder,
+    open_checkpoint,
     weights_name,
     write_json,
     write_tensors,
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 # what diffusers' pipelines pass to every component, and what means nothing for one safetensors file
 _IGNORED = {
     "use_safetensors", "low_cpu_mem_usage", "max_memory", "offload_folder", "offload_state_dict", "use_flashpack",
-    "disable_mmap", "proxies", "trust_remote_code",
+    "disable_mmap", "proxies",
 }  # fmt: skip
 
 
@@ -39,8 +41,10 @@ class Denoiser(ModelMixin):
     r"""
     Anything that predicts clean tokens from partly masked ones: `denoiser(tokens, t=None)`.
 
-    Direction of time: `t = 1` is all masked, `t = 0` is data. A family implements `forward`, `recognises`,
-    `_from_files` and `_config`, sets the attributes below in its constructor, and is registered in `auto.py`.
+    Direction of time: `t = 1` is all masked, `t = 0` is data. A subclass implements `forward` and sets the attributes
+    below in its constructor. With `hidden_states` and `head` in its place (and `defers_head`), the head runs only for
+    the rows that a step of the sampler reads. A family that is loaded from files implements `recognises` and
+    `_from_checkpoint` as well, to be saved `_config`, and is registered in `auto.py`.
 
     Attributes:
         mask_token_id (`int`): id of the mask token.
@@ -51,6 +55,9 @@ class Denoiser(ModelMixin):
         noise ([`~lsd_sampler.noise.NoiseSchedule`]): the noise that it was trained under.
         noise_schedule (`str`): its name, as in `LSDScheduler`'s config.
         time_conditioned (`bool`): whether the prediction depends on `t`.
+        defers_head (`bool`): whether `forward` takes `return_hidden_states`.
+        corruption (`str`): what noise does to a token: `"absorbing"` (masks it), `"uniform"` (replaces it by a random
+            one) or `"gaussian"` (moves it along an ordinal scale). Only the first has a mask.
         name_or_path (`str`, *optional*): what it was loaded as.
         commit_hash (`str`, *optional*): the Hub commit that it was loaded from.
     """
@@ -59,8 +66,10 @@ class Denoiser(ModelMixin):
     vocab_size: int
     length: int
     noise: NoiseSchedule
+    corruption: str = "absorbing"
     prediction_type: str = "logits"
     time_conditioned: bool = False
+    defers_head: bool = False
     name_or_path: str | None = None
     commit_hash: str | None = None
 
@@ -69,34 +78,59 @@ class Denoiser(ModelMixin):
         self._tokenizer: Any | None = None
         self._tokenizer_on_hub: str | None = None
 
-    @abstractmethod
-    def forward(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, tokens: torch.Tensor, t: torch.Tensor | None = None, *, return_hidden_states: bool = False
+    ) -> torch.Tensor:
         """Predicts the clean tokens.
 
         Args:
             tokens (`torch.LongTensor` of shape `(batch_size, seq_len)`): masked where equal to `mask_token_id`.
             t (`torch.Tensor` of shape `(batch_size,)`, *optional*): times in (0, 1]; read if `time_conditioned`.
+            return_hidden_states (`bool`, defaults to `False`): whether to stop before the head, for
+                [`~Denoiser.deferred_logits`]. Only where `defers_head`.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, seq_len, vocab_size)` or, where the family has a mask column (never
             to be drawn), `(batch_size, seq_len, vocab_size + 1)`. Only rows of masked positions mean something.
         """
+        hidden = self.hidden_states(tokens, t)
+        return hidden if return_hidden_states else self.head(hidden)
+
+    def hidden_states(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
+        """What the head takes, row by row: `(batch_size, seq_len, hidden_size)`, at the positions that it predicts."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `forward`, or `hidden_states` and `head`.")
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits `(..., vocab_size)`, or `(..., vocab_size + 1)`, from hidden states `(..., hidden_size)`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `forward`, or `hidden_states` and `head`.")
+
+    def deferred_logits(self, hidden: torch.Tensor, t: torch.Tensor | None = None) -> DeferredLogits:
+        """What `forward(tokens, t)` would return, computed when it is read; up to a constant for each position where
+        the denoiser is normalised.
+
+        Args:
+            hidden (`torch.Tensor` of shape `(batch_size, seq_len, hidden_size)`): what `forward(tokens, t,
+                return_hidden_states=True)` returned.
+            t (`torch.Tensor` of shape `(batch_size,)`, *optional*): as for `forward`.
+        """
+        columns = self.head(hidden[:1, :1]).shape[-1]
+        return DeferredLogits(hidden, self.head, columns)
 
     @classmethod
-    @abstractmethod
-    def recognises(cls, folder_config: dict[str, Any], files: set[str]) -> bool:
-        """Whether a folder with this `config.json` and these file names holds a checkpoint of this family."""
+    def recognises(cls, checkpoint: Checkpoint) -> bool:
+        """Whether a folder (or file) holds a checkpoint of this family."""
+        return False
 
     @classmethod
-    @abstractmethod
-    def _from_files(
-        cls, config: dict[str, Any], tensors: dict[str, torch.Tensor], config_file: str, file: str
-    ) -> Self:
-        """Builds the model; raises `ValueError`, naming the file, when it cannot."""
+    def _from_checkpoint(cls, checkpoint: Checkpoint, variant: str | None = None) -> Self:
+        """Builds the model; raises `ValueError`, naming file and key, when it cannot. Further parameters with defaults
+        are options that `load_denoiser` passes on.
+        """
+        raise NotImplementedError(f"{cls.__name__} cannot be loaded from files.")
 
-    @abstractmethod
     def _config(self) -> dict[str, Any]:
         """What goes to `config.json`, in the family's own format."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be saved.")
 
     @property
     def tokenizer(self) -> Any | None:
@@ -142,10 +176,12 @@ class Denoiser(ModelMixin):
         torch_dtype: torch.dtype | str | None = None,
         device_map: str | torch.device | dict[str, Any] | None = None,
         variant: str | None = None,
+        weight_name: str | None = None,
+        trust_remote_code: bool | None = False,
         **kwargs: Any,
     ) -> Self:
         r"""
-        Loads a checkpoint in the family's own format: `config.json` and `model.safetensors`.
+        Loads a checkpoint in the family's own format; for most: `config.json` and `model.safetensors`.
 
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`): a local folder or a Hub id.
@@ -154,7 +190,10 @@ class Denoiser(ModelMixin):
                 the same.
             device_map (*optional*): one device for the whole model.
             variant (`str`, *optional*): loads `model.VARIANT.safetensors`.
-            kwargs: what else diffusers' pipelines pass is accepted and has no effect.
+            weight_name (`str`, *optional*): the file of weights, where a folder or repository holds several.
+            trust_remote_code (`bool`, defaults to `False`): whether code of the repository may run. (No family but
+                transformers' models of their own classes has any.)
+            kwargs: options of the family; what else diffusers' pipelines pass is accepted and has no effect.
 
         Returns:
             the denoiser, in evaluation mode.
@@ -163,18 +202,19 @@ class Denoiser(ModelMixin):
             OSError: if the folder, a file or the repository is missing.
             ValueError: if a file is damaged or does not fit the model; the message names the file and the key.
         """
+        known = inspect.signature(cls._from_checkpoint).parameters
+        options = {name: kwargs.pop(name) for name in list(kwargs) if name in known}
         unknown = {name for name, value in kwargs.items() if value is not None} - _IGNORED
         if unknown:
             logger.warning("Keyword arguments %s have no effect on %s.", sorted(unknown), cls.__name__)
-        folder = resolve_folder(
-            pretrained_model_name_or_path, subfolder=subfolder, revision=revision, token=token, cache_dir=cache_dir,
+        checkpoint = open_checkpoint(
+            pretrained_model_name_or_path, file=weight_name, trust_remote_code=bool(trust_remote_code),
+            subfolder=subfolder, revision=revision, token=token, cache_dir=cache_dir,
             local_files_only=bool(local_files_only), force_download=force_download,
         )  # fmt: skip
-        config = read_json(folder / CONFIG_NAME)
-        tensors = read_tensors(folder / weights_name(variant))
-        model = cls._from_files(config, tensors, str(folder / CONFIG_NAME), str(folder / weights_name(variant)))
-        model._set_tokenizer(folder)
-        model.name_or_path, model.commit_hash = os.fspath(pretrained_model_name_or_path), commit_of(folder)
+        model = cls._from_checkpoint(checkpoint, variant, **options)
+        model._set_tokenizer(checkpoint.folder)
+        model.name_or_path, model.commit_hash = os.fspath(pretrained_model_name_or_path), commit_of(checkpoint.folder)
         device, dtype = parse_device(device_map), parse_dtype(torch_dtype if dtype is None else dtype)
         if device is not None or dtype is not None:
             # not ModelMixin.to, which warns about float32 modules whether or not there are any
@@ -213,6 +253,16 @@ class Denoiser(ModelMixin):
     def _hub_tokenizer(self) -> str | None:
         """The Hub tokenizer that belongs to a checkpoint without one of its own."""
         return None
+
+
+def assign_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Gives a model (best made on the `meta` device) its tensors, in the precision that they are stored in.
+
+    Raises:
+        ValueError: if names or shapes do not agree exactly; the message names `where` and the culprits.
+    """
+    check_tensors(model.state_dict(), tensors, where)
+    model.load_state_dict(dict(tensors), assign=True)
 
 
 def parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

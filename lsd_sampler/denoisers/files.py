@@ -1,8 +1,14 @@
-"""The files of a denoiser: found, fetched, read and written. JSON and safetensors only: nothing is ever unpickled."""
+"""The files of a denoiser: found, fetched, read and written.
+
+Configs are JSON, weights are safetensors. A family whose authors published pickles reads them with
+`weights_only=True`: tensors and plain containers, no code.
+"""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +35,65 @@ def weights_name(variant: str | None = None) -> str:
     return f"model.{variant}.safetensors" if variant else "model.safetensors"
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A denoiser on disk.
+
+    Args:
+        folder (`Path`): where its files lie.
+        file (`str`, *optional*): the file of weights, where one was asked for by name.
+        trust_remote_code (`bool`): whether code from the folder may run.
+    """
+
+    folder: Path
+    file: str | None = None
+    trust_remote_code: bool = False
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names of the files in the folder."""
+        return frozenset(path.name for path in self.folder.iterdir())
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / CONFIG_NAME
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What `config.json` says; empty where there is none.
+
+        Raises:
+            ValueError: if it does not hold a JSON object.
+        """
+        return read_json(self.config_file) if CONFIG_NAME in self.names else {}
+
+    def weights_file(self, variant: str | None = None) -> Path:
+        """The file of weights: the one that was asked for, else `model.safetensors`."""
+        return self.folder / (self.file or weights_name(variant))
+
+
+def open_checkpoint(
+    name_or_path: str | os.PathLike, *, file: str | None = None, trust_remote_code: bool = False, **where: Any
+) -> Checkpoint:
+    """The checkpoint behind a folder, a file of weights, or a Hub id; `where` as for [`resolve_folder`].
+
+    Raises:
+        OSError: if it is missing or cannot be fetched; the message names it.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return Checkpoint(path.parent, path.name, trust_remote_code)
+    patterns = [*FETCHED_FILES, *([file] if file else []), *(["*.py"] if trust_remote_code else [])]
+    folder = resolve_folder(name_or_path, patterns=patterns, **where)
+    if file and not (folder / file).is_file():
+        raise FileNotFoundError(f"There is no file {file!r} in {os.fspath(name_or_path)!r}.")
+    return Checkpoint(folder, file, trust_remote_code)
+
+
 def resolve_folder(
     name_or_path: str | os.PathLike,
     *,
+    patterns: Sequence[str] | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
     token: str | bool | None = None,
@@ -54,7 +116,7 @@ def resolve_folder(
                 snapshot_download(
                     name, revision=revision, token=token, local_files_only=local_files_only,
                     cache_dir=None if cache_dir is None else os.fspath(cache_dir), force_download=force_download,
-                    allow_patterns=FETCHED_FILES,
+                    allow_patterns=list(patterns or FETCHED_FILES),
                 )
             )  # fmt: skip
         except OSError as error:  # all of huggingface_hub's: repository missing, gated, offline, not in the cache

@@ -10,9 +10,9 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 
 from ..noise import LogLinear
-from ..random import rows_per_chunk
+from ..rows import rows_per_chunk
 from .base import Denoiser
-from .files import check_tensors, read_json, read_tensors
+from .files import Checkpoint, check_tensors, read_json, read_tensors
 from .precision import KeepsDtype
 
 
@@ -63,7 +63,9 @@ class MarkovDenoiser(KeepsDtype, Denoiser):
         self.register_buffer("_right_table", right, persistent=False)
 
     @torch.no_grad()
-    def forward(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  (nothing to defer)
+        self, tokens: torch.Tensor, t: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Log-probabilities of the clean tokens; `-inf` where a token is impossible, one-hot at known positions.
 
         Args:
@@ -134,17 +136,19 @@ class MarkovDenoiser(KeepsDtype, Denoiser):
         return torch.stack(tokens, dim=1).clamp(max=self.vocab_size - 1)
 
     @classmethod
-    def recognises(cls, folder_config: dict[str, Any], files: set[str]) -> bool:
-        return folder_config.get("_class_name") == cls.__name__
+    def recognises(cls, checkpoint: Checkpoint) -> bool:
+        return checkpoint.config.get("_class_name") == cls.__name__
 
     @classmethod
-    def _from_files(
-        cls, config: dict[str, Any], tensors: dict[str, torch.Tensor], config_file: str, file: str
-    ) -> Self:
-        V, length = config.get("vocab_size"), config.get("length")
+    def _from_checkpoint(cls, checkpoint: Checkpoint, variant: str | None = None) -> Self:
+        V, length = checkpoint.config.get("vocab_size"), checkpoint.config.get("length")
         if not isinstance(V, int) or not isinstance(length, int):
-            raise ValueError(f"{config_file} must hold integers 'vocab_size' and 'length', got {V!r} and {length!r}.")
-        check_tensors({"transition": torch.empty(V, V), "initial": torch.empty(V)}, tensors, file)
+            raise ValueError(
+                f"{checkpoint.config_file} must hold integers 'vocab_size' and 'length', got {V!r} and {length!r}."
+            )
+        file = checkpoint.weights_file(variant)
+        tensors = read_tensors(file)
+        check_tensors({"transition": torch.empty(V, V), "initial": torch.empty(V)}, tensors, str(file))
         try:
             return cls(tensors["transition"], tensors["initial"], length)
         except ValueError as error:

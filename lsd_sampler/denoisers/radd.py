@@ -13,9 +13,9 @@ from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from torch import nn
 
 from ..noise import NoiseSchedule, make_noise_schedule
-from ..random import rows_per_chunk
-from .base import Denoiser
-from .files import check_tensors
+from ..rows import rows_per_chunk
+from .base import Denoiser, assign_weights
+from .files import Checkpoint, read_tensors
 from .transformer import Embedding, LayerNorm, Rotary, attention
 
 
@@ -40,13 +40,12 @@ class Block(nn.Module):
 
 
 class OutputLayer(nn.Module):
+    """The final norm and the head, called apart."""
+
     def __init__(self, dim: int, num_outputs: int):
         super().__init__()
         self.norm_final = LayerNorm(dim, bias=True)
         self.linear = nn.Linear(dim, num_outputs)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(self.norm_final(x))
 
 
 class RADDDenoiser(Denoiser):
@@ -62,6 +61,8 @@ class RADDDenoiser(Denoiser):
         ValueError: if one of these keys is missing or unusable.
     """
 
+    defers_head = True
+
     def __init__(self, config: dict[str, Any]):
         super().__init__()
         _check_config(config)
@@ -76,36 +77,39 @@ class RADDDenoiser(Denoiser):
         self.blocks = nn.ModuleList(Block(dim, num_heads, model["dropout"]) for _ in range(model["n_blocks"]))
         self.output_layer = OutputLayer(dim, self.vocab_size + 1)
 
-    def hidden_states(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Output of the last block, before the final norm.
-
-        Args:
-            tokens (`torch.LongTensor` of shape `(batch_size, seq_len)`): masked where equal to `mask_token_id`.
-
-        Returns:
-            `torch.Tensor` of shape `(batch_size, seq_len, hidden_size)`.
-        """
+    def hidden_states(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
+        """Output of the last block, after the final norm."""
         x = self.vocab_embed(tokens)
         rotary = self.rotary_emb(tokens.shape[1])
         for block in self.blocks:
             x = block(x, rotary)
-        return x
+        return self.output_layer.norm_final(x)
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Raw logits `(..., vocab_size + 1)`, mask column last."""
+        return self.output_layer.linear(hidden)
 
     def logits(self, tokens: torch.Tensor) -> torch.Tensor:
         """Raw logits of shape `(batch_size, seq_len, vocab_size + 1)`, mask column last."""
-        return self.output_layer(self.hidden_states(tokens))
+        return self.head(self.hidden_states(tokens))
 
-    def forward(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, tokens: torch.Tensor, t: torch.Tensor | None = None, *, return_hidden_states: bool = False
+    ) -> torch.Tensor:
         """The official output: log-probabilities of the clean token, beside the mask column, last, as a raw logit.
 
         Args:
             tokens (`torch.LongTensor` of shape `(batch_size, seq_len)`): masked where equal to `mask_token_id`.
             t (*optional*): ignored.
+            return_hidden_states (`bool`, defaults to `False`): whether to stop before the head.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, seq_len, vocab_size + 1)`. The first `vocab_size` columns sum to one.
         """
-        logits = self.logits(tokens)
+        hidden = self.hidden_states(tokens)
+        if return_hidden_states:
+            return hidden
+        logits = self.head(hidden)
         if logits.requires_grad:
             return torch.cat([logits[..., :-1].log_softmax(-1), logits[..., -1:]], dim=-1)
         # a slab of rows at a time: the logits of a long batch are the largest tensor of a generation
@@ -114,24 +118,23 @@ class RADDDenoiser(Denoiser):
         return logits
 
     @classmethod
-    def recognises(cls, folder_config: dict[str, Any], files: set[str]) -> bool:
-        model = folder_config.get("model")
-        if "tokens" not in folder_config or not isinstance(model, dict) or "n_blocks" not in model:
+    def recognises(cls, checkpoint: Checkpoint) -> bool:
+        model = checkpoint.config.get("model")
+        if "tokens" not in checkpoint.config or not isinstance(model, dict) or "n_blocks" not in model:
             return False
         # SEDD's config, from which this one descends, has a graph
-        return model.get("type") == "ddit_wot" or "graph" not in folder_config
+        return model.get("type") == "ddit_wot" or "graph" not in checkpoint.config
 
     @classmethod
-    def _from_files(
-        cls, config: dict[str, Any], tensors: dict[str, torch.Tensor], config_file: str, file: str
-    ) -> Self:
+    def _from_checkpoint(cls, checkpoint: Checkpoint, variant: str | None = None) -> Self:
+        file = checkpoint.weights_file(variant)
+        tensors = read_tensors(file)
         try:
             with torch.device("meta"):
-                model = cls(config)
+                model = cls(checkpoint.config)
         except ValueError as error:
-            raise ValueError(f"{config_file}: {error}") from error
-        check_tensors(model.state_dict(), tensors, file)
-        model.load_state_dict(tensors, assign=True)
+            raise ValueError(f"{checkpoint.config_file}: {error}") from error
+        assign_weights(model, tensors, str(file))
         return model
 
     def _config(self) -> dict[str, Any]:

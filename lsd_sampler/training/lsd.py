@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 
 from ..canvas import StepInput
 from ..checkpoint import LearnedSampler, LearnedSteps
-from ..random import gather_rows, log_mass
+from ..random import log_mass
+from ..rows import ModelOutput, row_chunks
 from ..scheduling_lsd import LSDScheduler
 from .config import METHODS, DistillConfig
 from .progress import Progress
@@ -38,8 +39,8 @@ class Comparison:
     Newton reads the student's rows several times, so a float32 copy of them is kept; it goes when the step ends.
     """
 
-    teacher_BLV: torch.Tensor
-    student_BLV: torch.Tensor
+    teacher_BLV: ModelOutput
+    student_BLV: ModelOutput
     row_R: torch.Tensor
     position_R: torch.Tensor
     excluded: int | None
@@ -71,9 +72,12 @@ class Comparison:
 
     def _read_chunks(self) -> Iterator[tuple[torch.Tensor, ...]]:
         size = max(1, 2**20 // self.student_BLV.shape[-1])
-        for row, position in zip(self.row_R.split(size), self.position_R.split(size), strict=True):
-            p_RV = gather_rows(self.teacher_BLV, row, position, self.excluded).softmax(-1)
-            x_RV = gather_rows(self.student_BLV, row, position, self.excluded)
+        chunks = (
+            row_chunks(x, self.row_R, self.position_R, self.excluded, size)
+            for x in (self.teacher_BLV, self.student_BLV)
+        )
+        for teacher_RV, x_RV in zip(*chunks, strict=True):
+            p_RV = teacher_RV.softmax(-1)
             # no coefficient gives the student a token that it deems impossible
             impossible_RV = x_RV == -torch.inf
             x_RV = (x_RV - x_RV.amax(-1, keepdim=True)).masked_fill_(impossible_RV, 0)

@@ -21,7 +21,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 
 from ..canvas import Canvas, DrawOptions, StepInput
 from ..checkpoint import LearnedSampler, LearnedSteps
-from ..random import check_row_maximum, gather_rows, rows_per_chunk
+from ..rows import ModelOutput, check_row_maximum, row_chunks
 from ..schedules import grid_from_counts
 from ..scheduling_lsd import LSDScheduler
 from .config import DistillConfig
@@ -286,17 +286,16 @@ def teacher_plan(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig) 
 
 
 def cross_entropy(
-    logits_BLV: torch.Tensor,
+    logits_BLV: ModelOutput,
     row_R: torch.Tensor,
     position_R: torch.Tensor,
     token_R: torch.Tensor,
     excluded: int | None,
 ) -> torch.Tensor:
     """`-log softmax(logits)[token]` of the chosen rows in nats, at most `MAX_NATS`. float64 of shape `(R,)`."""
-    nats = []
-    chunk = rows_per_chunk(logits_BLV.shape[-1], logits_BLV.device)
-    for row, position, token in zip(row_R.split(chunk), position_R.split(chunk), token_R.split(chunk), strict=True):
-        x_RV = gather_rows(logits_BLV, row, position, excluded)
+    nats, done = [], 0
+    for x_RV in row_chunks(logits_BLV, row_R, position_R, excluded):
+        token, done = token_R[done : done + len(x_RV)], done + len(x_RV)
         check_row_maximum(x_RV.amax(-1))
         nats.append((x_RV.logsumexp(-1) - x_RV.gather(1, token[:, None])[:, 0]).double().clamp(max=MAX_NATS))
     return torch.cat(nats) if nats else row_R.double()

@@ -1,0 +1,101 @@
+"""Rows of logits: how a step reads the model's output, without touching the rows that it does not need.
+
+Shape suffixes: B batch, L positions, V columns, D hidden width, R chosen rows.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+
+class DeferredLogits:
+    """Logits that are computed row by row, when they are asked for: hidden states, and the head that maps them.
+
+    The vocabulary projection is a large part of a masked model's work, and a step needs it only at the positions that
+    it reveals. Takes the place of a `(B, L, V)` tensor in `LSDScheduler.step`.
+
+    Args:
+        hidden_BLD (`torch.Tensor` of shape `(batch_size, seq_len, hidden_size)`): the trunk's output.
+        head: maps hidden states `(..., hidden_size)` to logits `(..., num_columns)`.
+        num_columns (`int`): V.
+        offset_B (`torch.Tensor` of shape `(batch_size,)`, *optional*): added to all logits of a sequence.
+    """
+
+    def __init__(
+        self,
+        hidden_BLD: torch.Tensor,
+        head: Callable[[torch.Tensor], torch.Tensor],
+        num_columns: int,
+        offset_B: torch.Tensor | None = None,
+    ):
+        self.hidden_BLD, self.head, self.offset_B = hidden_BLD, head, offset_B
+        self.shape = torch.Size((*hidden_BLD.shape[:2], num_columns))
+        self.ndim, self.dtype, self.device = 3, hidden_BLD.dtype, hidden_BLD.device
+
+    def is_floating_point(self) -> bool:
+        return self.hidden_BLD.is_floating_point()
+
+    def __getitem__(self, sequences: slice) -> "DeferredLogits":
+        """The logits of some sequences of the batch."""
+        offset_B = None if self.offset_B is None else self.offset_B[sequences]
+        return DeferredLogits(self.hidden_BLD[sequences], self.head, self.shape[-1], offset_B)
+
+    def rows(self, row_R: torch.Tensor, position_R: torch.Tensor) -> torch.Tensor:
+        """The logits of these rows, `(R, V)`."""
+        logits_RV = self.head(self.hidden_BLD[row_R, position_R])
+        return logits_RV if self.offset_B is None else logits_RV + self.offset_B[row_R, None]
+
+
+ModelOutput = torch.Tensor | DeferredLogits
+
+
+def rows_per_chunk(num_columns: int, device: torch.device) -> int:
+    """How many rows of logits to work on at a time: cache-sized on CPU, large enough to fill a GPU."""
+    return max(1, (2**18 if device.type == "cpu" else 2**25) // num_columns)
+
+
+def row_chunks(
+    logits_BLV: ModelOutput,
+    row_R: torch.Tensor,
+    position_R: torch.Tensor,
+    excluded: int | None,
+    size: int | None = None,
+) -> Iterator[torch.Tensor]:
+    """The chosen rows in order, some at a time, `(r, V)`: copies in float32 (float64 stays).
+
+    Args:
+        logits_BLV (`torch.Tensor` of shape `(batch_size, seq_len, vocab_size)` or [`DeferredLogits`]): in any floating
+            dtype, of any strides.
+        row_R, position_R (`torch.LongTensor` of shape `(R,)`): which rows.
+        excluded (`int`, *optional*): a column that is never drawn (the mask); it is set to -inf.
+        size (`int`, *optional*): rows at a time; default: [`rows_per_chunk`].
+    """
+    size = rows_per_chunk(logits_BLV.shape[-1], logits_BLV.device) if size is None else size
+    # a head reads all its weights each time it is called
+    batch = max(size, 2**23 // logits_BLV.shape[-1]) if isinstance(logits_BLV, DeferredLogits) else size
+    for row_r, position_r in zip(row_R.split(batch), position_R.split(batch), strict=True):
+        yield from _gather(logits_BLV, row_r, position_r, excluded).split(size)
+
+
+def _gather(
+    logits_BLV: ModelOutput, row_R: torch.Tensor, position_R: torch.Tensor, excluded: int | None
+) -> torch.Tensor:
+    if isinstance(logits_BLV, DeferredLogits):
+        x_RV = logits_BLV.rows(row_R, position_R)
+    elif logits_BLV.is_contiguous():
+        x_RV = logits_BLV.view(-1, logits_BLV.shape[-1]).index_select(0, row_R * logits_BLV.shape[1] + position_R)
+    else:  # image logits are (B, V, H, W) in memory
+        x_RV = logits_BLV[row_R, position_R]
+    if x_RV.dtype != torch.float64:
+        x_RV = x_RV.float()
+    if excluded is not None and 0 <= excluded < x_RV.shape[1]:
+        x_RV[:, excluded] = -torch.inf
+    return x_RV
+
+
+def check_row_maximum(maximum_R: torch.Tensor) -> None:
+    """Raises `ValueError` when a row of logits holds NaN or +inf, or is -inf throughout."""
+    if not bool(torch.isfinite(maximum_R).all()):
+        bad = maximum_R[~torch.isfinite(maximum_R)][0].item()
+        what = "are all -inf" if bad == -torch.inf else "hold NaN or +inf"
+        raise ValueError(f"`model_output` is unusable: the logits of a masked position {what}.")
