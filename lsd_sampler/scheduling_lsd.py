@@ -52,6 +52,7 @@ class LSDSchedulerOutput(BaseOutput):
         sampled_tokens (`torch.LongTensor` of that shape, *optional*): the same as `prev_sample`.
         sampled_probs (`torch.FloatTensor` of that shape, *optional*): the probability with which a token that this
             step revealed was drawn, 0 elsewhere.
+        pred_logits (*optional*): `model_output`, as it was given.
     """
 
     prev_sample: torch.Tensor
@@ -60,6 +61,7 @@ class LSDSchedulerOutput(BaseOutput):
     editing_transfer_index: torch.Tensor | None = None
     sampled_tokens: torch.Tensor | None = None
     sampled_probs: torch.Tensor | None = None
+    pred_logits: ModelOutput | None = None
 
 
 class LSDScheduler(BlockPipelineMethods, SamplerFiles):
@@ -339,6 +341,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             editing_transfer_index=torch.zeros_like(sample, dtype=torch.bool),
             sampled_tokens=prev_sample,
             sampled_probs=probability_BL.view(sample.shape),
+            pred_logits=model_output,
         )
 
     def _advance(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
