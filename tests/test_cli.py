@@ -349,7 +349,7 @@ def test_evaluate(folders: dict[str, Path], tmp_path: Path, capsys: pytest.Captu
     assert (tmp_path / "quality_vs_nfe.png").read_bytes().startswith(b"\x89PNG\r\n")
     kept = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["sampler"], str(row["nfe"])) for row in kept] == expected
-    assert all(row["network_calls"] == row["nfe"] and row["num_samples"] == 64 for row in kept)
+    assert all(0 < row["network_calls"] <= row["nfe"] and row["num_samples"] == 64 for row in kept)
     kl = {(row["sampler"], row["nfe"]): row["reverse_kl"] for row in kept}
     assert kl["path_kl", 4] < kl["tweedie", 4]
 

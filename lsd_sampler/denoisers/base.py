@@ -13,6 +13,7 @@ import torch
 # so each denoiser's module imports it by this name
 from diffusers.models.modeling_utils import ModelMixin
 
+from ..conventions import NO_MASK
 from ..noise import NoiseSchedule
 from ..rows import DeferredLogits
 from .files import (
@@ -47,7 +48,7 @@ class Denoiser(ModelMixin):
     `_from_checkpoint` as well, to be saved `_config`, and is registered in `auto.py`.
 
     Attributes:
-        mask_token_id (`int`): id of the mask token.
+        mask_token_id (`int`, *optional*): id of the mask token; None where noise does not mask.
         vocab_size (`int`): number of tokens, the mask excluded.
         length (`int`): the longest sequence that the model was made for.
         prediction_type (`str`): `"logits"` (normalised: raw logits or log-probabilities of the clean token at each
@@ -56,13 +57,14 @@ class Denoiser(ModelMixin):
         noise_schedule (`str`): its name, as in `LSDScheduler`'s config.
         time_conditioned (`bool`): whether the prediction depends on `t`.
         defers_head (`bool`): whether `forward` takes `return_hidden_states`.
+        canvas_shape (`tuple[int, int]`, *optional*): height and width, of tokens that form an image.
         corruption (`str`): what noise does to a token: `"absorbing"` (masks it), `"uniform"` (replaces it by a random
             one) or `"gaussian"` (moves it along an ordinal scale). Only the first has a mask.
         name_or_path (`str`, *optional*): what it was loaded as.
         commit_hash (`str`, *optional*): the Hub commit that it was loaded from.
     """
 
-    mask_token_id: int
+    mask_token_id: int | None
     vocab_size: int
     length: int
     noise: NoiseSchedule
@@ -70,6 +72,7 @@ class Denoiser(ModelMixin):
     prediction_type: str = "logits"
     time_conditioned: bool = False
     defers_head: bool = False
+    canvas_shape: tuple[int, int] | None = None
     name_or_path: str | None = None
     commit_hash: str | None = None
 
@@ -145,6 +148,11 @@ class Denoiser(ModelMixin):
         self._tokenizer, self._tokenizer_on_hub = tokenizer, None
 
     @property
+    def hole_id(self) -> int:
+        """What marks, on a canvas that is given, a position to be filled in: the mask, or -1 where there is none."""
+        return NO_MASK if self.mask_token_id is None else self.mask_token_id
+
+    @property
     def noise_schedule(self) -> str:
         return self.noise.name
 
@@ -158,6 +166,7 @@ class Denoiser(ModelMixin):
             "vocab_size": self.vocab_size,
             "prediction_type": self.prediction_type,
             "noise_schedule": self.noise_schedule,
+            "corruption": self.corruption,
             **constants,
         }
 
