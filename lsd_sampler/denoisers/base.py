@@ -13,6 +13,7 @@ import torch
 # so each denoiser's module imports it by this name
 from diffusers.models.modeling_utils import ModelMixin
 
+from ..hub import admit_to_pipelines
 from ..noise import NoiseSchedule
 from ..rows import DeferredLogits
 from .files import (
@@ -72,6 +73,10 @@ class Denoiser(ModelMixin):
     defers_head: bool = False
     name_or_path: str | None = None
     commit_hash: str | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        admit_to_pipelines(cls)
 
     def __init__(self) -> None:
         super().__init__()
