@@ -458,6 +458,23 @@ def test_models_by_id(hub: HubServer, run: Run, tmp_path: Path) -> None:
         assert (config.base_model, config.base_model_revision) == (f"user/{name}", commit)
 
 
+def test_no_code_and_no_pickles_are_fetched(hub: HubServer, run: Run, tmp_path: Path) -> None:
+    """Nor anything else that is not asked for; by short name, and from a subfolder."""
+    RADDDenoiser(RADD).save_pretrained(tmp_path)
+    files: dict[str, bytes | None] = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    other = ["pytorch_model.bin", "model.pt", "modeling.py", "README.md"]
+    nested = {f"nested/{name}": data for name, data in files.items()}
+    repo = hub.repos["JingyangOu/radd-lambda-dce"] = Repo()
+    repo.commit({**files, **nested, **dict.fromkeys(other, b"")})
+    for options in ({"subfolder": "nested"}, {}):
+        hub.requests.clear()
+        found = run(describe_denoiser, "radd", **options)
+        assert found["name"] == "JingyangOu/radd-lambda-dce" and found["commit"] == repo.refs["main"]
+        folder = "/".join(["", *options.values(), ""])
+        asked = {f"HEAD /{found['name']}/resolve/{found['commit']}{folder}{name}" for name in files}
+        assert {request for request in hub.requests if request.startswith("HEAD")} == asked
+
+
 def test_pipelines_of_diffusers_by_id(hub: HubServer, run: Run, tmp_path: Path) -> None:
     """Unmodified, with a sampler of ours in their `scheduler` folder, plain or learned."""
     pipe = amused()
