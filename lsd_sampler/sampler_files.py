@@ -157,7 +157,8 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
 
         Args:
             repo_id (`str`): `user/name`.
-            kwargs: `commit_message`, `private`, `token`, `create_pr`, `revision`, `subfolder`.
+            kwargs: `commit_message`, `private`, `token`, `create_pr`, `revision` (a branch, made if need be),
+                `subfolder`.
 
         Returns:
             the address of the commit.

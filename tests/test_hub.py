@@ -78,9 +78,10 @@ def environment(hub: HubServer, cache: Path) -> dict[str, str]:
     """Of this process, without what concerns the Hub."""
     foreign = ("HF_", "HUGGING", "TRANSFORMERS_", "DIFFUSERS_", "DISABLE_TELEMETRY")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    hub_only = {"HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_XET": "1"}
+    direct = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    hub_only = {"HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
     quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1"}
-    return {**kept, **hub_only, **quiet}
+    return {**kept, **direct, **hub_only, **quiet}
 
 
 # ---- what runs there ----
