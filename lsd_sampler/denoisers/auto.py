@@ -61,6 +61,7 @@ def load_denoiser(
     token: str | bool | None = None,
     cache_dir: str | os.PathLike | None = None,
     local_files_only: bool = False,
+    force_download: bool = False,
     weight_name: str | None = None,
     **options: Any,
 ) -> Denoiser:
@@ -74,7 +75,8 @@ def load_denoiser(
             - a Hub id of such a folder;
             - a short name, such as `radd`;
             - an exact oracle: `countdown`, `countdown:V=16,L=64`, `markov:V=3,L=3,seed=0` or `markov:FILE.json`.
-        revision, subfolder, token, cache_dir, local_files_only (*optional*): where and how to look on the Hub.
+        revision, subfolder, token, cache_dir, local_files_only, force_download (*optional*): where and how to look on
+            the Hub.
         device (`str` or `torch.device`, *optional*): where to put it; default: the CPU.
         dtype (`torch.dtype` or `str`, *optional*): precision of the weights; default: as stored. Oracles keep float64.
         trust_remote_code (`bool`, defaults to `False`): whether code of the repository may run.
@@ -99,7 +101,7 @@ def load_denoiser(
             weight_name = SHORT_NAMES[name].file
         checkpoint = open_checkpoint(
             location, file=weight_name, trust_remote_code=trust_remote_code, revision=revision, subfolder=subfolder,
-            token=token, cache_dir=cache_dir, local_files_only=local_files_only,
+            token=token, cache_dir=cache_dir, local_files_only=local_files_only, force_download=force_download,
         )  # fmt: skip
         if PIPELINE_NAME in checkpoint.names:
             checkpoint = replace(checkpoint, folder=checkpoint.folder / "denoiser")

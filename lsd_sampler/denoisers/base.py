@@ -14,6 +14,7 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 
 from ..conventions import NO_MASK
+from ..hub import admit_to_pipelines
 from ..noise import NoiseSchedule
 from ..rows import DeferredLogits
 from .files import (
@@ -75,6 +76,10 @@ class Denoiser(ModelMixin):
     canvas_shape: tuple[int, int] | None = None
     name_or_path: str | None = None
     commit_hash: str | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        admit_to_pipelines(cls)
 
     def __init__(self) -> None:
         super().__init__()
