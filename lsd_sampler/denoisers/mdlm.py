@@ -99,9 +99,9 @@ class MDLMDenoiser(DDiTDenoiser):
         """Log-probabilities in place of logits, where known tokens and the absence of masks are certain (SUBS)."""
         impossible = max(_IMPOSSIBLE, torch.finfo(logits.dtype).min)
         logits[..., self.mask_token_id] += impossible
-        known, token = (tokens != self.mask_token_id)[..., None], tokens[..., None]
+        known = (tokens != self.mask_token_id)[..., None]
         logits.masked_fill_(known, impossible)
-        logits.scatter_(-1, token, logits.gather(-1, token).masked_fill(known, 0))
+        logits.scatter_add_(-1, tokens[..., None], -impossible * known.to(logits.dtype))
         logits.copy_(logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)))
 
     @classmethod
