@@ -192,7 +192,7 @@ def test_output_is_the_same_with_and_without_gradients(name: str) -> None:
         torch.testing.assert_close(model(tokens, t), out)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["sedd", "mdlm", "mdlm-time", "radd"])
 @torch.no_grad()
 def test_compiles_without_graph_breaks(name: str) -> None:
     model = make(name)
@@ -241,6 +241,17 @@ def test_a_time_free_model_ignores_the_time() -> None:
     model = make("mdlm")
     tokens = canvas(model)
     assert torch.equal(model(tokens), model(tokens, torch.rand(3)))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_the_default_device_does_not_matter(name: str, tmp_path: Path) -> None:
+    model = make(name)
+    model.save_pretrained(tmp_path)
+    tokens, t = canvas(model), torch.rand(3)
+    with torch.device("meta"):
+        out = load_denoiser(tmp_path)(tokens, t)
+    assert torch.equal(out, model(tokens, t))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
