@@ -13,7 +13,9 @@ from ..registry import Registry
 from .base import Denoiser, parse_dtype
 from .files import PIPELINE_NAME, Checkpoint, open_checkpoint, read_json
 from .markov import MarkovDenoiser, is_oracle_spec, make_oracle
+from .mdlm import MDLMDenoiser
 from .radd import RADDDenoiser
+from .sedd import SEDDDenoiser
 
 
 class HubModel(NamedTuple):
@@ -27,6 +29,8 @@ class HubModel(NamedTuple):
 DENOISERS: Registry[type[Denoiser]] = Registry("family")
 DENOISERS.register("markov", MarkovDenoiser)
 DENOISERS.register("radd", RADDDenoiser)
+DENOISERS.register("sedd", SEDDDenoiser)
+DENOISERS.register("mdlm", MDLMDenoiser)
 
 SHORT_NAMES = {
     "radd": HubModel("radd", "JingyangOu/radd-lambda-dce"),
@@ -35,6 +39,7 @@ SHORT_NAMES = {
     "sedd-small": HubModel("sedd", "louaaron/sedd-small"),
     "sedd-medium": HubModel("sedd", "louaaron/sedd-medium"),
     "mdlm": HubModel("mdlm", "kuleshov-group/mdlm-owt"),
+    "mdlm-no-flashattn": HubModel("mdlm", "kuleshov-group/mdlm-no_flashattn-fp32-owt"),
     "llada-8b": HubModel("llada", "GSAI-ML/LLaDA-8B-Base"),
     "llada-8b-instruct": HubModel("llada", "GSAI-ML/LLaDA-8B-Instruct"),
     "dream-7b": HubModel("dream", "Dream-org/Dream-v0-Base-7B"),

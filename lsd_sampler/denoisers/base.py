@@ -3,9 +3,9 @@
 import inspect
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 
@@ -31,6 +31,8 @@ from .files import (
 
 
 logger = logging.getLogger(__name__)
+
+ModelT = TypeVar("ModelT", bound=torch.nn.Module)
 
 # what diffusers' pipelines pass to every component, and what means nothing for one safetensors file
 _IGNORED = {
@@ -139,6 +141,10 @@ class Denoiser(ModelMixin):
     def _config(self) -> dict[str, Any]:
         """What goes to `config.json`, in the family's own format."""
         raise NotImplementedError(f"{type(self).__name__} cannot be saved.")
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """What goes to `model.safetensors`, by the family's own names."""
+        return self.state_dict()
 
     @property
     def tokenizer(self) -> Any | None:
@@ -251,7 +257,7 @@ class Denoiser(ModelMixin):
             raise ValueError("`safe_serialization` must be True: denoisers are saved as safetensors only.")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(self.state_dict(), folder / weights_name(variant))
+        write_tensors(self._tensors(), folder / weights_name(variant))
         write_json(self._config(), folder / CONFIG_NAME)
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if backend is not None:
@@ -269,14 +275,30 @@ class Denoiser(ModelMixin):
         return None
 
 
-def assign_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
-    """Gives a model (best made on the `meta` device) its tensors, in the precision that they are stored in.
+def build_model(
+    make: Callable[[], ModelT], config_file: Path, tensors: Mapping[str, torch.Tensor], file: Path, prefix: str = ""
+) -> ModelT:
+    """Makes a model without memory for its weights and gives it the stored ones, in the precision that they have.
+
+    Args:
+        make (`Callable`): makes the model.
+        config_file (`Path`): what `ValueError`s of `make` are about.
+        tensors (`dict[str, torch.Tensor]`): the weights.
+        file (`Path`): where they lie.
+        prefix (`str`): what their names begin with, beyond the model's own.
 
     Raises:
-        ValueError: if names or shapes do not agree exactly; the message names `where` and the culprits.
+        ValueError: if the config is unusable, or names or shapes do not agree exactly; the message names the file and
+            the culprits.
     """
-    check_tensors(model.state_dict(), tensors, where)
-    model.load_state_dict(dict(tensors), assign=True)
+    try:
+        with torch.device("meta"):
+            model = make()
+    except ValueError as error:
+        raise ValueError(f"{config_file}: {error}") from error
+    check_tensors({prefix + name: tensor for name, tensor in model.state_dict().items()}, tensors, str(file))
+    model.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, assign=True)
+    return model
 
 
 def parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
