@@ -1,6 +1,7 @@
 """What every denoiser offers, whichever family it belongs to."""
 
 import inspect
+import itertools
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -157,6 +158,12 @@ class Denoiser(ModelMixin):
     @tokenizer.setter
     def tokenizer(self, tokenizer: Any | None) -> None:
         self._tokenizer, self._tokenizer_on_hub = tokenizer, None
+
+    @property
+    def device(self) -> torch.device:
+        """Of the parameters and buffers; the CPU where there are none."""
+        has_any = next(itertools.chain(self.parameters(), self.buffers()), None) is not None
+        return super().device if has_any else torch.device("cpu")
 
     @property
     def hole_id(self) -> int:

@@ -87,7 +87,7 @@ class MDLMDenoiser(DDiTDenoiser):
         masked_BL1 = (tokens == self.mask_token_id)[..., None]
         scores = torch.where(masked_BL1, output + log_odds_B11, output)
         to_mask_BL1 = torch.where(masked_BL1, 0, -log_odds_B11)
-        index_BL1 = torch.full_like(tokens, self.mask_token_id)[..., None]
+        index_BL1 = torch.full_like(tokens, self.hole_id)[..., None]
         return scores.scatter(-1, index_BL1, to_mask_BL1)
 
     def _finish(self, logits: torch.Tensor, tokens: torch.Tensor, sigma_B: torch.Tensor) -> torch.Tensor:

@@ -48,7 +48,7 @@ class SEDDDenoiser(DDiTDenoiser):
         super().__init__(sizes, read_dropout(config, "model.dropout"), num_columns, noise)
         self.config = config
         self.corruption, self.scale_by_sigma, self.vocab_size = corruption, scale_by_sigma, vocab_size
-        self.mask_token_id = vocab_size if corruption == "absorbing" else None  # pyright: ignore[reportAttributeAccessIssue]
+        self.mask_token_id = vocab_size if corruption == "absorbing" else None
         # the entry at the present token, which is 0, is not the head's to know
         self.defers_head = corruption == "absorbing"
 

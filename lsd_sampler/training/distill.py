@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
+from ..conventions import NO_MASK
 from ..scheduling_lsd import LSDScheduler
 from .config import METHODS, DistillConfig
 from .progress import Progress
@@ -60,6 +61,11 @@ def distill(
     """
     config = config or DistillConfig()
     base = base_scheduler(pipeline, config)
+    if config.method == "path_kl" and base.config.corruption != "absorbing":
+        raise ValueError(
+            f"`method` 'path_kl' prices the revealing of masks, and {base.config.corruption} corruption has none: use"
+            " `method` 'lsd'."
+        )
     started = time.perf_counter()
 
     def write(**values: Any) -> None:
@@ -75,7 +81,8 @@ def distill(
     learned = METHODS[config.method](runs, base, plan, config, write, progress)
     peak = {"peak_device_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
     write(event="done", network_calls=runs.network_calls, is_image=plan.is_image, **peak)
-    base.register_to_config(mask_token_id=plan.mask_token_id)
+    if plan.mask_token_id != NO_MASK:
+        base.register_to_config(mask_token_id=plan.mask_token_id)
     base.set_learned_sampler(learned)
     return base
 
