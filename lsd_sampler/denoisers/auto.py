@@ -13,6 +13,7 @@ from ..registry import Registry
 from .base import Denoiser, parse_dtype
 from .files import PIPELINE_NAME, Checkpoint, open_checkpoint, read_json
 from .markov import MarkovDenoiser, is_oracle_spec, make_oracle
+from .masked_lm import MaskedLMDenoiser
 from .radd import RADDDenoiser
 
 
@@ -27,6 +28,7 @@ class HubModel(NamedTuple):
 DENOISERS: Registry[type[Denoiser]] = Registry("family")
 DENOISERS.register("markov", MarkovDenoiser)
 DENOISERS.register("radd", RADDDenoiser)
+DENOISERS.register("masked_lm", MaskedLMDenoiser)
 
 SHORT_NAMES = {
     "radd": HubModel("radd", "JingyangOu/radd-lambda-dce"),
@@ -35,13 +37,13 @@ SHORT_NAMES = {
     "sedd-small": HubModel("sedd", "louaaron/sedd-small"),
     "sedd-medium": HubModel("sedd", "louaaron/sedd-medium"),
     "mdlm": HubModel("mdlm", "kuleshov-group/mdlm-owt"),
-    "llada-8b": HubModel("llada", "GSAI-ML/LLaDA-8B-Base"),
-    "llada-8b-instruct": HubModel("llada", "GSAI-ML/LLaDA-8B-Instruct"),
-    "dream-7b": HubModel("dream", "Dream-org/Dream-v0-Base-7B"),
-    "dream-7b-instruct": HubModel("dream", "Dream-org/Dream-v0-Instruct-7B"),
-    "diffugpt-s": HubModel("diffullama", "diffusionfamily/diffugpt-s"),
-    "diffugpt-m": HubModel("diffullama", "diffusionfamily/diffugpt-m"),
-    "diffullama": HubModel("diffullama", "diffusionfamily/diffullama"),
+    "llada-8b": HubModel("masked_lm", "GSAI-ML/LLaDA-8B-Base"),
+    "llada-8b-instruct": HubModel("masked_lm", "GSAI-ML/LLaDA-8B-Instruct"),
+    "dream-7b": HubModel("masked_lm", "Dream-org/Dream-v0-Base-7B"),
+    "dream-7b-instruct": HubModel("masked_lm", "Dream-org/Dream-v0-Instruct-7B"),
+    "diffugpt-s": HubModel("masked_lm", "diffusionfamily/diffugpt-s"),
+    "diffugpt-m": HubModel("masked_lm", "diffusionfamily/diffugpt-m"),
+    "diffullama": HubModel("masked_lm", "diffusionfamily/diffullama"),
 }
 
 
