@@ -27,8 +27,10 @@ class DiffuGPTLayout(Layout):
         return config.get("model_type") == "gpt2" and any(name.startswith(_FILE_TRUNK) for name in tensors)
 
     def network_config(self) -> GPT2Config:
-        rows = {key: len(x) for key, x in (("vocab_size", self.tensors.get(_FILE_EMBEDDING)),) if x is not None}
-        return GPT2Config.from_dict({**self.checkpoint.config, **rows})  # pyright: ignore[reportReturnType]
+        config = {**self.checkpoint.config, "tie_word_embeddings": True}
+        if _FILE_EMBEDDING in self.tensors:  # may have a row more than the config says
+            config["vocab_size"] = len(self.tensors[_FILE_EMBEDDING])
+        return GPT2Config.from_dict(config)  # pyright: ignore[reportReturnType]
 
     def rename(self, name: str) -> str:
         if name == _FILE_EMBEDDING:

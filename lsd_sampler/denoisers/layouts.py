@@ -127,7 +127,7 @@ class Layout:
         return network
 
     def _as_in_file(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
-        return {self.file_name(name): torch.empty(*shape, device="meta") for name, shape in shapes.items()}
+        return {self.file_name(name): torch.empty(tuple(shape), device="meta") for name, shape in shapes.items()}
 
     # ---- the tokens ----
 

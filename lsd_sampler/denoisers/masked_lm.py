@@ -78,8 +78,8 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         self.network_mask_id, self.shifted, self.reused_mask = mask_token_id, shifted, reused_mask
         self.noise = LogLinear()
         self.length = _num_positions(network) - len(prefix) - len(suffix) if length is None else length
-        if self.length < 1:
-            raise ValueError(f"`length` must be positive, got {self.length}.")
+        if not isinstance(self.length, int) or self.length < 1:
+            raise ValueError(f"`length` must be a positive integer, got {self.length!r}.")
         for name, ids in (("_prefix", prefix), ("_suffix", suffix), ("_excluded", excluded_token_ids)):
             self.register_buffer(name, torch.tensor([*ids], dtype=torch.int64), persistent=False)
         make_bidirectional(network)
@@ -123,10 +123,11 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
     @torch.no_grad()
     def _try_out(self) -> int:
         """Number of columns. Sees to it that attention goes both ways, and that trunk and head make up the network."""
-        taken = {self.network_mask_id, *self._excluded.tolist()}
-        text = next((i for i in range(_num_embeddings(self.network)) if i not in taken), 0)
-        ids = torch.tensor([[text, *3 * [self.network_mask_id]]], device=self.network.device)
-        ids_after = torch.tensor([[text, self.network_mask_id, text, text]], device=self.network.device)
+        taken = {self.network_mask_id, getattr(self.network.config, "pad_token_id", None), *self._excluded.tolist()}
+        text = [i for i in range(_num_embeddings(self.network)) if i not in taken][:3] or [self.network_mask_id]
+        mask, device = self.network_mask_id, self.network.device
+        ids = torch.tensor([[text[0], mask, mask, mask]], device=device)
+        ids_after = torch.tensor([[text[0], mask, text[-1], text[0]]], device=device)
         logits = self.network(input_ids=ids).logits
         if torch.equal(logits[:, :2], self.network(input_ids=ids_after).logits[:, :2]):
             raise ValueError(
