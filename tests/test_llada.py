@@ -264,6 +264,25 @@ def test_dream(tmp_path: Path) -> None:
         assert out.sequences.shape == (3, 9) and not (out.sequences == 20).any()
 
 
+def test_dream_has_the_tokenizer_of_qwen2(tmp_path: Path) -> None:
+    """Under the name of a class of its repository, whose code is not run."""
+    save(tmp_path, DREAM, dream_tensors())
+    pieces = ["l", "o", "w", "lo", "low", "\u0120", "\u0120low"]
+    (tmp_path / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nl o\nlo w\n\u0120 low\n")
+    tokens = {"17": "<|beginoftext|>", "18": "<|endoftext|>", "20": "<|mask|>"}
+    config = {
+        "tokenizer_class": "DreamTokenizer",
+        "auto_map": {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]},
+        "added_tokens_decoder": {i: {"content": token, "special": True} for i, token in tokens.items()},
+        "mask_token": "<|mask|>", "bos_token": "<|beginoftext|>", "unk_token": None,
+    }  # fmt: skip
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer: Any = load_denoiser(tmp_path).tokenizer
+    assert tokenizer("low low<|mask|>", add_special_tokens=False).input_ids[:2] == [4, 6]
+    assert tokenizer.decode([4, 6]) == "low low"
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("with_head", [False, True])
 def test_diffugpt(tmp_path: Path, with_head: bool) -> None:

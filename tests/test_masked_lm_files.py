@@ -1,7 +1,6 @@
 """Language models of transformers on disk: what is recognised, what is refused, and that what is saved comes back."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +228,8 @@ def test_code_of_a_repository_runs_only_where_it_is_trusted(tmp_path: Path, monk
     x = tensors["embedding.weight"][torch.tensor([[3, 11, 5]])]
     expected = (x + x.mean(1, keepdim=True)) @ tensors["out.weight"].T + tensors["out.bias"]
     torch.testing.assert_close(model(torch.tensor([[3, 11, 5]])), expected)
+    model.save_pretrained(tmp_path / "saved")  # with its code
+    assert same(loaded(tmp_path / "saved", trust_remote_code=True), model)
     config["auto_map"] = {"AutoConfig": "modeling_mean.MeanConfig", "AutoModel": "modeling_mean.MeanModel"}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="`shifted`"):
@@ -248,4 +249,3 @@ def test_only_language_models_of_transformers_are_recognised(folder: Path) -> No
     for kind in ("llada", "Dream", "gpt2", "esm", "modernbert", "llama"):
         (folder / "config.json").write_text(json.dumps({"model_type": kind}))
         assert MaskedLMDenoiser.recognises(Checkpoint(folder))
-    shutil.rmtree(folder)

@@ -48,6 +48,8 @@ class Layout:
         ValueError: if the config is unusable, or belongs to no model that fills in masks.
     """
 
+    tokenizer_class: Any = AutoTokenizer
+
     def __init__(self, checkpoint: Checkpoint, tensors: Mapping[str, torch.Tensor]):
         self.checkpoint, self.tensors = checkpoint, tensors
         try:
@@ -96,7 +98,9 @@ class Layout:
         reference = self.checkpoint.config["auto_map"][name]
         if "--" in reference:
             raise ValueError(f"`auto_map` asks for code of another repository ({reference}), which is never run.")
-        return get_class_from_dynamic_module(reference, self.checkpoint.folder, local_files_only=True), name
+        own = get_class_from_dynamic_module(reference, self.checkpoint.folder, local_files_only=True)
+        own.register_for_auto_class(name)  # its code is saved with it
+        return own, name
 
     def rename(self, name: str) -> str:
         """The name in the transformers class of a tensor of the file."""
@@ -112,11 +116,12 @@ class Layout:
         Raises:
             ValueError: if names or shapes do not agree exactly; the message names `where` and the culprits.
         """
-        dtypes = {tensor.dtype for tensor in self.tensors.values() if tensor.is_floating_point()}
+        # of the largest, for frequencies and the like stay in float32
+        largest = max(filter(torch.is_floating_point, self.tensors.values()), key=torch.numel, default=None)
         attention: Any = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
         network, report = self.network_class.from_pretrained(
             None, config=self.config, state_dict={self.rename(name): x for name, x in self.tensors.items()},
-            dtype=max(dtypes, key=lambda dtype: dtype.itemsize, default=torch.float32),
+            dtype=torch.float32 if largest is None else largest.dtype,
             output_loading_info=True, ignore_mismatched_sizes=True, **attention,
         )  # fmt: skip
         wrong = report["mismatched_keys"]
@@ -137,7 +142,7 @@ class Layout:
             return None
         folder, trust = self.checkpoint.folder, self.checkpoint.trust_remote_code
         try:
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
+            return self.tokenizer_class.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
         except (OSError, ValueError, KeyError) as error:
             if TOKENIZER_NAME in self.checkpoint.names:
                 return PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER_NAME))

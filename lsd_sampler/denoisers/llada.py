@@ -90,6 +90,8 @@ class DreamLayout(Layout):
     with `frame=True`: the beginning-of-text token then precedes the canvas, so that its first row means something.
     """
 
+    tokenizer_class = Qwen2Tokenizer  # as which the repository's own class behaves
+
     @classmethod
     def recognises(cls, config: Mapping[str, Any], tensors: Collection[str]) -> bool:
         return config.get("model_type") == "Dream"
@@ -102,12 +104,6 @@ class DreamLayout(Layout):
 
     def find_class(self) -> tuple[Any, str]:
         return Qwen2ForCausalLM, "AutoModelForCausalLM"
-
-    def read_tokenizer(self) -> Any | None:
-        # the repository's own class is Qwen2's
-        if {"vocab.json", "merges.txt"} <= self.checkpoint.names:
-            return Qwen2Tokenizer.from_pretrained(self.checkpoint.folder, local_files_only=True)
-        return super().read_tokenizer()
 
     def shifted(self) -> bool:
         return True

@@ -1,6 +1,7 @@
 """Language models of transformers that fill in masks: masked LMs, and causal ones that were retrained to be masked."""
 
 import copy
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,9 +83,9 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
             raise ValueError(f"`length` must be a positive integer, got {self.length!r}.")
         for name, ids in (("_prefix", prefix), ("_suffix", suffix), ("_excluded", excluded_token_ids)):
             self.register_buffer(name, torch.tensor([*ids], dtype=torch.int64), persistent=False)
-        make_bidirectional(network)
+        _make_bidirectional(network)
         # bound methods, for a module would be saved as a part
-        head = head_of(network)
+        head = _head_of(network)
         self._network_head = None if head is None else head.forward
         columns = self._try_out()
         self.defers_head = self._network_head is not None
@@ -97,8 +98,8 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         length = tokens.shape[1]
         if self.mask_token_id != self.network_mask_id:
             tokens = tokens.masked_fill(tokens == self.mask_token_id, self.network_mask_id)
-        around = (ids.expand(len(tokens), -1) for ids in (self._prefix, self._suffix))
-        rows = self._trunk(torch.cat([next(around), tokens, next(around)], dim=1))
+        prefix, suffix = (ids.expand(len(tokens), -1) for ids in (self._prefix, self._suffix))
+        rows = self._trunk(torch.cat([prefix, tokens, suffix], dim=1))
         first = len(self._prefix) - self.shifted
         if first < 0:
             rows, first = torch.cat([rows[:, :1], rows], dim=1), 0
@@ -182,7 +183,7 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         return model
 
     def save_pretrained(
-        self, save_directory: str | Any, safe_serialization: bool = True, variant: str | None = None
+        self, save_directory: str | os.PathLike, safe_serialization: bool = True, variant: str | None = None
     ) -> None:
         r"""
         Saves a checkpoint as transformers would, whichever its layout was, with the options in `config.json`.
@@ -229,7 +230,7 @@ class _Given(nn.Module):
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)  # pyright: ignore
 
 
-def head_of(network: PreTrainedModel) -> PreTrainedModel | None:
+def _head_of(network: PreTrainedModel) -> PreTrainedModel | None:
     """The network without its trunk, called with the trunk's output as `inputs_embeds`. It shares all weights. None
     where there is no trunk to take away.
     """
@@ -240,7 +241,7 @@ def head_of(network: PreTrainedModel) -> PreTrainedModel | None:
     return head
 
 
-def make_bidirectional(network: PreTrainedModel) -> None:
+def _make_bidirectional(network: PreTrainedModel) -> None:
     """Turns the causality of a decoder's attention off: in the masks it makes and in the flags of its layers."""
     causal = [module for module in network.modules() if getattr(module, "is_causal", False) is True]
     if causal or network.can_generate():
