@@ -204,7 +204,7 @@ def test_folders_are_recognised_by_content(folder: Path) -> None:
     descended = {**CONFIG, "model": {"n_blocks": 2}, "graph": {"type": "absorb"}}
     (folder / "config.json").write_text(json.dumps(descended))
     assert not RADDDenoiser.recognises(Checkpoint(folder))
-    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    (folder / "config.json").write_text('{"model_type": "resnet"}')
     with pytest.raises(ValueError, match="no known family"):
         load_denoiser(folder)
 

@@ -13,6 +13,7 @@ from ..registry import Registry
 from .base import Denoiser, parse_dtype
 from .files import PIPELINE_NAME, Checkpoint, open_checkpoint, read_json
 from .markov import MarkovDenoiser, is_oracle_spec, make_oracle
+from .masked_lm import MaskedLMDenoiser
 from .mdlm import MDLMDenoiser
 from .radd import RADDDenoiser
 from .sedd import SEDDDenoiser
@@ -31,6 +32,7 @@ DENOISERS.register("markov", MarkovDenoiser)
 DENOISERS.register("radd", RADDDenoiser)
 DENOISERS.register("sedd", SEDDDenoiser)
 DENOISERS.register("mdlm", MDLMDenoiser)
+DENOISERS.register("masked_lm", MaskedLMDenoiser)
 
 SHORT_NAMES = {
     "radd": HubModel("radd", "JingyangOu/radd-lambda-dce"),
@@ -40,13 +42,13 @@ SHORT_NAMES = {
     "sedd-medium": HubModel("sedd", "louaaron/sedd-medium"),
     "mdlm": HubModel("mdlm", "kuleshov-group/mdlm-owt"),
     "mdlm-no-flashattn": HubModel("mdlm", "kuleshov-group/mdlm-no_flashattn-fp32-owt"),
-    "llada-8b": HubModel("llada", "GSAI-ML/LLaDA-8B-Base"),
-    "llada-8b-instruct": HubModel("llada", "GSAI-ML/LLaDA-8B-Instruct"),
-    "dream-7b": HubModel("dream", "Dream-org/Dream-v0-Base-7B"),
-    "dream-7b-instruct": HubModel("dream", "Dream-org/Dream-v0-Instruct-7B"),
-    "diffugpt-s": HubModel("diffullama", "diffusionfamily/diffugpt-s"),
-    "diffugpt-m": HubModel("diffullama", "diffusionfamily/diffugpt-m"),
-    "diffullama": HubModel("diffullama", "diffusionfamily/diffullama"),
+    "llada-8b": HubModel("masked_lm", "GSAI-ML/LLaDA-8B-Base"),
+    "llada-8b-instruct": HubModel("masked_lm", "GSAI-ML/LLaDA-8B-Instruct"),
+    "dream-7b": HubModel("masked_lm", "Dream-org/Dream-v0-Base-7B"),
+    "dream-7b-instruct": HubModel("masked_lm", "Dream-org/Dream-v0-Instruct-7B"),
+    "diffugpt-s": HubModel("masked_lm", "diffusionfamily/diffugpt-s"),
+    "diffugpt-m": HubModel("masked_lm", "diffusionfamily/diffugpt-m"),
+    "diffullama": HubModel("masked_lm", "diffusionfamily/diffullama"),
 }
 
 

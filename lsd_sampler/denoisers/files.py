@@ -25,7 +25,8 @@ PIPELINE_NAME = "model_index.json"
 TOKENIZER_NAME = "tokenizer.json"
 FETCHED_FILES = [
     "*config.json", PIPELINE_NAME, "*.safetensors", "*.safetensors.index.json", "*tokenizer.json", "*vocab.json",
-    "*merges.txt", "*special_tokens_map.json", "*added_tokens.json", "*tokenizer.model",
+    "*merges.txt", "*special_tokens_map.json", "*added_tokens.json", "*tokenizer.model", "*vocab.txt",
+    "*spiece.model", "*sentencepiece.bpe.model",
 ]  # fmt: skip
 
 
