@@ -13,6 +13,7 @@ from ..registry import Registry
 from .base import Denoiser, parse_dtype
 from .files import PIPELINE_NAME, Checkpoint, open_checkpoint, read_json
 from .markov import MarkovDenoiser, is_oracle_spec, make_oracle
+from .maskgit import MaskGITDenoiser
 from .radd import RADDDenoiser
 
 
@@ -27,6 +28,7 @@ class HubModel(NamedTuple):
 DENOISERS: Registry[type[Denoiser]] = Registry("family")
 DENOISERS.register("markov", MarkovDenoiser)
 DENOISERS.register("radd", RADDDenoiser)
+DENOISERS.register("maskgit", MaskGITDenoiser)
 
 SHORT_NAMES = {
     "radd": HubModel("radd", "JingyangOu/radd-lambda-dce"),
@@ -42,6 +44,12 @@ SHORT_NAMES = {
     "diffugpt-s": HubModel("diffullama", "diffusionfamily/diffugpt-s"),
     "diffugpt-m": HubModel("diffullama", "diffusionfamily/diffugpt-m"),
     "diffullama": HubModel("diffullama", "diffusionfamily/diffullama"),
+    "halton-maskgit-256-tiny": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_256_tiny.pth"),
+    "halton-maskgit-256-small": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_256_small.pth"),
+    "halton-maskgit-256-base": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_256_base.pth"),
+    "halton-maskgit-384-small": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_384_small.pth"),
+    "halton-maskgit-384-base": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_384_base.pth"),
+    "halton-maskgit-384-large": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_384_large.pth"),
 }
 
 

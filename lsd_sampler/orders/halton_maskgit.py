@@ -8,7 +8,7 @@ from .base import Order
 
 @functools.lru_cache(maxsize=32)
 def _place_in_order(canvas_shape: tuple[int, ...]) -> torch.Tensor:
-    """When each cell of the canvas is first visited by the Halton points 1, 2, ..., counted in cells. `(L,)`, int64."""
+    """Place of each cell in the order in which the Halton points 1, 2, ... first visit them. `(L,)`, int64."""
     bases = (2, 3)[: len(canvas_shape)]
     # A cell of width 1/n contains an interval [i b^-k, (i + 1) b^-k] with b^k >= 2n. Products of those are hit once by
     # as many points in succession as there are of them.
