@@ -2,12 +2,13 @@
 
 from .auto import DENOISERS, SHORT_NAMES, available_names, load_denoiser
 from .base import Denoiser
+from .ctmc import CTMCDenoiser
 from .markov import MarkovDenoiser, countdown, random_chain
 from .maskgit import MaskGITDenoiser
 from .radd import RADDDenoiser
 
 
 __all__ = [
-    "DENOISERS", "SHORT_NAMES", "Denoiser", "MarkovDenoiser", "MaskGITDenoiser", "RADDDenoiser", "available_names",
-    "countdown", "load_denoiser", "random_chain",
+    "DENOISERS", "SHORT_NAMES", "CTMCDenoiser", "Denoiser", "MarkovDenoiser", "MaskGITDenoiser", "RADDDenoiser",
+    "available_names", "countdown", "load_denoiser", "random_chain",
 ]  # fmt: skip

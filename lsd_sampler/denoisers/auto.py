@@ -11,6 +11,7 @@ import torch
 from ..hub import is_hub_id
 from ..registry import Registry
 from .base import Denoiser, parse_dtype
+from .ctmc import CTMCDenoiser
 from .files import PIPELINE_NAME, Checkpoint, open_checkpoint, read_json
 from .markov import MarkovDenoiser, is_oracle_spec, make_oracle
 from .maskgit import MaskGITDenoiser
@@ -29,6 +30,7 @@ DENOISERS: Registry[type[Denoiser]] = Registry("family")
 DENOISERS.register("markov", MarkovDenoiser)
 DENOISERS.register("radd", RADDDenoiser)
 DENOISERS.register("maskgit", MaskGITDenoiser)
+DENOISERS.register("ctmc", CTMCDenoiser)
 
 SHORT_NAMES = {
     "radd": HubModel("radd", "JingyangOu/radd-lambda-dce"),

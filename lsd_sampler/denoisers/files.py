@@ -1,6 +1,6 @@
 """The files of a denoiser: found, fetched, read and written.
 
-Configs are JSON, weights are safetensors. A family whose authors published pickles reads them with
+Configs are JSON (or YAML), weights are safetensors. A family whose authors published pickles reads them with
 `weights_only=True`: tensors and plain containers, no code.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -27,7 +28,7 @@ PIPELINE_NAME = "model_index.json"
 TOKENIZER_NAME = "tokenizer.json"
 FETCHED_FILES = [
     "*config.json", PIPELINE_NAME, "*.safetensors", "*.safetensors.index.json", "*tokenizer.json", "*vocab.json",
-    "*merges.txt", "*special_tokens_map.json", "*added_tokens.json", "*tokenizer.model",
+    "*merges.txt", "*special_tokens_map.json", "*added_tokens.json", "*tokenizer.model", "config*.yaml",
 ]  # fmt: skip
 
 
@@ -167,6 +168,24 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}.")
+    return content
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML mapping of plain values.
+
+    Raises:
+        OSError: if the file is missing.
+        ValueError: if it does not hold one; the message names it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid YAML of plain values: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a YAML mapping, got {type(content).__name__}.")
     return content
 
 
