@@ -55,7 +55,10 @@ class Pointwise(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention over all pixels, with a single head."""
+    """Attention over all pixels, with a single head.
+
+    Written out, in the authors' order of operations: the truncated logistic amplifies rounding a thousandfold.
+    """
 
     def __init__(self, channels: int, rescale: float):
         super().__init__()
@@ -65,8 +68,9 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         h = self.GroupNorm_0(x)
-        q, k, v = (nin(h).flatten(2).mT[:, None] for nin in (self.NIN_0, self.NIN_1, self.NIN_2))
-        h = F.scaled_dot_product_attention(q, k, v)[:, 0].mT.reshape(x.shape)
+        q, k, v = (nin(h).flatten(2) for nin in (self.NIN_0, self.NIN_1, self.NIN_2))
+        weights = ((q.mT @ k) * x.shape[1] ** -0.5).softmax(-1)
+        h = (v @ weights.mT).view(x.shape)
         return (x + self.NIN_3(h)) / self.rescale
 
 
@@ -331,11 +335,11 @@ def _training_weights(file: Path, model: nn.Module, ema: bool) -> dict[str, torc
     if not ema:
         return raw
     names, shadow = [name for name, _ in model.named_parameters()], state.get(_SHADOW)
-    if not isinstance(shadow, list) or len(shadow) != len(names):
-        got = f"{len(shadow)} of them" if isinstance(shadow, list) else "none"
+    shadow = [x for x in shadow if isinstance(x, torch.Tensor)] if isinstance(shadow, list) else []
+    if len(shadow) != len(names):
         raise ValueError(
-            f"{file} must hold 'model.{_SHADOW}', a list of {len(names)} tensors, got {got}; the option `ema=False`"
-            " takes the raw weights."
+            f"{file} must hold 'model.{_SHADOW}', a list of {len(names)} tensors, got {len(shadow)}; the option"
+            " `ema=False` takes the raw weights."
         )
     return dict(zip(names, shadow, strict=True))
 
