@@ -254,6 +254,14 @@ def test_bad_config_is_named(tmp_path: Path, change: dict[str, Any], culprit: st
         load_denoiser(tmp_path)
 
 
+@pytest.mark.parametrize("section", ["data", "model"])
+def test_missing_section_is_named(tmp_path: Path, section: str) -> None:
+    write_training(tmp_path, random_model())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**CONFIG, section: None}))
+    with pytest.raises(ValueError, match=f"config.yaml: .*'{section}'"):
+        load_denoiser(tmp_path)
+
+
 def test_yaml_that_is_no_plain_mapping_is_refused(tmp_path: Path) -> None:
     write_training(tmp_path, random_model())
     for text in ("a: [", "!!python/object/apply:os.getcwd []", "- 1", "\x00"):

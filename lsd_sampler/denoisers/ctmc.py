@@ -274,7 +274,7 @@ class CTMCDenoiser(Denoiser):
         if t is None or t.shape != (B,):
             got = None if t is None else tuple(t.shape)
             raise ValueError(f"`t` must have shape ({B},): this model is conditioned on time; got {got}.")
-        mean, log_scale = self.net(tokens.view(B, *self.image_shape), t).flatten(1).chunk(2, dim=1)
+        mean, log_scale = self.net(tokens.reshape(B, *self.image_shape), t).flatten(1).chunk(2, dim=1)
         return truncated_logistic(mean, log_scale, self.vocab_size, self.fix_logistic)
 
     def scheduler_config(self) -> dict[str, Any]:
@@ -319,8 +319,8 @@ def _find_config(checkpoint: Checkpoint) -> tuple[Path, dict[str, Any]] | None:
 
 
 def _is_config(config: dict[str, Any]) -> bool:
-    data = config.get("data")
-    return isinstance(data, dict) and "S" in data and isinstance(config.get("model"), dict)
+    data, model = config.get("data"), config.get("model")
+    return (isinstance(data, dict) and "S" in data) or (isinstance(model, dict) and "Q_sigma" in model)
 
 
 def _training_weights(file: Path, model: nn.Module, ema: bool) -> dict[str, torch.Tensor]:
@@ -330,7 +330,7 @@ def _training_weights(file: Path, model: nn.Module, ema: bool) -> dict[str, torc
     if not isinstance(state, dict):
         raise ValueError(f"{file} must hold 'model' with the weights.")
     # DistributedDataParallel wraps the network
-    raw = {name.replace(".module.", "."): x for name, x in state.items() if isinstance(x, torch.Tensor)}
+    raw = {str(name).replace(".module.", "."): x for name, x in state.items() if isinstance(x, torch.Tensor)}
     check_tensors(model.state_dict(), raw, str(file))
     if not ema:
         return raw

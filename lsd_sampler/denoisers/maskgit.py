@@ -269,6 +269,7 @@ def _released_tensors(content: Any) -> dict[str, torch.Tensor] | None:
         return None
     tensors = {}
     for name, tensor in state.items():
+        name = str(name)
         for wrapper in _WRAPPERS:
             name = name.replace(wrapper, "")
         tensors[name] = tensor
