@@ -1,4 +1,4 @@
-"""A sampler's files: `scheduler_config.json`, and `scheduler_model.safetensors` beside it if it is a learned one."""
+"""A sampler's files: `scheduler_config.json`, and `scheduler_model.safetensors` with it if it is a learned one."""
 
 import inspect
 import json
@@ -12,8 +12,8 @@ from diffusers.configuration_utils import ConfigMixin, FrozenDict
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from .atomic import write_atomically
-from .checkpoint import TENSORS_NAME, LearnedSampler, load_learned, read_at_most, save_learned
-from .hub import check_announced, download, is_hub_id, upload_sampler
+from .checkpoint import TENSORS_NAME, TENSORS_PLACES, LearnedSampler, load_learned, read_at_most, save_learned
+from .hub import admit_to_pipelines, check_announced, download, is_hub_id, upload_sampler
 
 
 MAX_CONFIG_BYTES = 2**20
@@ -32,6 +32,10 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
     """Loading, saving and sharing of a scheduler whose learned numbers lie beside its config."""
 
     learned_sampler: LearnedSampler
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        admit_to_pipelines(cls)
 
     if TYPE_CHECKING:  # diffusers types these too loosely
 
@@ -56,7 +60,13 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
 
         With `return_unused_kwargs` a tuple of the sampler and the unused keyword arguments is returned. Takes the
         keyword arguments of diffusers' schedulers: `revision`, `token`, `cache_dir`, `local_files_only`,
-        `force_download`, ...
+        `force_download`, ... All files of a Hub repo come from one commit, and hold what the Hub announced.
+
+        Best, a sampler has a repo of its own. It may also lie in the `scheduler` folder of a pipeline's repo, if it
+        came there with the pipeline (`pipe.push_to_hub`, `pipe.save_pretrained`): after `import lsd_sampler`,
+        `DiffusionPipeline.from_pretrained` loads it from there, and so does this with `subfolder="scheduler"`. (One
+        put there by its own `push_to_hub(..., subfolder="scheduler")` keeps diffusers from fetching the pipeline's
+        weights, unless it is passed: `DiffusionPipeline.from_pretrained(..., scheduler=sampler)`.)
 
         Raises:
             OSError: if a file is missing or cannot be read; the message names it.
@@ -83,7 +93,7 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
                 raise ValueError(f"`{fixed[0]}` cannot be overridden: the numbers in {name} were learned for another.")
             defaults = inspect.signature(cls.__init__).parameters
             made_for = {key: config.get(key, defaults[key].default) for key in _MADE_FOR}
-            scheduler.set_learned_sampler(load_learned(source.get(TENSORS_NAME), made_for, sha256))
+            scheduler.set_learned_sampler(load_learned(source.get(*TENSORS_PLACES), made_for, sha256))
             scheduler.register_to_config(tensors_sha256=sha256)
         return pair if return_unused_kwargs else scheduler
 
@@ -94,6 +104,7 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {path}.")
         data = read_at_most(path, MAX_CONFIG_BYTES)
+        check_announced(path, data)
         try:
             config = json.loads(data.decode("utf-8"), parse_int=_parse_int, object_pairs_hook=_without_duplicates)
         except (ValueError, RecursionError) as error:
@@ -102,42 +113,52 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
             _check_entries(config)
         except ValueError as error:
             raise ValueError(f"{path} {error}") from error
-        check_announced(path, data)
         if not config.get("_class_name", "").endswith("Scheduler"):
             config["_class_name"] = cls.__name__  # diffusers would import whatever of its parts bears that name
         config.pop("_use_default_values", None)  # diffusers would not read the entries that this lists
         return config
 
-    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        push_to_hub: bool = False,
+        *,
+        safe_serialization: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Writes `scheduler_model.safetensors` (if anything was learned) and `scheduler_config.json` to a folder.
 
         Args:
             save_directory (`str` or `os.PathLike`): made if it does not exist.
             push_to_hub (`bool`, defaults to `False`): whether to upload the folder too; keyword arguments as for
                 `push_to_hub`, with `repo_id` falling back to the folder's name.
+            safe_serialization (`bool`, *optional*): passed by pipelines that save their components. The tensors then
+                go to the subfolder `learned`: if they lay beside the config, diffusers would take them for weights of
+                an unknown format, and fetch no safetensors at all of such a pipeline on the Hub.
         """
         folder = Path(save_directory)
         if folder.is_file():
             raise ValueError(f"`save_directory` must be a folder, but {folder} is a file.")
         folder.mkdir(parents=True, exist_ok=True)
         # the tensors first: a config never points to tensors that are not there yet
-        sha256 = None
+        sha256, tensors = None, folder / TENSORS_PLACES[safe_serialization is not None]
         if self.learned_sampler:
             made_for = {key: self.config[key] for key in _MADE_FOR}
-            sha256 = save_learned(self.learned_sampler, folder / TENSORS_NAME, made_for)
+            sha256 = save_learned(self.learned_sampler, tensors, made_for)
         self.register_to_config(learned=bool(self.learned_sampler), tensors_sha256=sha256)
         write_atomically(folder / self.config_name, self.to_json_string().encode())
-        if not self.learned_sampler:
-            (folder / TENSORS_NAME).unlink(missing_ok=True)
+        for stale in {folder / place for place in TENSORS_PLACES} - ({tensors} if self.learned_sampler else set()):
+            stale.unlink(missing_ok=True)
         if push_to_hub:
-            self._upload(folder, kwargs.pop("repo_id", folder.name), **kwargs)
+            self._upload(folder, kwargs.pop("repo_id", folder.absolute().name), **kwargs)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Uploads the sampler to a Hub repo of its own.
 
         Args:
             repo_id (`str`): `user/name`.
-            kwargs: `commit_message`, `private`, `token`, `create_pr`, `revision`, `subfolder`.
+            kwargs: `commit_message`, `private`, `token`, `create_pr`, `revision` (a branch, made if need be),
+                `subfolder`.
 
         Returns:
             the address of the commit.
@@ -150,8 +171,8 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
             return self._upload(Path(folder), repo_id, **kwargs)
 
     def _upload(self, folder: Path, repo_id: str, **kwargs: Any) -> str:
-        if not self.learned_sampler:  # tensors of an earlier sampler do not stay beside this one's config
-            kwargs.setdefault("delete_patterns", TENSORS_NAME)
+        # tensors of an earlier sampler do not stay with this one's config
+        kwargs.setdefault("delete_patterns", [place for place in TENSORS_PLACES if not (folder / place).exists()])
         return upload_sampler(folder, repo_id, **kwargs)
 
 
@@ -164,12 +185,20 @@ class _Source:
         if not self.is_local and not is_hub_id(name):
             raise FileNotFoundError(f"There is no folder {name!r}, and it is not a Hub id (owner/name).")
 
-    def get(self, filename: str) -> Path:
+    def get(self, *filenames: str) -> Path:
+        """The first of these files that is there; where none is, `OSError` or a path to the first."""
         if self.is_local:
-            return Path(self.name, self.subfolder, filename)
-        path = str(PurePosixPath(self.subfolder, filename))
-        file, self.hub_options["revision"] = download(self.name, path, **self.hub_options)
-        return file
+            paths = [Path(self.name, self.subfolder, filename) for filename in filenames]
+            return next((path for path in paths if path.exists()), paths[0])
+        errors = []
+        for filename in filenames:
+            path = str(PurePosixPath(self.subfolder, filename))
+            try:
+                file, self.hub_options["revision"] = download(self.name, path, **self.hub_options)
+                return file
+            except OSError as error:
+                errors.append(error)
+        raise errors[0]
 
 
 def _check_subfolder(subfolder: str | None) -> str:

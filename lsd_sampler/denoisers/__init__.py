@@ -5,10 +5,12 @@ from .base import Denoiser
 from .ctmc import CTMCDenoiser
 from .markov import MarkovDenoiser, countdown, random_chain
 from .maskgit import MaskGITDenoiser
+from .mdlm import MDLMDenoiser
 from .radd import RADDDenoiser
+from .sedd import SEDDDenoiser
 
 
 __all__ = [
-    "DENOISERS", "SHORT_NAMES", "CTMCDenoiser", "Denoiser", "MarkovDenoiser", "MaskGITDenoiser", "RADDDenoiser",
-    "available_names", "countdown", "load_denoiser", "random_chain",
+    "DENOISERS", "SHORT_NAMES", "CTMCDenoiser", "Denoiser", "MDLMDenoiser", "MarkovDenoiser", "MaskGITDenoiser",
+    "RADDDenoiser", "SEDDDenoiser", "available_names", "countdown", "load_denoiser", "random_chain",
 ]  # fmt: skip

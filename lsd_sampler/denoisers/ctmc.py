@@ -18,12 +18,11 @@ from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from torch import nn
 
 from ..noise import Exponential
-from .base import Denoiser, assign_weights
-from .files import Checkpoint, check_tensors, read_pickle, read_tensors, read_yaml
+from .base import Denoiser, build_model
+from .files import Checkpoint, read_pickle, read_tensors, read_yaml
 
 
 SUFFIX = ".pt"
-_SHADOW = "ema_shadow_params"
 # what the model needs of the training config
 _POSITIVE_INTEGERS = ("data.S", "model.ch", "model.num_res_blocks", "model.time_embed_dim")
 _POSITIVE_NUMBERS = (
@@ -110,10 +109,7 @@ class Upsample(nn.Module):
 
 
 class UNet(nn.Module):
-    """Mean and log-scale of each pixel, `(batch_size, 2 * channels, height, width)`, from the pixels.
-
-    Modules are registered in the authors' order, which is that of their averaged parameters.
-    """
+    """Mean and log-scale of each pixel, `(batch_size, 2 * channels, height, width)`, from the pixels."""
 
     def __init__(self, image_channels: int, model: Mapping[str, Any]):
         super().__init__()
@@ -244,7 +240,7 @@ class CTMCDenoiser(Denoiser):
         _check_config(config)
         data, model = config["data"], config["model"]
         self.config = _used_part(config)
-        self.mask_token_id = None  # pyright: ignore[reportAttributeAccessIssue]  (nothing is masked)
+        self.mask_token_id = None  # noise moves pixels, it masks none
         self.vocab_size = data["S"]
         self.image_shape = tuple(data["shape"])
         self.length = math.prod(self.image_shape)
@@ -278,8 +274,7 @@ class CTMCDenoiser(Denoiser):
         return truncated_logistic(mean, log_scale, self.vocab_size, self.fix_logistic)
 
     def scheduler_config(self) -> dict[str, Any]:
-        constants = {"corruption": self.corruption, "rate_sigma": self.rate_sigma, "q_sigma": self.q_sigma}
-        return super().scheduler_config() | constants
+        return super().scheduler_config() | {"rate_sigma": self.rate_sigma, "q_sigma": self.q_sigma}
 
     @classmethod
     def recognises(cls, checkpoint: Checkpoint) -> bool:
@@ -293,13 +288,12 @@ class CTMCDenoiser(Denoiser):
             raise ValueError(f"{checkpoint.folder} holds no config.yaml or config.json with 'data.S' and 'model'.")
         source, config = found
         file = checkpoint.weights_or_pickle(SUFFIX, variant)
-        try:
-            with torch.device("meta"):
-                model = cls(config)
-        except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
-        tensors = _training_weights(file, model, ema) if file.suffix == SUFFIX else read_tensors(file)
-        assign_weights(model, tensors, str(file))
+        state = _training_state(file) if file.suffix == SUFFIX else read_tensors(file)
+        # DistributedDataParallel wraps the network
+        weights = {str(name).replace(".module.", "."): x for name, x in state.items() if isinstance(x, torch.Tensor)}
+        model = build_model(lambda: cls(config), source, weights, file)
+        if ema and file.suffix == SUFFIX:
+            model.load_state_dict(_averages(state, weights, file), assign=True)
         return model
 
     def _config(self) -> dict[str, Any]:
@@ -323,25 +317,24 @@ def _is_config(config: dict[str, Any]) -> bool:
     return (isinstance(data, dict) and "S" in data) or (isinstance(model, dict) and "Q_sigma" in model)
 
 
-def _training_weights(file: Path, model: nn.Module, ema: bool) -> dict[str, torch.Tensor]:
-    """The weights in a training checkpoint: the raw ones, or their average."""
+def _training_state(file: Path) -> dict[str, Any]:
     content = read_pickle(file)
     state = content.get("model") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise ValueError(f"{file} must hold 'model' with the weights.")
-    # DistributedDataParallel wraps the network
-    raw = {str(name).replace(".module.", "."): x for name, x in state.items() if isinstance(x, torch.Tensor)}
-    check_tensors(model.state_dict(), raw, str(file))
-    if not ema:
-        return raw
-    names, shadow = [name for name, _ in model.named_parameters()], state.get(_SHADOW)
+    return state
+
+
+def _averages(state: dict[str, Any], weights: dict[str, torch.Tensor], file: Path) -> dict[str, torch.Tensor]:
+    """The averages of the weights, a list in their order."""
+    shadow = state.get("ema_shadow_params")
     shadow = [x for x in shadow if isinstance(x, torch.Tensor)] if isinstance(shadow, list) else []
-    if len(shadow) != len(names):
+    if [x.shape for x in shadow] != [x.shape for x in weights.values()]:
         raise ValueError(
-            f"{file} must hold 'model.{_SHADOW}', a list of {len(names)} tensors, got {len(shadow)}; the option"
-            " `ema=False` takes the raw weights."
+            f"{file} must hold in 'model' the list 'ema_shadow_params' of the averages of its {len(weights)} tensors,"
+            f" in their order, got {len(shadow)} that do not fit; the option `ema=False` takes the raw weights."
         )
-    return dict(zip(names, shadow, strict=True))
+    return dict(zip(weights, shadow, strict=True))
 
 
 def _used_part(config: dict[str, Any]) -> dict[str, Any]:

@@ -10,17 +10,16 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 import yaml
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..atomic import replacing, write_atomically
-from ..hub import is_hub_id
+from ..hub import download_snapshot, is_hub_id
 
 
 CONFIG_NAME = "config.json"
@@ -124,23 +123,19 @@ def resolve_folder(
 
     Raises:
         OSError: if there is no such folder or repository, or it cannot be reached; the message names it.
+        ValueError: if what was fetched is not what the Hub announced; the message names the file.
     """
     name = os.fspath(name_or_path)
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if not is_hub_id(name):
             raise FileNotFoundError(f"There is no folder {name!r}, and it is not a Hub id (owner/name) either.")
-        try:
-            folder = Path(
-                snapshot_download(
-                    name, revision=revision, token=token, local_files_only=local_files_only,
-                    cache_dir=None if cache_dir is None else os.fspath(cache_dir), force_download=force_download,
-                    allow_patterns=list(patterns or FETCHED_FILES),
-                )
-            )  # fmt: skip
-        except OSError as error:  # all of huggingface_hub's: repository missing, gated, offline, not in the cache
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise OSError(f"{name!r} is no local folder, and fetching it from the Hub failed: {reason}") from error
+        below = "".join(f"{part}/" for part in PurePosixPath(subfolder or "").parts)
+        folder = download_snapshot(
+            name, [below + pattern for pattern in patterns or FETCHED_FILES], revision=revision, token=token,
+            cache_dir=None if cache_dir is None else os.fspath(cache_dir), local_files_only=local_files_only,
+            force_download=force_download,
+        )  # fmt: skip
     folder = folder / (subfolder or "")
     if not folder.is_dir():
         raise FileNotFoundError(f"{name!r} has no subfolder {subfolder!r}.")

@@ -16,8 +16,8 @@ from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from torch import nn
 
 from ..noise import LogLinear
-from .base import Denoiser, assign_weights
-from .files import Checkpoint, check_tensors, read_pickle, read_tensors
+from .base import Denoiser, build_model
+from .files import Checkpoint, read_pickle, read_tensors
 
 
 SUFFIX = ".pth"
@@ -144,7 +144,8 @@ class MaskGITDenoiser(Denoiser):
         self.config = config
         self.vocab_size = self.mask_token_id = config["codebook_size"]
         self.num_classes = config["nclass"]
-        self.canvas_shape, self.length = (side, side), side * side
+        self.canvas_shape = side, side
+        self.length = side * side
         self.noise = LogLinear()
         self.cls_emb = nn.Embedding(self.num_classes + 1, dim)
         self.tok_emb = nn.Embedding(self.vocab_size + 1, dim)
@@ -198,8 +199,8 @@ class MaskGITDenoiser(Denoiser):
         """Output of the last block, after the adaptive norm: `(batch_size, n * n, hidden_dim)`."""
         B, L = len(tokens), self.length
         if tokens.shape[1:] not in ((L,), self.canvas_shape):
-            shapes = f"(B, {L}) or (B, {self.canvas_shape[0]}, {self.canvas_shape[1]})"
-            raise ValueError(f"`tokens` must have shape {shapes}, got {tuple(tokens.shape)}.")
+            n = math.isqrt(L)
+            raise ValueError(f"`tokens` must have shape (B, {L}) or (B, {n}, {n}), got {tuple(tokens.shape)}.")
         if class_labels is None:
             class_labels = tokens.new_full((B,), self.num_classes)
         if class_labels.shape != (B,):
@@ -235,13 +236,8 @@ class MaskGITDenoiser(Denoiser):
                 f"{file}: the number of attention heads cannot be told from tensors of these sizes. Pass `heads`, or"
                 " put a config.json with 'heads' beside the file."
             )
-        try:
-            with torch.device("meta"):
-                model = cls(config)
-        except ValueError as error:
-            raise ValueError(f"{checkpoint.config_file if _own_config(checkpoint) else file}: {error}") from error
-        assign_weights(model, _untied(model, tensors, file), str(file))
-        return model
+        config_file = checkpoint.config_file if _own_config(checkpoint) else file
+        return build_model(lambda: cls(config), config_file, _untied(tensors, file), file)
 
     def _config(self) -> dict[str, Any]:
         return self.config
@@ -302,16 +298,15 @@ def _feed_forward_width(mlp_dim: int) -> int:
     return -(-(2 * mlp_dim // 3) // 256) * 256
 
 
-def _untied(model: nn.Module, tensors: dict[str, torch.Tensor], file: Path) -> dict[str, torch.Tensor]:
+def _untied(tensors: dict[str, torch.Tensor], file: Path) -> dict[str, torch.Tensor]:
     """Our names of the tensors. The release stores the tied matrix of embedding and head twice."""
     if "head.bias" not in tensors:
         return tensors
-    expected = {name: tensor for name, tensor in model.state_dict().items() if name != "head_bias"}
-    expected |= {"head.weight": expected["tok_emb.weight"], "head.bias": model.state_dict()["head_bias"]}
-    check_tensors(expected, tensors, str(file))
+    if "head.weight" not in tensors:
+        raise ValueError(f"{file} lacks tensors for this model: head.weight.")
     if not torch.equal(tensors["head.weight"], tensors["tok_emb.weight"]):
         raise ValueError(f"{file}: head.weight and tok_emb.weight are tied in this model, but differ.")
-    own = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
+    own = {name: tensor for name, tensor in tensors.items() if name not in ("head.weight", "head.bias")}
     return own | {"head_bias": tensors["head.bias"]}
 
 

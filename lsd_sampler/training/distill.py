@@ -1,5 +1,6 @@
 """`distill`: from a pipeline and a config to a learned scheduler."""
 
+import inspect
 import os
 import time
 from collections.abc import Callable
@@ -66,7 +67,9 @@ def distill(
             log({**values, "seconds": round(time.perf_counter() - started, 3)})
 
     runs = PipelineRuns(pipeline, config.seed, call_kwargs)
-    task = {"config": config.to_dict(), "scheduler": dict(base.config), "model": _name(pipeline), "call": call_kwargs}
+    scheduler = dict(base.config)
+    scheduler.pop("_use_default_values", None)  # in another order in each process
+    task = {"config": config.to_dict(), "scheduler": scheduler, "model": _name(pipeline), "call": call_kwargs}
     progress = Progress(None if checkpoint_dir is None else Path(checkpoint_dir), task, resume)
     plan = _plan(runs, base, config, progress)
     learned = METHODS[config.method](runs, base, plan, config, write, progress)
@@ -79,9 +82,10 @@ def distill(
 
 def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDScheduler:
     """The plain base solver that teacher and student start from."""
-    return LSDScheduler.from_config(
-        pipeline.scheduler.config, solver=config.solver, order=config.order, count=config.count, schedule="uniform"
-    )
+    known = inspect.signature(LSDScheduler.__init__).parameters  # other schedulers have entries of their own
+    kept = {name: value for name, value in pipeline.scheduler.config.items() if name in known}
+    options = {"solver": config.solver, "order": config.order, "count": config.count, "schedule": "uniform"}
+    return LSDScheduler(**kept | options)
 
 
 def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
