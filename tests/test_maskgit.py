@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from lsd_sampler.denoisers import SHORT_NAMES, MaskGITDenoiser, auto, load_denoiser
 from lsd_sampler.denoisers.files import Checkpoint
 from lsd_sampler.orders import ORDERS
+from lsd_sampler.pipeline_masked_diffusion import MaskedDiffusionPipeline
 from lsd_sampler.scheduling_lsd import LSDScheduler
 
 
@@ -328,6 +329,19 @@ def test_generates_images(order: str, steps: int) -> None:
     assert sample.shape == (2, 3, 3)
     assert 0 <= sample.min() and sample.max() < model.vocab_size
     assert sample[0, 1, 2] == 3
+
+
+def test_saved_pipeline(tmp_path: Path) -> None:
+    model = random_model()
+    pipe = MaskedDiffusionPipeline(model, LSDScheduler(**model.scheduler_config(), order="halton_maskgit"))
+    pipe.save_pretrained(tmp_path)
+    loaded = MaskedDiffusionPipeline.from_pretrained(tmp_path)
+    samples = []
+    for p in (pipe, loaded):
+        p.set_progress_bar_config(disable=True)
+        kwargs = {"class_labels": [0, 3], "guidance_scale": 2.0, "generator": torch.Generator().manual_seed(0)}
+        samples.append(p(num_samples=2, num_inference_steps=3, **kwargs).sequences)
+    assert torch.equal(*samples)
 
 
 @pytest.mark.parametrize("size", SIZES)
