@@ -27,6 +27,8 @@ class Predictor:
     def __init__(self, denoiser: Denoiser, defer_head: bool, conditioning: dict[str, Any]):
         self.denoiser, self.conditioning = denoiser, conditioning
         self.defer_head = defer_head and getattr(denoiser, "defers_head", False)
+        # a concrete score depends on time, whether the network sees it or not
+        self.reuse = denoiser.prediction_type == "logits" and not denoiser.time_conditioned
         self.passes = 0
         """Network calls, each on the sequences that needed one."""
         self.calls_B: torch.Tensor | None = None
@@ -39,7 +41,7 @@ class Predictor:
         t_B, B = t.expand(len(sample_BL)), len(sample_BL)
         if self.calls_B is None:
             self.calls_B = torch.zeros(B, dtype=torch.long)
-        if self._tokens_BL is None or self.denoiser.time_conditioned:
+        if self._tokens_BL is None or not self.reuse:
             self._output = self._call(sample_BL, t_B, torch.arange(B))
         else:
             stale_R = (sample_BL != self._tokens_BL).any(1).nonzero()[:, 0]

@@ -92,12 +92,13 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             `noise_eps`), `"geometric"` or `"linear"` (`sigma_min`, `sigma_max`), or `"exponential"` (`time_base`,
             `time_exponential`).
         solver (`str`, defaults to `"tweedie"`): `"tweedie"` or `"euler"`.
-        order (`str`, defaults to `"random"`): which masked positions come first: `"random"`, `"halton"` (far apart) or
-            `"confidence"`.
+        order (`str`, defaults to `"random"`): which masked positions come first: `"random"`, `"halton"` (far apart),
+            `"halton_maskgit"` (that of Halton-MaskGIT) or `"confidence"`.
         count (`str`, defaults to `"exact"`): `"exact"` (of L masked positions `round(alpha L)` are known after a step
             of `tweedie`; a coefficient or another solver scales what the step adds) or `"bernoulli"` (independent
             reveals, as in the CTMC).
-        schedule (`str`, defaults to `"uniform"`): base grid, where nothing was learned: `"uniform"` or `"cosine"`.
+        schedule (`str`, defaults to `"uniform"`): base grid, where nothing was learned: `"uniform"`, `"cosine"` or
+            `"arccos"`.
         sampling_eps (`float`, defaults to 1e-4): the last time of the base grid.
         corruption (`str`, defaults to `"absorbing"`): what noise does to a token: `"absorbing"` (masks it),
             `"uniform"` (replaces it by any), or `"gaussian"` (moves it to a near level; constants `rate_sigma`,

@@ -158,6 +158,9 @@ def order_law(order: str) -> dict[tuple[int, ...], float]:
         for low, high, cells in low_discrepancy_orders(L):
             law[cells] += float(high - low)
         return law
+    if order == "halton_maskgit":  # first visits of 1/2, 1/4, 3/4, begun anywhere
+        cells = (1, 0, 2)
+        return {cells[turn:] + cells[:turn]: 1 / L for turn in range(L)}
     permutations = list(itertools.permutations(range(L)))
     return {permutation: 1 / len(permutations) for permutation in permutations}
 

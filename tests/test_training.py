@@ -268,7 +268,7 @@ class Scored(MarkovDenoiser):
         super().__init__(chain.transition, chain.initial, chain.length)
         self.prediction_type = kind
         self.noise = Geometric(0.1, 3.0)
-        self.time_conditioned = True  # so that each step of the sampler is one call for all sequences
+        self.time_conditioned = True  # so that raw logits too are asked for at every step, for all sequences
 
     @torch.no_grad()
     def forward(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:

@@ -11,9 +11,11 @@ import torch
 from ..hub import is_hub_id
 from ..registry import Registry
 from .base import Denoiser, parse_dtype
+from .ctmc import CTMCDenoiser
 from .files import PIPELINE_NAME, Checkpoint, open_checkpoint, read_json
 from .markov import MarkovDenoiser, is_oracle_spec, make_oracle
 from .masked_lm import MaskedLMDenoiser
+from .maskgit import MaskGITDenoiser
 from .mdlm import MDLMDenoiser
 from .radd import RADDDenoiser
 from .sedd import SEDDDenoiser
@@ -33,6 +35,8 @@ DENOISERS.register("radd", RADDDenoiser)
 DENOISERS.register("sedd", SEDDDenoiser)
 DENOISERS.register("mdlm", MDLMDenoiser)
 DENOISERS.register("masked_lm", MaskedLMDenoiser)
+DENOISERS.register("maskgit", MaskGITDenoiser)
+DENOISERS.register("ctmc", CTMCDenoiser)
 
 SHORT_NAMES = {
     "radd": HubModel("radd", "JingyangOu/radd-lambda-dce"),
@@ -49,6 +53,12 @@ SHORT_NAMES = {
     "diffugpt-s": HubModel("masked_lm", "diffusionfamily/diffugpt-s"),
     "diffugpt-m": HubModel("masked_lm", "diffusionfamily/diffugpt-m"),
     "diffullama": HubModel("masked_lm", "diffusionfamily/diffullama"),
+    "halton-maskgit-256-tiny": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_256_tiny.pth"),
+    "halton-maskgit-256-small": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_256_small.pth"),
+    "halton-maskgit-256-base": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_256_base.pth"),
+    "halton-maskgit-384-small": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_384_small.pth"),
+    "halton-maskgit-384-base": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_384_base.pth"),
+    "halton-maskgit-384-large": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_384_large.pth"),
 }
 
 

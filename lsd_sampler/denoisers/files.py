@@ -1,11 +1,12 @@
 """The files of a denoiser: found, fetched, read and written.
 
-Configs are JSON, weights are safetensors. A family whose authors published pickles reads them with
+Configs are JSON (or YAML), weights are safetensors. A family whose authors published pickles reads them with
 `weights_only=True`: tensors and plain containers, no code.
 """
 
 import json
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -24,8 +26,8 @@ CONFIG_NAME = "config.json"
 PIPELINE_NAME = "model_index.json"
 TOKENIZER_NAME = "tokenizer.json"
 FETCHED_FILES = [
-    "*config.json", PIPELINE_NAME, "*.safetensors", "*.safetensors.index.json", "*tokenizer.json", "*vocab.json",
-    "*merges.txt", "*special_tokens_map.json", "*added_tokens.json", "*tokenizer.model", "*vocab.txt",
+    "*config.json", "config*.yaml", PIPELINE_NAME, "*.safetensors", "*.safetensors.index.json", "*tokenizer.json",
+    "*vocab.json", "*merges.txt", "*special_tokens_map.json", "*added_tokens.json", "*tokenizer.model", "*vocab.txt",
     "*spiece.model", "*sentencepiece.bpe.model",
 ]  # fmt: skip
 
@@ -70,6 +72,23 @@ class Checkpoint:
     def weights_file(self, variant: str | None = None) -> Path:
         """The file of weights: the one that was asked for, else `model.safetensors`."""
         return self.folder / (self.file or weights_name(variant))
+
+    def pickles(self, suffix: str) -> list[Path]:
+        """The pickles with this suffix: the one that was asked for, else all in the folder."""
+        names = [self.file] if self.file else sorted(self.names)
+        return [self.folder / name for name in names if name.endswith(suffix)]
+
+    def weights_or_pickle(self, suffix: str, variant: str | None = None) -> Path:
+        """The file of weights: the one that was asked for, else `model.safetensors`, else the only pickle.
+
+        Raises:
+            ValueError: if there are several pickles to choose from.
+        """
+        found = [] if self.file or weights_name(variant) in self.names else self.pickles(suffix)
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise ValueError(f"{self.folder} holds several checkpoints: choose one of {names} with `weight_name`.")
+        return found[0] if found else self.weights_file(variant)
 
 
 def open_checkpoint(
@@ -148,6 +167,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML mapping of plain values.
+
+    Raises:
+        OSError: if the file is missing.
+        ValueError: if it does not hold one; the message names it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid YAML of plain values: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a YAML mapping, got {type(content).__name__}.")
+    return content
+
+
 def write_json(content: Mapping[str, Any], path: Path) -> None:
     """Writes a JSON object, atomically."""
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
@@ -168,6 +205,24 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a readable safetensors file (truncated or damaged?): {error}") from error
+
+
+def read_pickle(path: Path) -> Any:
+    """Reads what `torch.save` wrote, if it is tensors and plain containers only: no code of it ever runs.
+
+    Raises:
+        OSError: if the file is missing.
+        ValueError: if it is damaged or holds anything else; the message names it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # a damaged pickle fails in any way
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{path} is damaged, or holds more than tensors and plain containers, which is never loaded: {reason}"
+        ) from error
 
 
 def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

@@ -1,11 +1,12 @@
 """Checkpoints of PyTorch Lightning: pickles, of which only tensors and plain containers are ever read."""
 
 import pickle
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from .files import read_pickle
 
 
 def read_lightning(path: Path, prefix: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -25,7 +26,7 @@ def read_lightning(path: Path, prefix: str) -> tuple[dict[str, torch.Tensor], di
         OSError: if the file is missing.
         ValueError: if it is damaged, or holds objects of other classes; the message says how to convert it.
     """
-    content = _read_pickle(path)
+    content = _read(path)
     state = content.get("state_dict")
     if not isinstance(state, dict):
         raise ValueError(f"{path} holds no 'state_dict': it is no Lightning checkpoint.")
@@ -37,23 +38,18 @@ def read_lightning(path: Path, prefix: str) -> tuple[dict[str, torch.Tensor], di
     return tensors, config if isinstance(config, dict) else {}
 
 
-def _read_pickle(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+def _read(path: Path) -> dict[str, Any]:
     try:
-        # mapped, not read: optimizer states, which nobody asks for, are most of such a file
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        content = read_pickle(path)
+    except ValueError as error:
+        if not isinstance(error.__cause__, pickle.UnpicklingError):
+            raise
         raise ValueError(
-            f"{path} holds more than tensors and plain containers ({found[1] if found else 'unknown objects'}), which"
-            " is never loaded. If you trust it, convert it where its classes are installed: of `checkpoint ="
-            " torch.load(path, weights_only=False)`, save checkpoint['state_dict'], its 'backbone.*' parameters"
-            " replaced in order by checkpoint['ema']['shadow_params'], as model.safetensors, and the model's config"
-            " as config.json beside it."
+            f"{error} If you trust it, convert it where its classes are installed: of `checkpoint = torch.load(path,"
+            " weights_only=False)`, save checkpoint['state_dict'], its 'backbone.*' parameters replaced in order by"
+            " checkpoint['ema']['shadow_params'], as model.safetensors, and the model's config as config.json beside"
+            " it."
         ) from error
-    except (RuntimeError, EOFError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is not a readable checkpoint (truncated or damaged?): {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no 'state_dict': it is no Lightning checkpoint.")
     return content
