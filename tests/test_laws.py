@@ -283,6 +283,8 @@ def law_by_matrices(case: Case) -> np.ndarray:
 class ScoreOracle(MarkovDenoiser):
     """The oracle as a model of the concrete score, off by a constant factor."""
 
+    time_conditioned = True
+
     def forward(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
         assert t is not None
         a = torch.tensor([alpha(self.noise_name, float(time)) for time in t[:1]], dtype=torch.float64)
