@@ -12,7 +12,7 @@ import torch
 # so each denoiser's module imports it by this name
 from diffusers.models.modeling_utils import ModelMixin
 
-from ..noise import NoiseSchedule
+from ..noise import LogLinear, NoiseSchedule
 from .files import (
     CONFIG_NAME,
     TOKENIZER_NAME,
@@ -39,8 +39,9 @@ class Denoiser(ModelMixin):
     r"""
     Anything that predicts clean tokens from partly masked ones: `denoiser(tokens, t=None)`.
 
-    Direction of time: `t = 1` is all masked, `t = 0` is data. A family implements `forward`, `recognises`,
-    `_from_files` and `_config`, sets the attributes below in its constructor, and is registered in `auto.py`.
+    Direction of time: `t = 1` is all masked, `t = 0` is data. A network of your own implements `forward` and sets
+    `mask_token_id`, `vocab_size` and `length` in its constructor. A family that is loaded and saved also implements
+    `recognises`, `_from_files` and `_config`, and is registered in `auto.py`.
 
     Attributes:
         mask_token_id (`int`): id of the mask token.
@@ -48,7 +49,7 @@ class Denoiser(ModelMixin):
         length (`int`): the longest sequence that the model was made for.
         prediction_type (`str`): `"logits"` (normalised: raw logits or log-probabilities of the clean token at each
             masked position) or `"log_score"` (log concrete score, unnormalised).
-        noise ([`~lsd_sampler.noise.NoiseSchedule`]): the noise that it was trained under.
+        noise ([`~lsd_sampler.noise.NoiseSchedule`]): the noise that it was trained under; default: log-linear.
         noise_schedule (`str`): its name, as in `LSDScheduler`'s config.
         time_conditioned (`bool`): whether the prediction depends on `t`.
         name_or_path (`str`, *optional*): what it was loaded as.
@@ -58,7 +59,7 @@ class Denoiser(ModelMixin):
     mask_token_id: int
     vocab_size: int
     length: int
-    noise: NoiseSchedule
+    noise: NoiseSchedule = LogLinear()
     prediction_type: str = "logits"
     time_conditioned: bool = False
     name_or_path: str | None = None
@@ -83,20 +84,20 @@ class Denoiser(ModelMixin):
         """
 
     @classmethod
-    @abstractmethod
     def recognises(cls, folder_config: dict[str, Any], files: set[str]) -> bool:
         """Whether a folder with this `config.json` and these file names holds a checkpoint of this family."""
+        return False
 
     @classmethod
-    @abstractmethod
     def _from_files(
         cls, config: dict[str, Any], tensors: dict[str, torch.Tensor], config_file: str, file: str
     ) -> Self:
         """Builds the model; raises `ValueError`, naming the file, when it cannot."""
+        raise NotImplementedError(f"{cls.__name__} has no file format (`_from_files`): build it by its constructor.")
 
-    @abstractmethod
     def _config(self) -> dict[str, Any]:
         """What goes to `config.json`, in the family's own format."""
+        raise NotImplementedError(f"{type(self).__name__} has no file format (`_config`): save its network yourself.")
 
     @property
     def tokenizer(self) -> Any | None:
@@ -195,10 +196,10 @@ class Denoiser(ModelMixin):
         """
         if not safe_serialization:
             raise ValueError("`safe_serialization` must be True: denoisers are saved as safetensors only.")
-        folder = Path(save_directory)
+        folder, config = Path(save_directory), self._config()
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(self.state_dict(), folder / weights_name(variant))
-        write_json(self._config(), folder / CONFIG_NAME)
+        write_json(config, folder / CONFIG_NAME)
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if backend is not None:
             backend.save(str(folder / TOKENIZER_NAME))
