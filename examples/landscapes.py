@@ -61,12 +61,13 @@ class Transformer(torch.nn.Module):
     def __init__(self, noise: float = 1e-6):
         super().__init__()
         one_hot = F.one_hot(landscapes(), V).flatten(1)
-        self.log_likelihood = torch.log((1 - noise) * one_hot + noise / V)  # (num_pictures, SIDE * SIDE * V)
+        self.likelihood = (1 - noise) * one_hot + noise / V  # (num_pictures, SIDE * SIDE * V)
+        self.log_likelihood = self.likelihood.log()
 
     def forward(self, tokens_BHW: torch.Tensor, **conditions: Any) -> torch.Tensor:
         known = F.one_hot(tokens_BHW, V + 1)[..., :V].flatten(1).float()  # the last token is the mask: it says nothing
         posterior = (known @ self.log_likelihood.T).softmax(-1)
-        return (posterior @ self.log_likelihood.exp()).log().view(*tokens_BHW.shape, V).permute(0, 3, 1, 2)
+        return (posterior @ self.likelihood).log().view(*tokens_BHW.shape, V).permute(0, 3, 1, 2)
 
 
 class Decoder(torch.nn.Module):
