@@ -16,7 +16,7 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from ..conventions import NO_MASK
 from ..hub import admit_to_pipelines
-from ..noise import NoiseSchedule
+from ..noise import LogLinear, NoiseSchedule
 from ..rows import DeferredLogits
 from .files import (
     CONFIG_NAME,
@@ -46,10 +46,10 @@ class Denoiser(ModelMixin):
     r"""
     Anything that predicts clean tokens from partly masked ones: `denoiser(tokens, t=None)`.
 
-    Direction of time: `t = 1` is all masked, `t = 0` is data. A subclass implements `forward` and sets the attributes
-    below in its constructor. With `hidden_states` and `head` in its place (and `defers_head`), the head runs only for
-    the rows that a step of the sampler reads. A family that is loaded from files implements `recognises` and
-    `_from_checkpoint` as well, to be saved `_config`, and is registered in `auto.py`.
+    Direction of time: `t = 1` is all masked, `t = 0` is data. A network of your own implements `forward` and sets
+    `mask_token_id`, `vocab_size` and `length` in its constructor. With `hidden_states` and `head` in its place (and
+    `defers_head`), the head runs only for the rows that a step of the sampler reads. A family that is loaded and saved
+    also implements `recognises`, `_from_checkpoint` and `_config`, and is registered in `auto.py`.
 
     Attributes:
         mask_token_id (`int`, *optional*): id of the mask token; None where noise does not mask.
@@ -57,7 +57,7 @@ class Denoiser(ModelMixin):
         length (`int`): the longest sequence that the model was made for.
         prediction_type (`str`): `"logits"` (normalised: raw logits or log-probabilities of the clean token at each
             masked position) or `"log_score"` (log concrete score, unnormalised).
-        noise ([`~lsd_sampler.noise.NoiseSchedule`]): the noise that it was trained under.
+        noise ([`~lsd_sampler.noise.NoiseSchedule`]): the noise that it was trained under; default: log-linear.
         noise_schedule (`str`): its name, as in `LSDScheduler`'s config.
         time_conditioned (`bool`): whether the prediction depends on `t`.
         defers_head (`bool`): whether `forward` takes `return_hidden_states`.
@@ -71,7 +71,7 @@ class Denoiser(ModelMixin):
     mask_token_id: int | None
     vocab_size: int
     length: int
-    noise: NoiseSchedule
+    noise: NoiseSchedule = LogLinear()
     corruption: str = "absorbing"
     prediction_type: str = "logits"
     time_conditioned: bool = False
@@ -137,11 +137,13 @@ class Denoiser(ModelMixin):
         """Builds the model; raises `ValueError`, naming file and key, when it cannot. Further parameters with defaults
         are options that `load_denoiser` passes on.
         """
-        raise NotImplementedError(f"{cls.__name__} cannot be loaded from files.")
+        raise NotImplementedError(
+            f"{cls.__name__} has no file format (`_from_checkpoint`): build it by its constructor."
+        )
 
     def _config(self) -> dict[str, Any]:
         """What goes to `config.json`, in the family's own format."""
-        raise NotImplementedError(f"{type(self).__name__} cannot be saved.")
+        raise NotImplementedError(f"{type(self).__name__} has no file format (`_config`): save its network yourself.")
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """What goes to `model.safetensors`, by the family's own names."""
@@ -262,10 +264,10 @@ class Denoiser(ModelMixin):
         """
         if not safe_serialization:
             raise ValueError("`safe_serialization` must be True: denoisers are saved as safetensors only.")
-        folder = Path(save_directory)
+        folder, config = Path(save_directory), self._config()
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(self._tensors(), folder / weights_name(variant))
-        write_json(self._config(), folder / CONFIG_NAME)
+        write_json(config, folder / CONFIG_NAME)
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if backend is not None:
             backend.save(str(folder / TOKENIZER_NAME))

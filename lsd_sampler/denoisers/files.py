@@ -6,6 +6,7 @@ Configs are JSON (or YAML), weights are safetensors. A family whose authors publ
 
 import json
 import os
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -219,7 +220,8 @@ def read_pickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle fails in any way
-        reason = str(error).strip().split("\n")[0]
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it holds {found[1]}." if found else str(error).strip().split("\n")[0]
         raise ValueError(
             f"{path} is damaged, or holds more than tensors and plain containers, which is never loaded: {reason}"
         ) from error
