@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 
 from ..conventions import NO_MASK
 from ..scheduling_lsd import LSDScheduler
-from .config import METHODS, DistillConfig
+from .config import METHODS, NETWORK_CALLS, DistillConfig
 from .progress import Progress
 from .recording import PipelineRuns, TeacherPlan, teacher_plan
 
@@ -61,10 +61,10 @@ def distill(
     """
     config = config or DistillConfig()
     base = base_scheduler(pipeline, config)
-    if config.method == "path_kl" and base.config.corruption != "absorbing":
+    if config.method != "lsd" and base.config.corruption != "absorbing":
         raise ValueError(
-            f"`method` 'path_kl' prices the revealing of masks, and {base.config.corruption} corruption has none: use"
-            " `method` 'lsd'."
+            f"`method` {config.method!r} is about revealing masks, and {base.config.corruption} corruption has none:"
+            " use `method` 'lsd'."
         )
     started = time.perf_counter()
 
@@ -100,14 +100,7 @@ def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
 
     (A canvas that is full before its last step, as the rest of a block after a prompt can be, may take fewer.)
     """
-    from .path_kl import states_to_replay
-
-    if config.method == "path_kl":
-        batches, states = -(-config.num_sequences // config.batch_size), states_to_replay(config, plan.num_masked)
-        return plan.num_canvases * (1 + batches * (plan.num_steps + len(states)))
-    updates = config.epochs * -(-config.num_sequences // config.adam_batch_size)
-    passes = updates if config.optimizer == "adam" else 1
-    return plan.num_canvases * (1 + plan.num_steps + passes * sum(config.nfe))
+    return NETWORK_CALLS[config.method](config, plan)
 
 
 def _plan(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, progress: Progress) -> TeacherPlan:
