@@ -17,6 +17,8 @@ METHODS: Registry = Registry("method")
 NETWORK_CALLS: Registry = Registry("method")
 """The network calls that each method makes, `(config, plan) -> int`; filled by their modules."""
 
+VARIANTS = ("interval", "own_canvas", "literal")
+FILLERS = ("teacher", "random")
 MAX_JYS_STEPS = 512
 """Neighbouring times of a jys schedule lie at least two cells of its grid of 1,024 apart before it is refined."""
 
@@ -79,8 +81,8 @@ class DistillConfig:
             ("count", COUNTS),
             ("domain", (None, "score", "log_score")),
             ("optimizer", ("exact", "adam")),
-            ("variant", ("interval", "own_canvas", "literal")),
-            ("relaxation_filler", ("random", "teacher")),
+            ("variant", VARIANTS),
+            ("relaxation_filler", FILLERS),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {list(choices)}, got {getattr(self, name)!r}.")
