@@ -22,7 +22,8 @@ MAX_ENTRIES, MAX_TEXT, MAX_DEPTH = 256, 4096, 4
 # what learned numbers depend on; and what else decides which tokens come out
 _LEARNED_FOR = ("prediction_type", "noise_schedule", "noise_eps", "sigma_min", "sigma_max", "solver", "order", "count")
 _MADE_FOR = (
-    *_LEARNED_FOR, "mask_token_id", "vocab_size", "schedule", "sampling_eps", "confidence_temperature", "block_length",
+    *_LEARNED_FOR, "mask_token_id", "vocab_size", "schedule", "sampling_eps", "draws", "confidence_temperature",
+    "block_length",
 )  # fmt: skip
 _UNUSABLE = ("self", "dtype", "quantization_config")
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")

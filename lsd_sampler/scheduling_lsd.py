@@ -28,6 +28,7 @@ from .moves import Reverse, move_tokens
 from .noise import make_noise_schedule
 from .orders import ORDERS
 from .orders.confidence import gumbel_top
+from .races import check_draws, race
 from .random import Generators, draw_tokens, draw_uniforms, log_mass
 from .rows import ModelOutput
 from .sampler_files import SamplerFiles
@@ -104,6 +105,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             `"uniform"` (replaces it by any), or `"gaussian"` (moves it to a near level; constants `rate_sigma`,
             `q_sigma`). Without a mask, `mask_token_id` stays None and `vocab_size` must be given; `order` and `count`
             have no meaning; and the last step takes away all noise that is left.
+        draws (`str`, defaults to `"exact"`): or `"float32_eps1e-6"`, `"float32_eps1e-10"`: as in released code, whose
+            single precision lowers the temperature and the number of reveals; see [`~lsd_sampler.races`].
         confidence_temperature (`float`, defaults to 1.0): Gumbel noise of the `confidence` order in the first step; it
             falls to 0 linearly. (`set_timesteps` may say otherwise.)
         block_length (`int`, defaults to 32): what `LLaDA2Pipeline` generates at a time, where its call does not say.
@@ -136,6 +139,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         corruption: str = "absorbing",
         rate_sigma: float = 6.0,
         q_sigma: float = 512.0,
+        draws: str = "exact",
         confidence_temperature: float = 1.0,
         block_length: int = 32,
         vocab_size: int | None = None,
@@ -147,6 +151,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
     ):
         check_choice("prediction_type", prediction_type, PREDICTION_TYPES)
         check_choice("count", count, COUNTS)
+        check_draws(draws, order, count, corruption)
         check_choice("learned", learned, (True, False))
         check_number("mask_token_id", mask_token_id, integer=True, optional=True, low=0)
         check_number("block_length", block_length, integer=True, low=1)
@@ -383,6 +388,10 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             return move_tokens(self._reverse, x, t, 0.0 if x.is_last else s, phi, beta)
         if self._order.looks_at_logits:
             return self._reveal_confident(x)
+        if self.config.draws != "exact":
+            by_score, beta = self.config.prediction_type == "log_score", float(self.steps.log_score_coefficients[x.k])
+            amount = (self._score_weights if by_score else self._reveal_probabilities)[x.k]
+            return race(x, self.config.draws, self.config.prediction_type, amount, beta)
         # at the last step whatever is still masked is due, even a position that a callback masked again
         due_BL = x.masked_BL if x.is_last else x.masked_BL & self._due(x)
         row_R, position_R = due_BL.nonzero(as_tuple=True)

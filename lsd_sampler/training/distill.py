@@ -33,12 +33,15 @@ def distill(
 
         C (1 + batches (N + G))         calls for `path_kl`,
         C (1 + N + sum of the NFEs)     calls for `lsd` (with Adam: `epochs * batches` times the sum),
+        C (1 + batches (N + epochs * sum of the NFEs))      at most for `lsd+`,
+        C (1 + batches (N + 40 (largest NFE - 1)))          at most for `jys`,
 
     for C canvases in a run (1, or the blocks of LLaDA2Pipeline), N teacher steps and G states. Between steps, of B
     sequences on canvases of length L, at most
 
         9 C B L + 16 G L                bytes are kept by `path_kl` (log: `kept_bytes`),
         C B L (9 + 8 kept states)       by `lsd`,
+        13 C L                          for each sequence by `lsd+` and `jys`,
 
     and never anything of the size of the logits.
 
@@ -92,11 +95,12 @@ def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDSch
     known = inspect.signature(LSDScheduler.__init__).parameters  # other schedulers have entries of their own
     kept = {name: value for name, value in pipeline.scheduler.config.items() if name in known}
     options = {"solver": config.solver, "order": config.order, "count": config.count, "schedule": "uniform"}
+    options["draws"] = "exact"  # others cannot be replayed; whoever wants them says so when the sampler is loaded
     return LSDScheduler(**kept | options)
 
 
 def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
-    """Calls of the network, each on a batch, that a distillation makes.
+    """Calls of the network, each on a batch, that a distillation makes; of `lsd+` and `jys`, at most.
 
     (A canvas that is full before its last step, as the rest of a block after a prompt can be, may take fewer.)
     """
