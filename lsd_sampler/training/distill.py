@@ -34,7 +34,7 @@ def distill(
         C (1 + batches (N + G))         calls for `path_kl`,
         C (1 + N + sum of the NFEs)     calls for `lsd` (with Adam: `epochs * batches` times the sum),
         C (1 + batches (N + epochs * sum of the NFEs))      at most for `lsd+`,
-        C (1 + batches (N + 40 (largest NFE - 1)))          at most for `jys`,
+        C (1 + batches (N + 68 (largest NFE - 1)))          at most for `jys`,
 
     for C canvases in a run (1, or the blocks of LLaDA2Pipeline), N teacher steps and G states. Between steps, of B
     sequences on canvases of length L, at most

@@ -14,7 +14,6 @@ Data are the teacher's samples, noised by its own noise. All intervals of a leve
 pipeline visits `(x_t1, t1)` and the points in question of the first interval, then those of the second, and so on.
 """
 
-import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
@@ -48,7 +47,11 @@ Search = Generator[list[float], list[float], float]
 def golden_section(
     low: float, high: float, tolerance: float = TOLERANCE, max_iterations: int = MAX_ITERATIONS
 ) -> Search:
-    """The best of the points at which a golden-section search evaluates a function that it minimises."""
+    """The best of the points at which a golden-section search evaluates a function that it minimises.
+
+    As in the authors' code, a point that is better than the middle one takes its place, and the ends stay: only a
+    worse one narrows the interval.
+    """
     a, b, c = low, low + (high - low) / (1 + GOLDEN), high
     values = dict(zip([a, b, c], (yield [a, b, c]), strict=True))
     for _ in range(max_iterations):
@@ -56,7 +59,8 @@ def golden_section(
             break
         on_left = b - a > c - b
         x = b - (b - a) / (1 + GOLDEN) if on_left else b + (c - b) / (1 + GOLDEN)
-        (values[x],) = yield [x]
+        if x not in values:
+            (values[x],) = yield [x]
         if values[x] < values[b]:
             b = x
         elif on_left:
@@ -182,13 +186,12 @@ def jys(
 
 
 def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
-    """At most `C (1 + batches (N + (4 + 2 I) (NFE - 1)))`, for the largest NFE and I iterations of a search.
+    """At most `C (1 + batches (N + (4 + 2 I) (NFE - 1)))`, for the largest NFE and I = 32 iterations of a search.
 
-    A search ends when its interval is narrow enough, which those of later levels soon are.
+    A search ends before when its interval is narrow enough, which those of later levels soon are.
     """
-    iterations = math.ceil(math.log(1 / TOLERANCE) / math.log(GOLDEN))
     searches = 2 ** _num_levels(config) - 1
-    return plan.num_canvases * (1 + config.num_batches * (plan.num_steps + (4 + 2 * iterations) * searches))
+    return plan.num_canvases * (1 + config.num_batches * (plan.num_steps + (4 + 2 * MAX_ITERATIONS) * searches))
 
 
 METHODS.register("jys", jys)
