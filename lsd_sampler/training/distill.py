@@ -66,7 +66,7 @@ def distill(
     base = base_scheduler(pipeline, config)
     if config.method != "lsd" and base.config.corruption != "absorbing":
         raise ValueError(
-            f"`method` {config.method!r} is about revealing masks, and {base.config.corruption} corruption has none:"
+            f"`method` {config.method!r} prices the revealing of masks, and {base.config.corruption} corruption has none:"
             " use `method` 'lsd'."
         )
     started = time.perf_counter()
