@@ -48,6 +48,9 @@ class DeferredLogits:
 
 ModelOutput = torch.Tensor | DeferredLogits
 
+HEAD_ELEMENTS = 2**23
+"""Logits that a deferred head computes at a time, about: it reads all its weights each time it is called."""
+
 
 def rows_per_chunk(num_columns: int, device: torch.device) -> int:
     """How many rows of logits to work on at a time: cache-sized on CPU, large enough to fill a GPU."""
@@ -92,8 +95,7 @@ def row_chunks(
         size (`int`, *optional*): rows at a time; default: [`rows_per_chunk`].
     """
     size = rows_per_chunk(logits_BLV.shape[-1], logits_BLV.device) if size is None else size
-    # a head reads all its weights each time it is called
-    batch = max(size, 2**23 // logits_BLV.shape[-1]) if isinstance(logits_BLV, DeferredLogits) else size
+    batch = max(size, HEAD_ELEMENTS // logits_BLV.shape[-1]) if isinstance(logits_BLV, DeferredLogits) else size
     for row_r, position_r in zip(row_R.split(batch), position_R.split(batch), strict=True):
         yield from _gather(logits_BLV, row_r, position_r, excluded).split(size)
 

@@ -197,6 +197,11 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         names = ("mask_token_id", "vocab_size", "rate_sigma", "q_sigma")
         return make_corruption(self.config.corruption, **{name: self.config[name] for name in names})
 
+    @property
+    def changes_known_tokens(self) -> bool:
+        """Whether a step may change tokens that are not masked, and so reads predictions for them."""
+        return self._reverse is not None
+
     # ---- schedule ----
 
     @property
