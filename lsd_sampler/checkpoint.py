@@ -220,7 +220,7 @@ def load_learned(
     try:
         header = _header(data)
         tensors = load(data)
-    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+    except (SafetensorError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} is not a readable safetensors file (truncated or damaged?): {error}") from error
     metadata = header.get("__metadata__") or {}
     version = metadata.get("format_version", str(FORMAT_VERSION))

@@ -116,20 +116,13 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
 
         Only what is an argument of the scheduler gets any further: to diffusers, some other keys are names of its
         classes to import, of entries to skip, or of attributes to replace.
-
-        Raises:
-            OSError, ValueError: as above; and if an entry is a list or an object.
         """
         content = cls._dict_from_json_file(file)
         defaults = {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
         unknown = sorted(key for key in content if key not in defaults and not key.startswith("_"))
         if unknown:
             logger.warning("%s has entries that are not a sampler's, and without effect: %s.", file, unknown)
-        entries = {key: content.get(key, default) for key, default in defaults.items()}
-        for key, value in entries.items():
-            if isinstance(value, (list, dict)):
-                raise ValueError(f"{file}: `{key}` must be a number, a text, true, false or null.")
-        return entries
+        return {key: content.get(key, default) for key, default in defaults.items()}
 
     @classmethod
     def _made_for(cls, config: Mapping[str, Any]) -> dict[str, Any]:

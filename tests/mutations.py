@@ -42,10 +42,12 @@ CLASSES = (
     "AmusedScheduler", "DDPMScheduler", "DPMSolverSDEScheduler", "FlaxDDPMScheduler", "KarrasDiffusionSchedulers",
     "UNet2DModel", "DiffusionPipeline", "ConfigMixin", "schedulers", "utils", "__version__", "decoy.DecoyScheduler",
 )  # fmt: skip
-DTYPES = (
-    "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ",
-    "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64", "F128", "f64", "float64", "object",
-)  # fmt: skip
+BITS = {
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
+    "I64": 64, "U64": 64, "F64": 64, "C64": 64, "F128": 128, "f64": 64, "float64": 64, "object": 64,
+}  # fmt: skip
+"""The types of safetensors, and some that are none."""
 SHAPES = (
     "[0]", "[1]", "[2]", "[3]", "[1, 3]", "[3, 1]", "[-1]", "[-3]", "[2.0]", "[1.5]", '["3"]', "[null]", "[[3]]",
     "[0, 9]", f"[{2**31}]", f"[{2**62}]", f"[{2**63}]", f"[{2**64}]", f"[{2**32}, {2**32}]", f"[{2**40}, 0]", "[1e3]",
@@ -154,12 +156,13 @@ def _inner(entry: Pairs, is_metadata: bool) -> Iterator[Pairs]:
     if is_metadata:
         others = {key: ('""', '"0"', '"2"', '"halton"', "1", "null", "[]", '"\\ud800"', '"1.0"') for key, _ in entry}
     else:
-        quoted = tuple(f'"{name}"' for name in DTYPES)
-        others = {
-            "dtype": (*quoted, "null", "1", "[]"),
-            "shape": (*SHAPES, "null", "3", '"3"', "{}"),
-            "data_offsets": OFFSETS,
-        }
+        dtypes = (*(f'"{name}"' for name in BITS), "null", "1", "[]")
+        others = {"dtype": dtypes, "shape": (*SHAPES, "null", "3", '"3"', "{}"), "data_offsets": OFFSETS}
+        content = dict(entry)
+        start, end = json.loads(content["data_offsets"])
+        for name, bits in BITS.items():  # the same bytes, read as another type
+            shape = f"[{(end - start) * 8 // bits}]"
+            yield list({**content, "dtype": f'"{name}"', "shape": shape}.items())
     for index, (key, value) in enumerate(entry):
         yield entry[:index] + entry[index + 1 :]
         yield [*entry, (key, value)]
@@ -185,6 +188,7 @@ def _other_numbers(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
             other = tensor.clone()
             other.view(-1)[index] = value
             yield other
+    yield from (torch.full_like(tensor, value) for value in (1e308, 5e-324, 0.0) if tensor.is_floating_point())
 
 
 def _other_types(tensor: torch.Tensor) -> Iterator[torch.Tensor]:

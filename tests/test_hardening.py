@@ -4,6 +4,8 @@ other exception, no hang, no more than 100 MB.
 
 import inspect
 import json
+import math
+import sys
 from pathlib import Path
 
 import mutations
@@ -45,10 +47,11 @@ def load_or_blame(folder: Path, files: Files, *blamed: str) -> LSDScheduler | No
 
 def holds(scheduler: LSDScheduler, tensors: dict[str, torch.Tensor]) -> bool:
     """Whether it is the saved sampler with these numbers, and works."""
-    got = numbers(scheduler.learned_sampler)
+    got, table = numbers(scheduler.learned_sampler), scheduler.learned_sampler.step_error
     for M in range(1, 5):
         if scheduler.can_do(M):
             scheduler.set_timesteps(M)
+    assert table is None or math.isfinite(table.solve(1)[1])
     return (
         options(scheduler) == OPTIONS
         and got.keys() == tensors.keys()
@@ -111,6 +114,13 @@ def test_plain_sampler_is_what_its_config_says(tmp_path: Path) -> None:
             content = json.loads(config)
             assert options(loaded) == {key: content.get(key, default) for key, default in defaults.items()}
             assert not loaded.learned_sampler
+
+
+def test_nested_config(folder: Path, saved: Files) -> None:
+    """Python's limit of recursion is reached at one depth by the parser, at others by what comes after it."""
+    for depth in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit()):
+        config = mutations.to_text([*mutations.to_pairs(saved.config), ("order", "[" * depth + "]" * depth)])
+        assert load_or_blame(folder, saved._replace(config=config), CONFIG_NAME) is None
 
 
 @settings(max_examples=400)
