@@ -85,7 +85,7 @@ def masked_loss(model: Any, x_BL: torch.Tensor, generator: torch.Generator) -> t
     mask_BL = torch.rand(x_BL.shape, generator=generator) < lam_B[:, None]
     mask_BL, weight_BL = mask_BL.to(x_BL.device), (1 / lam_B)[:, None].expand(x_BL.shape).to(x_BL.device)
     hidden = model.hidden_states(torch.where(mask_BL, model.mask_token_id, x_BL))[mask_BL]
-    logits = model.output_layer(hidden)[:, : model.vocab_size].float()
+    logits = model.head(hidden)[:, : model.vocab_size].float()
     return (F.cross_entropy(logits, x_BL[mask_BL], reduction="none") * weight_BL[mask_BL]).sum() / x_BL.numel()
 
 

@@ -41,10 +41,13 @@ class Canvas:
 
     @classmethod
     def draw(
-        cls, masked_BL: torch.Tensor, order: Order, shape: tuple[int, ...], generator: Generators, start: int
+        cls, masked_BL: torch.Tensor, order: Order | None, shape: tuple[int, ...], generator: Generators, start: int
     ) -> "Canvas":
-        """Draws the noise: per row L uniforms for `u`, L for `v`, two for the order."""
+        """Draws the noise: per row L uniforms for `u`, L for `v`, two for the order. None where there is no order."""
         B, L = masked_BL.shape
+        if order is None:
+            nothing = torch.empty(0, dtype=torch.float64)
+            return cls(masked_BL, nothing.long(), nothing, nothing, shape, start, start, generator)
         u_BL, v_BL, shift_B2 = draw_uniforms(B, 2 * L + 2, generator, masked_BL.device).split([L, L, 2], dim=1)
         keys_BL = order.keys(u_BL, shift_B2, shape).masked_fill(~masked_BL, torch.inf)
         rank_BL = keys_BL.argsort(dim=1, stable=True).argsort(dim=1, stable=True)

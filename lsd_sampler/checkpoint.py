@@ -21,6 +21,8 @@ from .schedules import StepErrorTable
 
 
 TENSORS_NAME = "scheduler_model.safetensors"
+# beside the config; or one folder deeper, where a pipeline is saved: see `save_pretrained`
+TENSORS_PLACES = (TENSORS_NAME, f"learned/{TENSORS_NAME}")
 FORMAT_VERSION = 1
 MAX_BYTES = 2**25
 MAX_HEADER_BYTES = 2**20
@@ -217,6 +219,7 @@ def load_learned(
     if not path.is_file():
         raise FileNotFoundError(f"The sampler's tensors are missing: no file {path}.")
     data = read_at_most(path, MAX_BYTES)
+    check_announced(path, data)
     try:
         header = _header(data)
         tensors = load(data)
@@ -247,7 +250,6 @@ def load_learned(
             f"{path} is not the file that was saved with its config (`tensors_sha256`): it is damaged, or another"
             " sampler's. Get both files again (from the Hub: `force_download=True`), or save the sampler anew."
         )
-    check_announced(path, data)
     return learned
 
 

@@ -23,6 +23,9 @@ class _FromConfig:
 FROM_CONFIG: Any = _FromConfig()
 """Default of `mask_token_id`: a pipeline that passes None says that its process has no mask."""
 
+NO_MASK = -1
+"""No token's id."""
+
 SAMPLING_METHODS = ("auto", "multinomial", "greedy")
 
 
@@ -132,12 +135,19 @@ def step_index(timestep: Any, times: list[float]) -> int:
     return index
 
 
-def resolve_mask(mask_token_id: Any, configured: int | None) -> int:
-    """The mask's id: what the pipeline says, else what the config says.
+def resolve_mask(mask_token_id: Any, configured: int | None, has_mask: bool) -> int:
+    """The mask's id: what the pipeline says, else what the config says. -1 under noise without a mask.
 
     Raises:
-        ValueError: if there is none, they differ, or the pipeline says that its process has no mask.
+        ValueError: if there is none, they differ, or only one of pipeline and scheduler has a mask.
     """
+    if not has_mask:
+        if isinstance(mask_token_id, int):
+            raise ValueError(
+                f"`mask_token_id` is {mask_token_id}: this pipeline's process masks tokens, the scheduler's does not"
+                " (`corruption`)."
+            )
+        return NO_MASK
     if mask_token_id is None:
         raise ValueError(
             "`mask_token_id` is None: this pipeline's corruption is uniform (random tokens, no mask), and LSDScheduler"

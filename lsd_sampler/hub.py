@@ -1,19 +1,27 @@
 """The Hub: what an id looks like, downloads that are what was announced, and uploads of sampler folders."""
 
 import hashlib
+import io
+import json
 import os
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import create_repo, hf_hub_download, upload_folder
+from diffusers.pipelines import pipeline_loading_utils
+from huggingface_hub import create_branch, create_repo, hf_hub_download, snapshot_download, upload_folder
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import filter_repo_objects
 
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -39,32 +47,56 @@ def download(repo_id: str, filename: str, *, revision: str | None = None, **opti
         OSError: if there is no such repo, revision or file, or the Hub is out of reach; the message names it.
         ValueError: if an argument has the wrong form.
     """
-    # git allows no such names, and the cache looks for files by them
-    if revision is not None and (not isinstance(revision, str) or not re.fullmatch(r"(?!.*\.\.)[^/\x00].*", revision)):
-        raise ValueError(f"`revision` must be the name of a branch, tag or commit, got {revision!r}.")
-    try:
+    where = f"{filename} of {repo_id!r}" + (f" at revision {revision!r}" if revision else "")
+    with _failures(f"get {where} from the Hub"):
+        _check_revision(revision)
         file = Path(hf_hub_download(repo_id, filename, revision=revision, **options))
-    except Exception as error:  # not all that the HTTP library underneath raises are OSErrors
-        if isinstance(error, ValueError) and not isinstance(error, OSError):
-            raise
-        where = f"{filename} of {repo_id!r}" + (f" at revision {revision!r}" if revision else "")
-        raise OSError(f"Cannot get {where} from the Hub: {_reason(error)}") from error
     return file, file.parents[filename.count("/")].name
 
 
-def check_announced(path: Path, data: bytes) -> None:
+def download_snapshot(repo_id: str, patterns: Sequence[str], *, revision: str | None = None, **options: Any) -> Path:
+    """Fetches, or finds in the cache, the files of a repo whose names match a pattern, all of one commit.
+
+    Args:
+        repo_id (`str`), revision (`str`, *optional*), options: as for [`download`].
+        patterns (`list[str]`): with wildcards, as in a shell; `*` matches slashes too.
+
+    Returns:
+        the folder in the cache.
+
+    Raises:
+        OSError: if there is no such repo or revision, or the Hub is out of reach; the message names it.
+        ValueError: if an argument has the wrong form, or a file is not what was announced; the message names it.
+    """
+    where = f"{repo_id!r}" + (f" at revision {revision!r}" if revision else "")
+    with _failures(f"get {where} from the Hub"):
+        _check_revision(revision)
+        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(patterns), **options))
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    for name in filter_repo_objects(names, allow_patterns=list(patterns)):
+        check_announced(folder / name)
+    return folder
+
+
+def check_announced(path: Path, data: bytes | None = None) -> None:
     """Raises `ValueError` if a file of the Hub's cache does not hold what the Hub announced.
 
     The cache links to blobs that bear the name which the Hub gave to the content: git's, or SHA-256 of large files.
     (Some mirrors give the plain SHA-1.) Files elsewhere, or of another kind of name, are not judged.
+
+    Args:
+        path (`Path`), data (`bytes`, *optional*): the file, and what was read from it; default: it is read here.
     """
     blob = Path(os.readlink(path)) if path.is_symlink() else path
     if blob.parent.name != "blobs" or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", blob.name):
         return
-    digests = [hashlib.sha256(), hashlib.sha1(usedforsecurity=False), hashlib.sha1(usedforsecurity=False)]
-    digests[-1].update(b"blob %d\0" % len(data))  # as git does
-    for digest in digests:
-        digest.update(data)
+    size = path.stat().st_size if data is None else len(data)
+    git = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    digests = [hashlib.sha256()] if len(blob.name) == 64 else [git, hashlib.sha1(usedforsecurity=False)]
+    with path.open("rb") if data is None else io.BytesIO(data) as file:
+        while chunk := file.read(2**20):
+            for digest in digests:
+                digest.update(chunk)
     if blob.name not in [digest.hexdigest() for digest in digests]:
         raise ValueError(
             f"{path} is not what the Hub announced: it was changed on the way, or in the cache. Load it again with"
@@ -72,13 +104,27 @@ def check_announced(path: Path, data: bytes) -> None:
         )
 
 
+def make_repo(repo_id: str, *, private: bool | None = None, token: str | bool | None = None) -> str:
+    """Makes a repo, unless it is there, and returns its full id (of a name alone: the user's).
+
+    Raises:
+        OSError: if the Hub refuses, or is out of reach; the message names the repo.
+        ValueError: if an argument has the wrong form.
+    """
+    with _failures(f"upload to {repo_id!r} on the Hub"):
+        # `True`: must be there. Else it would only be missed when files are sent, if the repo exists
+        token = True if token is None else token
+        return create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+
+
 def upload_sampler(
     folder: Path,
     repo_id: str,
     *,
     private: bool | None = None,
-    token: str | None = None,
+    token: str | bool | None = None,
     subfolder: str | None = None,
+    revision: str | None = None,
     **kwargs: Any,
 ) -> str:
     """Uploads a folder to a repo (made if need be) and returns the address of the commit.
@@ -88,30 +134,62 @@ def upload_sampler(
         repo_id (`str`): `user/name`.
         private, token (*optional*): as in huggingface_hub.
         subfolder (`str`, *optional*): where in the repo; default: its root.
-        kwargs: passed to `huggingface_hub.upload_folder`: `commit_message`, `revision`, `create_pr`, ...
+        revision (`str`, *optional*): the branch, made if need be; default: `main`.
+        kwargs: passed to `huggingface_hub.upload_folder`: `commit_message`, `create_pr`, ...
 
     Raises:
         OSError: if the Hub refuses, or is out of reach; the message names the repo.
         ValueError: if an argument has the wrong form.
     """
     options = {"commit_message": "Upload sampler", "path_in_repo": subfolder, **kwargs}
+    repo_id = make_repo(repo_id, private=private, token=token)
+    with _failures(f"upload to {repo_id!r} on the Hub"):
+        _check_revision(revision)
+        if revision is not None and not revision.startswith("refs/"):  # those of pull requests are the Hub's to make
+            create_branch(repo_id, branch=revision, token=token, exist_ok=True)
+        return str(upload_folder(repo_id=repo_id, folder_path=folder, token=token, revision=revision, **options))
+
+
+def admit_to_pipelines(component: type) -> None:
+    """Lets diffusers load a class of ours as a component of a pipeline on the Hub.
+
+    From local folders it takes components of any module that was imported; of a pipeline on the Hub it first looks for
+    the module among those that it knows, and in the repo.
+    """
+    getattr(pipeline_loading_utils, "LOADABLE_CLASSES", {}).setdefault(component.__module__, {})
+
+
+@contextmanager
+def _failures(doing: str) -> Iterator[None]:
+    """Turns what goes wrong inside into `OSError`: not all that the HTTP library underneath raises are such."""
     try:
-        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
-        return str(upload_folder(repo_id=repo_id, folder_path=folder, token=token, **options))
-    except Exception as error:  # as above
-        if isinstance(error, (ValueError, TypeError)) and not isinstance(error, OSError):
+        yield
+    except Exception as error:
+        # where a download was forced, or part of an upload failed, the reason is only in the cause
+        hides = type(error) in (ValueError, RuntimeError) and not isinstance(error.__cause__, ValueError)
+        reason = error.__cause__ if hides and error.__cause__ else error
+        about_an_argument = isinstance(reason, (ValueError, TypeError))
+        if about_an_argument and not isinstance(reason, (OSError, json.JSONDecodeError)):
             raise
-        raise OSError(f"Cannot upload to {repo_id!r} on the Hub: {_reason(error)}") from error
+        raise OSError(f"Cannot {doing}: {_reason(reason)}") from error
 
 
-def _reason(error: Exception) -> str:
+def _check_revision(revision: str | None) -> None:
+    # git allows no such names, and the cache looks for files by them
+    if revision is not None and (not isinstance(revision, str) or not re.fullmatch(r"(?!.*\.\.)[^/\x00].*", revision)):
+        raise ValueError(f"`revision` must be the name of a branch, tag or commit, got {revision!r}.")
+
+
+def _reason(error: BaseException) -> str:
     """One sentence, and what to do."""
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    log_in = "pass `token`, set HF_TOKEN, or log in with `hf auth login`."
+    if isinstance(error, LocalTokenNotFoundError):
+        return f"nobody is logged in: {log_in}"
+    if isinstance(error, GatedRepoError):
+        return f"the repo is gated. Ask for access on its page; then {log_in}"
     if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
-        return (
-            "there is no such repo, or this user may not touch it. Check the name; if it is private or gated, pass"
-            " `token`, set HF_TOKEN, or log in with `hf auth login`."
-        )
+        return f"there is no such repo, or this user may not touch it. Check the name; if it is private, {log_in}"
     if isinstance(error, RevisionNotFoundError):
         return "`revision` must be a branch, tag or commit of it."
     if isinstance(error, LocalEntryNotFoundError):
@@ -122,4 +200,4 @@ def _reason(error: Exception) -> str:
     if isinstance(error, EntryNotFoundError):
         return "the repo has no such file."
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return f"{lines[0] if lines else type(error).__name__} If the connection was to blame, try again."

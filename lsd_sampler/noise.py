@@ -15,7 +15,8 @@ from .registry import Registry
 
 
 def _float64(t: float | torch.Tensor) -> torch.Tensor:
-    return torch.as_tensor(t, dtype=torch.float64)
+    # a tensor stays where it is, whatever the default device
+    return t.double() if isinstance(t, torch.Tensor) else torch.tensor(t, dtype=torch.float64)
 
 
 class NoiseSchedule(ABC):

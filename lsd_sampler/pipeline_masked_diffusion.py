@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from .denoisers.auto import hub_location, load_denoiser
 from .denoisers.base import Denoiser
 from .denoisers.files import PIPELINE_NAME, resolve_folder
 from .denoisers.markov import is_oracle_spec
+from .prediction import Predictor
 from .random import Generators
 from .scheduling_lsd import LSDScheduler
 
@@ -36,10 +38,15 @@ class MaskedDiffusionPipelineOutput(BaseOutput):
     Args:
         texts (`list[str]`, *optional*): decoded samples; None without a tokenizer, or when ids were asked for.
         sequences (`torch.LongTensor` of shape `(batch_size, length)`): token ids, prefix and suffix included.
+        network_calls (`int`, *optional*): calls that were made; fewer than steps where a time-free denoiser had
+            predicted for the same tokens before.
+        sequence_calls (`torch.LongTensor` of shape `(batch_size,)`, *optional*): in how many of them each sample was.
     """
 
     texts: list[str] | None
     sequences: torch.Tensor
+    network_calls: int | None = None
+    sequence_calls: torch.Tensor | None = None
 
 
 class MaskedDiffusionPipeline(DiffusionPipeline):
@@ -126,6 +133,8 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         num_samples: int = 1,
         num_inference_steps: int | None = None,
         temperature: float = 1.0,
+        class_labels: int | TokenIds | None = None,
+        guidance_scale: float | None = None,
         generator: Generators = None,
         output_type: str = "text",
         callback_on_step_end: Callable[[Any, int, torch.Tensor, dict[str, Any]], dict[str, Any] | None] | None = None,
@@ -138,13 +147,16 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         Args:
             prefix, suffix (`str`, or token ids of shape `(n,)`, *optional*): how each sample begins and ends.
             input_ids (token ids of shape `(length,)` or `(batch_size, length)`, *optional*): canvases in which mask
-                ids are to be filled in; excludes `prefix` and `suffix`.
+                ids (-1 where noise does not mask) are to be filled in; excludes `prefix` and `suffix`.
             length (`int`, *optional*): tokens per sample, prefix and suffix included; default: that of `input_ids`,
                 else the denoiser's.
             num_samples (`int`): how many samples for each canvas; those of one canvas follow each other.
-            num_inference_steps (`int`, *optional*): steps, that is, calls of the denoiser; default: the largest number
-                that the scheduler learned, or 64 if it can do any.
+            num_inference_steps (`int`, *optional*): steps, that is, calls of the denoiser (or fewer: see the output's
+                `network_calls`); default: the largest number that the scheduler learned, or 64 if it can do any.
             temperature (`float`): of the token draws; 0 takes the most likely token.
+            class_labels (`int`, or `torch.LongTensor` of shape `(batch_size,)`, *optional*): of class-conditional
+                denoisers.
+            guidance_scale (`float`, *optional*): classifier-free guidance, where the denoiser has it.
             generator (`torch.Generator`, or a list of one per sample, *optional*): makes the samples reproducible.
             output_type (`str`): `"text"` (texts too, if there is a tokenizer) or `"ids"`.
             callback_on_step_end (`Callable`, *optional*): called as `callback(pipeline, step, timestep,
@@ -161,19 +173,24 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         tensor_inputs = _check_tensor_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         self._check_scheduler()
         step_kwargs = self._step_kwargs(temperature, generator)
-        sample = self._canvas(prefix, suffix, input_ids, length).repeat_interleave(num_samples, dim=0)
-        if isinstance(generator, list) and len(generator) != len(sample):
-            raise ValueError(f"`generator` has {len(generator)} entries for {len(sample)} samples.")
+        canvas = self._canvas(prefix, suffix, input_ids, length).repeat_interleave(num_samples, dim=0)
+        if isinstance(generator, list) and len(generator) != len(canvas):
+            raise ValueError(f"`generator` has {len(generator)} entries for {len(canvas)} samples.")
 
         device = self._execution_device
-        sample = sample.to(device)
+        canvas = canvas.to(device)
+        given_BL = canvas != self.denoiser.hole_id
+        conditioning = self._conditioning(class_labels, guidance_scale, len(canvas))
+        predictor = Predictor(self.denoiser, isinstance(self.scheduler, LSDScheduler), conditioning)
         self.scheduler.set_timesteps(self._num_steps(num_inference_steps), device=device)
-        # a template without masks asks for nothing
-        timesteps = self.scheduler.timesteps if bool((sample == self.denoiser.mask_token_id).any()) else []
+        sample = canvas if self.denoiser.mask_token_id is not None else self._noise(canvas, given_BL, generator)
+        # a template without holes asks for nothing
+        timesteps = [] if bool(given_BL.all()) else self.scheduler.timesteps
         with self.progress_bar(total=len(timesteps)) as progress_bar:  # pyright: ignore[reportCallIssue]
             for i, t in enumerate(timesteps):
-                model_output = self.denoiser(sample, t.expand(len(sample)))
-                sample = self.scheduler.step(model_output, t, sample, **step_kwargs).prev_sample
+                model_output = predictor(sample, t)
+                stepped = self.scheduler.step(model_output, t, self._shaped(sample), **step_kwargs).prev_sample
+                sample = torch.where(given_BL, canvas, stepped.flatten(1))
                 if callback_on_step_end is not None:
                     available = {"sample": sample}
                     given = {name: available[name] for name in tensor_inputs}
@@ -184,15 +201,44 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         texts = None
         if output_type == "text" and self.tokenizer is not None:
             texts = self.tokenizer.batch_decode(sample.tolist())
-        return MaskedDiffusionPipelineOutput(texts, sample) if return_dict else (texts, sample)
+        if not return_dict:
+            return texts, sample
+        return MaskedDiffusionPipelineOutput(texts, sample, predictor.passes, predictor.calls_B)
 
     def _check_scheduler(self) -> None:
-        mask = getattr(self.scheduler.config, "mask_token_id", None)
-        if mask != self.denoiser.mask_token_id:
-            raise ValueError(
-                f"`scheduler` has the `mask_token_id` {mask}, but the denoiser's is {self.denoiser.mask_token_id}:"
-                " build it with `LSDScheduler(**pipeline.denoiser.scheduler_config())`."
-            )
+        config = self.scheduler.config
+        for name, default in (("mask_token_id", None), ("corruption", "absorbing")):
+            theirs, ours = getattr(config, name, default), getattr(self.denoiser, name, default)
+            if theirs != ours:
+                raise ValueError(
+                    f"`scheduler` has the `{name}` {theirs}, but the denoiser's is {ours}: build it with"
+                    " `LSDScheduler(**pipeline.denoiser.scheduler_config())`."
+                )
+
+    def _conditioning(self, class_labels: Any, guidance_scale: float | None, batch_size: int) -> dict[str, Any]:
+        """Further arguments of the denoiser, of those that were given."""
+        given: dict[str, Any] = {}
+        if class_labels is not None:
+            labels = torch.as_tensor(class_labels, dtype=torch.int64, device=self._execution_device)
+            if labels.ndim > 1 or labels.numel() not in (1, batch_size):
+                raise ValueError(f"`class_labels` must be one label or {batch_size}, got shape {tuple(labels.shape)}.")
+            given["class_labels"] = labels.expand(batch_size)
+        if guidance_scale is not None:
+            given["guidance_scale"] = guidance_scale
+        accepted = inspect.signature(self.denoiser.forward).parameters
+        for name in given:
+            if name not in accepted:
+                raise ValueError(f"`{name}` is not supported by {type(self.denoiser).__name__}.")
+        return given
+
+    def _noise(self, canvas: torch.Tensor, given_BL: torch.Tensor, generator: Generators) -> torch.Tensor:
+        """Random tokens in the holes."""
+        return torch.where(given_BL, canvas, self.scheduler.sample_prior(*canvas.shape, generator, canvas.device))
+
+    def _shaped(self, sample: torch.Tensor) -> torch.Tensor:
+        """The canvas as the scheduler takes it: with height and width, if its tokens form an image."""
+        shape = getattr(self.denoiser, "canvas_shape", None)
+        return sample if shape is None or sample[0].numel() != math.prod(shape) else sample.view(-1, *shape)
 
     def _step_kwargs(self, temperature: float, generator: Generators) -> dict[str, Any]:
         # schedulers differ in what their step accepts, in diffusers too
@@ -225,7 +271,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             return self._frame(prefix, suffix, self.denoiser.length if length is None else self._check_length(length))
         if prefix is not None or suffix is not None:
             raise ValueError("`input_ids` excludes `prefix` and `suffix`: put their tokens into `input_ids`.")
-        canvas = self._check_ids("input_ids", input_ids, mask_allowed=True)
+        canvas = self._check_ids("input_ids", input_ids, holes_allowed=True)
         canvas = canvas[None] if canvas.ndim == 1 else canvas
         if canvas.ndim != 2 or not canvas.numel():
             shape = tuple(canvas.shape)
@@ -241,7 +287,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         if room < 0:
             sizes = f"{len(start)} + {len(end)}"
             raise ValueError(f"`prefix` and `suffix` have {sizes} tokens, more than `length` {length}.")
-        return torch.cat([start, start.new_full((room,), self.denoiser.mask_token_id), end])[None]
+        return torch.cat([start, start.new_full((room,), self.denoiser.hole_id), end])[None]
 
     def _encode(self, name: str, text: str | TokenIds | None) -> torch.Tensor:
         if text is None:
@@ -251,23 +297,24 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
                 raise ValueError(f"`{name}` is a text, but this pipeline has no tokenizer: pass token ids.")
             # of an empty text, an empty list would become floats
             text = torch.tensor(self.tokenizer(text, add_special_tokens=False).input_ids, dtype=torch.int64)
-        ids = self._check_ids(name, text, mask_allowed=False)
+        ids = self._check_ids(name, text, holes_allowed=False)
         if ids.ndim != 1:
             raise ValueError(f"`{name}` must be a text or token ids of shape (n,), got {tuple(ids.shape)}.")
         return ids
 
-    def _check_ids(self, name: str, ids: Any, mask_allowed: bool) -> torch.Tensor:
+    def _check_ids(self, name: str, ids: Any, holes_allowed: bool) -> torch.Tensor:
         try:
             ids = torch.as_tensor(ids)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"`{name}` must be token ids in rows of equal length: {error}") from error
         if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
             raise ValueError(f"`{name}` must be integer token ids, got {ids.dtype}.")
-        ids, mask, most = ids.to("cpu", torch.int64), self.denoiser.mask_token_id, self.denoiser.vocab_size
-        bad = ids[(ids < 0) | (ids > most) | ((ids == mask) & (not mask_allowed))]
+        ids, hole = ids.to("cpu", torch.int64), self.denoiser.hole_id
+        most = self.denoiser.vocab_size - (self.denoiser.mask_token_id is None)
+        bad = ids[torch.where(ids == hole, not holes_allowed, (ids < 0) | (ids > most))]
         if bad.numel():
-            without = "" if mask_allowed else f", without the mask {mask}"
-            raise ValueError(f"`{name}` must be token ids in [0, {most}]{without}, got {int(bad[0])}.")
+            holes = f", or {hole} for a hole" if holes_allowed else f", without the mask {hole}" if hole >= 0 else ""
+            raise ValueError(f"`{name}` must be token ids in [0, {most}]{holes}, got {int(bad[0])}.")
         return ids
 
     def _check_length(self, length: int) -> int:

@@ -48,8 +48,11 @@ def _search(w_RV: torch.Tensor, v_R: torch.Tensor) -> tuple[torch.Tensor, torch.
     return torch.searchsorted(cumulative_RV, target_R1, right=True)[:, 0], total_R1[:, 0]
 
 
-def _inverse_cdf(weight_RV: torch.Tensor, v_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two-level search: first among blocks of tokens, then inside one block; all sums in float64."""
+def inverse_cdf(weight_RV: torch.Tensor, v_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The token of each row at which the cumulative weight passes `v` of the row's sum, and that sum. `(R,)` both.
+
+    A two-level search: first among blocks of tokens, then inside one block; all sums in float64.
+    """
     R, V = weight_RV.shape
     if V <= 4 * BLOCK:
         return _search(weight_RV.double(), v_R)
@@ -124,7 +127,7 @@ def draw_tokens(
             weight_RV = x_RV.sub_(maximum_R[:, None])
             weight_RV = (weight_RV if inverse_temperature == 1 else weight_RV.mul_(inverse_temperature)).exp_()
         keep_likely(weight_RV, top_p, top_k)
-        token_R, total_R = _inverse_cdf(weight_RV, v)
+        token_R, total_R = inverse_cdf(weight_RV, v)
         tokens.append(token_R)
         log_probs.append(weight_RV.gather(1, token_R[:, None])[:, 0].double().log() - total_R.log())
     if not tokens:

@@ -54,6 +54,27 @@ def rows_per_chunk(num_columns: int, device: torch.device) -> int:
     return max(1, (2**18 if device.type == "cpu" else 2**25) // num_columns)
 
 
+def edit_rows(edit: Callable[..., None], logits_BLV: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+    """`edit(logits, *others)`, which changes rows of logits in place, for all rows; returns `logits_BLV`.
+
+    It gets a slab of rows at a time, as the logits of a long batch are the largest tensor of a generation; all at once
+    where autograd or a compiler would have to follow each slab.
+
+    Args:
+        edit: takes `(..., V)`, and one entry of `others` for each row.
+        logits_BLV (`torch.Tensor` of shape `(batch_size, seq_len, vocab_size)`): contiguous.
+        others (`torch.Tensor` of shape `(batch_size, seq_len)`): what else an edit reads.
+    """
+    if logits_BLV.requires_grad or torch.compiler.is_compiling():
+        edit(logits_BLV, *others)
+        return logits_BLV
+    size = rows_per_chunk(logits_BLV.shape[-1], logits_BLV.device)
+    columns = (logits_BLV.view(-1, logits_BLV.shape[-1]), *(other.reshape(-1) for other in others))
+    for rows in zip(*(x.split(size) for x in columns), strict=True):
+        edit(*rows)
+    return logits_BLV
+
+
 def row_chunks(
     logits_BLV: ModelOutput,
     row_R: torch.Tensor,

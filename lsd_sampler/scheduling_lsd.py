@@ -23,6 +23,8 @@ from .conventions import (
     resolve_mask,
     step_index,
 )
+from .corruptions import CORRUPTIONS, Corruption, make_corruption
+from .moves import Reverse, move_tokens
 from .noise import make_noise_schedule
 from .orders import ORDERS
 from .orders.confidence import gumbel_top
@@ -52,6 +54,7 @@ class LSDSchedulerOutput(BaseOutput):
         sampled_tokens (`torch.LongTensor` of that shape, *optional*): the same as `prev_sample`.
         sampled_probs (`torch.FloatTensor` of that shape, *optional*): the probability with which a token that this
             step revealed was drawn, 0 elsewhere.
+        pred_logits (*optional*): `model_output`, as it was given.
     """
 
     prev_sample: torch.Tensor
@@ -60,6 +63,7 @@ class LSDSchedulerOutput(BaseOutput):
     editing_transfer_index: torch.Tensor | None = None
     sampled_tokens: torch.Tensor | None = None
     sampled_probs: torch.Tensor | None = None
+    pred_logits: ModelOutput | None = None
 
 
 class LSDScheduler(BlockPipelineMethods, SamplerFiles):
@@ -88,13 +92,18 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             `noise_eps`), `"geometric"` or `"linear"` (`sigma_min`, `sigma_max`), or `"exponential"` (`time_base`,
             `time_exponential`).
         solver (`str`, defaults to `"tweedie"`): `"tweedie"` or `"euler"`.
-        order (`str`, defaults to `"random"`): which masked positions come first: `"random"`, `"halton"` (far apart) or
-            `"confidence"`.
+        order (`str`, defaults to `"random"`): which masked positions come first: `"random"`, `"halton"` (far apart),
+            `"halton_maskgit"` (that of Halton-MaskGIT) or `"confidence"`.
         count (`str`, defaults to `"exact"`): `"exact"` (of L masked positions `round(alpha L)` are known after a step
             of `tweedie`; a coefficient or another solver scales what the step adds) or `"bernoulli"` (independent
             reveals, as in the CTMC).
-        schedule (`str`, defaults to `"uniform"`): base grid, where nothing was learned: `"uniform"` or `"cosine"`.
+        schedule (`str`, defaults to `"uniform"`): base grid, where nothing was learned: `"uniform"`, `"cosine"` or
+            `"arccos"`.
         sampling_eps (`float`, defaults to 1e-4): the last time of the base grid.
+        corruption (`str`, defaults to `"absorbing"`): what noise does to a token: `"absorbing"` (masks it),
+            `"uniform"` (replaces it by any), or `"gaussian"` (moves it to a near level; constants `rate_sigma`,
+            `q_sigma`). Without a mask, `mask_token_id` stays None and `vocab_size` must be given; `order` and `count`
+            have no meaning; and the last step takes away all noise that is left.
         confidence_temperature (`float`, defaults to 1.0): Gumbel noise of the `confidence` order in the first step; it
             falls to 0 linearly. (`set_timesteps` may say otherwise.)
         block_length (`int`, defaults to 32): what `LLaDA2Pipeline` generates at a time, where its call does not say.
@@ -124,6 +133,9 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         count: str = "exact",
         schedule: str = "uniform",
         sampling_eps: float = 1e-4,
+        corruption: str = "absorbing",
+        rate_sigma: float = 6.0,
+        q_sigma: float = 512.0,
         confidence_temperature: float = 1.0,
         block_length: int = 32,
         vocab_size: int | None = None,
@@ -146,7 +158,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             "noise_eps": noise_eps, "sigma_min": sigma_min, "sigma_max": sigma_max, "time_base": time_base,
             "time_exponential": time_exponential,
         }  # fmt: skip
-        for name, value in constants.items():
+        for name, value in {**constants, "rate_sigma": rate_sigma, "q_sigma": q_sigma}.items():
             check_number(name, value)
         check_text("base_model", base_model)
         check_text("base_model_revision", base_model_revision)
@@ -159,6 +171,13 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         self._solver = SOLVERS[solver]
         self.order = self._solver.evals_per_step
         self._order = ORDERS[order]
+        self._reverse: Reverse | None = None
+        if not CORRUPTIONS[corruption].absorbing:
+            if order != "random":
+                raise ValueError(
+                    f"`order` {order!r} is for absorbing noise; under {corruption} noise all tokens move."
+                )
+            self._reverse = Reverse(self.corruption, self.noise, self._solver, prediction_type)
         self._base_grid = GRIDS[schedule]
         # tensors do not travel in a config: from_config of a learned sampler gives the plain base solver
         self.register_to_config(learned=False, tensors_sha256=None, format_version=FORMAT_VERSION)
@@ -167,6 +186,18 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         self.timesteps: torch.Tensor = torch.empty(0)
         self.steps: LearnedSteps
         self._canvas: Canvas | None = None
+
+    @property
+    def corruption(self) -> Corruption:
+        """The forward process.
+
+        Raises:
+            ValueError: if it needs a constant that the config lacks, such as `mask_token_id`.
+        """
+        if self._reverse is not None:
+            return self._reverse.corruption
+        names = ("mask_token_id", "vocab_size", "rate_sigma", "q_sigma")
+        return make_corruption(self.config.corruption, **{name: self.config[name] for name in names})
 
     # ---- schedule ----
 
@@ -318,14 +349,16 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         if self.num_inference_steps is None:
             raise ValueError("Call `set_timesteps(num_inference_steps)` before `step`.")
         k = step_index(timestep, self._times)
-        mask = resolve_mask(mask_token_id, self.config.mask_token_id)
+        mask = resolve_mask(mask_token_id, self.config.mask_token_id, has_mask=self._reverse is None)
         draws = DrawOptions(draw_temperature(temperature, sampling_method), top_p, top_k)
         logits_BLV, sample_BL = as_rows(model_output, sample, mask, self.config.vocab_size)
-        masked_BL = sample_BL == mask
+        masked_BL = sample_BL == mask if self._reverse is None else torch.ones_like(sample_BL, dtype=torch.bool)
         is_last, canvas = k == len(self._times) - 1, self._canvas
         if canvas is None or not canvas.goes_on(k, masked_BL, generator):
-            check_known_tokens(sample_BL[~masked_BL], logits_BLV.shape[-1])
-            canvas = Canvas.draw(masked_BL, self._order, tuple(sample.shape[1:]), generator, start=k)
+            check_known_tokens(sample_BL if self._reverse else sample_BL[~masked_BL], logits_BLV.shape[-1])
+            # tokens that move again and again have no noise of their own
+            order = self._order if self._reverse is None else None
+            canvas = Canvas.draw(masked_BL, order, tuple(sample.shape[1:]), generator, start=k)
         canvas.last = k
         self._canvas = None if is_last else canvas  # no state outlives a generation
         x = StepInput(k, is_last, logits_BLV, sample_BL, masked_BL, mask, canvas, draws, generator)
@@ -341,10 +374,15 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             editing_transfer_index=torch.zeros_like(sample, dtype=torch.bool),
             sampled_tokens=prev_sample,
             sampled_probs=probability_BL.view(sample.shape),
+            pred_logits=model_output,
         )
 
     def _advance(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         """The next canvas, and the probability of each token revealed in it. Both `(B, L)`."""
+        if self._reverse is not None:
+            phi, beta = (float(c[x.k]) for c in (self.steps.score_coefficients, self.steps.log_score_coefficients))
+            t, s = self.steps.timesteps[x.k : x.k + 2].tolist()
+            return move_tokens(self._reverse, x, t, 0.0 if x.is_last else s, phi, beta)
         if self._order.looks_at_logits:
             return self._reveal_confident(x)
         # at the last step whatever is still masked is due, even a position that a callback masked again
@@ -426,7 +464,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         timesteps: float | torch.Tensor,
         generator: Generators = None,
     ) -> torch.Tensor:
-        """The forward process: masks each token with probability `1 - alpha(t)`.
+        """The forward process: corrupts each token; absorbing noise masks it with probability `1 - alpha(t)`.
 
         Args:
             original_samples (`torch.LongTensor` of shape `(batch_size, ...)`): token ids.
@@ -436,11 +474,15 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         Raises:
             ValueError: if `mask_token_id` is missing or a time lies outside [0, 1].
         """
-        mask_token_id = resolve_mask(FROM_CONFIG, self.config.mask_token_id)
-        B = original_samples.shape[0]
+        corruption, B = self.corruption, original_samples.shape[0]
         times = torch.as_tensor(timesteps, dtype=torch.float64, device=original_samples.device).reshape(-1)
         if times.numel() not in (1, B) or not bool(((times >= 0) & (times <= 1)).all()):
             raise ValueError(f"`timesteps` must be one time in [0, 1], or one per row, got {timesteps}.")
         flat = original_samples.reshape(B, -1)
-        uniforms = draw_uniforms(B, flat.shape[1], generator, flat.device)
-        return flat.masked_fill(uniforms < self.noise.masked(times)[:, None], mask_token_id).view_as(original_samples)
+        return corruption.corrupt(flat, self.noise.total(times), generator).view_as(original_samples)
+
+    def sample_prior(
+        self, batch_size: int, seq_len: int, generator: Generators = None, device: torch.device | str = "cpu"
+    ) -> torch.Tensor:
+        """The canvas that a generation begins with: masks, or random tokens. `(batch_size, seq_len)`."""
+        return self.corruption.sample_prior(batch_size, seq_len, generator, device)

@@ -21,12 +21,12 @@ from lsd_sampler.schedules import StepErrorTable
 
 CONFIG_NAME = LSDScheduler.config_name
 _PARTS = ("timesteps", "score_coefficients", "log_score_coefficients")
-# nothing is left at its default, so that no entry can be lost unnoticed
+# nothing is left at its default, so that no entry can be lost unnoticed (other corruptions have no order)
 OPTIONS = {
     "mask_token_id": 9, "prediction_type": "log_score", "noise_schedule": "geometric", "noise_eps": 2e-3,
     "sigma_min": 1e-3, "sigma_max": 10.0, "time_base": 2.0, "time_exponential": 50.0, "solver": "euler",
     "order": "halton", "count": "bernoulli", "schedule": "cosine", "sampling_eps": 1e-3, "confidence_temperature": 0.5,
-    "block_length": 16, "vocab_size": 9,
+    "block_length": 16, "vocab_size": 9, "corruption": "absorbing", "rate_sigma": 5.0, "q_sigma": 256.0,
 }  # fmt: skip
 # which tokens come out does not depend on these
 DESCRIPTIVE = {"base_model", "base_model_revision", "format_version", "learned", "tensors_sha256"}

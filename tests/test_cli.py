@@ -267,22 +267,6 @@ def test_interrupt_and_lack_of_memory(capsys: pytest.CaptureFixture[str], monkey
     fails(capsys, "lsd-train", TINY, "--batch-size")
 
 
-def test_push_to_hub_uploads_the_finished_folder(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uploaded: dict[str, set[str]] = {}
-
-    def upload(folder: Path, repo_id: str) -> str:
-        uploaded[repo_id] = {path.name for path in folder.iterdir()}
-        return "https://hub/commit"
-
-    monkeypatch.setattr(train, "upload_sampler", upload)
-    assert train.main([*TINY, "--output-dir", str(tmp_path / "out"), "--push-to-hub", "me/mine"]) == 0
-    assert uploaded["me/mine"] >= WRITTEN
-    assert "https://hub/commit" in capsys.readouterr().out
-    assert 'from_pretrained("me/mine")' in (tmp_path / "out" / "README.md").read_text()
-
-
 # ---- lsd-sample ----
 
 
@@ -349,7 +333,7 @@ def test_evaluate(folders: dict[str, Path], tmp_path: Path, capsys: pytest.Captu
     assert (tmp_path / "quality_vs_nfe.png").read_bytes().startswith(b"\x89PNG\r\n")
     kept = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["sampler"], str(row["nfe"])) for row in kept] == expected
-    assert all(row["network_calls"] == row["nfe"] and row["num_samples"] == 64 for row in kept)
+    assert all(0 < row["network_calls"] <= row["nfe"] and row["num_samples"] == 64 for row in kept)
     kl = {(row["sampler"], row["nfe"]): row["reverse_kl"] for row in kept}
     assert kl["path_kl", 4] < kl["tweedie", 4]
 

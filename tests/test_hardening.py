@@ -67,7 +67,7 @@ def test_every_entry_is_known_here() -> None:
     """Else the tests below would not notice that it is not protected."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(LSDScheduler).parameters.items()}
     assert defaults.keys() == OPTIONS.keys() | DESCRIPTIVE
-    assert all(value != defaults[key] for key, value in OPTIONS.items())
+    assert {key for key, value in OPTIONS.items() if value == defaults[key]} == {"corruption"}
 
 
 # ---- mutated checkpoints: 5,000 that are listed, and as many as hypothesis draws ----
@@ -165,13 +165,28 @@ def test_files_of_the_first_format_load(tmp_path: Path, saved: Files, metadata: 
 
 
 @pytest.mark.parametrize("key", sorted(OPTIONS))
-def test_edited_entry_is_named(folder: Path, saved: Files, key: str) -> None:
-    default = inspect.signature(LSDScheduler).parameters[key].default
-    config = {**json.loads(saved.config), key: default}
-    (folder / CONFIG_NAME).write_text(json.dumps(config))
-    (folder / TENSORS_NAME).write_bytes(saved.tensors)
-    with pytest.raises(ValueError, match=f"`{key}`.*the config"):
-        LSDScheduler.from_pretrained(folder)
+def test_edited_entry_is_named(tmp_path: Path, key: str) -> None:
+    scheduler = original()
+    if key == "corruption":
+        scheduler = LSDScheduler(corruption="uniform", vocab_size=9)
+        scheduler.set_learned_sampler(original().learned_sampler)
+    scheduler.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / CONFIG_NAME).read_text())
+    config[key] = inspect.signature(LSDScheduler).parameters[key].default
+    (tmp_path / CONFIG_NAME).write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"{TENSORS_NAME} was saved with `{key}`"):
+        LSDScheduler.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("safe_serialization", [None, True])
+def test_learned_numbers_are_not_forgotten(tmp_path: Path, safe_serialization: bool | None) -> None:
+    """Wherever they lie, their config does not pass for a plain sampler's."""
+    original().save_pretrained(tmp_path, safe_serialization=safe_serialization)
+    config = json.loads((tmp_path / CONFIG_NAME).read_text())
+    del config["learned"], config["tensors_sha256"]
+    (tmp_path / CONFIG_NAME).write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"{CONFIG_NAME} does not say `learned`"):
+        LSDScheduler.from_pretrained(tmp_path)
 
 
 def test_integral_floats_may_lose_their_point(folder: Path, saved: Files) -> None:

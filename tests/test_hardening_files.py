@@ -217,11 +217,13 @@ def test_no_file_needs_much_memory(child: dict[str, Any]) -> None:
 # ---- a save that is cut short ----
 
 
-def sampler(kind: str) -> LSDScheduler:
+def save_sampler(kind: str, folder: Path) -> tuple[Any, ...]:
+    """Saves one of four samplers, of which one was saved with a pipeline, and returns its state."""
     scheduler = LSDScheduler(mask_token_id=9, order="random" if kind == "other" else "halton")
     if kind != "plain":
         scheduler.set_learned_sampler(LearnedSampler({2: original().learned_sampler.steps[2]}))
-    return scheduler
+    scheduler.save_pretrained(folder, safe_serialization=True if kind == "of a pipeline" else None)
+    return state(scheduler)
 
 
 def state(scheduler: LSDScheduler) -> tuple[Any, ...]:
@@ -252,7 +254,7 @@ def fail_at(patch: pytest.MonkeyPatch, call: int) -> list[str]:
 
 INTERRUPTIONS = [
     (old, new, call)
-    for old, new in itertools.permutations(["plain", "learned", "other"], 2)
+    for old, new in itertools.permutations(["plain", "learned", "other", "of a pipeline"], 2)
     for call in ([1, 2] if new == "plain" else [1, 2, 3, 4])  # to write and to replace one file, or two
 ]
 
@@ -261,19 +263,19 @@ INTERRUPTIONS = [
 def test_interrupted_save_never_leaves_a_mixture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, call: int
 ) -> None:
-    sampler(old).save_pretrained(tmp_path)
+    before = save_sampler(old, tmp_path)
     with monkeypatch.context() as patch:
         made = fail_at(patch, call)
         with pytest.raises(OSError, match="disk full"):
-            sampler(new).save_pretrained(tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} <= {CONFIG_NAME, TENSORS_NAME}
-    if made.count("replace") <= 1:  # nothing has been replaced
-        assert state(LSDScheduler.from_pretrained(tmp_path)) == state(sampler(old))
-    else:
-        with pytest.raises(ValueError, match=str(tmp_path)):
-            LSDScheduler.from_pretrained(tmp_path)
-    sampler(new).save_pretrained(tmp_path)
-    assert state(LSDScheduler.from_pretrained(tmp_path)) == state(sampler(new))
+            save_sampler(new, tmp_path)
+    assert {file.name for file in tmp_path.rglob("*")} <= {CONFIG_NAME, TENSORS_NAME, "learned"}
+    try:
+        assert state(LSDScheduler.from_pretrained(tmp_path)) == before
+    except ValueError as error:
+        assert str(tmp_path) in str(error)
+        assert made.count("replace") > 1  # else nothing had been replaced
+    after = save_sampler(new, tmp_path)
+    assert state(LSDScheduler.from_pretrained(tmp_path)) == after
 
 
 def test_equal_samplers_have_equal_files(tmp_path: Path) -> None:

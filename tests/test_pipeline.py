@@ -47,15 +47,18 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 @pytest.mark.parametrize("steps", [1, 3, 16])
-def test_no_mask_remains_and_each_step_is_one_call(pipe: MaskedDiffusionPipeline, steps: int) -> None:
+def test_no_mask_remains_and_each_step_that_changes_a_canvas_is_one_call(
+    pipe: MaskedDiffusionPipeline, steps: int
+) -> None:
     calls: list[torch.Tensor] = []
     pipe.denoiser.register_forward_pre_hook(lambda _, args: calls.append(args[1]))
     out = pipe(num_samples=4, num_inference_steps=steps)
     assert out.sequences.shape == (4, LENGTH)
     assert out.sequences.dtype == torch.int64
     assert not (out.sequences == MASK).any()
-    assert len(calls) == steps
-    assert all(t.shape == (4,) for t in calls)
+    assert out.sequence_calls is not None
+    assert len(calls) == out.network_calls == min(steps, LENGTH)
+    assert all(t.shape == (4,) for t in calls) and out.sequence_calls.tolist() == [len(calls)] * 4
     assert out.texts is not None
     assert [len(text.split()) for text in out.texts] == [LENGTH] * 4
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -483,22 +482,6 @@ def test_saved_pipeline_reloads_in_another_process(tmp_path: Path) -> None:
     expected = pipe(num_samples=4, num_inference_steps=3, generator=seeded()).sequences
     assert json.loads(run.stdout.splitlines()[-1]) == expected.tolist()
     assert isinstance(DiffusionPipeline.from_pretrained(tmp_path).scheduler, LSDScheduler)
-
-
-def test_push_to_hub_uploads_all_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    uploaded: dict[str, Any] = {}
-
-    def upload(repo_id: str, folder_path: Path, **kwargs: Any) -> str:
-        uploaded.update(kwargs, repo_id=repo_id, files={path.name for path in Path(folder_path).iterdir()})
-        return "address"
-
-    monkeypatch.setattr("lsd_sampler.hub.create_repo", lambda repo_id, **kwargs: SimpleNamespace(repo_id=repo_id))
-    monkeypatch.setattr("lsd_sampler.hub.upload_folder", upload)
-    scheduler = LSDScheduler(mask_token_id=MASK)
-    scheduler.set_learned_sampler(uneven())
-    assert scheduler.push_to_hub("user/name", commit_message="hello") == "address"
-    assert uploaded["repo_id"] == "user/name" and uploaded["commit_message"] == "hello"
-    assert {"scheduler_config.json", TENSORS_NAME} <= uploaded["files"]
 
 
 # ---- bad input ----

@@ -268,6 +268,7 @@ class Scored(MarkovDenoiser):
         super().__init__(chain.transition, chain.initial, chain.length)
         self.prediction_type = kind
         self.noise = Geometric(0.1, 3.0)
+        self.time_conditioned = True  # so that raw logits too are asked for at every step, for all sequences
 
     @torch.no_grad()
     def forward(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
@@ -641,7 +642,9 @@ def test_rows_may_have_unequally_many_masks(order: str) -> None:
     """A row with fewer masks counts by the share of them that is known; all its tokens are replayed."""
     mask, known = 4, torch.tensor([[0, 4, 4, 4, 4, 4, 4, 4], [1, 0, 3, 2, 4, 4, 4, 4]])
     canvases, templates = seen_by(chain := countdown(4, 8)), known.tolist()
-    learned = learn(chain, {"input_ids": templates}, order=order, nfe=(2,), num_sequences=4).learned_sampler
+    chain.time_conditioned = True  # so that each step is one call for all sequences
+    options = {"order": order, "nfe": (2,), "num_sequences": 4, "teacher_steps": 7}
+    learned = learn(chain, {"input_ids": templates}, **options).learned_sampler
     assert learned.step_error is not None and learned.step_error.table.shape == (7, 7)
     assert torch.isfinite(learned.step_error.table).all()
     replay, teacher = canvases[-7:], canvases[1:8]

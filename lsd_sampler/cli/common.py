@@ -34,9 +34,16 @@ def load_pipeline(args: argparse.Namespace):  # noqa: ANN201  (imported late)
 
 
 def load_diffusers_pipeline(args: argparse.Namespace):  # noqa: ANN201  (imported late)
-    """The pipeline of `--pipeline`, as diffusers loads it."""
+    """The pipeline of `--pipeline`, as diffusers loads it. Of one on the Hub, `--revision` becomes the commit."""
     from diffusers import DiffusionPipeline
 
+    from ..denoisers.files import commit_of
+
+    if not Path(args.pipeline).expanduser().is_dir():
+        folder = DiffusionPipeline.download(
+            args.pipeline, revision=args.revision, trust_remote_code=args.trust_remote_code
+        )
+        args.revision = commit_of(Path(folder)) or args.revision
     dtype = {"torch_dtype": getattr(torch, args.dtype)} if args.dtype else {}
     pipeline = DiffusionPipeline.from_pretrained(
         args.pipeline, revision=args.revision, trust_remote_code=args.trust_remote_code, **dtype

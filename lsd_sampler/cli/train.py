@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..hub import upload_sampler
+from ..hub import make_repo, upload_sampler
 from ..orders import ORDERS
 from ..scheduling_lsd import COUNTS
 from ..solvers import SOLVERS
@@ -79,6 +79,7 @@ def command(args: argparse.Namespace) -> None:
         print(json.dumps(described, indent=2))
         return
     check_output_dir(output_dir)
+    repo_id = make_repo(args.push_to_hub) if args.push_to_hub else None  # or it is known now that it cannot be
     print(f"Output folder: {output_dir}", flush=True)
     from ..cards import save_sampler
 
@@ -100,7 +101,7 @@ def command(args: argparse.Namespace) -> None:
         model=name,
         config=config,
         records=records,
-        repo_id=args.push_to_hub,
+        repo_id=repo_id,
         pipeline_class=type(pipeline).__name__ if args.pipeline else None,
         call_kwargs=call_kwargs,
     )
@@ -115,8 +116,8 @@ def command(args: argparse.Namespace) -> None:
             key = "score_coefficients" if record["domain"] == "score" else "log_score_coefficients"
             print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
     print(f"Network calls: {records[-1]['network_calls']}. Saved to {output_dir}.")
-    if args.push_to_hub:
-        print(f"Uploaded: {upload_sampler(output_dir, args.push_to_hub)}")
+    if repo_id:
+        print(f"Uploaded: {upload_sampler(output_dir, repo_id)}")
 
 
 def read_call_kwargs(args: argparse.Namespace) -> dict[str, Any]:

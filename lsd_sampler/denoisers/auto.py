@@ -11,9 +11,14 @@ import torch
 from ..hub import is_hub_id
 from ..registry import Registry
 from .base import Denoiser, parse_dtype
+from .ctmc import CTMCDenoiser
 from .files import PIPELINE_NAME, Checkpoint, open_checkpoint, read_json
 from .markov import MarkovDenoiser, is_oracle_spec, make_oracle
+from .masked_lm import MaskedLMDenoiser
+from .maskgit import MaskGITDenoiser
+from .mdlm import MDLMDenoiser
 from .radd import RADDDenoiser
+from .sedd import SEDDDenoiser
 
 
 class HubModel(NamedTuple):
@@ -27,6 +32,11 @@ class HubModel(NamedTuple):
 DENOISERS: Registry[type[Denoiser]] = Registry("family")
 DENOISERS.register("markov", MarkovDenoiser)
 DENOISERS.register("radd", RADDDenoiser)
+DENOISERS.register("sedd", SEDDDenoiser)
+DENOISERS.register("mdlm", MDLMDenoiser)
+DENOISERS.register("masked_lm", MaskedLMDenoiser)
+DENOISERS.register("maskgit", MaskGITDenoiser)
+DENOISERS.register("ctmc", CTMCDenoiser)
 
 SHORT_NAMES = {
     "radd": HubModel("radd", "JingyangOu/radd-lambda-dce"),
@@ -35,13 +45,20 @@ SHORT_NAMES = {
     "sedd-small": HubModel("sedd", "louaaron/sedd-small"),
     "sedd-medium": HubModel("sedd", "louaaron/sedd-medium"),
     "mdlm": HubModel("mdlm", "kuleshov-group/mdlm-owt"),
-    "llada-8b": HubModel("llada", "GSAI-ML/LLaDA-8B-Base"),
-    "llada-8b-instruct": HubModel("llada", "GSAI-ML/LLaDA-8B-Instruct"),
-    "dream-7b": HubModel("dream", "Dream-org/Dream-v0-Base-7B"),
-    "dream-7b-instruct": HubModel("dream", "Dream-org/Dream-v0-Instruct-7B"),
-    "diffugpt-s": HubModel("diffullama", "diffusionfamily/diffugpt-s"),
-    "diffugpt-m": HubModel("diffullama", "diffusionfamily/diffugpt-m"),
-    "diffullama": HubModel("diffullama", "diffusionfamily/diffullama"),
+    "mdlm-no-flashattn": HubModel("mdlm", "kuleshov-group/mdlm-no_flashattn-fp32-owt"),
+    "llada-8b": HubModel("masked_lm", "GSAI-ML/LLaDA-8B-Base"),
+    "llada-8b-instruct": HubModel("masked_lm", "GSAI-ML/LLaDA-8B-Instruct"),
+    "dream-7b": HubModel("masked_lm", "Dream-org/Dream-v0-Base-7B"),
+    "dream-7b-instruct": HubModel("masked_lm", "Dream-org/Dream-v0-Instruct-7B"),
+    "diffugpt-s": HubModel("masked_lm", "diffusionfamily/diffugpt-s"),
+    "diffugpt-m": HubModel("masked_lm", "diffusionfamily/diffugpt-m"),
+    "diffullama": HubModel("masked_lm", "diffusionfamily/diffullama"),
+    "halton-maskgit-256-tiny": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_256_tiny.pth"),
+    "halton-maskgit-256-small": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_256_small.pth"),
+    "halton-maskgit-256-base": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_256_base.pth"),
+    "halton-maskgit-384-small": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_384_small.pth"),
+    "halton-maskgit-384-base": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_384_base.pth"),
+    "halton-maskgit-384-large": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_384_large.pth"),
 }
 
 
@@ -61,6 +78,7 @@ def load_denoiser(
     token: str | bool | None = None,
     cache_dir: str | os.PathLike | None = None,
     local_files_only: bool = False,
+    force_download: bool = False,
     weight_name: str | None = None,
     **options: Any,
 ) -> Denoiser:
@@ -74,7 +92,8 @@ def load_denoiser(
             - a Hub id of such a folder;
             - a short name, such as `radd`;
             - an exact oracle: `countdown`, `countdown:V=16,L=64`, `markov:V=3,L=3,seed=0` or `markov:FILE.json`.
-        revision, subfolder, token, cache_dir, local_files_only (*optional*): where and how to look on the Hub.
+        revision, subfolder, token, cache_dir, local_files_only, force_download (*optional*): where and how to look on
+            the Hub.
         device (`str` or `torch.device`, *optional*): where to put it; default: the CPU.
         dtype (`torch.dtype` or `str`, *optional*): precision of the weights; default: as stored. Oracles keep float64.
         trust_remote_code (`bool`, defaults to `False`): whether code of the repository may run.
@@ -99,7 +118,7 @@ def load_denoiser(
             weight_name = SHORT_NAMES[name].file
         checkpoint = open_checkpoint(
             location, file=weight_name, trust_remote_code=trust_remote_code, revision=revision, subfolder=subfolder,
-            token=token, cache_dir=cache_dir, local_files_only=local_files_only,
+            token=token, cache_dir=cache_dir, local_files_only=local_files_only, force_download=force_download,
         )  # fmt: skip
         if PIPELINE_NAME in checkpoint.names:
             checkpoint = replace(checkpoint, folder=checkpoint.folder / "denoiser")

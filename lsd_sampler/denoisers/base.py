@@ -1,11 +1,12 @@
 """What every denoiser offers, whichever family it belongs to."""
 
 import inspect
+import itertools
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 
@@ -13,7 +14,9 @@ import torch
 # so each denoiser's module imports it by this name
 from diffusers.models.modeling_utils import ModelMixin
 
-from ..noise import NoiseSchedule
+from ..conventions import NO_MASK
+from ..hub import admit_to_pipelines
+from ..noise import LogLinear, NoiseSchedule
 from ..rows import DeferredLogits
 from .files import (
     CONFIG_NAME,
@@ -30,6 +33,8 @@ from .files import (
 
 logger = logging.getLogger(__name__)
 
+ModelT = TypeVar("ModelT", bound=torch.nn.Module)
+
 # what diffusers' pipelines pass to every component, and what means nothing for one safetensors file
 _IGNORED = {
     "use_safetensors", "low_cpu_mem_usage", "max_memory", "offload_folder", "offload_state_dict", "use_flashpack",
@@ -41,37 +46,43 @@ class Denoiser(ModelMixin):
     r"""
     Anything that predicts clean tokens from partly masked ones: `denoiser(tokens, t=None)`.
 
-    Direction of time: `t = 1` is all masked, `t = 0` is data. A subclass implements `forward` and sets the attributes
-    below in its constructor. With `hidden_states` and `head` in its place (and `defers_head`), the head runs only for
-    the rows that a step of the sampler reads. A family that is loaded from files implements `recognises` and
-    `_from_checkpoint` as well, to be saved `_config`, and is registered in `auto.py`.
+    Direction of time: `t = 1` is all masked, `t = 0` is data. A network of your own implements `forward` and sets
+    `mask_token_id`, `vocab_size` and `length` in its constructor. With `hidden_states` and `head` in its place (and
+    `defers_head`), the head runs only for the rows that a step of the sampler reads. A family that is loaded and saved
+    also implements `recognises`, `_from_checkpoint` and `_config`, and is registered in `auto.py`.
 
     Attributes:
-        mask_token_id (`int`): id of the mask token.
+        mask_token_id (`int`, *optional*): id of the mask token; None where noise does not mask.
         vocab_size (`int`): number of tokens, the mask excluded.
         length (`int`): the longest sequence that the model was made for.
         prediction_type (`str`): `"logits"` (normalised: raw logits or log-probabilities of the clean token at each
             masked position) or `"log_score"` (log concrete score, unnormalised).
-        noise ([`~lsd_sampler.noise.NoiseSchedule`]): the noise that it was trained under.
+        noise ([`~lsd_sampler.noise.NoiseSchedule`]): the noise that it was trained under; default: log-linear.
         noise_schedule (`str`): its name, as in `LSDScheduler`'s config.
         time_conditioned (`bool`): whether the prediction depends on `t`.
         defers_head (`bool`): whether `forward` takes `return_hidden_states`.
+        canvas_shape (`tuple[int, int]`, *optional*): height and width, of tokens that form an image.
         corruption (`str`): what noise does to a token: `"absorbing"` (masks it), `"uniform"` (replaces it by a random
             one) or `"gaussian"` (moves it along an ordinal scale). Only the first has a mask.
         name_or_path (`str`, *optional*): what it was loaded as.
         commit_hash (`str`, *optional*): the Hub commit that it was loaded from.
     """
 
-    mask_token_id: int
+    mask_token_id: int | None
     vocab_size: int
     length: int
-    noise: NoiseSchedule
+    noise: NoiseSchedule = LogLinear()
     corruption: str = "absorbing"
     prediction_type: str = "logits"
     time_conditioned: bool = False
     defers_head: bool = False
+    canvas_shape: tuple[int, int] | None = None
     name_or_path: str | None = None
     commit_hash: str | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        admit_to_pipelines(cls)
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,11 +137,17 @@ class Denoiser(ModelMixin):
         """Builds the model; raises `ValueError`, naming file and key, when it cannot. Further parameters with defaults
         are options that `load_denoiser` passes on.
         """
-        raise NotImplementedError(f"{cls.__name__} cannot be loaded from files.")
+        raise NotImplementedError(
+            f"{cls.__name__} has no file format (`_from_checkpoint`): build it by its constructor."
+        )
 
     def _config(self) -> dict[str, Any]:
         """What goes to `config.json`, in the family's own format."""
-        raise NotImplementedError(f"{type(self).__name__} cannot be saved.")
+        raise NotImplementedError(f"{type(self).__name__} has no file format (`_config`): save its network yourself.")
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """What goes to `model.safetensors`, by the family's own names."""
+        return self.state_dict()
 
     @property
     def tokenizer(self) -> Any | None:
@@ -143,6 +160,17 @@ class Denoiser(ModelMixin):
     @tokenizer.setter
     def tokenizer(self, tokenizer: Any | None) -> None:
         self._tokenizer, self._tokenizer_on_hub = tokenizer, None
+
+    @property
+    def device(self) -> torch.device:
+        """Of the parameters and buffers; the CPU where there are none."""
+        has_any = next(itertools.chain(self.parameters(), self.buffers()), None) is not None
+        return super().device if has_any else torch.device("cpu")
+
+    @property
+    def hole_id(self) -> int:
+        """What marks, on a canvas that is given, a position to be filled in: the mask, or -1 where there is none."""
+        return NO_MASK if self.mask_token_id is None else self.mask_token_id
 
     @property
     def noise_schedule(self) -> str:
@@ -158,6 +186,7 @@ class Denoiser(ModelMixin):
             "vocab_size": self.vocab_size,
             "prediction_type": self.prediction_type,
             "noise_schedule": self.noise_schedule,
+            "corruption": self.corruption,
             **constants,
         }
 
@@ -235,10 +264,10 @@ class Denoiser(ModelMixin):
         """
         if not safe_serialization:
             raise ValueError("`safe_serialization` must be True: denoisers are saved as safetensors only.")
-        folder = Path(save_directory)
+        folder, config = Path(save_directory), self._config()
         folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(self.state_dict(), folder / weights_name(variant))
-        write_json(self._config(), folder / CONFIG_NAME)
+        write_tensors(self._tensors(), folder / weights_name(variant))
+        write_json(config, folder / CONFIG_NAME)
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if backend is not None:
             backend.save(str(folder / TOKENIZER_NAME))
@@ -255,14 +284,30 @@ class Denoiser(ModelMixin):
         return None
 
 
-def assign_weights(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
-    """Gives a model (best made on the `meta` device) its tensors, in the precision that they are stored in.
+def build_model(
+    make: Callable[[], ModelT], config_file: Path, tensors: Mapping[str, torch.Tensor], file: Path, prefix: str = ""
+) -> ModelT:
+    """Makes a model without memory for its weights and gives it the stored ones, in the precision that they have.
+
+    Args:
+        make (`Callable`): makes the model.
+        config_file (`Path`): what `ValueError`s of `make` are about.
+        tensors (`dict[str, torch.Tensor]`): the weights.
+        file (`Path`): where they lie.
+        prefix (`str`): what their names begin with, beyond the model's own.
 
     Raises:
-        ValueError: if names or shapes do not agree exactly; the message names `where` and the culprits.
+        ValueError: if the config is unusable, or names or shapes do not agree exactly; the message names the file and
+            the culprits.
     """
-    check_tensors(model.state_dict(), tensors, where)
-    model.load_state_dict(dict(tensors), assign=True)
+    try:
+        with torch.device("meta"):
+            model = make()
+    except ValueError as error:
+        raise ValueError(f"{config_file}: {error}") from error
+    check_tensors({prefix + name: tensor for name, tensor in model.state_dict().items()}, tensors, str(file))
+    model.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, assign=True)
+    return model
 
 
 def parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

@@ -1,32 +1,35 @@
 """The files of a denoiser: found, fetched, read and written.
 
-Configs are JSON, weights are safetensors. A family whose authors published pickles reads them with
+Configs are JSON (or YAML), weights are safetensors. A family whose authors published pickles reads them with
 `weights_only=True`: tensors and plain containers, no code.
 """
 
 import json
 import os
+import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..atomic import replacing, write_atomically
-from ..hub import is_hub_id
+from ..hub import download_snapshot, is_hub_id
 
 
 CONFIG_NAME = "config.json"
 PIPELINE_NAME = "model_index.json"
 TOKENIZER_NAME = "tokenizer.json"
 FETCHED_FILES = [
-    "*config.json", PIPELINE_NAME, "*.safetensors", "*.safetensors.index.json", "*tokenizer.json", "*vocab.json",
-    "*merges.txt", "*special_tokens_map.json", "*added_tokens.json", "*tokenizer.model",
+    "*config.json", "config*.yaml", PIPELINE_NAME, "*.safetensors", "*.safetensors.index.json", "*tokenizer.json",
+    "*vocab.json", "*merges.txt", "*special_tokens_map.json", "*added_tokens.json", "*tokenizer.model", "*vocab.txt",
+    "*spiece.model", "*sentencepiece.bpe.model",
 ]  # fmt: skip
 
 
@@ -71,6 +74,23 @@ class Checkpoint:
         """The file of weights: the one that was asked for, else `model.safetensors`."""
         return self.folder / (self.file or weights_name(variant))
 
+    def pickles(self, suffix: str) -> list[Path]:
+        """The pickles with this suffix: the one that was asked for, else all in the folder."""
+        names = [self.file] if self.file else sorted(self.names)
+        return [self.folder / name for name in names if name.endswith(suffix)]
+
+    def weights_or_pickle(self, suffix: str, variant: str | None = None) -> Path:
+        """The file of weights: the one that was asked for, else `model.safetensors`, else the only pickle.
+
+        Raises:
+            ValueError: if there are several pickles to choose from.
+        """
+        found = [] if self.file or weights_name(variant) in self.names else self.pickles(suffix)
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise ValueError(f"{self.folder} holds several checkpoints: choose one of {names} with `weight_name`.")
+        return found[0] if found else self.weights_file(variant)
+
 
 def open_checkpoint(
     name_or_path: str | os.PathLike, *, file: str | None = None, trust_remote_code: bool = False, **where: Any
@@ -105,23 +125,19 @@ def resolve_folder(
 
     Raises:
         OSError: if there is no such folder or repository, or it cannot be reached; the message names it.
+        ValueError: if what was fetched is not what the Hub announced; the message names the file.
     """
     name = os.fspath(name_or_path)
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if not is_hub_id(name):
             raise FileNotFoundError(f"There is no folder {name!r}, and it is not a Hub id (owner/name) either.")
-        try:
-            folder = Path(
-                snapshot_download(
-                    name, revision=revision, token=token, local_files_only=local_files_only,
-                    cache_dir=None if cache_dir is None else os.fspath(cache_dir), force_download=force_download,
-                    allow_patterns=list(patterns or FETCHED_FILES),
-                )
-            )  # fmt: skip
-        except OSError as error:  # all of huggingface_hub's: repository missing, gated, offline, not in the cache
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise OSError(f"{name!r} is no local folder, and fetching it from the Hub failed: {reason}") from error
+        below = "".join(f"{part}/" for part in PurePosixPath(subfolder or "").parts)
+        folder = download_snapshot(
+            name, [below + pattern for pattern in patterns or FETCHED_FILES], revision=revision, token=token,
+            cache_dir=None if cache_dir is None else os.fspath(cache_dir), local_files_only=local_files_only,
+            force_download=force_download,
+        )  # fmt: skip
     folder = folder / (subfolder or "")
     if not folder.is_dir():
         raise FileNotFoundError(f"{name!r} has no subfolder {subfolder!r}.")
@@ -152,6 +168,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML mapping of plain values.
+
+    Raises:
+        OSError: if the file is missing.
+        ValueError: if it does not hold one; the message names it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid YAML of plain values: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a YAML mapping, got {type(content).__name__}.")
+    return content
+
+
 def write_json(content: Mapping[str, Any], path: Path) -> None:
     """Writes a JSON object, atomically."""
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
@@ -172,6 +206,25 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a readable safetensors file (truncated or damaged?): {error}") from error
+
+
+def read_pickle(path: Path) -> Any:
+    """Reads what `torch.save` wrote, if it is tensors and plain containers only: no code of it ever runs.
+
+    Raises:
+        OSError: if the file is missing.
+        ValueError: if it is damaged or holds anything else; the message names it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # a damaged pickle fails in any way
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it holds {found[1]}." if found else str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{path} is damaged, or holds more than tensors and plain containers, which is never loaded: {reason}"
+        ) from error
 
 
 def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

@@ -15,3 +15,18 @@ class KeepsDtype(nn.Module):
             return moved if moved.dtype == x.dtype else x.to(moved.device)
 
         return super()._apply(move, recurse)
+
+
+class KeepsBuffers(nn.Module):
+    """A module of which `.to(dtype)`, `.half()` and the like cast the parameters, but no buffer, such as the
+    frequencies of rotary embeddings. Buffers are moved.
+    """
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "KeepsBuffers":
+        before = [(m, dict(m.named_buffers(recurse=False))) for m in self.modules()]
+        super()._apply(fn, recurse)
+        for module, buffers in before:
+            for name, buffer in buffers.items():
+                if module._buffers[name].dtype != buffer.dtype:  # pyright: ignore[reportOptionalMemberAccess]
+                    module._buffers[name] = buffer.to(module._buffers[name].device)  # pyright: ignore
+        return self

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from torch import nn
 
-from ..noise import NoiseSchedule, make_noise_schedule
-from ..rows import rows_per_chunk
-from .base import Denoiser, assign_weights
+from ..noise import LogLinear
+from ..rows import edit_rows
+from .base import Denoiser, build_model
+from .config_keys import SEDD_NOISES, read_dropout, read_noise, read_size, read_sizes
 from .files import Checkpoint, read_tensors
 from .transformer import Embedding, LayerNorm, Rotary, attention
 
 
-_NOISE_NAMES = {"loglinear": "log_linear", "geometric": "geometric"}
 _GPT2_VOCAB_SIZE = 50257
 
 
@@ -65,16 +65,18 @@ class RADDDenoiser(Denoiser):
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
-        _check_config(config)
-        model = config["model"]
-        dim, num_heads = model["hidden_size"], model["n_heads"]
+        sizes = read_sizes(
+            config, {size: f"model.{size}" for size in ("hidden_size", "n_heads", "n_blocks", "length")}
+        )
+        dim, num_heads = sizes["hidden_size"], sizes["n_heads"]
+        dropout = read_dropout(config, "model.dropout")
         self.config = config
-        self.vocab_size = self.mask_token_id = config["tokens"]
-        self.length = model["length"]
-        self.noise = _noise_schedule(config.get("noise") or {})
+        self.vocab_size = self.mask_token_id = read_size(config, "tokens")
+        self.length = sizes["length"]
+        self.noise = read_noise(config, "noise", SEDD_NOISES) if config.get("noise") else LogLinear()
         self.vocab_embed = Embedding(self.vocab_size + 1, dim)
         self.rotary_emb = Rotary(dim // num_heads)
-        self.blocks = nn.ModuleList(Block(dim, num_heads, model["dropout"]) for _ in range(model["n_blocks"]))
+        self.blocks = nn.ModuleList(Block(dim, num_heads, dropout) for _ in range(sizes["n_blocks"]))
         self.output_layer = OutputLayer(dim, self.vocab_size + 1)
 
     def hidden_states(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
@@ -109,13 +111,7 @@ class RADDDenoiser(Denoiser):
         hidden = self.hidden_states(tokens)
         if return_hidden_states:
             return hidden
-        logits = self.head(hidden)
-        if logits.requires_grad:
-            return torch.cat([logits[..., :-1].log_softmax(-1), logits[..., -1:]], dim=-1)
-        # a slab of rows at a time: the logits of a long batch are the largest tensor of a generation
-        for rows in logits.view(-1, logits.shape[-1])[:, :-1].split(rows_per_chunk(logits.shape[-1], logits.device)):
-            rows.copy_(rows.log_softmax(-1, dtype=torch.promote_types(rows.dtype, torch.float32)))
-        return logits
+        return edit_rows(_normalise_tokens, self.head(hidden))
 
     @classmethod
     def recognises(cls, checkpoint: Checkpoint) -> bool:
@@ -128,14 +124,8 @@ class RADDDenoiser(Denoiser):
     @classmethod
     def _from_checkpoint(cls, checkpoint: Checkpoint, variant: str | None = None) -> Self:
         file = checkpoint.weights_file(variant)
-        tensors = read_tensors(file)
-        try:
-            with torch.device("meta"):
-                model = cls(checkpoint.config)
-        except ValueError as error:
-            raise ValueError(f"{checkpoint.config_file}: {error}") from error
-        assign_weights(model, tensors, str(file))
-        return model
+        config = checkpoint.config
+        return build_model(lambda: cls(config), checkpoint.config_file, read_tensors(file), file)
 
     def _config(self) -> dict[str, Any]:
         return self.config
@@ -144,25 +134,7 @@ class RADDDenoiser(Denoiser):
         return "gpt2" if self.vocab_size == _GPT2_VOCAB_SIZE else None
 
 
-def _check_config(config: dict[str, Any]) -> None:
-    model = config.get("model")
-    if not isinstance(model, dict):
-        raise ValueError("`config` must hold an object 'model'.")
-    sizes = {"tokens": config.get("tokens")}
-    sizes |= {f"model.{key}": model.get(key) for key in ("hidden_size", "n_heads", "n_blocks", "length")}
-    for key, value in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"`config` must hold a positive integer '{key}', got {value!r}.")
-    if model["hidden_size"] % (2 * model["n_heads"]):
-        raise ValueError("'model.hidden_size' in `config` must be a multiple of twice 'model.n_heads'.")
-    dropout = model.get("dropout")
-    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-        raise ValueError(f"'model.dropout' in `config` must be in [0, 1), got {dropout!r}.")
-
-
-def _noise_schedule(noise: dict[str, Any]) -> NoiseSchedule:
-    kind = noise.get("type", "loglinear")
-    if kind not in _NOISE_NAMES:
-        raise ValueError(f"'noise.type' in `config` must be one of {sorted(_NOISE_NAMES)}, got {kind!r}.")
-    sigmas = {key: noise[key] for key in ("sigma_min", "sigma_max") if key in noise}
-    return make_noise_schedule(_NOISE_NAMES[kind], **sigmas)
+def _normalise_tokens(logits: torch.Tensor) -> None:
+    """Log-probabilities in place of the logits of tokens; the mask column, last, stays."""
+    tokens = logits[..., :-1]
+    tokens.copy_(tokens.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)))

@@ -62,31 +62,22 @@ def _fingerprint(sampler: Any, nfe: int) -> str:
 
 
 @contextmanager
-def _borrowed(pipeline: Any) -> Iterator[list[int]]:
-    """Lets the scheduler be replaced and the progress bar be silenced, counts network calls, and puts all back."""
-    calls = [0]
-
-    def count(*_: Any) -> None:
-        calls[0] += 1
-
-    denoiser = getattr(pipeline, "denoiser", None)
-    hook = denoiser.register_forward_pre_hook(count) if isinstance(denoiser, torch.nn.Module) else None
+def _borrowed(pipeline: Any) -> Iterator[None]:
+    """Lets the scheduler be replaced and the progress bar be silenced, and puts both back."""
     scheduler, bar = pipeline.scheduler, getattr(pipeline, "_progress_bar_config", None)
     if hasattr(pipeline, "set_progress_bar_config"):
         pipeline.set_progress_bar_config(disable=True)
     try:
-        yield calls
+        yield
     finally:
         pipeline.scheduler = scheduler
         if hasattr(pipeline, "set_progress_bar_config"):
             pipeline.set_progress_bar_config(**(bar or {}))
-        if hook is not None:
-            hook.remove()
 
 
-def _generate(pipeline: Any, point: _Point, calls: list[int], options: Mapping[str, Any]) -> tuple[torch.Tensor, Row]:
+def _generate(pipeline: Any, point: _Point, options: Mapping[str, Any]) -> tuple[torch.Tensor, Row]:
     """All sequences of one row, `(num_samples, length)` on the CPU, and what they cost."""
-    calls[0], batches, began = 0, [], time.perf_counter()
+    batches, calls, began = [], 0, time.perf_counter()
     for index, start in enumerate(range(0, point.num_samples, point.batch_size)):
         output = pipeline(
             num_samples=min(point.batch_size, point.num_samples - start),
@@ -98,10 +89,11 @@ def _generate(pipeline: Any, point: _Point, calls: list[int], options: Mapping[s
             **options,
         )
         batches.append(torch.as_tensor(output.sequences).cpu())
+        made = getattr(output, "sequence_calls", None)  # of a pipeline that saves some
+        calls += len(output.sequences) * point.nfe if made is None else int(made.sum())
     seconds = time.perf_counter() - began
-    network_calls = calls[0] / len(batches) if calls[0] else float(point.nfe)
     sequences = torch.cat(batches)
-    cost = {"length": sequences.shape[1], "seconds": seconds, "network_calls": network_calls}
+    cost = {"length": sequences.shape[1], "seconds": seconds, "network_calls": calls / len(sequences)}
     return sequences, cost
 
 
@@ -174,7 +166,7 @@ def evaluate(
 
     Returns:
         One dict for each sampler, NFE and temperature: these, `num_samples`, `batch_size`, `seed`, `fingerprint` (of
-        the sampler), `length`, `seconds` (generation only), `network_calls` (for one batch, counted), and all metrics.
+        the sampler), `length`, `seconds` (generation only), `network_calls` (of a sample, on average), all metrics.
 
     Raises:
         ValueError: if an argument is out of range, or a sampler has no numbers for a number of steps.
@@ -187,12 +179,12 @@ def evaluate(
     extra = dict(labels or {}) | {name: value for name, value in call_options.items() if name == "length"}
     points = _points(samplers, nfe, temperatures, num_samples=num_samples, batch_size=batch_size, seed=seed)
     rows: list[Row] = []
-    with _borrowed(pipe) as calls:
+    with _borrowed(pipe):
         for point in _progress(points, progress):
             row = _find(done, point, extra, metrics)
             if row is None:
                 pipe.scheduler = samplers[point.sampler]
-                sequences, cost = _generate(pipe, point, calls, call_options)
+                sequences, cost = _generate(pipe, point, call_options)
                 row = extra | vars(point) | cost | metrics.compute(sequences)
                 row |= _kept_texts(metrics, sequences, num_texts)
                 if output is not None:

@@ -5,13 +5,15 @@ from typing import ClassVar
 
 import torch
 
+from ..corruptions import Corruption
 from ..noise import NoiseSchedule
 
 
 class Solver(ABC):
-    """One update rule of the reverse process under absorbing noise.
+    """One update rule of the reverse process.
 
-    In a step from time t to s < t, a masked position becomes token y with probability `score_weight(t, s) * score_y`.
+    Under absorbing noise, in a step from time t to s < t, a masked position becomes token y with probability
+    `score_weight(t, s) * score_y`; under other noise every token moves by `law`.
     """
 
     name: ClassVar[str]
@@ -29,3 +31,19 @@ class Solver(ABC):
         theorem 1).
         """
         return self.score_weight(noise, t, s) * noise.alpha(t) / noise.masked(t)
+
+    @abstractmethod
+    def law(
+        self,
+        corruption: Corruption,
+        noise: NoiseSchedule,
+        prediction_RV: torch.Tensor,
+        x_R: torch.Tensor,
+        t: float,
+        s: float,
+        prediction_type: str,
+    ) -> torch.Tensor:
+        """Law of each token at time s, given x and a prediction (as in `Corruption`) at time t. `(R, V)` float64.
+
+        Rows need not be laws where the score belongs to none or the step is too large: entries may be negative.
+        """

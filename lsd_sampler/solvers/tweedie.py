@@ -1,5 +1,6 @@
 import torch
 
+from ..corruptions import Corruption
 from ..noise import NoiseSchedule
 from .base import Solver
 
@@ -14,3 +15,15 @@ class Tweedie(Solver):
 
     def score_weight(self, noise: NoiseSchedule, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         return torch.expm1(noise.total(t) - noise.total(s))
+
+    def law(
+        self,
+        corruption: Corruption,
+        noise: NoiseSchedule,
+        prediction_RV: torch.Tensor,
+        x_R: torch.Tensor,
+        t: float,
+        s: float,
+        prediction_type: str,
+    ) -> torch.Tensor:
+        return corruption.posterior(prediction_RV, x_R, float(noise.total(t)), float(noise.total(s)), prediction_type)

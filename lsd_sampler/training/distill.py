@@ -1,5 +1,6 @@
 """`distill`: from a pipeline and a config to a learned scheduler."""
 
+import inspect
 import os
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
+from ..conventions import NO_MASK
 from ..scheduling_lsd import LSDScheduler
 from .config import METHODS, DistillConfig
 from .progress import Progress
@@ -59,6 +61,11 @@ def distill(
     """
     config = config or DistillConfig()
     base = base_scheduler(pipeline, config)
+    if config.method == "path_kl" and base.config.corruption != "absorbing":
+        raise ValueError(
+            f"`method` 'path_kl' prices the revealing of masks, and {base.config.corruption} corruption has none: use"
+            " `method` 'lsd'."
+        )
     started = time.perf_counter()
 
     def write(**values: Any) -> None:
@@ -66,22 +73,26 @@ def distill(
             log({**values, "seconds": round(time.perf_counter() - started, 3)})
 
     runs = PipelineRuns(pipeline, config.seed, call_kwargs)
-    task = {"config": config.to_dict(), "scheduler": dict(base.config), "model": _name(pipeline), "call": call_kwargs}
+    scheduler = dict(base.config)
+    scheduler.pop("_use_default_values", None)  # in another order in each process
+    task = {"config": config.to_dict(), "scheduler": scheduler, "model": _name(pipeline), "call": call_kwargs}
     progress = Progress(None if checkpoint_dir is None else Path(checkpoint_dir), task, resume)
     plan = _plan(runs, base, config, progress)
     learned = METHODS[config.method](runs, base, plan, config, write, progress)
     peak = {"peak_device_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
     write(event="done", network_calls=runs.network_calls, is_image=plan.is_image, **peak)
-    base.register_to_config(mask_token_id=plan.mask_token_id)
+    if plan.mask_token_id != NO_MASK:
+        base.register_to_config(mask_token_id=plan.mask_token_id)
     base.set_learned_sampler(learned)
     return base
 
 
 def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDScheduler:
     """The plain base solver that teacher and student start from."""
-    return LSDScheduler.from_config(
-        pipeline.scheduler.config, solver=config.solver, order=config.order, count=config.count, schedule="uniform"
-    )
+    known = inspect.signature(LSDScheduler.__init__).parameters  # other schedulers have entries of their own
+    kept = {name: value for name, value in pipeline.scheduler.config.items() if name in known}
+    options = {"solver": config.solver, "order": config.order, "count": config.count, "schedule": "uniform"}
+    return LSDScheduler(**kept | options)
 
 
 def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:

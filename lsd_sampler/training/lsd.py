@@ -12,12 +12,14 @@ student.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
 from ..canvas import StepInput
 from ..checkpoint import LearnedSampler, LearnedSteps
+from ..moves import Reverse
 from ..random import log_mass
 from ..rows import ModelOutput, row_chunks
 from ..scheduling_lsd import LSDScheduler
@@ -29,7 +31,8 @@ from .recording import PipelineRuns, RecordedCanvas, Recorder, TeacherPlan, Teac
 MAX_BETA = 100.0
 MIN_COEFFICIENT = 1e-6
 
-Learn = Callable[[int, "Comparison"], tuple[float, float]]
+Learn = Callable[[int, Any], tuple[float, float]]
+"""From the index of a step and a comparison to the coefficients (Phi, beta) of that step."""
 
 
 @dataclass
@@ -126,6 +129,33 @@ class Comparison:
         return beta
 
 
+@dataclass
+class MovesComparison:
+    """Teacher's and student's predictions in one step under noise without a mask, where both are in the same state.
+
+    A score is a ratio to the present state, so it can be compared nowhere else.
+    """
+
+    teacher_BLV: ModelOutput
+    student_BLV: ModelOutput
+    row_R: torch.Tensor
+    position_R: torch.Tensor
+    state_R: torch.Tensor
+    reverse: Reverse
+    t: float
+
+    def log_score_sums(self) -> tuple[float, float]:
+        """Log of the total rate at which tokens move back, teacher's and student's; as in `Comparison`."""
+        sums = [0.0, 0.0]
+        for i, output_BLV in enumerate((self.teacher_BLV, self.student_BLV)):
+            done = 0
+            for output_RV in row_chunks(output_BLV, self.row_R, self.position_R, None):
+                x_R, done = self.state_R[done : done + len(output_RV)], done + len(output_RV)
+                sums[i] += float(self.reverse.total_rates(output_RV, x_R, self.t).sum())
+        teacher, student = (math.log(total) if total > 0 else -math.inf for total in sums)
+        return teacher, student
+
+
 class PairedStudent(Recorder):
     """Runs on a batch of `2 B` rows: B teacher canvases that are replayed, B student canvases that are sampled.
 
@@ -147,10 +177,7 @@ class PairedStudent(Recorder):
                 "A mini-batch has canvases of another length than all sequences together (a pipeline pads prompts to"
                 " the longest): use prompts of equal length, or `adam_batch_size` = `num_sequences`."
             )
-        both_BL = (teacher_BL == x.mask_token_id) & (student_BL == x.mask_token_id)
-        row_R, position_R = both_BL.nonzero(as_tuple=True)
-        normalised = self.config.prediction_type == "logits"
-        comparison = Comparison(x.logits_BLV[:B], x.logits_BLV[B:], row_R, position_R, x.mask_token_id, normalised)
+        comparison = self._compare(x, teacher_BL, student_BL)
         self.steps.score_coefficients[x.k], self.steps.log_score_coefficients[x.k] = self.learn(x.k, comparison)
         self._use(self.steps)
         # the teacher's rows are sampled too, for nothing: draws are cheap beside the network
@@ -158,6 +185,19 @@ class PairedStudent(Recorder):
         following_BL = states[x.k + 1].to(next_BL.device)
         # what comes after this canvas, if anything, is to begin from the same context
         return torch.cat([following_BL, following_BL if x.is_last else next_BL[B:]]), probability_BL
+
+    def _compare(
+        self, x: StepInput, teacher_BL: torch.Tensor, student_BL: torch.Tensor
+    ) -> Comparison | MovesComparison:
+        outputs = x.logits_BLV[: len(teacher_BL)], x.logits_BLV[len(teacher_BL) :]
+        if self._reverse is not None:
+            row_R, position_R = (teacher_BL == student_BL).nonzero(as_tuple=True)
+            state_R, t = teacher_BL[row_R, position_R], float(self.steps.timesteps[x.k])
+            return MovesComparison(*outputs, row_R, position_R, state_R, self._reverse, t)
+        both_BL = (teacher_BL == x.mask_token_id) & (student_BL == x.mask_token_id)
+        row_R, position_R = both_BL.nonzero(as_tuple=True)
+        normalised = self.config.prediction_type == "logits"
+        return Comparison(*outputs, row_R, position_R, x.mask_token_id, normalised)
 
 
 def lsd(
@@ -169,7 +209,7 @@ def lsd(
     progress: Progress,
 ) -> LearnedSampler:
     """Learns the coefficients for each NFE of the config, on the base grid."""
-    domain = config.domain or ("score" if base.config.prediction_type == "log_score" else "log_score")
+    domain = _domain(base, config)
     kept = {M: [round(k * plan.num_steps / M) for k in range(M)] for M in config.nfe}
     canvases = _teacher_canvases(runs, base, plan, config, frozenset(sum(kept.values(), [])), progress)
     log(
@@ -204,6 +244,14 @@ def lsd(
 
 
 METHODS.register("lsd", lsd)
+
+
+def _domain(base: LSDScheduler, config: DistillConfig) -> str:
+    has_mask = base.config.corruption == "absorbing"
+    if config.domain == "log_score" and not has_mask:
+        raise ValueError("`domain` 'log_score' is for absorbing noise: without a mask use 'score'.")
+    scored = base.config.prediction_type == "log_score" or not has_mask
+    return config.domain or ("score" if scored else "log_score")
 
 
 def _teacher_canvases(

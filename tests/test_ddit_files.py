@@ -1,0 +1,293 @@
+"""SEDD and MDLM: their files, what happens when one is wrong, and samplers distilled for them from the shell."""
+
+import json
+import sys
+import types
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ddit_checkpoints import CONFIGS, MASKED, MDLM_HUB, MDLM_REPOSITORY, SEDD_ABSORB, SEDD_UNIFORM, make
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import WordLevel
+
+from lsd_sampler import MaskedDiffusionPipeline, cards
+from lsd_sampler.cli import sample, train
+from lsd_sampler.denoisers import DENOISERS, SHORT_NAMES, Denoiser, MDLMDenoiser, countdown, load_denoiser
+from lsd_sampler.denoisers.files import Checkpoint
+
+
+FAMILIES = {name: name.split("-")[0] for name in CONFIGS}
+
+
+def save(name: str, folder: Path, config: dict[str, Any] | None = None) -> Denoiser:
+    """Saves a model with random weights, and another config over its own."""
+    model = make(name)
+    model.save_pretrained(folder)
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    return model
+
+
+def same_weights(model: Denoiser, other: Denoiser) -> bool:
+    mine, others = model.state_dict(), other.state_dict()
+    return mine.keys() == others.keys() and all(torch.equal(mine[name], others[name]) for name in mine)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_round_trip_is_exact(name: str, tmp_path: Path) -> None:
+    model = save(name, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text()) == CONFIGS[name]
+    in_file = load_file(tmp_path / "model.safetensors")
+    prefix = "backbone." if "model_type" in CONFIGS[name] else ""
+    assert in_file.keys() == {prefix + key for key in model.state_dict()}
+    assert f"{prefix}rotary_emb.inv_freq" in in_file
+    loaded = load_denoiser(tmp_path)
+    assert type(loaded) is type(model) and same_weights(loaded, model) and not loaded.training
+    loaded.save_pretrained(tmp_path)  # over the file that its weights may be mapped from
+    assert same_weights(load_denoiser(tmp_path), model)
+    assert json.loads((tmp_path / "config.json").read_text()) == CONFIGS[name]
+
+
+@pytest.mark.parametrize("name", ["sedd", "mdlm", "mdlm-repository"])
+def test_saved_pipelines_and_single_files(name: str, tmp_path: Path) -> None:
+    model = save(name, tmp_path / "raw")
+    MaskedDiffusionPipeline.from_pretrained(tmp_path / "raw").save_pretrained(tmp_path / "pipeline")
+    assert same_weights(MaskedDiffusionPipeline.from_pretrained(tmp_path / "pipeline").denoiser, model)
+    assert same_weights(load_denoiser(tmp_path / "pipeline"), model)
+    assert same_weights(load_denoiser(tmp_path / "raw" / "model.safetensors"), model)
+
+
+def test_families_are_never_confused(tmp_path: Path) -> None:
+    for name, family in {**FAMILIES, "markov": "markov"}.items():
+        folder = tmp_path / name
+        if name == "markov":
+            countdown(4, 8).save_pretrained(folder)
+        else:
+            save(name, folder)
+        assert [f for f in DENOISERS.names() if DENOISERS[f].recognises(Checkpoint(folder))] == [family]
+
+
+def test_short_names_of_these_families() -> None:
+    assert {SHORT_NAMES[name].family for name in ("sedd-small", "sedd-medium")} == {"sedd"}
+    assert {SHORT_NAMES[name].family for name in ("mdlm", "mdlm-no-flashattn")} == {"mdlm"}
+
+
+def test_gpt2_tokenizer_belongs_to_its_vocabulary() -> None:
+    sedd = {**SEDD_ABSORB, "tokens": 50257}
+    mdlm = {**MDLM_HUB, "vocab_size": 50258}
+    for name, config in (("sedd", sedd), ("mdlm", mdlm)):
+        with torch.device("meta"):
+            assert DENOISERS[name](config)._hub_tokenizer() == "gpt2"
+        assert make(name)._hub_tokenizer() is None
+
+
+def without(config: dict[str, Any], key: str) -> dict[str, Any]:
+    """The config without the key `"a.b"`."""
+    first, _, rest = key.partition(".")
+    if rest:
+        return {**config, first: without(config[first], rest)}
+    return {name: value for name, value in config.items() if name != first}
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("sedd", key) for key in ("noise", "noise.type", "graph.type", "model.scale_by_sigma", "model.cond_dim")]
+    + [("sedd-uniform", key) for key in ("noise.sigma_min", "noise.sigma_max", "model.n_heads", "model.dropout")]
+    + [("mdlm", key) for key in ("hidden_dim", "cond_dim", "n_heads", "model_length", "time_conditioning")]
+    + [("mdlm", key) for key in ("n_blocks", "dropout", "vocab_size")]
+    + [("mdlm-repository", f"config.{key}") for key in ("model.hidden_size", "model.length", "time_conditioning")],
+)
+def test_missing_keys_are_named(name: str, key: str, tmp_path: Path) -> None:
+    save(name, tmp_path, without(CONFIGS[name], key))
+    with pytest.raises(ValueError, match=f"config.json.*'{key}"):
+        load_denoiser(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "culprit"),
+    [
+        ("sedd", {"graph": {"type": "tree"}}, "graph.type"),
+        ("sedd", {"noise": {"type": "cosine"}}, "noise.type"),
+        ("sedd", {"model": {**SEDD_ABSORB["model"], "n_heads": 3}}, "n_heads"),
+        ("sedd-uniform", {"model": {**SEDD_UNIFORM["model"], "scale_by_sigma": True}}, "scale_by_sigma"),
+        ("sedd-uniform", {"noise": {"type": "geometric", "sigma_min": 2, "sigma_max": 1}}, "sigma_min"),
+        ("mdlm", {"dropout": 1.5}, "dropout"),
+        ("mdlm", {"mask_token_id": 8}, "mask_token_id"),
+        ("mdlm", {"time_conditioning": "no"}, "time_conditioning"),
+        ("mdlm-repository", {"config": {**MDLM_REPOSITORY["config"], "parameterization": "ar"}}, "parameterization"),
+        ("mdlm-repository", {"config": {**MDLM_REPOSITORY["config"], "parameterization": "sedd"}}, "time_condition"),
+        ("mdlm-repository", {"config": {**MDLM_REPOSITORY["config"], "backbone": "dimamba"}}, "config.backbone"),
+    ],
+)
+def test_bad_values_are_named(name: str, change: dict[str, Any], culprit: str, tmp_path: Path) -> None:
+    save(name, tmp_path, {**CONFIGS[name], **change})
+    with pytest.raises(ValueError, match=f"config.json.*{culprit}"):
+        load_denoiser(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["sedd", "mdlm", "mdlm-repository"])
+@pytest.mark.parametrize("damage", ["missing", "surplus", "shape"])
+def test_weights_that_do_not_fit_are_named(name: str, damage: str, tmp_path: Path) -> None:
+    save(name, tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    key = next(key for key in tensors if key.endswith("blocks.1.adaLN_modulation.bias"))
+    if damage == "missing":
+        del tensors[key]
+    else:
+        key = key if damage == "shape" else key + "2"
+        tensors[key] = torch.zeros(3)
+    save_file(tensors, file)
+    with pytest.raises(ValueError, match=f"model.safetensors.*{key}"):
+        load_denoiser(tmp_path)
+
+
+# ---- the mask of MDLM ----
+
+
+def write_tokenizer(folder: Path, mask: str | None) -> None:
+    words = Tokenizer(WordLevel({w: i for i, w in enumerate(["a", "b", "c", "[MASK]", "d", "e", "f", "g"])}, "a"))
+    words.add_special_tokens([AddedToken("[MASK]", special=True)])
+    words.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"mask_token": mask}))
+
+
+@pytest.mark.parametrize("name", ["mdlm", "mdlm-repository"])
+@torch.no_grad()
+def test_mask_of_the_tokenizer_is_the_mask(name: str, tmp_path: Path) -> None:
+    model = save(name, tmp_path / "a")
+    write_tokenizer(tmp_path / "a", mask=None)
+    assert load_denoiser(tmp_path / "a").mask_token_id == 7
+    write_tokenizer(tmp_path / "a", mask="[MASK]")
+    inside = load_denoiser(tmp_path / "a")
+    assert (inside.mask_token_id, inside.vocab_size) == (3, 7)
+    inside.save_pretrained(tmp_path / "b")
+    again = load_denoiser(tmp_path / "b")
+    assert again.mask_token_id == 3 and same_weights(again, model)
+    assert load_denoiser(tmp_path / "a", mask_token_id=5).mask_token_id == 5
+    p = inside(torch.tensor([[3, 7, 3]])).double().exp()
+    assert not p[0, 0, 3] and p[0, 1, 7] == 1
+    torch.testing.assert_close(p.sum(-1), torch.ones(1, 3).double())
+    pipeline = MaskedDiffusionPipeline.from_pretrained(tmp_path / "b")
+    out = pipeline([7, 7], num_samples=8, num_inference_steps=2, output_type="ids").sequences
+    assert (out[:, :2] == 7).all() and not (out == 3).any()
+
+
+def test_a_mask_outside_the_vocabulary_is_not_the_models(tmp_path: Path) -> None:
+    save("mdlm", tmp_path)
+    words = Tokenizer(WordLevel({str(i): i for i in range(9)}, "0"))
+    words.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"mask_token": "8"}')
+    assert load_denoiser(tmp_path).mask_token_id == 7
+
+
+# ---- Lightning checkpoints ----
+
+
+def lightning(model: Denoiser, shadow: list[torch.Tensor] | None, **further: Any) -> dict[str, Any]:
+    state = OrderedDict((f"backbone.{name}", tensor) for name, tensor in model.state_dict().items())
+    ema = {} if shadow is None else {"ema": {"decay": 0.9999, "num_updates": 3, "shadow_params": shadow}}
+    return {"state_dict": state, "epoch": 1, "optimizer_states": [{"state": {}}], **ema, **further}
+
+
+TO_TELL = {"model_type": "mdlm", "time_conditioning": True, "model_length": 8}
+
+
+@pytest.mark.parametrize("where", ["shapes", "hub", "repository", "pickle"])
+def test_lightning_checkpoint(where: str, tmp_path: Path) -> None:
+    trained, averaged = make("mdlm-time"), make("mdlm-time")
+    repository = {"config": {**MDLM_REPOSITORY["config"], "time_conditioning": True}}
+    hub, file = tmp_path / "hub", tmp_path / "last.ckpt"
+    content = lightning(trained, [p.data for p in averaged.parameters()])
+    torch.save({**content, "hyper_parameters": repository} if where == "pickle" else content, file)
+    if where != "pickle":
+        config = {"shapes": TO_TELL, "hub": CONFIGS["mdlm-time"], "repository": {**MDLM_REPOSITORY, **repository}}
+        (tmp_path / "config.json").write_text(json.dumps(config[where]))
+    for path in (file, tmp_path):
+        model = load_denoiser(path)
+        assert isinstance(model, MDLMDenoiser)
+        assert model.time_conditioned and model.length == 8 and same_weights(model, averaged)
+    model.save_pretrained(hub)
+    assert {key.split(".")[0] for key in load_file(hub / "model.safetensors")} == {"backbone"}
+    flat = {key: value for key, value in CONFIGS["mdlm-time"].items() if key not in ("dropout", "untouched")}
+    assert json.loads((hub / "config.json").read_text()).items() >= flat.items()
+    assert same_weights(load_denoiser(hub), averaged)
+
+
+def test_lightning_checkpoint_without_averages_or_with_other_noise(tmp_path: Path) -> None:
+    model, file = make("mdlm"), tmp_path / "last.ckpt"
+    noise = {"type": "geometric", "sigma_min": 0.01, "sigma_max": 9}
+    torch.save(
+        lightning(model, None, hyper_parameters={"config": {**MDLM_REPOSITORY["config"], "noise": noise}}), file
+    )
+    loaded = load_denoiser(file)
+    assert same_weights(loaded, model) and loaded.noise_schedule == "geometric"
+    loaded.save_pretrained(tmp_path / "hub")
+    assert load_denoiser(tmp_path / "hub").scheduler_config()["sigma_max"] == 9
+
+
+def test_lightning_checkpoints_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, file = make("mdlm"), tmp_path / "last.ckpt"
+    torch.save(lightning(model, None), file)
+    with pytest.raises(ValueError, match=r"last.ckpt.*'time_conditioning' and 'model_length'.*config.json"):
+        load_denoiser(file)
+    (tmp_path / "config.json").write_text(json.dumps(TO_TELL))
+    torch.save(lightning(model, [p.data for p in model.parameters()][1:]), file)
+    with pytest.raises(ValueError, match="last.ckpt.*'ema.shadow_params'"):
+        load_denoiser(file)
+    content = lightning(model, None)
+    del content["state_dict"]["backbone.rotary_emb.inv_freq"]
+    torch.save(content, file)
+    with pytest.raises(ValueError, match="last.ckpt lacks.*backbone.rotary_emb.inv_freq"):
+        load_denoiser(file)
+    torch.save([1], file)
+    with pytest.raises(ValueError, match="last.ckpt holds no 'state_dict'"):
+        load_denoiser(file)
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(ValueError, match="last.ckpt is damaged"):
+        load_denoiser(file)
+    with pytest.raises(OSError, match="other.ckpt"):
+        MDLMDenoiser.from_pretrained(tmp_path, weight_name="other.ckpt")
+    module = types.ModuleType("omegaconf")
+    module.DictConfig = type("DictConfig", (), {"__module__": "omegaconf"})  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "omegaconf", module)
+    torch.save(lightning(model, None, hyper_parameters={"config": module.DictConfig()}), file)
+    with pytest.raises(ValueError, match=r"last.ckpt.*omegaconf.DictConfig.*state_dict.*shadow_params.*safetensors"):
+        load_denoiser(file)
+
+
+# ---- end to end ----
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_sampling_leaves_no_mask_and_keeps_what_is_given(name: str, tmp_path: Path) -> None:
+    save(name, tmp_path)
+    pipeline = MaskedDiffusionPipeline.from_pretrained(tmp_path)
+    pipeline.set_progress_bar_config(disable=True)
+    holes = torch.tensor([[7, 1, 7, 7, 2, 7, 7, 3], [4, 7, 7, 5, 7, 7, 6, 7]])
+    for M in (1, 4):
+        out = pipeline([1, 2], [3], num_samples=3, num_inference_steps=M, output_type="ids").sequences
+        assert out.shape == (3, 8) and not (out == 7).any()
+        assert (out[:, :2] == torch.tensor([1, 2])).all() and (out[:, -1] == 3).all()
+        filled = pipeline(input_ids=holes, num_inference_steps=M, output_type="ids").sequences
+        assert not (filled == 7).any() and torch.equal(filled[holes != 7], holes[holes != 7])
+
+
+@pytest.mark.parametrize("method", ["path_kl", "lsd"])
+@pytest.mark.parametrize("name", ["sedd", "mdlm", "mdlm-time", "mdlm-scores"])
+def test_distil_from_the_shell_and_sample(
+    name: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cards, "_plot", lambda *_: False)
+    save(name, tmp_path / "model")
+    model, sampler = ["--model", str(tmp_path / "model")], str(tmp_path / "sampler")
+    argv = ["--nfe", "2", "4", "--num-sequences", "4", "--teacher-steps", "16", "--method", method]
+    assert train.main([*model, *argv, "--output-dir", sampler]) == 0
+    argv = ["--sampler", sampler, "--nfe", "4", "--num-samples", "2", "--output", str(tmp_path / "samples")]
+    assert sample.main([*model, *argv]) == 0
+    rows = [json.loads(line)["ids"] for line in (tmp_path / "samples").read_text().splitlines()]
+    assert len(rows) == 2 and all(len(row) == 8 and max(row) < 7 for row in rows)
