@@ -33,7 +33,7 @@ from .rows import ModelOutput
 from .sampler_files import SamplerFiles
 from .schedules import GRIDS, grid_from_counts
 from .solvers import SOLVERS
-from .validation import check_choice, check_number
+from .validation import check_choice, check_number, check_text
 
 
 # Shape suffixes: B batch, L positions, V vocabulary, R chosen rows; M steps. t = 1 is all masked, t = 0 is data.
@@ -160,6 +160,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         }  # fmt: skip
         for name, value in {**constants, "rate_sigma": rate_sigma, "q_sigma": q_sigma}.items():
             check_number(name, value)
+        check_text("base_model", base_model)
+        check_text("base_model_revision", base_model_revision)
         if format_version > FORMAT_VERSION:
             raise ValueError(
                 f"`format_version` {format_version} is newer than this library reads ({FORMAT_VERSION}):"
