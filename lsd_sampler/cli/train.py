@@ -10,8 +10,8 @@ from typing import Any
 from ..hub import make_repo, upload_sampler
 from ..orders import ORDERS
 from ..scheduling_lsd import COUNTS
-from ..solvers import SOLVERS
 from ..training import METHODS, DistillConfig, distill
+from ..training.config import distillable_solvers
 from ..training.distill import base_scheduler, network_calls
 from ..training.progress import Progress
 from ..training.recording import PipelineRuns, TeacherPlan, teacher_plan
@@ -29,7 +29,7 @@ from .common import (
 
 CHOICES = {
     "method": METHODS.names(),
-    "solver": SOLVERS.names(),
+    "solver": distillable_solvers(),
     "order": ORDERS.names(),
     "count": COUNTS,
     "domain": ("score", "log_score"),

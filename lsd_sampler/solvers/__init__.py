@@ -3,6 +3,7 @@
 from ..registry import Registry
 from .base import Solver
 from .euler import Euler
+from .own_step import OwnStep
 from .tweedie import Tweedie
 
 
@@ -10,4 +11,4 @@ SOLVERS: Registry[Solver] = Registry("solver")
 for _solver in (Tweedie(), Euler()):
     SOLVERS.register(_solver.name, _solver)
 
-__all__ = ["SOLVERS", "Euler", "Solver", "Tweedie"]
+__all__ = ["SOLVERS", "Euler", "OwnStep", "Solver", "Tweedie"]
