@@ -101,7 +101,7 @@ class DrawOptions:
         """Tokens and their log-probabilities, as [`~lsd_sampler.random.draw_tokens`], at inverse temperature beta on
         top of what the pipeline wants.
         """
-        inverse_temperature = beta / self.temperature if self.temperature else math.inf
+        inverse_temperature = beta / self.temperature if self.temperature and beta < math.inf else math.inf
         return draw_tokens(
             logits_BLV,
             row_R,

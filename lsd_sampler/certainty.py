@@ -48,3 +48,8 @@ def of_rows(
         check_row_maximum(x_RV.amax(-1))
         measured.append(measure(x_RV.softmax(-1)).double())
     return torch.cat(measured) if measured else torch.empty(0, dtype=torch.float64, device=row_R.device)
+
+
+def ranks(score_BL: torch.Tensor) -> torch.Tensor:
+    """Place of each position in its row, the highest score first, from 0; of equal scores the leftmost first."""
+    return score_BL.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)

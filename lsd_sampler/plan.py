@@ -27,6 +27,7 @@ class StepPlan:
             the last is 1.
         score_weights (`list[float]` of length M): the factor in front of an unnormalised denoiser's score.
         position_temperatures (`list[float]` of length M): of orders that look at the logits.
+        places (`list[int]` of length M): of each network call in its step, from 0.
         in_blocks (`bool`): whether the last masked position of a canvas waits for the last step.
         options (`dict`): the solver's, by name.
     """
@@ -38,6 +39,7 @@ class StepPlan:
     reveal_probabilities: list[float]
     score_weights: list[float]
     position_temperatures: list[float]
+    places: list[int]
     in_blocks: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 

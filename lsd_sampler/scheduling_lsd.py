@@ -211,6 +211,13 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         names = ("mask_token_id", "vocab_size", "rate_sigma", "q_sigma")
         return make_corruption(self.config.corruption, **{name: self.config[name] for name in names})
 
+    @property
+    def reads_known(self) -> bool:
+        """Whether a step reads the logits of positions that are not masked; if not, a sequence without a mask needs no
+        network call.
+        """
+        return self._reverse is not None or (isinstance(self._solver, OwnStep) and self._solver.reads_known)
+
     # ---- schedule ----
 
     @property
@@ -262,8 +269,11 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
                 f"`num_inference_steps` must be one of {self.available_num_inference_steps}, which this sampler"
                 f" learned, got {M}. Distil it for that number with `lsd-train --nfe`."
             )
+        return LearnedSteps.plain(self._calls(M)[0])
+
+    def _calls(self, num_calls: int) -> tuple[torch.Tensor, list[int]]:
         grid = functools.partial(self._base_grid, eps=self.config.sampling_eps)
-        return LearnedSteps.plain(self._solver.call_times(grid, M, self._options))
+        return self._solver.calls(grid, num_calls, self._options)
 
     def set_timesteps(
         self,
@@ -318,6 +328,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             reveal_probabilities=[*probabilities.clamp(0, 1).tolist()[:-1], 1.0],
             score_weights=weights.tolist(),
             position_temperatures=self._position_temperatures,
+            places=self._calls(len(t))[1],
             in_blocks=self._in_blocks,
             options=self._options,
         )

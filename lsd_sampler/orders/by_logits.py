@@ -103,6 +103,4 @@ def gumbel_top(
     """The `num` positions of each row with the highest `score + temperature * Gumbel`, `(B, L)` bool. Ties go to the
     leftmost.
     """
-    noisy_BL = score_BL + temperature * gumbel(uniforms_BL)
-    place_BL = noisy_BL.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
-    return place_BL < num_B[:, None]
+    return certainty.ranks(score_BL + temperature * gumbel(uniforms_BL)) < num_B[:, None]

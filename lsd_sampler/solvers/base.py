@@ -35,17 +35,18 @@ class Solver(ABC):
         """
         return read_options(cls.name, cls.options, given)
 
-    def call_times(
+    def calls(
         self, grid: Callable[[int], torch.Tensor], num_calls: int, options: Mapping[str, Any]
-    ) -> torch.Tensor:
-        """Times of so many network calls and of the end, float64 of shape `(num_calls + 1,)`, decreasing.
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Times of so many network calls and of the end, float64 of shape `(num_calls + 1,)`, decreasing; and the
+        place of each call in its step: 0 for one that begins a step.
 
         Args:
             grid: from a number of steps n to the `n + 1` times between which they go.
             num_calls (`int`): M.
             options: as from `read_options`.
         """
-        return grid(num_calls)
+        return grid(num_calls), [0] * num_calls
 
     @abstractmethod
     def score_weight(self, noise: NoiseSchedule, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:

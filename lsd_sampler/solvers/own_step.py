@@ -32,3 +32,19 @@ class OwnStep(Tweedie):
         """The next canvas, and the probability with which each token revealed in it was drawn (0 elsewhere). Both
         `(B, L)`.
         """
+
+
+def exchange(
+    x: StepInput, reveal: float | torch.Tensor, remask: float | torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Reveals masked positions and masks known ones again, each with its own probability (a number, or `(B, L)`).
+
+    The last step reveals all and masks none. Returns what `OwnStep.advance` does.
+    """
+    v_BL, reveal_BL, remask_BL = x.uniforms(3)
+    due_BL = x.masked_BL if x.is_last else x.masked_BL & (reveal_BL < reveal)
+    next_BL, log_prob_BL = x.draw(due_BL, v_BL)
+    if not x.is_last:
+        again_BL = x.noise.masked_BL & ~x.masked_BL & (remask_BL < remask)
+        next_BL = next_BL.masked_fill(again_BL, x.mask_token_id)
+    return next_BL, log_prob_BL.exp().float()
