@@ -182,8 +182,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         given_BL = canvas != self.denoiser.hole_id
         conditioning = self._conditioning(class_labels, guidance_scale, len(canvas))
         is_ours = isinstance(self.scheduler, LSDScheduler)
-        reads_known = not is_ours or self.scheduler.reads_known
-        predictor = Predictor(self.denoiser, is_ours, conditioning, reads_known)
+        predictor = Predictor(self.denoiser, is_ours, conditioning, is_ours and self.scheduler.skips_complete)
         self.scheduler.set_timesteps(self._num_steps(num_inference_steps), device=device)
         sample = canvas if self.denoiser.mask_token_id is not None else self._noise(canvas, given_BL, generator)
         # a template without holes asks for nothing

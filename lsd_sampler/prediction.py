@@ -16,20 +16,19 @@ class Predictor:
 
     - Of a time-free denoiser the prediction for a sequence whose tokens did not change since its last call is kept;
       only the other sequences are sent to the network (RADD, https://huggingface.co/papers/2406.03736, section 3.3).
-    - A sequence without a mask is not sent to the network, unless the sampler reads known positions too: it is done,
-      or a sampler that masks again needs no logits for that.
+    - A sequence without a mask is not sent to the network where nothing is read of it: it is done, or a sampler that
+      masks again needs no logits for that.
     - A denoiser that can stop before its head does, and the head runs for the rows that the step reads.
 
     Args:
         denoiser ([`~lsd_sampler.denoisers.Denoiser`]): the network.
         defer_head (`bool`): whether the scheduler takes [`~lsd_sampler.rows.DeferredLogits`].
         conditioning (`dict`): further arguments of the denoiser; a tensor holds an entry for each sequence.
-        reads_known (`bool`): whether the sampler reads the logits of positions that are not masked.
+        skips_complete (`bool`): whether the sampler reads nothing of a sequence without a mask.
     """
 
-    def __init__(self, denoiser: Denoiser, defer_head: bool, conditioning: dict[str, Any], reads_known: bool):
-        self.denoiser, self.conditioning = denoiser, conditioning
-        self.reads_known = reads_known or denoiser.mask_token_id is None
+    def __init__(self, denoiser: Denoiser, defer_head: bool, conditioning: dict[str, Any], skips_complete: bool):
+        self.denoiser, self.conditioning, self.skips_complete = denoiser, conditioning, skips_complete
         self.defer_head = defer_head and getattr(denoiser, "defers_head", False)
         # a concrete score depends on time, whether the network sees it or not
         self.reuse = denoiser.prediction_type == "logits" and not denoiser.time_conditioned
@@ -59,7 +58,7 @@ class Predictor:
         stale_B = torch.ones(len(sample_BL), dtype=torch.bool, device=sample_BL.device)
         if self._tokens_BL is None:
             return stale_B
-        if not self.reads_known:
+        if self.skips_complete:
             stale_B &= (sample_BL == self.denoiser.mask_token_id).any(1)
         return stale_B & (sample_BL != self._tokens_BL).any(1) if self.reuse else stale_B
 
