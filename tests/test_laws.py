@@ -19,26 +19,35 @@ import numpy as np
 import pytest
 import torch
 from goodness_of_fit import p_value
+from tiny_oracle import (
+    ALL_MASKED,
+    FALSE_ALARM,
+    INDEX,
+    MASK,
+    NOISE_EPS,
+    NUM_SAMPLES,
+    ORACLE,
+    PROBS,
+    SAMPLING_EPS,
+    SIGMA_MAX,
+    SIGMA_MIN,
+    STATES,
+    L,
+    ScoreOracle,
+    V,
+    alpha,
+    chosen_law,
+    count_canvases,
+    sigma,
+    sigma_bar,
+    tempered,
+)  # fmt: skip
 
-from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline, load_denoiser
+from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
 from lsd_sampler.checkpoint import LearnedSampler, LearnedSteps
-from lsd_sampler.denoisers import MarkovDenoiser
 from lsd_sampler.noise import make_noise_schedule
 from lsd_sampler.orders import ORDERS
 from lsd_sampler.solvers import SOLVERS, OwnStep
-
-
-V = L = MASK = 3
-NOISE_EPS, SAMPLING_EPS = 1e-3, 1e-4
-SIGMA_MIN, SIGMA_MAX = 0.05, 3.0
-NUM_SAMPLES, FALSE_ALARM = 20_000, 1e-6
-STATES = list(itertools.product(range(V + 1), repeat=L))
-INDEX = {state: i for i, state in enumerate(STATES)}
-ALL_MASKED = INDEX[(MASK,) * L]
-
-ORACLE = load_denoiser("markov:V=3,L=3,seed=0")
-assert isinstance(ORACLE, MarkovDenoiser)
-PROBS = ORACLE(torch.tensor(STATES)).exp().numpy()  # (64, L, V)
 
 
 @dataclass(frozen=True)
@@ -73,20 +82,6 @@ def plain(solver: str, order: str, count: str, M: int) -> Case:
 # ---- textbook quantities ----
 
 
-def sigma_bar(noise: str, t: float) -> float:
-    return -math.log(1 - (1 - NOISE_EPS) * t) if noise == "log_linear" else SIGMA_MIN ** (1 - t) * SIGMA_MAX**t
-
-
-def sigma(noise: str, t: float) -> float:
-    if noise == "log_linear":
-        return (1 - NOISE_EPS) / (1 - (1 - NOISE_EPS) * t)
-    return sigma_bar(noise, t) * math.log(SIGMA_MAX / SIGMA_MIN)
-
-
-def alpha(noise: str, t: float) -> float:
-    return math.exp(-sigma_bar(noise, t))
-
-
 def reveal_probabilities(case: Case) -> list[float]:
     """Of one masked position in each step, given that it is still masked; the last step reveals all."""
     probabilities = []
@@ -101,11 +96,6 @@ def reveal_probabilities(case: Case) -> list[float]:
 def jump_probabilities(case: Case) -> list[float]:
     """The same for a Bernoulli sampler whose score is off by a factor."""
     return [min(1.0, case.scale * r) for r in reveal_probabilities(case)[:-1]] + [1.0]
-
-
-def tempered(state: int, beta: float) -> np.ndarray:
-    p_LV = PROBS[state] ** beta
-    return p_LV / p_LV.sum(-1, keepdims=True)
 
 
 # ---- first computation: sum over orders, numbers of reveals, tokens ----
@@ -200,17 +190,6 @@ def certainty(order: str, p_V: np.ndarray, token: int) -> float:
     return sum(p * math.log(p) for p in p_V if p > 0)
 
 
-def chosen_law(weights: dict[int, float], n: int) -> dict[frozenset[int], float]:
-    """Plackett-Luce: draw n positions one after another, without replacement, in proportion to their weights."""
-    law: Counter[frozenset[int]] = Counter()
-    for picks in itertools.permutations(weights, n):
-        left, p = sum(weights.values()), 1.0
-        for position in picks:
-            p, left = p * weights[position] / left, left - weights[position]
-        law[frozenset(picks)] += p
-    return law
-
-
 def surest_step(order: str, law: dict[int, float], n: int, beta: float, temperature: float) -> dict[int, float]:
     """Candidates everywhere; the n positions kept have the largest `score + temperature * Gumbel`."""
     after: Counter[int] = Counter()
@@ -289,17 +268,6 @@ def law_by_matrices(case: Case) -> np.ndarray:
 # ---- draws ----
 
 
-class ScoreOracle(MarkovDenoiser):
-    """The oracle as a model of the concrete score, off by a constant factor."""
-
-    time_conditioned = True
-
-    def forward(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
-        assert t is not None
-        a = torch.tensor([alpha(self.noise_name, float(time)) for time in t[:1]], dtype=torch.float64)
-        return super().forward(tokens) + torch.log(self.scale * a / (1 - a))
-
-
 def make_pipeline(case: Case) -> MaskedDiffusionPipeline:
     scheduler = LSDScheduler(
         mask_token_id=MASK,
@@ -328,14 +296,7 @@ def make_pipeline(case: Case) -> MaskedDiffusionPipeline:
 
 def draw(case: Case) -> np.ndarray:
     """How often each canvas came out, of `NUM_SAMPLES`."""
-    sequences = make_pipeline(case)(
-        num_samples=NUM_SAMPLES,
-        num_inference_steps=case.M,
-        generator=torch.Generator().manual_seed(1),
-        output_type="ids",
-    ).sequences
-    index = (sequences * (V + 1) ** torch.arange(L - 1, -1, -1)).sum(1)
-    return torch.bincount(index, minlength=len(STATES)).numpy()
+    return count_canvases(make_pipeline(case), case.M)
 
 
 def assert_drawn_from(case: Case, law: np.ndarray) -> None:
