@@ -36,6 +36,7 @@ from lsd_sampler.denoisers import MarkovDenoiser
 
 
 Canvas = tuple[int, ...]
+Table = dict[Canvas, list[list[float]]]
 Kernel = Callable[[Any], Iterator[tuple[Any, float]]]
 
 # not stationary, so that no two positions are alike: rules by which the surest comes first have no ties
@@ -55,7 +56,7 @@ class LeaveOneOut(MarkovDenoiser):
         return torch.stack([(1 + self.sharper * i) * row[:, i] for i, row in enumerate(rows)], dim=1).log_softmax(-1)
 
 
-def table(denoiser: MarkovDenoiser) -> dict[Canvas, list[list[float]]]:
+def table(denoiser: MarkovDenoiser) -> Table:
     """Law of the token at each position, by canvas."""
     return dict(zip(STATES, denoiser(torch.tensor(STATES)).exp().tolist(), strict=True))
 
@@ -392,7 +393,7 @@ def test_dndm(options: dict[str, Any], weights: list[float]) -> None:
 
 @pytest.mark.parametrize(("options", "weights"), WEIGHTS)
 def test_dndm_k(options: dict[str, Any], weights: list[float]) -> None:
-    """The times say how many are known; which ones, the present scores of all candidates and known tokens."""
+    """The times say how many are known; which ones, the scores of candidates and known tokens at such a time."""
     denoiser = LeaveOneOut(CHAIN.transition, INITIAL, L)
     denoiser.sharper = 0.3  # of a homogeneous chain two scores may be equal
     probs = table(denoiser)
@@ -407,7 +408,8 @@ def test_dndm_k(options: dict[str, Any], weights: list[float]) -> None:
         return kernel
 
     def by_counts(steps: tuple[int, ...]) -> np.ndarray:
-        return follow(START, [keep(sum(step <= k for step in steps)) for k in range(3)] + [keep(L)])
+        kernels = [keep(sum(step <= k for step in steps)) for k in range(3) if k in steps]
+        return follow(START, [*kernels, keep(L)])
 
     law = sum((p * by_counts(steps) for steps, p in transition_law(4, weights)), np.zeros(len(STATES)))
     assert p_value(count_canvases(make_pipeline("dndm_k", options, denoiser), 4), law) > FALSE_ALARM

@@ -42,7 +42,7 @@ class DNDM(OwnStep):
     options = _OPTIONS
 
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
-        due_BL = x.masked_BL if x.is_last else x.masked_BL & due(x, plan)
+        due_BL = x.masked_BL if x.is_last else x.masked_BL & due(x, plan, x.k)
         beta = math.inf if plan.options["greedy"] else 1.0
         next_BL, log_prob_BL = x.draw(due_BL, x.noise.v_BL, beta)
         return next_BL, log_prob_BL.exp().float()
@@ -65,9 +65,11 @@ class DNDMK(OwnStep):
         candidate_BL, log_prob_BL = x.draw(x.masked_BL, v_BL, math.inf if plan.options["greedy"] else 1.0)
         if x.is_last:
             return candidate_BL, log_prob_BL.exp().float()
-        mine_BL = x.noise.masked_BL
+        mine_BL, known_B = x.noise.masked_BL, due(x, plan, x.k).sum(1)
         score_BL = torch.where(x.masked_BL, log_prob_BL, _known_scores(x)).masked_fill(~mine_BL, -torch.inf)
-        kept_BL = mine_BL & ~lowest(score_BL, (mine_BL & ~due(x, plan)).sum(1), mine_BL)
+        kept_BL = mine_BL & ~lowest(score_BL, mine_BL.sum(1) - known_B, mine_BL)
+        idle_B = known_B == due(x, plan, x.k - 1).sum(1)  # it is no position's time
+        kept_BL = torch.where(idle_B[:, None], mine_BL & ~x.masked_BL, kept_BL)
         next_BL = torch.where(kept_BL, candidate_BL, x.sample_BL).masked_fill(mine_BL & ~kept_BL, x.mask_token_id)
         return next_BL, log_prob_BL.exp().float().masked_fill(~(kept_BL & x.masked_BL), 0)
 
@@ -89,11 +91,11 @@ def transition_weights(num_steps: int, options: Mapping[str, Any]) -> torch.Tens
     return density_M / density_M.sum() if num_steps > 2 else torch.ones_like(n_M)
 
 
-def due(x: StepInput, plan: StepPlan) -> torch.Tensor:
-    """Which of the positions masked at the start have come to their time by the end of this step. `(B, L)`."""
+def due(x: StepInput, plan: StepPlan, k: int) -> torch.Tensor:
+    """Which of the positions masked at the start have come to their time by the end of step k. `(B, L)`."""
     weights = transition_weights(len(plan.places), plan.options).flip(0)
-    before, by_now = weights[: x.noise.start].sum(), weights[: x.k + 1].sum()
-    return x.noise.masked_BL & (x.noise.u_BL < float((by_now - before) / (weights.sum() - before)))
+    before, by_then = weights[: x.noise.start].sum(), weights[: k + 1].sum()
+    return x.noise.masked_BL & (x.noise.u_BL < float((by_then - before) / (weights.sum() - before)))
 
 
 def lowest(score_BL: torch.Tensor, num_B: torch.Tensor, among_BL: torch.Tensor) -> torch.Tensor:
