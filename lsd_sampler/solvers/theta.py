@@ -109,8 +109,8 @@ class ThetaTrapezoidal(ThetaSolver):
     """Theta-trapezoidal method (https://huggingface.co/papers/2502.00234, algorithm 2). Two calls a step, of second
     order (up to a logarithm, as intensities go like 1 / t).
 
-    A stage goes on from where the last one ended. Mixed intensities below 0 are taken as 0, which costs the order: with
-    `theta` 1/2 that happens where one reveal more than halves the intensity of another token, with other `theta`
+    A stage goes on from where the last one ended. Mixed intensities below 0 are taken as 0, which costs the order: if
+    `theta` is 1/2 that happens where one reveal more than halves the intensity of another token, with other `theta`
     sooner. At equal calls it overtakes Tweedie once steps are small; with few calls, or where positions can be chosen
     so that they do not depend on each other, one-call steps are better.
     """
