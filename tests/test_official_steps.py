@@ -8,11 +8,13 @@ import torch.nn.functional as F
 from conftest import fixture_path
 from safetensors.torch import load_file
 
-from lsd_sampler import load_denoiser
+from lsd_sampler import LSDScheduler, load_denoiser
+from lsd_sampler.checkpoint import LearnedSampler, LearnedSteps
 from lsd_sampler.corruptions import Absorbing, Gaussian
 from lsd_sampler.denoisers import CTMCDenoiser
 from lsd_sampler.moves import Reverse
 from lsd_sampler.noise import LogLinear, make_noise_schedule
+from lsd_sampler.schedules import grid_from_counts
 from lsd_sampler.solvers import SOLVERS
 from lsd_sampler.solvers.dndm import lowest, transition_weights
 from lsd_sampler.solvers.remdm import ReMDM, share
@@ -133,6 +135,24 @@ def test_official_remdm_steps(solver: str, key: str, options: dict[str, Any], ca
     # in float32 they lose digits where there is little noise
     tolerance = {"rtol": 1e-5 + 1e-6 / (t - dt), "atol": 1e-6}
     torch.testing.assert_close(law[rows], (theirs / theirs.sum(-1, keepdim=True))[rows], **tolerance)
+
+
+@pytest.mark.parametrize("curve", ["arccos", "cosine", "linear", "root", "square"])
+@pytest.mark.parametrize(("size", "steps"), [(4, 4), (4, 12), (8, 12), (16, 4), (16, 32), (24, 12)])
+def test_official_confidence_counts(size: int, steps: int, curve: str) -> None:
+    """Any counts are met by the grid that is made from them; the authors reveal at least one token in each step."""
+    key = f"confidence_count.size{size}.step{steps}.{curve}"
+    counts = load_file(fixture_path("transitions", "halton.safetensors"))[key].tolist()
+    counts = [0, *(max(count, k) for k, count in enumerate(counts, start=1))]
+    scheduler = LSDScheduler(mask_token_id=2, order="confidence", confidence_temperature=4.5)
+    grid = grid_from_counts(counts, scheduler.noise, scheduler.config.sampling_eps)
+    scheduler.set_learned_sampler(LearnedSampler({steps: LearnedSteps.plain(grid)}))
+    scheduler.set_timesteps(steps)
+    sample, known = torch.full((1, size, size), 2), [0]
+    for t in scheduler.timesteps:
+        sample = scheduler.step(torch.randn(1, size * size, 2), t, sample).prev_sample
+        known.append(int((sample != 2).sum()))
+    assert known == counts
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,9 @@ class ConfidenceOrder(LogitOrder):
     drawn token.
 
     The law of the samples is not that of the denoiser even with one token a step: unlikely tokens are drawn again.
-    With `schedule="cosine"` and exact counts it is MaskGIT's sampler, noise annealed linearly from
-    `confidence_temperature` (4.5 in Halton-MaskGIT, 10.5 in aMUSEd) to 0.
+    With `schedule="cosine"` and exact counts it is MaskGIT's sampler, its noise annealed linearly from
+    `confidence_temperature` (4.5 in Halton-MaskGIT's code) to 0. Other counts are had by
+    [`~lsd_sampler.schedules.grid_from_counts`].
     """
 
     name = "confidence"
