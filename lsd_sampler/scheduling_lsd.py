@@ -371,7 +371,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             mask_token_id (`int`, *optional*): the mask, where the config does not say.
             starting_mask_ratio: not needed: counts are shares of the positions that were masked at the start.
             threshold, editing_threshold, minimal_topk, prompt_mask: accepted for `LLaDA2Pipeline` and without effect;
-                the schedule says how many tokens a step reveals, and known tokens are never changed.
+                the schedule (or a baseline's own rule) says how many tokens a step reveals, and what is given stays.
             generator (`torch.Generator`, or a list of `batch_size` of them, *optional*): read when a fresh canvas
                 arrives (and at each step by orders that look at the logits, and baselines). With a list, row i depends
                 on generator i alone.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tiny_oracle import FALSE_ALARM, MASK, ORACLE, STATES, L, count_canvases
 from tiny_pipelines import TEXT_MASK, amused, llada2
 
-from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, load_denoiser
+from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill, load_denoiser
 from lsd_sampler.checkpoint import LearnedSampler, LearnedSteps
 from lsd_sampler.cli.train import build_parser
 from lsd_sampler.noise import NOISE_SCHEDULES
@@ -219,6 +219,12 @@ def test_more_calls_come_closer_to_the_data(solver: str) -> None:
     assert (many - law).abs().sum() < 0.4 * (few - law).abs().sum()
 
 
+def test_dndm_with_equal_weights_is_tweedie() -> None:
+    call = {"num_samples": 64, "num_inference_steps": 10}
+    plain = chain("tweedie", count="bernoulli", sampling_eps=1e-9)(generator=seeded(), **call).sequences
+    assert torch.equal(chain("dndm")(generator=seeded(), **call).sequences, plain)
+
+
 def data_law() -> Any:
     P, start = ORACLE.transition.numpy(), ORACLE.initial.numpy()
     known = [MASK not in x for x in STATES]
@@ -385,6 +391,12 @@ def test_nothing_is_learned_for_a_baseline(solver: str) -> None:
         build_parser().parse_args(["--model", "countdown", "--solver", solver])
 
 
+def test_a_pipeline_with_a_baseline_can_be_distilled() -> None:
+    pipeline = chain("remdm_cap", length=8, solver_options={"eta": 0.5})
+    learned = distill(pipeline, DistillConfig(nfe=(2,), num_sequences=2))
+    assert (learned.config.solver, learned.config.solver_options) == ("tweedie", None)
+
+
 def test_unusable_logits_are_noticed() -> None:
     for solver in BASELINES:
         scheduler = LSDScheduler(mask_token_id=4, solver=solver)
@@ -411,3 +423,18 @@ def test_images_in_amused(solver: str) -> None:
     pipe.scheduler = LSDScheduler.from_config(pipe.scheduler.config, solver=solver)
     canvas = pipe(["a cat", "dog"], num_inference_steps=5, output_type="latent", generator=seeded()).images
     assert canvas.shape == (2, 8, 8) and int(canvas.max()) < 8
+
+
+@pytest.mark.gpu
+@EACH
+def test_a_cpu_seed_gives_the_same_tokens_on_gpu(solver: str) -> None:
+    canvas = torch.full((3, 16), 4)
+    finals = []
+    for device in ("cpu", "cuda"):
+        scheduler = LSDScheduler(mask_token_id=4, solver=solver, solver_options=OFTEN.get(solver))
+        scheduler.set_timesteps(9, device=device)
+        sample, generator, logits = canvas.to(device), seeded(), fixed_logits(canvas, 4).double().to(device)
+        for t in scheduler.timesteps:
+            sample = scheduler.step(logits, t, sample, generator=generator).prev_sample
+        finals.append(sample.cpu())
+    assert torch.equal(*finals)
