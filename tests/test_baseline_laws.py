@@ -1,4 +1,4 @@
-"""The law of the final sample of every baseline, on an oracle small enough to enumerate.
+"""The law of the canvas after every step of every baseline, on an oracle small enough to enumerate.
 
 Each law is a Markov chain on what a sampler remembers, written here from the papers' formulas, and followed exactly.
 """
@@ -105,19 +105,27 @@ def odds(t: float) -> float:
 
 
 def follow(start: Any, kernels: list[Kernel]) -> np.ndarray:
-    """Law of the canvas at the end; a state is a canvas, or a tuple that begins with one."""
+    """Law of the canvas after each step, `(steps, states)`; a state is a canvas, or a tuple that begins with one."""
     law: dict[Any, float] = {start: 1.0}
-    for kernel in kernels:
+    laws = np.zeros((len(kernels), len(STATES)))
+    for k, kernel in enumerate(kernels):
         after: Counter[Any] = Counter()
         for state, p in law.items():
             for following, q in kernel(state):
                 after[following] += p * q
         law = after
-    final = np.zeros(len(STATES))
-    for state, p in law.items():
-        final[INDEX[state if isinstance(state[0], int) else state[0]]] += p
-    assert math.isclose(final.sum(), 1, abs_tol=1e-12)
-    return final
+        for state, p in law.items():
+            laws[k, INDEX[state if isinstance(state[0], int) else state[0]]] += p
+    assert np.abs(laws.sum(1) - 1).max() < 1e-12
+    return laws
+
+
+def assert_follows(pipeline: MaskedDiffusionPipeline, laws: np.ndarray, calls: list[int] | None = None) -> None:
+    """The canvases after these calls (default: each) are drawn from these laws."""
+    calls = calls or list(range(len(laws)))
+    observed = count_canvases(pipeline, calls[-1] + 1)
+    for call, law in zip(calls, laws, strict=True):
+        assert p_value(observed[call], law) > FALSE_ALARM, f"after call {call}"
 
 
 def independent(rows: list[list[float]]) -> Iterator[tuple[Canvas, float]]:
@@ -203,9 +211,7 @@ def test_remdm(solver: str, options: dict[str, float], prediction_type: str) -> 
         lambda canvas, r=r, q=q: independent(exchanged(canvas, lambda i: r, lambda i: q)) for r, q in chances
     ]
     denoiser = CHAIN if prediction_type == "logits" else scored(0.4)
-    observed = count_canvases(make_pipeline(solver, options, denoiser), 5)
-    assert p_value(observed, follow(START, [*kernels, all_revealed])) > FALSE_ALARM
-    assert p_value(observed, follow(START, [*kernels[:2], all_revealed])) < FALSE_ALARM
+    assert_follows(make_pipeline(solver, options, denoiser), follow(START, [*kernels, all_revealed]))
 
 
 def test_remdm_conf() -> None:
@@ -228,9 +234,8 @@ def test_remdm_conf() -> None:
         return kernel
 
     kernels = [step(t, s) for t, s in itertools.pairwise(uniform_times(4)[:-1])]
-    law = follow((START, (0.0,) * L), [*kernels, lambda state: all_revealed(state[0])])
-    observed = count_canvases(make_pipeline("remdm_conf", {}), 4)
-    assert p_value(observed, law) > FALSE_ALARM
+    laws = follow((START, (0.0,) * L), [*kernels, lambda state: all_revealed(state[0])])
+    assert_follows(make_pipeline("remdm_conf", {}), laws)
 
 
 # ---- predictor-corrector ----
@@ -261,15 +266,14 @@ def test_predictor_corrector(scale: list[float] | None) -> None:
         kernels += [predictor(*times[k : k + 2])] + [corrector(times[k + 1], 1.5 * (times[k] - times[k + 1]))] * 2
     denoiser = CHAIN if scale is None else scored(torch.tensor(scale, dtype=torch.float64)[:, None])
     pipeline = make_pipeline("predictor_corrector", {"corrector_steps": 2, "corrector_entry": 0.7}, denoiser)
-    observed = count_canvases(pipeline, 9)
-    assert p_value(observed, follow(START, [*kernels, all_revealed])) > FALSE_ALARM
+    laws = follow(START, [*kernels, all_revealed])
+    assert_follows(pipeline, laws)
     called = [times[i] for i in (0, 1, 2, 3, 3, 3, 4, 4, 4)]
     assert pipeline.scheduler.timesteps.tolist() == pytest.approx(called, rel=1e-5)
     if scale is None:  # correctors bring the law closer to the data
-        without = follow(START, [predictor(t, s) for t, s in itertools.pairwise(times[:-1])] + [all_revealed])
-        data = follow(START, [lambda c, i=i: drawn_at(c, {i}) for i in range(L)])
-        corrected = follow(START, [*kernels, all_revealed])
-        assert np.abs(corrected - data).sum() < 0.8 * np.abs(without - data).sum()
+        without = follow(START, [predictor(t, s) for t, s in itertools.pairwise(times[:-1])] + [all_revealed])[-1]
+        data = follow(START, [lambda c, i=i: drawn_at(c, {i}) for i in range(L)])[-1]
+        assert np.abs(laws[-1] - data).sum() < 0.8 * np.abs(without - data).sum()
 
 
 # ---- theta methods ----
@@ -321,11 +325,12 @@ def theta_step(solver: str, theta: float, t: float, s: float, factor: list[float
     return kernel
 
 
-def theta_law(solver: str, theta: float, M: int, factor: list[float]) -> np.ndarray:
+def theta_laws(solver: str, theta: float, M: int, scale: list[float] | None) -> np.ndarray:
+    """After each step."""
     times = uniform_times(-(-M // 2))
     steps = list(itertools.pairwise(times))
     kernels = [
-        theta_step(solver, theta, t, s, factor, last=M % 2 == 0 and k == M // 2 - 1)
+        theta_step(solver, theta, t, s, scale or [1.0] * L, last=M % 2 == 0 and k == M // 2 - 1)
         for k, (t, s) in enumerate(steps[: M // 2])
     ]
     return follow(START, kernels + [all_revealed] * (M % 2))
@@ -337,8 +342,8 @@ def theta_law(solver: str, theta: float, M: int, factor: list[float]) -> np.ndar
 @pytest.mark.parametrize("scale", [None, [1.0, 0.4, 1.3]])
 def test_theta_methods(solver: str, theta: float, M: int, scale: list[float] | None) -> None:
     denoiser = CHAIN if scale is None else scored(torch.tensor(scale, dtype=torch.float64)[:, None])
-    observed = count_canvases(make_pipeline(solver, {"theta": theta}, denoiser), M)
-    assert p_value(observed, theta_law(solver, theta, M, scale or [1.0] * L)) > FALSE_ALARM
+    ends = [k for k in range(M) if k % 2 or k == M - 1]
+    assert_follows(make_pipeline(solver, {"theta": theta}, denoiser), theta_laws(solver, theta, M, scale), ends)
 
 
 # ---- counts and times drawn before ----
@@ -360,11 +365,11 @@ def test_k_gillespie(scale: list[float] | None) -> None:
 
         return kernel
 
-    law = follow(START, [step(k) for k in range(M)])
+    laws = follow(START, [step(k) for k in range(M)])
     denoiser = CHAIN if scale is None else scored(torch.tensor(scale, dtype=torch.float64)[:, None])
-    assert p_value(count_canvases(make_pipeline("k_gillespie", {}, denoiser), M), law) > FALSE_ALARM
+    assert_follows(make_pipeline("k_gillespie", {}, denoiser), laws)
     tweedie = count_canvases(make_pipeline("tweedie", {}, denoiser, order="random", count="exact"), M)
-    assert (p_value(tweedie, law) > FALSE_ALARM) == (scale is None)
+    assert (p_value(tweedie[0], laws[0]) > FALSE_ALARM) == (scale is None)
 
 
 def transition_law(M: int, weights: list[float]) -> Iterator[tuple[tuple[int, ...], float]]:
@@ -387,8 +392,8 @@ def test_dndm(options: dict[str, Any], weights: list[float]) -> None:
     def at_their_times(steps: tuple[int, ...]) -> np.ndarray:
         return follow(START, [lambda c, k=k: drawn_at(c, {i for i in range(L) if steps[i] == k}) for k in range(4)])
 
-    law = sum((p * at_their_times(steps) for steps, p in transition_law(4, weights)), np.zeros(len(STATES)))
-    assert p_value(count_canvases(make_pipeline("dndm", options), 4), law) > FALSE_ALARM
+    laws = sum((p * at_their_times(steps) for steps, p in transition_law(4, weights)), np.zeros((4, len(STATES))))
+    assert_follows(make_pipeline("dndm", options), laws)
 
 
 @pytest.mark.parametrize(("options", "weights"), WEIGHTS)
@@ -407,12 +412,15 @@ def test_dndm_k(options: dict[str, Any], weights: list[float]) -> None:
 
         return kernel
 
+    def idle(canvas: Canvas) -> Iterator[tuple[Canvas, float]]:
+        yield canvas, 1.0
+
     def by_counts(steps: tuple[int, ...]) -> np.ndarray:
-        kernels = [keep(sum(step <= k for step in steps)) for k in range(3) if k in steps]
+        kernels = [keep(sum(step <= k for step in steps)) if k in steps else idle for k in range(3)]
         return follow(START, [*kernels, keep(L)])
 
-    law = sum((p * by_counts(steps) for steps, p in transition_law(4, weights)), np.zeros(len(STATES)))
-    assert p_value(count_canvases(make_pipeline("dndm_k", options, denoiser), 4), law) > FALSE_ALARM
+    laws = sum((p * by_counts(steps) for steps, p in transition_law(4, weights)), np.zeros((4, len(STATES))))
+    assert_follows(make_pipeline("dndm_k", options, denoiser), laws)
 
 
 # ---- rules that look at the logits ----
@@ -438,11 +446,8 @@ def test_entropy_bounded(gamma: float, proxy: str) -> None:
         k = max((k for k in range(1, len(H) + 1) if sum(H[:k]) - max(H[:k]) <= gamma), default=0)
         return drawn_at(canvas, masked[:k])
 
-    law = follow(START, [kernel, all_revealed])
-    assert (
-        p_value(count_canvases(make_pipeline("entropy_bounded", {"gamma": gamma, "proxy": proxy}), 2), law)
-        > FALSE_ALARM
-    )
+    pipeline = make_pipeline("entropy_bounded", {"gamma": gamma, "proxy": proxy})
+    assert_follows(pipeline, follow(START, [kernel, kernel, all_revealed]))
 
 
 @pytest.mark.parametrize(
@@ -466,5 +471,4 @@ def test_fast_dllm(solver: str, options: Any, enough: Callable[[float, int], boo
             yield placed(canvas, chosen), q
 
     denoiser = CHAIN if prediction_type == "logits" else scored(0.4)
-    observed = count_canvases(make_pipeline(solver, options, denoiser), 2)
-    assert p_value(observed, follow(START, [kernel, all_revealed])) > FALSE_ALARM
+    assert_follows(make_pipeline(solver, options, denoiser), follow(START, [kernel, kernel, all_revealed]))

@@ -70,12 +70,18 @@ class ScoreOracle(MarkovDenoiser):
 
 
 def count_canvases(pipeline: MaskedDiffusionPipeline, num_steps: int) -> np.ndarray:
-    """How often each canvas came out, of `NUM_SAMPLES`."""
-    sequences = pipeline(
+    """How often each canvas was there after each step, of `NUM_SAMPLES`. `(steps, states)`, int64."""
+    counts = np.zeros((num_steps, len(STATES)), dtype=np.int64)
+
+    def count(pipeline: MaskedDiffusionPipeline, k: int, t: torch.Tensor, tensors: dict[str, torch.Tensor]) -> None:
+        index = (tensors["sample"] * (V + 1) ** torch.arange(L - 1, -1, -1)).sum(1)
+        counts[k] = torch.bincount(index, minlength=len(STATES)).numpy()
+
+    pipeline(
         num_samples=NUM_SAMPLES,
         num_inference_steps=num_steps,
         generator=torch.Generator().manual_seed(1),
         output_type="ids",
-    ).sequences
-    index = (sequences * (V + 1) ** torch.arange(L - 1, -1, -1)).sum(1)
-    return torch.bincount(index, minlength=len(STATES)).numpy()
+        callback_on_step_end=count,
+    )
+    return counts
