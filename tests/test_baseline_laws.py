@@ -238,6 +238,25 @@ def test_remdm_conf() -> None:
     assert_follows(make_pipeline("remdm_conf", {}), laws)
 
 
+def test_remdm_conf_doubts_improbable_tokens() -> None:
+    """Of two known tokens, drawn with probability 0.99 and 1/8, the latter is masked again more often."""
+    logits = torch.zeros(1, 2, 8, dtype=torch.float64)
+    logits[0, 0, 0] = math.log(0.99 / 0.01 * 7)
+    scheduler = LSDScheduler(mask_token_id=8, solver="remdm_conf", sampling_eps=SAMPLING_EPS)
+    scheduler.set_timesteps(4)
+    sample, generator = torch.full((20_000, 2), 8), torch.Generator().manual_seed(1)
+    for k in range(2):
+        sample = scheduler.step(logits.expand(20_000, -1, -1), k, sample, generator=generator).prev_sample
+    likely = (sample[:, 0] == 0) & (sample[:, 1] != 8)
+    after = scheduler.step(logits.expand(20_000, -1, -1), 2, sample, generator=generator).prev_sample[likely] == 8
+    t, s = uniform_times(4)[2:4]
+    share = np.exp([-0.99, -1 / 8]) / np.exp([-0.99, -1 / 8]).sum()
+    q, r = min(1, (1 - a(s)) / a(t)) * share
+    law = np.array([(1 - q) * (1 - r), (1 - q) * r, q * (1 - r), q * r])
+    observed = torch.bincount(2 * after[:, 0] + after[:, 1], minlength=4).numpy()
+    assert p_value(observed, law) > FALSE_ALARM and p_value(observed, law[[0, 2, 1, 3]]) < FALSE_ALARM
+
+
 # ---- predictor-corrector ----
 
 
