@@ -153,6 +153,11 @@ class StepInput:
         canvas_BL = self.sample_BL.index_put((row_R, position_R), token_R)
         return canvas_BL, self.spread(row_R, position_R, log_prob_R, -torch.inf)
 
+    def reveal(self, at_BL: torch.Tensor, v_BL: torch.Tensor, beta: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `draw`, with probabilities, float32, 0 elsewhere: what a step returns."""
+        canvas_BL, log_prob_BL = self.draw(at_BL, v_BL, beta)
+        return canvas_BL, log_prob_BL.exp().float()
+
     def spread(
         self, row_R: torch.Tensor, position_R: torch.Tensor, value_R: torch.Tensor, elsewhere: float
     ) -> torch.Tensor:

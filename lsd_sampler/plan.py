@@ -63,7 +63,19 @@ class StepPlan:
         """Probability that each masked position jumps in this step, 0 elsewhere. `(B, L)`, float64."""
         if self.prediction_type == "logits":
             return x.masked_BL.double() * self.reveal_probabilities[x.k]
+        sums_BL = self.score_sums(x, float(self.steps.log_score_coefficients[x.k]))
+        return (self.score_weights[x.k] * sums_BL).clamp(max=1)
+
+    def score_sums(self, x: StepInput, beta: float = 1.0) -> torch.Tensor:
+        """What the scores (to the power beta, if unnormalised) of each masked position sum to, 0 elsewhere. `(B, L)`,
+        float64.
+        """
+        if self.prediction_type == "logits":
+            return x.masked_BL.double() * self.odds(self.interval(x.k)[0])
         row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
-        beta = float(self.steps.log_score_coefficients[x.k])
-        mass_R = log_mass(x.logits_BLV, row_R, position_R, inverse_temperature=beta, excluded=x.mask_token_id).exp()
-        return x.spread(row_R, position_R, (self.score_weights[x.k] * mass_R).clamp(max=1), 0.0)
+        log_mass_R = log_mass(x.logits_BLV, row_R, position_R, inverse_temperature=beta, excluded=x.mask_token_id)
+        return x.spread(row_R, position_R, log_mass_R.exp(), 0.0)
+
+    def odds(self, t: float) -> float:
+        """What the scores of a position sum to at time t, under a normalised denoiser."""
+        return float(self.noise.alpha(t) / self.noise.masked(t))

@@ -17,8 +17,7 @@ def reveal(order: Order, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, to
         return _reveal_surest(order, x, plan, beta)
     # at the last step whatever is still masked is due, even a position that a callback masked again
     due_BL = x.masked_BL if x.is_last else x.masked_BL & _due(x, plan)
-    next_BL, log_prob_BL = x.draw(due_BL, x.noise.v_BL, beta)
-    return next_BL, log_prob_BL.exp().float()
+    return x.reveal(due_BL, x.noise.v_BL, beta)
 
 
 def _due(x: StepInput, plan: StepPlan) -> torch.Tensor:

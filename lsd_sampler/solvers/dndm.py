@@ -43,9 +43,7 @@ class DNDM(OwnStep):
 
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
         due_BL = x.masked_BL if x.is_last else x.masked_BL & due(x, plan, x.k)
-        beta = math.inf if plan.options["greedy"] else 1.0
-        next_BL, log_prob_BL = x.draw(due_BL, x.noise.v_BL, beta)
-        return next_BL, log_prob_BL.exp().float()
+        return x.reveal(due_BL, x.noise.v_BL, math.inf if plan.options["greedy"] else 1.0)
 
 
 class DNDMK(OwnStep):

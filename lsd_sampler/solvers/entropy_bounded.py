@@ -25,8 +25,7 @@ class EntropyBounded(OwnStep):
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
         (v_BL,) = x.uniforms(1)
         due_BL = x.masked_BL if x.is_last else self.due(x, plan)
-        next_BL, log_prob_BL = x.draw(due_BL, v_BL)
-        return next_BL, log_prob_BL.exp().float()
+        return x.reveal(due_BL, v_BL)
 
     def due(self, x: StepInput, plan: StepPlan) -> torch.Tensor:
         """The masked positions that the bound lets through, `(B, L)`."""

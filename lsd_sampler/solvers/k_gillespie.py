@@ -29,5 +29,4 @@ class KGillespie(OwnStep):
             due_B = plan.num_known(x) - (x.noise.masked_BL & ~x.masked_BL).sum(1)
             # the first k to ring have the k highest log-rates after Gumbel noise
             due_BL = x.masked_BL & gumbel_top(log_rate_BL, due_B, 1.0, clock_BL)
-        next_BL, log_prob_BL = x.draw(due_BL, v_BL)
-        return next_BL, log_prob_BL.exp().float()
+        return x.reveal(due_BL, v_BL)

@@ -43,8 +43,8 @@ def exchange(
     """
     v_BL, reveal_BL, remask_BL = x.uniforms(3)
     due_BL = x.masked_BL if x.is_last else x.masked_BL & (reveal_BL < reveal)
-    next_BL, log_prob_BL = x.draw(due_BL, v_BL)
+    next_BL, probability_BL = x.reveal(due_BL, v_BL)
     if not x.is_last:
         again_BL = x.noise.masked_BL & ~x.masked_BL & (remask_BL < remask)
         next_BL = next_BL.masked_fill(again_BL, x.mask_token_id)
-    return next_BL, log_prob_BL.exp().float()
+    return next_BL, probability_BL

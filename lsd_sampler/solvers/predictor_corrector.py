@@ -6,7 +6,6 @@ import torch
 
 from ..canvas import StepInput
 from ..plan import StepPlan
-from ..random import log_mass
 from .options import Option
 from .own_step import OwnStep, exchange
 
@@ -56,14 +55,9 @@ class PredictorCorrector(OwnStep):
         """Probabilities in a corrector at time s: that each masked position is revealed, `(B, L)`, that a known one is
         masked.
         """
-        noise_rate, odds = float(plan.noise.rate(s)), float(plan.noise.alpha(s) / plan.noise.masked(s))
-        mass_BL = odds * x.masked_BL.double()
-        if plan.prediction_type == "log_score":
-            row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
-            mass_R = log_mass(x.logits_BLV, row_R, position_R, excluded=x.mask_token_id).exp()
-            mass_BL = x.spread(row_R, position_R, mass_R, 0.0)
-        # a chain of two states, masked or known, with rates `noise_rate * mass` and `noise_rate`
-        reveal_BL = mass_BL / (1 + mass_BL) * -torch.expm1(-noise_rate * (1 + mass_BL) * duration)
+        noise_rate, odds, sums_BL = float(plan.noise.rate(s)), plan.odds(s), plan.score_sums(x)
+        # a chain of two states, masked or known, with rates `noise_rate * sum` and `noise_rate`
+        reveal_BL = sums_BL / (1 + sums_BL) * -torch.expm1(-noise_rate * (1 + sums_BL) * duration)
         return reveal_BL, -math.expm1(-noise_rate * (1 + odds) * duration) / (1 + odds)
 
 

@@ -13,7 +13,6 @@ import torch
 
 from ..canvas import StepInput
 from ..plan import StepPlan
-from ..random import log_mass
 from ..rows import ModelOutput, check_row_maximum, row_chunks
 from .options import Option
 from .own_step import OwnStep
@@ -69,24 +68,19 @@ class ThetaSolver(OwnStep):
         t, s = plan.interval(x.k)
         due_BL = x.masked_BL
         if not x.is_last:
-            due_BL = due_BL & (leap_BL < self.leap((t - s) * _total_intensities(x, plan, t)))
-        next_BL, log_prob_BL = x.draw(due_BL, v_BL)
-        return next_BL, log_prob_BL.exp().float()
+            due_BL = due_BL & (leap_BL < self.leap((t - s) * float(plan.noise.rate(t)) * plan.score_sums(x)))
+        return x.reveal(due_BL, v_BL)
 
     def _second_stage(self, x: StepInput, plan: StepPlan, first: FirstStage) -> tuple[torch.Tensor, torch.Tensor]:
         v_BL, leap_BL = x.uniforms(2)
         (t, t_star), (_, s) = plan.interval(first.k), plan.interval(x.k)
         duration = (t if self.starts_over else t_star) - s
-        again_BL = (
-            first.masked_BL & ~x.masked_BL if self.starts_over and not x.is_last else torch.zeros_like(x.masked_BL)
-        )
-        row_R, position_R = (x.masked_BL | again_BL).nonzero(as_tuple=True)
+        again_BL = first.masked_BL & ~x.masked_BL & (self.starts_over and not x.is_last)
         next_BL = x.sample_BL.masked_fill(again_BL, x.mask_token_id)
         probability_BL = torch.zeros(next_BL.shape, device=next_BL.device)
+        row_R, position_R = (x.masked_BL | again_BL).nonzero(as_tuple=True)
+        outputs = (row_chunks(o, row_R, position_R, x.mask_token_id) for o in (first.output_BLV, x.logits_BLV))
         done = 0
-        outputs = (
-            row_chunks(output, row_R, position_R, x.mask_token_id) for output in (first.output_BLV, x.logits_BLV)
-        )
         for before_RV, output_RV in zip(*outputs, strict=True):
             rows = slice(done, done + len(output_RV))
             done, at = rows.stop, (row_R[rows], position_R[rows])
@@ -94,10 +88,9 @@ class ThetaSolver(OwnStep):
             mu_star_RV = _intensities(output_RV, plan, t_star).masked_fill(again_BL[at][:, None], 0.0)
             mu_RV = self.mix(_intensities(before_RV, plan, t), mu_star_RV, plan.options["theta"])
             total_R = mu_RV.sum(-1)
+            leaps_R = leap_BL[at] < self.leap(duration * total_R)
             if x.is_last:
-                mu_RV, leaps_R = torch.where(total_R[:, None] > 0, mu_RV, mu_star_RV), torch.ones_like(total_R).bool()
-            else:
-                leaps_R = leap_BL[at] < self.leap(duration * total_R)
+                mu_RV, leaps_R = torch.where(total_R[:, None] > 0, mu_RV, mu_star_RV), torch.ones_like(leaps_R)
             at = (at[0][leaps_R], at[1][leaps_R])
             token_R, log_prob_R = _draw(x, mu_RV[leaps_R], v_BL[at])
             next_BL = next_BL.index_put(at, token_R)
@@ -148,20 +141,10 @@ class ThetaRK2(ThetaSolver):
 def _intensities(output_RV: torch.Tensor, plan: StepPlan, t: float) -> torch.Tensor:
     """Rates at which masked positions become each token, `(R, V)`, float64."""
     check_row_maximum(output_RV.amax(-1))
-    rate, odds = float(plan.noise.rate(t)), float(plan.noise.alpha(t) / plan.noise.masked(t))
+    rate = float(plan.noise.rate(t))
     if plan.prediction_type == "log_score":
         return rate * output_RV.double().exp()
-    return rate * odds * output_RV.double().softmax(-1)
-
-
-def _total_intensities(x: StepInput, plan: StepPlan, t: float) -> torch.Tensor:
-    """Rate at which each masked position is revealed, 0 elsewhere. `(B, L)`, float64."""
-    rate, odds = float(plan.noise.rate(t)), float(plan.noise.alpha(t) / plan.noise.masked(t))
-    if plan.prediction_type == "logits":
-        return rate * odds * x.masked_BL.double()
-    row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
-    mass_R = log_mass(x.logits_BLV, row_R, position_R, excluded=x.mask_token_id).exp()
-    return x.spread(row_R, position_R, rate * mass_R, 0.0)
+    return rate * plan.odds(t) * output_RV.double().softmax(-1)
 
 
 def _draw(x: StepInput, weight_RV: torch.Tensor, v_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
