@@ -15,9 +15,10 @@ from .scheduling_lsd import LSDScheduler
 class Predictor:
     """Calls a denoiser step by step, and saves what a step does not need.
 
-    - A sequence without masks is not sent to the network any more.
-    - Of a time-free denoiser the prediction for a sequence whose tokens did not change since its last call is kept
-      (RADD, https://huggingface.co/papers/2406.03736, section 3.3).
+    - Of a time-free denoiser the prediction for a sequence whose tokens did not change since its last call is kept;
+      only the other sequences are sent to the network (RADD, https://huggingface.co/papers/2406.03736, section 3.3).
+    - A sequence without a mask is not sent to the network where nothing is read of it: it is done, or a sampler that
+      masks again needs no logits for that.
     - A denoiser that can stop before its head does, and the head runs for the rows that the step reads.
 
     Args:
@@ -30,14 +31,14 @@ class Predictor:
         self.denoiser, self.conditioning = denoiser, conditioning
         is_ours = isinstance(scheduler, LSDScheduler)
         self.defer_head = is_ours and denoiser.defers_head
-        self.reads_masked_only = is_ours and not scheduler.changes_known_tokens
+        self.skips_complete = is_ours and not scheduler.reads_known_tokens
         # a concrete score depends on time, whether the network sees it or not
-        self.is_time_free = denoiser.prediction_type == "logits" and not denoiser.time_conditioned
+        self.reuse = denoiser.prediction_type == "logits" and not denoiser.time_conditioned
         self.passes = 0
         """Network calls, each on the sequences that needed one."""
         self.calls_B: torch.Tensor | None = None
         """Network calls for each sequence, `torch.LongTensor` of shape `(batch_size,)`."""
-        self._tokens_BL: torch.Tensor
+        self._tokens_BL: torch.Tensor | None = None
         self._output: torch.Tensor
 
     def __call__(self, sample_BL: torch.Tensor, t: torch.Tensor) -> ModelOutput:
@@ -45,24 +46,23 @@ class Predictor:
         t_B, B = t.expand(len(sample_BL)), len(sample_BL)
         if self.calls_B is None:
             self.calls_B = torch.zeros(B, dtype=torch.long)
-            self._output = self._call(sample_BL, t_B, torch.arange(B))
-        else:
-            row_R = self._wanted(sample_BL).nonzero()[:, 0]
-            if len(row_R) == B:
-                self._output = self._call(sample_BL, t_B, torch.arange(B))
-            elif len(row_R):
-                self._output.index_copy_(0, row_R, self._call(sample_BL[row_R], t_B[row_R], row_R))
-        self._tokens_BL = sample_BL
+        stale_R = self._stale(sample_BL).nonzero()[:, 0]
+        if len(stale_R) == B:
+            self._output, self._tokens_BL = self._call(sample_BL, t_B, torch.arange(B)), sample_BL
+        elif len(stale_R):
+            assert self._tokens_BL is not None  # at first all are stale
+            self._output.index_copy_(0, stale_R, self._call(sample_BL[stale_R], t_B[stale_R], stale_R))
+            self._tokens_BL = self._tokens_BL.index_copy(0, stale_R, sample_BL[stale_R])
         return self.denoiser.deferred_logits(self._output, t_B) if self.defer_head else self._output
 
-    def _wanted(self, sample_BL: torch.Tensor) -> torch.Tensor:
-        """The sequences whose prediction is not at hand and may be read. `(B,)` bool."""
-        wanted_B = torch.ones(len(sample_BL), dtype=torch.bool, device=sample_BL.device)
-        if self.is_time_free:
-            wanted_B &= (sample_BL != self._tokens_BL).any(1)
-        if self.reads_masked_only:
-            wanted_B &= (sample_BL == self.denoiser.hole_id).any(1)
-        return wanted_B
+    def _stale(self, sample_BL: torch.Tensor) -> torch.Tensor:
+        """Which sequences need a prediction other than the last one made for them. `(B,)`, bool."""
+        stale_B = torch.ones(len(sample_BL), dtype=torch.bool, device=sample_BL.device)
+        if self._tokens_BL is None:
+            return stale_B
+        if self.skips_complete:
+            stale_B &= (sample_BL == self.denoiser.mask_token_id).any(1)
+        return stale_B & (sample_BL != self._tokens_BL).any(1) if self.reuse else stale_B
 
     def _call(self, tokens_RL: torch.Tensor, t_R: torch.Tensor, row_R: torch.Tensor) -> torch.Tensor:
         assert self.calls_B is not None

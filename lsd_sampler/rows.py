@@ -40,6 +40,10 @@ class DeferredLogits:
         offset_B = None if self.offset_B is None else self.offset_B[sequences]
         return DeferredLogits(self.hidden_BLD[sequences], self.head, self.shape[-1], offset_B)
 
+    def clone(self) -> "DeferredLogits":
+        """The same logits, whatever becomes of the hidden states that these were made from."""
+        return DeferredLogits(self.hidden_BLD.clone(), self.head, self.shape[-1], self.offset_B)
+
     def rows(self, row_R: torch.Tensor, position_R: torch.Tensor) -> torch.Tensor:
         """The logits of these rows, `(R, V)`."""
         logits_RV = self.head(self.hidden_BLD[row_R, position_R])

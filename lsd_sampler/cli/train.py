@@ -12,9 +12,9 @@ from ..denoisers.sizes import ModelSize
 from ..hub import make_repo, upload_sampler
 from ..orders import ORDERS
 from ..scheduling_lsd import COUNTS
-from ..solvers import SOLVERS
 from ..training import METHODS, DistillConfig, distill
 from ..training.budget import process_bytes
+from ..training.config import distillable_solvers
 from ..training.progress import Progress
 from ..training.recording import TeacherPlan
 from .common import (
@@ -32,7 +32,7 @@ from .dry_run import describe_cost, describe_download, plan_of, plan_of_publishe
 
 CHOICES = {
     "method": METHODS.names(),
-    "solver": SOLVERS.names(),
+    "solver": distillable_solvers(),
     "order": ORDERS.names(),
     "count": COUNTS,
     "domain": ("score", "log_score"),

@@ -45,7 +45,11 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         METHODS[self.method]
-        SOLVERS[self.solver]
+        if not SOLVERS[self.solver].distillable:
+            raise ValueError(
+                f"`solver` {self.solver!r} is a baseline, and nothing can be learned for it. Use one of"
+                f" {distillable_solvers()}."
+            )
         object.__setattr__(self, "nfe", _sorted_nfe(self.nfe))
         if self.order is None:
             object.__setattr__(self, "order", "halton" if self.method == "path_kl" else "random")
@@ -87,6 +91,11 @@ class DistillConfig:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {**asdict(self), "nfe": list(self.nfe)}
+
+
+def distillable_solvers() -> list[str]:
+    """The solvers that times and coefficients can be learned for."""
+    return [name for name in SOLVERS.names() if SOLVERS[name].distillable]
 
 
 def _sorted_nfe(nfe: Any) -> tuple[int, ...]:

@@ -91,7 +91,10 @@ def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDSch
     """The plain base solver that teacher and student start from."""
     known = inspect.signature(LSDScheduler.__init__).parameters  # other schedulers have entries of their own
     kept = {name: value for name, value in pipeline.scheduler.config.items() if name in known}
-    options = {"solver": config.solver, "order": config.order, "count": config.count, "schedule": "uniform"}
+    options: dict[str, Any] = {
+        "solver": config.solver, "solver_options": None, "order": config.order, "count": config.count,
+        "schedule": "uniform",
+    }  # fmt: skip
     return LSDScheduler(**kept | options)
 
 
