@@ -12,21 +12,26 @@ at 3.30.)
 import torch
 
 from .canvas import DrawOptions, StepInput
+from .plan import StepPlan
 from .rows import check_row_maximum, row_chunks
+from .solvers import SOLVERS
+from .validation import check_choice
 
 
 DRAWS: dict[str, float] = {"exact": 0.0, "float32_eps1e-6": 1e-6, "float32_eps1e-10": 1e-10}
 """Names of draws, and eps: 1e-6 in JYS and LSD, 1e-10 in SEDD, RADD and MDLM."""
 
 
-def check_draws(draws: str, order: str, count: str, corruption: str) -> None:
+def check_draws(draws: str, order: str, count: str, corruption: str, solver: str) -> None:
     """Raises `ValueError` unless draws of that name exist, and fit what decides on the positions."""
-    if draws not in DRAWS:
-        raise ValueError(f"`draws` must be one of {list(DRAWS)}, got {draws!r}.")
-    if draws != "exact" and (order, count, corruption) != ("random", "bernoulli", "absorbing"):
+    check_choice("draws", draws, list(DRAWS))
+    if draws == "exact":
+        return
+    if (order, count, corruption) != ("random", "bernoulli", "absorbing") or not SOLVERS[solver].distillable:
         raise ValueError(
             f"`draws` {draws!r} decide at each masked position whether it is revealed: they need `order` 'random',"
-            f" `count` 'bernoulli' and `corruption` 'absorbing', got {order!r}, {count!r} and {corruption!r}."
+            f" `count` 'bernoulli', `corruption` 'absorbing' and a `solver` that is no baseline, got {order!r},"
+            f" {count!r}, {corruption!r} and {solver!r}."
         )
 
 
@@ -44,9 +49,7 @@ def move_weights(output_RV: torch.Tensor, prediction_type: str, amount: float, b
     return amount * (scaled_RV.exp() if prediction_type == "log_score" else scaled_RV.softmax(-1))
 
 
-def race(
-    x: StepInput, draws: str, prediction_type: str, amount: float, beta: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def race(x: StepInput, plan: StepPlan, draws: str) -> tuple[torch.Tensor, torch.Tensor]:
     """The next canvas, and the weight of each token revealed in it. Both `(B, L)`.
 
     Raises:
@@ -54,6 +57,8 @@ def race(
     """
     if x.draws != DrawOptions():
         raise ValueError(f"`draws` {draws!r} know no `temperature`, `top_p` and `top_k`, got {x.draws}.")
+    amounts = plan.score_weights if plan.prediction_type == "log_score" else plan.reveal_probabilities
+    beta = float(plan.steps.log_score_coefficients[x.k])
     next_BL, weight_BL = x.sample_BL.clone(), torch.zeros(x.sample_BL.shape, device=x.sample_BL.device)
     row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
     for b in range(len(next_BL)):
@@ -62,7 +67,7 @@ def race(
         for output_RV in row_chunks(x.logits_BLV, torch.full_like(position_r, b), position_r, x.mask_token_id):
             check_row_maximum(output_RV.amax(-1))
             at, done = position_r[done : done + len(output_RV)], done + len(output_RV)
-            move_RV = move_weights(output_RV, prediction_type, amount, beta)
+            move_RV = move_weights(output_RV, plan.prediction_type, amounts[x.k], beta)
             stay_R1 = 0 * move_RV[:, :1] if x.is_last else 1 - move_RV.sum(-1, keepdim=True)
             weight_RV = torch.cat([move_RV, stay_R1], dim=1)
             winner_R = race_winners(weight_RV, DRAWS[draws], generator)

@@ -183,19 +183,36 @@ def test_coefficients_of_a_score_model(power: float) -> None:
 
 
 def test_the_teacher_may_have_another_solver() -> None:
-    """Geometric noise, where euler lags behind tweedie: the network sees other canvases, those of that teacher."""
+    """Geometric noise, where euler lags behind tweedie: the canvases are those of that teacher."""
     for method in ("lsd+", "lsd", "jys", "path_kl"):
-        seen = []
+        paths = []
         for solver, teacher_solver in (("tweedie", None), ("tweedie", "euler"), ("euler", None)):
-            chain = ScoreOracle(random_chain(4, 16))
-            canvases: list[torch.Tensor] = []
-            chain.register_forward_pre_hook(lambda _, args, canvases=canvases: canvases.append(args[0].clone()))
+            after, call = canvases_after_steps()
             options = {"solver": solver, "teacher_solver": teacher_solver, "order": "random", "epochs": 1}
-            learn(chain, method=method, nfe=(4,), teacher_steps=16, **options)
-            seen.append(torch.stack(canvases[1:17]))
-        assert not torch.equal(seen[0], seen[1]) and torch.equal(seen[1], seen[2])
+            chain = ScoreOracle(random_chain(4, 16))
+            learn(chain, call, method=method, nfe=(4,), teacher_steps=16, **options)
+            paths.append(torch.stack(after[1:17]))
+        assert not torch.equal(paths[0], paths[1]) and torch.equal(paths[1], paths[2])
     with pytest.raises(ValueError, match="`solver`"):
         DistillConfig(teacher_solver="heun")
+    with pytest.raises(ValueError, match="`teacher_solver`.*`order` 'random'"):
+        DistillConfig(teacher_solver="predictor_corrector")
+
+
+@pytest.mark.parametrize("teacher_solver", ["predictor_corrector", "theta_trapezoidal", "remdm_cap"])
+@pytest.mark.parametrize("method", ["lsd", "lsd+", "jys", "path_kl"])
+def test_the_teacher_may_be_a_baseline(method: str, teacher_solver: str) -> None:
+    """Which may mask again, and makes as many calls as it is asked for."""
+    chain = random_chain(4, 16)
+    chain.time_conditioned = True
+    calls: list[int] = []
+    chain.register_forward_pre_hook(lambda *_: calls.append(0))
+    options = {"nfe": (2, 4), "teacher_steps": 24, "order": "random", "num_sequences": 4}
+    scheduler, records = learn(chain, method=method, teacher_solver=teacher_solver, **options)
+    assert scheduler.config.solver == "tweedie" and sorted(scheduler.learned_sampler.steps) == [2, 4]
+    assert all(record["network_calls"] <= len(calls) for record in records)
+    if method == "lsd":
+        assert len(calls) == 1 + 24 + 6
 
 
 # ---- two degenerate objectives ----
@@ -270,27 +287,32 @@ def test_a_relaxed_canvas_is_within_the_distance(filler: str) -> None:
 @pytest.mark.parametrize("filler", ["random", "teacher"])
 def test_in_training_the_student_is_that_far_from_the_teacher(variant: str, filler: str) -> None:
     """On every canvas but the first, which the pipeline makes; `own_canvas` of a student that is the teacher."""
-    seen: dict[float, list[torch.Tensor]] = {}
+    after: dict[float, list[torch.Tensor]] = {}
+    options = {"variant": variant, "relaxation_filler": filler, "epochs": 1, "nfe": (16,), "teacher_steps": 16}
     for relaxation in (0.0, 0.25):
-        chain = random_chain(4, 16)
-        chain.time_conditioned = True  # so that each step is one call for all sequences
-        canvases = seen[relaxation] = []
-        chain.register_forward_pre_hook(lambda _, args, canvases=canvases: canvases.append(args[0].clone()))
-        options = {"variant": variant, "relaxation_filler": filler, "epochs": 1, "nfe": (16,), "teacher_steps": 16}
-        scheduler, _ = learn(chain, relaxation=relaxation, **options)
-    teacher, student = seen[0.0][1:17], seen[0.25][17:33]
-    assert torch.equal(teacher[0], student[0])
-    distances = [(a != b).sum(1) for a, b in zip(teacher[1:], student[1:], strict=False)]
+        after[relaxation], call = canvases_after_steps()
+        scheduler, _ = learn(random_chain(4, 16), call, relaxation=relaxation, **options)
+    (_, *teacher), student = after[0.0][:17], after[0.25][17:]
+    distances = [(a != b).sum(1) for a, b in zip(teacher[:-1], student[:-1], strict=True)]
     assert bool((distances[0] >= 3).all())  # one of the four may be what the first step reveals
     if variant == "interval":
         assert all(bool((distance <= 4).all()) for distance in distances)
     # and never in sampling
-    canvases = seen[0.25]
-    canvases.clear()
-    pipe = MaskedDiffusionPipeline(chain, scheduler)
+    sampled, call = canvases_after_steps()
+    pipe = MaskedDiffusionPipeline(random_chain(4, 16), scheduler)
     generators = PipelineRuns(pipe, 0, {}).generators(range(16))
-    pipe(num_samples=16, num_inference_steps=16, generator=generators, output_type="ids")
-    assert all(torch.equal(a, b) for a, b in zip(canvases, teacher, strict=True))
+    pipe(num_samples=16, num_inference_steps=16, generator=generators, output_type="ids", **call)
+    assert all(torch.equal(a, b) for a, b in zip(sampled, teacher, strict=True))
+
+
+def canvases_after_steps() -> tuple[list[torch.Tensor], dict[str, Any]]:
+    """Filled by calls of a pipeline with these arguments."""
+    after: list[torch.Tensor] = []
+
+    def keep(pipe: Any, step: int, t: Any, tensors: dict[str, torch.Tensor]) -> None:
+        after.append(tensors["sample"])
+
+    return after, {"callback_on_step_end": keep}
 
 
 def test_lsd_can_be_relaxed_and_0_is_off() -> None:

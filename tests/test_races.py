@@ -143,7 +143,8 @@ def test_a_row_depends_on_its_own_generator() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"count": "exact"}, {"order": "halton"}, {"order": "confidence"}, {"draws": "float32"}]
+    "options",
+    [{"count": "exact"}, {"order": "halton"}, {"order": "confidence"}, {"solver": "dndm"}, {"draws": "float32"}],
 )
 def test_what_does_not_fit_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="`draws`"):

@@ -59,14 +59,19 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         METHODS[self.method]
-        SOLVERS[self.solver]
-        if SOLVERS[self.resolved_teacher_solver].evals_per_step != 1:
+        if not SOLVERS[self.solver].distillable:
             raise ValueError(
-                f"`teacher_solver` {self.teacher_solver!r} makes several calls per step: it must make one."
+                f"`solver` {self.solver!r} is a baseline, and nothing can be learned for it. Use one of"
+                f" {distillable_solvers()}."
             )
         object.__setattr__(self, "nfe", _sorted_nfe(self.nfe))
         if self.order is None:
             object.__setattr__(self, "order", "halton" if self.method == "path_kl" else "random")
+        if not SOLVERS[self.resolved_teacher_solver].distillable and self.order != "random":
+            raise ValueError(
+                f"`teacher_solver` {self.teacher_solver!r} chooses positions itself: it goes with `order` 'random',"
+                f" got {self.order!r}."
+            )
         if self.relaxation is None:
             object.__setattr__(self, "relaxation", 0.05 if self.method == "lsd+" else 0.0)
         check_number("relaxation", self.relaxation, low=0, high=1)
@@ -126,13 +131,19 @@ class DistillConfig:
         With exact counts a time-free network gains nothing from more steps than tokens.
         """
         steps = self.teacher_steps
-        if not time_conditioned and self.count == "exact":
+        is_plain = SOLVERS[self.resolved_teacher_solver].distillable
+        if not time_conditioned and self.count == "exact" and is_plain:
             steps = min(steps, num_masked)
         return max(steps, self.nfe[-1])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {**asdict(self), "nfe": list(self.nfe)}
+
+
+def distillable_solvers() -> list[str]:
+    """The solvers that times and coefficients can be learned for."""
+    return [name for name in SOLVERS.names() if SOLVERS[name].distillable]
 
 
 def _sorted_nfe(nfe: Any) -> tuple[int, ...]:

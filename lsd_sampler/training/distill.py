@@ -66,8 +66,8 @@ def distill(
     base = base_scheduler(pipeline, config)
     if config.method != "lsd" and base.config.corruption != "absorbing":
         raise ValueError(
-            f"`method` {config.method!r} prices the revealing of masks, and {base.config.corruption} corruption has none:"
-            " use `method` 'lsd'."
+            f"`method` {config.method!r} prices the revealing of masks, and {base.config.corruption} corruption has"
+            " none: use `method` 'lsd'."
         )
     started = time.perf_counter()
 
@@ -94,8 +94,10 @@ def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDSch
     """The plain base solver that teacher and student start from."""
     known = inspect.signature(LSDScheduler.__init__).parameters  # other schedulers have entries of their own
     kept = {name: value for name, value in pipeline.scheduler.config.items() if name in known}
-    options = {"solver": config.solver, "order": config.order, "count": config.count, "schedule": "uniform"}
-    options["draws"] = "exact"  # others cannot be replayed; whoever wants them says so when the sampler is loaded
+    options: dict[str, Any] = {
+        "solver": config.solver, "solver_options": None, "order": config.order, "count": config.count,
+        "schedule": "uniform", "draws": "exact",  # other draws cannot be replayed
+    }  # fmt: skip
     return LSDScheduler(**kept | options)
 
 

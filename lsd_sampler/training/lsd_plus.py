@@ -40,7 +40,6 @@ from tqdm.auto import tqdm
 
 from ..canvas import StepInput
 from ..checkpoint import LearnedSampler, LearnedSteps
-from ..random import log_mass
 from ..schedules import StepErrorTable, replay_states
 from ..scheduling_lsd import LSDScheduler
 from ..solvers import SOLVERS
@@ -111,12 +110,11 @@ class IntervalStudent(Recorder):
         if x.is_last:  # it reveals all that is left
             return 1.0
         start, end = self.bounds[x.k : x.k + 2]
-        row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
-        mass_R = log_mass(x.logits_BLV, row_R, position_R, excluded=x.mask_token_id).exp()
+        ours = self._plan.score_sums(x).sum()
         weight = self._solver.score_weight(self.noise, *self.steps.timesteps[x.k : x.k + 2])
         teachers = (path.step_BL >= start) & (path.step_BL < end)
-        self.revealed_M2[x.k] += torch.stack([teachers.sum().double(), weight * mass_R.sum()]).cpu()
-        self.masked_M2[x.k] += torch.tensor([int((path.step_BL >= start).sum()), len(row_R)])
+        self.revealed_M2[x.k] += torch.stack([teachers.sum().double(), weight * ours]).cpu()
+        self.masked_M2[x.k] += torch.tensor([int((path.step_BL >= start).sum()), int(x.masked_BL.sum())])
         teacher, student = (self.revealed_M2[x.k] / self.masked_M2[x.k].clamp(min=1)).tolist()
         return teacher / student if student else 1.0
 
@@ -205,7 +203,8 @@ class _GridSearch:
     ):
         self.runs, self.config, self.batches = runs, config, batches
         self.student, self.noise = IntervalStudent.from_config(base.config), base.noise
-        self.times = base.steps_for(plan.num_steps).timesteps
+        teacher = LSDScheduler.from_config(base.config, solver=config.resolved_teacher_solver)
+        self.times = teacher.steps_for(plan.num_steps).timesteps
         steps = torch.cat([path.step_BL[path.masked_BL].cpu() for paths in batches for path in paths])
         canvases = sum(len(path.final_BL) for paths in batches for path in paths)
         self.revealed_N = torch.bincount(steps.long(), minlength=plan.num_steps).double() / canvases
@@ -256,12 +255,21 @@ class _GridSearch:
 
     def coefficients(self, bounds: list[int]) -> torch.Tensor:
         """Share of the masked positions that the teacher reveals in each step of the grid, over the student's own."""
-        kept = 1 - self.reveal_probability(self.config.resolved_teacher_solver, self.times).clamp(0, 1)
-        shares = torch.stack([1 - kept[a:b].prod() for a, b in pairwise(bounds)])
         ours = self.reveal_probability(self.config.solver, self.times[bounds])
-        phi = torch.where(ours > 0, shares / ours, 1.0)
+        phi = torch.where(ours > 0, self.teachers_shares(bounds) / ours, 1.0)
         phi[-1] = 1.0  # the last step reveals all that is left
         return torch.where((phi - 1).abs() < 1e-9, 1.0, phi)  # rounding
+
+    def teachers_shares(self, bounds: list[int]) -> torch.Tensor:
+        """Share of the masked positions that the teacher reveals in each step of the grid; measured where its solver
+        goes by no such number.
+        """
+        solver, revealed_N = self.config.resolved_teacher_solver, self.revealed_N
+        if not SOLVERS[solver].distillable:
+            shares = [revealed_N[a:b].sum() / revealed_N[a:].sum().clamp(min=1e-9) for a, b in pairwise(bounds)]
+            return torch.stack(shares)
+        kept = 1 - self.reveal_probability(solver, self.times).clamp(0, 1)
+        return torch.stack([1 - kept[a:b].prod() for a, b in pairwise(bounds)])
 
     def reveal_probability(self, solver: str, times: torch.Tensor) -> torch.Tensor:
         return SOLVERS[solver].reveal_probability(self.noise, times[:-1], times[1:])
