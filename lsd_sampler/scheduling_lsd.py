@@ -28,6 +28,7 @@ from .moves import Reverse, move_tokens
 from .noise import make_noise_schedule
 from .orders import ORDERS
 from .plan import StepPlan
+from .races import check_draws, race
 from .random import Generators
 from .reveal import reveal
 from .rows import ModelOutput
@@ -109,6 +110,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             `"uniform"` (replaces it by any), or `"gaussian"` (moves it to a near level; constants `rate_sigma`,
             `q_sigma`). Without a mask, `mask_token_id` stays None and `vocab_size` must be given; `order` and `count`
             have no meaning; and the last step takes away all noise that is left.
+        draws (`str`, defaults to `"exact"`): or `"float32_eps1e-6"`, `"float32_eps1e-10"`: as in released code, whose
+            single precision lowers the temperature and the number of reveals; see [`~lsd_sampler.races`].
         confidence_temperature (`float`, defaults to 1.0): Gumbel noise of the orders that look at the logits, in the
             first step; it falls to 0 linearly. (`set_timesteps` may say otherwise.)
         block_length (`int`, defaults to 32): what `LLaDA2Pipeline` generates at a time, where its call does not say.
@@ -142,6 +145,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         corruption: str = "absorbing",
         rate_sigma: float = 6.0,
         q_sigma: float = 512.0,
+        draws: str = "exact",
         confidence_temperature: float = 1.0,
         block_length: int = 32,
         vocab_size: int | None = None,
@@ -153,6 +157,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
     ):
         check_choice("prediction_type", prediction_type, PREDICTION_TYPES)
         check_choice("count", count, COUNTS)
+        check_draws(draws, order, count, corruption)
         check_choice("learned", learned, (True, False))
         check_number("mask_token_id", mask_token_id, integer=True, optional=True, low=0)
         check_number("block_length", block_length, integer=True, low=1)
@@ -214,9 +219,9 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         return make_corruption(self.config.corruption, **{name: self.config[name] for name in names})
 
     @property
-    def reads_known_tokens(self) -> bool:
-        """Whether a step reads predictions for tokens that are not masked."""
-        return self._reverse is not None or (isinstance(self._solver, OwnStep) and self._solver.reads_known)
+    def skips_complete(self) -> bool:
+        """Whether sequences may be complete at different steps, and need no network call from then on."""
+        return isinstance(self._solver, OwnStep) and not self._solver.reads_known
 
     # ---- schedule ----
 
@@ -418,6 +423,10 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         """The next canvas, and the probability of each token revealed in it. Both `(B, L)`."""
         if isinstance(self._solver, OwnStep):
             return self._solver.advance(x, self._plan)
+        if self._reverse is None and self.config.draws != "exact":
+            by_score, beta = self.config.prediction_type == "log_score", float(self.steps.log_score_coefficients[x.k])
+            amount = (self._plan.score_weights if by_score else self._plan.reveal_probabilities)[x.k]
+            return race(x, self.config.draws, self.config.prediction_type, amount, beta)
         if self._reverse is None:
             return reveal(self._order, x, self._plan)
         phi, beta = (float(c[x.k]) for c in (self.steps.score_coefficients, self.steps.log_score_coefficients))

@@ -14,7 +14,7 @@ from ..orders import ORDERS
 from ..scheduling_lsd import COUNTS
 from ..training import METHODS, DistillConfig, distill
 from ..training.budget import process_bytes
-from ..training.config import distillable_solvers
+from ..training.config import FILLERS, VARIANTS, distillable_solvers
 from ..training.progress import Progress
 from ..training.recording import TeacherPlan
 from .common import (
@@ -33,10 +33,13 @@ from .dry_run import describe_cost, describe_download, plan_of, plan_of_publishe
 CHOICES = {
     "method": METHODS.names(),
     "solver": distillable_solvers(),
+    "teacher_solver": distillable_solvers(),
     "order": ORDERS.names(),
     "count": COUNTS,
     "domain": ("score", "log_score"),
     "optimizer": ("exact", "adam"),
+    "variant": VARIANTS,
+    "relaxation_filler": FILLERS,
 }
 
 
@@ -49,10 +52,9 @@ def build_parser() -> argparse.ArgumentParser:
             parser.add_argument(flag, type=positive_int, nargs="+", help=text)
         elif option.name in CHOICES:
             parser.add_argument(flag, default=option.default, choices=CHOICES[option.name], help=text)
-        elif option.default is None or isinstance(option.default, str):
-            parser.add_argument(flag, default=option.default, help=text)
         else:
-            parser.add_argument(flag, type=type(option.default), default=option.default, help=text)
+            kind = option.metadata["type"] or (str if option.default is None else type(option.default))
+            parser.add_argument(flag, type=kind, default=option.default, help=text)
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="with --pipeline: prompts, one a line")
     parser.add_argument("--pipeline-kwargs", type=json_object, metavar="JSON", help="further arguments of its call")
     parser.add_argument("--trust-remote-code", action="store_true", help="let --pipeline run code of its own repo")
@@ -118,6 +120,9 @@ def command(args: argparse.Namespace) -> None:
             known = " ".join(map(str, record["known_after_step"]))
             excess = f"{record['path_kl']:.4f} nats/sequence above {states} calls"
             print(f"{record['nfe']:4d} calls: {excess}; tokens known: {known}")
+        elif record["event"] == "steps":
+            for key in ("timesteps", "score_coefficients"):
+                print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
         elif record["event"] == "coefficients":
             key = "score_coefficients" if record["domain"] == "score" else "log_score_coefficients"
             print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
