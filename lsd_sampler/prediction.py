@@ -31,7 +31,7 @@ class Predictor:
         self.denoiser, self.conditioning = denoiser, conditioning
         is_ours = isinstance(scheduler, LSDScheduler)
         self.defer_head = is_ours and denoiser.defers_head
-        self.skips_complete = is_ours and not scheduler.reads_known_tokens
+        self.skips_complete = is_ours and scheduler.skips_complete
         # a concrete score depends on time, whether the network sees it or not
         self.reuse = denoiser.prediction_type == "logits" and not denoiser.time_conditioned
         self.passes = 0

@@ -219,9 +219,9 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         return make_corruption(self.config.corruption, **{name: self.config[name] for name in names})
 
     @property
-    def reads_known_tokens(self) -> bool:
-        """Whether a step reads predictions for tokens that are not masked."""
-        return self._reverse is not None or (isinstance(self._solver, OwnStep) and self._solver.reads_known)
+    def skips_complete(self) -> bool:
+        """Whether sequences may be complete at different steps, and need no network call from then on."""
+        return isinstance(self._solver, OwnStep) and not self._solver.reads_known
 
     # ---- schedule ----
 

@@ -66,8 +66,8 @@ def distill(
     base = base_scheduler(pipeline, config)
     if config.method != "lsd" and base.config.corruption != "absorbing":
         raise ValueError(
-            f"`method` {config.method!r} prices the revealing of masks, and {base.config.corruption} corruption has"
-            " none: use `method` 'lsd'."
+            f"`method` {config.method!r} is about revealing masks, and {base.config.corruption} corruption has none:"
+            " use `method` 'lsd'."
         )
     started = time.perf_counter()
 
@@ -96,7 +96,7 @@ def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDSch
     kept = {name: value for name, value in pipeline.scheduler.config.items() if name in known}
     options: dict[str, Any] = {
         "solver": config.solver, "solver_options": None, "order": config.order, "count": config.count,
-        "schedule": "uniform", "draws": "exact",  # other draws cannot be replayed
+        "schedule": "uniform", "draws": "exact",  # other draws cannot be replayed; a sampler may be loaded with them
     }  # fmt: skip
     return LSDScheduler(**kept | options)
 
