@@ -1,8 +1,5 @@
-"""Tables, JSONL files and plots of evaluation rows."""
+"""Charts of evaluations and schedules, drawn by matplotlib (an extra, imported late)."""
 
-import json
-import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,117 +7,12 @@ from typing import Any
 import numpy as np
 
 from ..atomic import replacing
+from .rows import Row, check_columns
 
-
-Row = dict[str, Any]
-
-# Columns that can be bought with entropy: they are not shown without a column that says what was paid.
-LIKELIHOOD_WORDS = ("nll", "perplexity", "ppl")
 
 # Paul Tol's bright scheme: told apart by colour-blind readers and in print.
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#777777", "#000000")
 MARKERS = "osD^vP*X"
-
-
-def _check_columns(columns: Sequence[str]) -> None:
-    likelihoods = [name for name in columns if any(word in name.lower() for word in LIKELIHOOD_WORDS)]
-    if likelihoods and not any("entropy" in name.lower() for name in columns):
-        raise ValueError(f"`{likelihoods[0]}` must not be shown without an entropy: add an entropy column.")
-
-
-def _cell(value: Any, digits: int) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.{digits}f}" if value == 0 or abs(value) >= 10**-digits else f"{value:.1e}"
-    return str(value)
-
-
-def format_table(
-    rows: Sequence[Mapping[str, Any]],
-    columns: Sequence[str] | Mapping[str, str] | None = None,
-    *,
-    digits: int = 3,
-    markdown: bool = False,
-) -> str:
-    """An aligned table, one line for each row, without a final newline.
-
-    Args:
-        rows: dicts; a missing or None value is shown as "-".
-        columns (*optional*): keys to show in order, or key -> heading. Default: all keys whose values are not lists.
-        digits (`int`): decimals of floats; smaller non-zero values are shown as 1.2e-05.
-        markdown (`bool`): with bars.
-
-    Raises:
-        ValueError: if `rows` is empty, or a likelihood or perplexity would be shown without an entropy.
-    """
-    if not rows:
-        raise ValueError("`rows` must not be empty.")
-    if columns is None:
-        columns = list(dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, list)))
-    _check_columns(list(columns))
-    headings = list(columns.values()) if isinstance(columns, Mapping) else list(columns)
-    cells = [headings] + [[_cell(row.get(key), digits) for key in columns] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(headings))]
-    sides = ["<" if any(isinstance(row.get(key), str) for row in rows) else ">" for key in columns]
-    lines = [[f"{cell:{side}{width}}" for cell, side, width in zip(x, sides, widths, strict=True)] for x in cells]
-    if markdown:
-        rule = [
-            "-" * width if side == "<" else "-" * (width - 1) + ":" for side, width in zip(sides, widths, strict=True)
-        ]
-        return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join("  ".join(line).rstrip() for line in lines)
-
-
-def print_table(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | Mapping[str, str] | None = None, **options: Any
-) -> None:
-    """Prints `format_table` to stdout."""
-    print(format_table(rows, columns, **options))
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no word for what is not a finite number."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps({key: _plain(value) for key, value in row.items()}, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def write_jsonl(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes rows, one JSON object a line, all or nothing. Values that are not finite become null."""
-    with replacing(path) as temporary:
-        temporary.write_text("".join(map(_line, rows)), encoding="utf-8")
-
-
-def append_jsonl(path: str | Path, row: Mapping[str, Any]) -> None:
-    """Appends one row and flushes it to disk."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(_line(row))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_jsonl(path: str | Path) -> list[Row]:
-    """Reads rows. A last line that was cut short (the writer was killed) is dropped.
-
-    Raises:
-        ValueError: if any other line is not a JSON object.
-    """
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
-    rows: list[Row] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line) if line.strip() else None
-        except json.JSONDecodeError:
-            if number == len(lines):
-                break
-            raise ValueError(f"`{path}` line {number} is not JSON.") from None
-        if row is not None:
-            rows.append(row)
-    return rows
 
 
 def _style(ax: Any, title: str) -> None:
@@ -186,7 +78,7 @@ def plot_quality_vs_nfe(
     drawn = [row for row in rows if row.get("nfe") is not None]
     if not drawn or not metrics:
         raise ValueError("`rows` and `metrics` must not be empty.")
-    _check_columns(list(metrics))
+    check_columns(metrics)
     from matplotlib.figure import Figure
 
     titles = metrics if isinstance(metrics, Mapping) else {name: name for name in metrics}
