@@ -214,12 +214,16 @@ def best_per_sampler(rows: Sequence[Row], verdict_key: str) -> list[Row]:
     return list(best.values())
 
 
-def floor_row(
-    metrics: MetricSet, sequences: torch.Tensor, texts: Sequence[str] | None = None, *, name: str = "real data"
-) -> Row:
-    """The same metrics for real data, of shape `(num_samples, length)`: what no sampler can be expected to beat."""
+def floor_row(metrics: MetricSet, sequences: torch.Tensor, *, name: str = "real data", num_texts: int = 0) -> Row:
+    """The same metrics for real data, of shape `(num_samples, length)`: what no sampler can be expected to beat.
+
+    Args:
+        name (`str`): what stands in the column `sampler`.
+        num_texts (`int`): how many texts to keep in the row; needs `metrics.tokenizer`.
+    """
     size = {"num_samples": len(sequences), "length": sequences.shape[1]}
-    return {"sampler": name, "nfe": None, "temperature": 1.0, **size, **metrics.compute(sequences, texts)}
+    texts = {"texts": decode(getattr(metrics, "tokenizer", None), sequences[:num_texts])} if num_texts else {}
+    return {"sampler": name, "nfe": None, "temperature": 1.0, **size, **metrics.compute(sequences), **texts}
 
 
 def text_windows(tokenizer: Any, text: str, length: int) -> torch.Tensor:

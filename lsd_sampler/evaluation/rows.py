@@ -28,6 +28,16 @@ def check_columns(names: Iterable[str]) -> None:
         raise ValueError(f"`{likelihoods[0]}` must not be shown without an entropy: add an entropy column.")
 
 
+def json_line(row: Mapping[str, Any]) -> str:
+    """A row as one line of JSON; values that are not finite become null.
+
+    Raises:
+        ValueError: if it holds a likelihood and no entropy.
+    """
+    check_columns(row)
+    return json.dumps({key: _plain(value) for key, value in row.items()}, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_jsonl(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes rows, one JSON object a line, all or nothing. Values that are not finite become null.
 
@@ -35,7 +45,7 @@ def write_jsonl(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
         ValueError: if a row holds a likelihood and no entropy.
     """
     with replacing(path) as temporary:
-        temporary.write_text("".join(map(_line, rows)), encoding="utf-8")
+        temporary.write_text("".join(map(json_line, rows)), encoding="utf-8")
 
 
 def append_jsonl(path: str | Path, row: Mapping[str, Any]) -> None:
@@ -45,10 +55,10 @@ def append_jsonl(path: str | Path, row: Mapping[str, Any]) -> None:
         OSError: if it cannot be written whole, a full disk for example; the rows before it are as they were.
         ValueError: if it holds a likelihood and no entropy.
     """
-    line = _line(row).encode()
+    data = json_line(row).encode()
     try:
         with open(path, "ab") as file:
-            file.write(line)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -80,8 +90,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    check_columns(row)
-    return json.dumps({key: _plain(value) for key, value in row.items()}, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,142 @@
+"""What an evaluation found, put together once: for the terminal, for programs and for the HTML page."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .comparison import Comparison
+from .frontier import Reading, read_frontier
+from .glossary import COLUMNS, METRICS, headings
+from .metrics import MetricSet
+from .rows import Row, json_line
+from .tables import format_table
+from .verdict import MatchedCalls, Winner, matched_calls, winners
+
+
+@dataclass(frozen=True)
+class Report:
+    """An evaluation, ready to be shown.
+
+    Attributes:
+        title: what was evaluated.
+        comparison: the rows.
+        verdict_key: the distance by which samplers are compared.
+        base: the base solver's name, or None.
+        matched: the calls that it needs for what the others have at a few.
+        winners: the best sampler at each number of calls.
+        readings: the frontier, read off at the entropy of real data.
+        likelihood_key, entropy_key: what the frontier is of.
+        protocol: how it was done, as name -> sentence.
+    """
+
+    title: str
+    comparison: Comparison
+    verdict_key: str
+    base: str | None = None
+    matched: list[MatchedCalls] = field(default_factory=list)
+    winners: list[Winner] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    likelihood_key: str | None = None
+    entropy_key: str = "unigram_entropy"
+    protocol: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[Row]:
+        """Of the tables: judged samplers, then real data."""
+        return [*self.comparison.judged, *([self.comparison.floor] if self.comparison.floor else [])]
+
+    @property
+    def drawn(self) -> dict[str, str]:
+        """Metric -> heading of the charts."""
+        return headings(COLUMNS[self.verdict_key][2], self.rows)
+
+    def tables(self) -> list[dict[str, str]]:
+        """Column -> heading of each table: the verdict's, and further metrics."""
+        first, second, _ = COLUMNS[self.verdict_key]
+        return [headings(first, self.rows), headings(second, self.rows)]
+
+    def sentences(self) -> list[str]:
+        """The verdict in words, the headline first."""
+        return [found.sentence() for found in (*self.matched, *self.winners)]
+
+    def reading_rows(self) -> list[Row]:
+        """The frontier's readings as rows of a table."""
+        return [asdict(reading) | {"note": reading.note or None} for reading in self.readings]
+
+
+READING_COLUMNS = {
+    "sampler": "sampler",
+    "nfe": "NFE",
+    "entropy": "at entropy",
+    "likelihood": "NLL there",
+    "low": "low",
+    "high": "high",
+    "temperature": "temp.",
+    "note": "note",
+}
+
+
+def make_report(
+    title: str,
+    comparison: Comparison,
+    metrics: MetricSet,
+    *,
+    base: str | None = None,
+    headline_nfe: int = 8,
+    protocol: dict[str, str] | None = None,
+    confidence: float = 0.95,
+) -> Report:
+    """Draws the conclusions from a comparison.
+
+    Args:
+        title (`str`): what was evaluated.
+        comparison ([`Comparison`]), metrics (`MetricSet`): the rows, and what made them.
+        base (`str`, *optional*): the base solver's name, for "calls saved".
+        headline_nfe (`int`): at how many calls the other samplers are taken for that.
+        protocol (*optional*): how it was done.
+        confidence (`float`): of all intervals.
+    """
+    key, likelihood_key, floor = metrics.verdict_key, metrics.likelihood_key, comparison.floor
+    matched = []
+    if base is not None:
+        options: dict[str, Any] = {"nfe": headline_nfe, "floor": floor, "confidence": confidence}
+        matched = matched_calls(comparison.judged, base, key, **options)
+        matched.sort(key=lambda found: found.value)
+    readings: list[Reading] = []
+    if likelihood_key and floor and all(likelihood_key in row for row in comparison.sweep):
+        options = {"entropy_key": metrics.entropy_key, "likelihood_key": likelihood_key, "confidence": confidence}
+        readings = read_frontier(comparison.sweep, floor[metrics.entropy_key], **options)
+    best = winners(comparison.judged, key, confidence=confidence)
+    ends = (likelihood_key, metrics.entropy_key, protocol or {})
+    return Report(title, comparison, key, base, matched, best, readings, *ends)
+
+
+def as_text(report: Report, digits: int = 4) -> str:
+    """Tables and verdict for a terminal."""
+    parts = [format_table(report.rows, columns, digits=digits) for columns in report.tables()]
+    if report.readings:
+        heading = f"Frontier: {METRICS[report.likelihood_key or ''].heading} at the entropy of real data"
+        parts.append(f"{heading}\n{format_table(report.reading_rows(), READING_COLUMNS, digits=digits)}")
+    return "\n\n".join([*parts, "\n".join(report.sentences())]) + "\n"
+
+
+def as_json(report: Report) -> str:
+    """Everything but texts and replicates, as one JSON object."""
+    kept: dict[str, Any] = {
+        "title": report.title,
+        "verdict": report.verdict_key,
+        "base": report.base,
+        "protocol": report.protocol,
+        "rows": _numbers(report.comparison.judged),
+        "floor": next(iter(_numbers([report.comparison.floor] if report.comparison.floor else [])), None),
+        "calls_at_matched_quality": [json.loads(json_line(asdict(found))) for found in report.matched],
+        "winners": [asdict(found) for found in report.winners],
+        "frontier": [asdict(reading) for reading in report.readings],
+        "sentences": report.sentences(),
+    }
+    return json.dumps(kept, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+def _numbers(rows: Sequence[Row]) -> list[Row]:
+    return [json.loads(json_line({key: row[key] for key in row if not isinstance(row[key], list)})) for row in rows]
