@@ -89,7 +89,7 @@ def _read(
     where = crossing(entropies, target)
     if where is None:
         reach = f"{entropies.min():.3f} to {entropies.max():.3f}"
-        return {"note": f"out of range: this sweep has entropies of {reach} nats"}
+        return {"note": f"out of range: {reach} nats"}
     values: dict[str, Any] = {
         "likelihood": _at(likelihoods, where),
         "temperature": _at(temperatures, where),

@@ -118,8 +118,8 @@ ORACLE_DETAILS = (
 )  # fmt: skip
 TEXT_DETAILS = (
     "sampler", "nfe", "perplexity", "word_perplexity", "unigram_entropy", "sequence_entropy", "bigram_entropy",
-    "distinct_1", "distinct_2", "distinct_3", "distinct_4", "repetition_4", "js_token_1gram", "js_token_2gram", "energy_distance",
-    "energy_distance_low", "energy_distance_high", "mauve", "network_calls",
+    "distinct_1", "distinct_2", "distinct_3", "distinct_4", "repetition_4", "js_token_1gram", "js_token_2gram",
+    "energy_distance", "energy_distance_low", "energy_distance_high", "mauve", "network_calls",
 )  # fmt: skip
 
 # by the verdict: the first table, the second, and what is drawn

@@ -59,14 +59,10 @@ def _headline(report: Report) -> dict[str, str] | None:
 def _level(level: bool | None) -> str:
     if level is None:
         return ""
-    return (
-        "Its interval reaches that of real data of the same size."
-        if level
-        else "Real data of the same size is closer."
-    )
+    return f"Real data of the same size is {'no closer than chance allows' if level else 'closer'}."
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], digits: int = 4) -> dict[str, Any]:
+def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> dict[str, Any]:
     """Headings and cells; the least value of a distance among the samplers of one number of calls stands out."""
     check_columns(columns)
     for row in rows:
@@ -78,8 +74,10 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], digits
             "floor": row.get("nfe") is None,
             "cells": [
                 {
-                    "text": cell(row.get(key), digits),
-                    "best": key in best and row.get(key) is not None and row.get(key) == best[key].get(row.get("nfe")),
+                    "text": cell(row.get(key), _DIGITS.get(key, 4)),
+                    "best": key in best
+                    and row.get(key) is not None
+                    and row.get(key) == best[key].get(row.get("nfe") or 0),
                     "wide": key in ("sampler", "note"),
                 }
                 for key in columns
@@ -90,6 +88,7 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], digits
     return {"headings": list(columns.values()), "rows": lines}
 
 
+_DIGITS = {"temperature": 2, "network_calls": 1, "perplexity": 1, "word_perplexity": 1}
 _DISTANCES = (
     "reverse_kl", "forbidden_share", "forbidden_samples", "bigram_tv", "js_char_3gram", "js_char_4gram",
     "js_token_1gram", "js_token_2gram", "energy_distance",

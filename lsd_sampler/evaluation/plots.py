@@ -187,14 +187,9 @@ def svg_chart(draw: Callable[[Any], None], label: str) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    settings = {
-        "font.family": "DejaVu Sans",
-        "svg.fonttype": "none",
-        "svg.hashsalt": label,
-        "grid.color": _LINE,
-        **dict.fromkeys(names, _INK),
-    }
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    settings: Any = dict.fromkeys(inked, _INK) | {"grid.color": _LINE, "font.family": "DejaVu Sans"}
+    settings |= {"svg.fonttype": "none", "svg.hashsalt": label}
     with matplotlib.rc_context(settings), io.StringIO() as file:
         figure = Figure(figsize=(4.7, 3.3), layout="constrained")
         ax = figure.subplots()

@@ -57,8 +57,17 @@ class Report:
         return [headings(first, self.rows), headings(second, self.rows)]
 
     def sentences(self) -> list[str]:
-        """The verdict in words, the headline first."""
-        return [found.sentence() for found in (*self.matched, *self.winners)]
+        """The verdict in words, the headline first, and what weakens it."""
+        return [*(found.sentence() for found in (*self.matched, *self.winners)), *self._edges()]
+
+    def _edges(self) -> list[str]:
+        """Samplers whose best temperature may lie beyond those that were tried."""
+        tried = {row["temperature"] for row in self.comparison.sweep}
+        ends = {min(tried), max(tried)} if tried else set()
+        names = dict.fromkeys(row["sampler"] for row in self.comparison.judged if row["temperature"] in ends)
+        if not names:
+            return []
+        return [f"At the edge of the temperatures tried, so perhaps not yet at their best: {', '.join(names)}."]
 
     def reading_rows(self) -> list[Row]:
         """The frontier's readings as rows of a table."""
