@@ -86,7 +86,7 @@ def command(args: argparse.Namespace) -> None:
         options: dict[str, Any] = {"choose_at": args.temperature_nfe, "frontier": args.frontier, "floor": floor}
         comparison = compare(harness, args.nfe, temperatures, seed=args.seed, **options)
         report = make_report(
-            f"Samplers of {args.model}",
+            f"Samplers of {Path(args.model).name or args.model}",
             comparison,
             metrics,
             base=args.baselines[0] if args.baselines else None,

@@ -242,6 +242,13 @@ def _scale_axes(ax: Any, rows: Sequence[Row], metric: str, floor: float | None) 
     elif positive:  # an exact zero still deserves a place on the axis
         ax.set_yscale("symlog", linthresh=min(positive))
         ax.set_ylim(bottom=min(0, *values))
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if _few_decades(positive) else "")
+
+
+def _few_decades(values: Sequence[float]) -> bool:
+    """Whether an axis would have hardly any labels but for the minor ones."""
+    return len(values) > 0 and max(values) < 8 * min(values)
 
 
 def _for_a_page(svg: str, label: str) -> str:
