@@ -5,11 +5,12 @@ Shape suffixes: B batch, L positions, V vocabulary.
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from .orders import Order
-from .random import Generators, draw_uniforms
+from .random import Generators, draw_tokens, draw_uniforms, log_mass
 from .rows import ModelOutput
 from .validation import check_number
 
@@ -27,6 +28,7 @@ class Canvas:
         start, last (`int`): indices of the first step, and of the latest.
         generator: what it was drawn from.
         survival_BL (`torch.DoubleTensor`): probability of being masked still, under an unnormalised denoiser.
+        state: what a solver that takes its own steps remembers from one to the next.
     """
 
     masked_BL: torch.Tensor
@@ -38,6 +40,7 @@ class Canvas:
     last: int
     generator: Generators = None
     survival_BL: torch.Tensor = field(default_factory=lambda: torch.ones((), dtype=torch.float64))
+    state: Any = None
 
     @classmethod
     def draw(
@@ -86,6 +89,30 @@ class DrawOptions:
         if self.top_p == 0:
             raise ValueError("`top_p` must be in (0, 1], got 0.")
 
+    def draw(
+        self,
+        logits_BLV: ModelOutput,
+        row_R: torch.Tensor,
+        position_R: torch.Tensor,
+        v_R: torch.Tensor,
+        beta: float = 1.0,
+        excluded: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens and their log-probabilities, as [`~lsd_sampler.random.draw_tokens`], at inverse temperature beta on
+        top of what the pipeline wants.
+        """
+        inverse_temperature = beta / self.temperature if self.temperature and beta < math.inf else math.inf
+        return draw_tokens(
+            logits_BLV,
+            row_R,
+            position_R,
+            v_R,
+            inverse_temperature=inverse_temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            excluded=excluded,
+        )
+
 
 @dataclass
 class StepInput:
@@ -108,6 +135,35 @@ class StepInput:
     noise: Canvas
     draws: DrawOptions
     generator: Generators
+
+    def uniforms(self, num: int) -> tuple[torch.Tensor, ...]:
+        """So many fresh uniforms for each position, `(B, L)` each, float64; row i from generator i."""
+        B, L = self.sample_BL.shape
+        return draw_uniforms(B, num * L, self.generator, self.sample_BL.device).split(L, dim=1)
+
+    def draw(self, at_BL: torch.Tensor, v_BL: torch.Tensor, beta: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """The canvas with tokens drawn at these positions, by the inverse CDF at `v`, and the log-probability of each,
+        float64, -inf elsewhere. Both `(B, L)`.
+        """
+        row_R, position_R = at_BL.nonzero(as_tuple=True)
+        v_R, mask = v_BL[row_R, position_R], self.mask_token_id
+        if not len(row_R):  # unusable logits are not to go unnoticed until something is revealed
+            log_mass(self.logits_BLV, *(i[:1] for i in self.masked_BL.nonzero(as_tuple=True)), excluded=mask)
+        token_R, log_prob_R = self.draws.draw(self.logits_BLV, row_R, position_R, v_R, beta, mask)
+        canvas_BL = self.sample_BL.index_put((row_R, position_R), token_R)
+        return canvas_BL, self.spread(row_R, position_R, log_prob_R, -torch.inf)
+
+    def reveal(self, at_BL: torch.Tensor, v_BL: torch.Tensor, beta: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `draw`, with probabilities, float32, 0 elsewhere: what a step returns."""
+        canvas_BL, log_prob_BL = self.draw(at_BL, v_BL, beta)
+        return canvas_BL, log_prob_BL.exp().float()
+
+    def spread(
+        self, row_R: torch.Tensor, position_R: torch.Tensor, value_R: torch.Tensor, elsewhere: float
+    ) -> torch.Tensor:
+        """Values of chosen positions on the canvas, `(B, L)`."""
+        canvas_BL = torch.full(self.sample_BL.shape, elsewhere, dtype=value_R.dtype, device=value_R.device)
+        return canvas_BL.index_put((row_R, position_R), value_R)
 
 
 def as_rows(

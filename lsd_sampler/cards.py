@@ -165,6 +165,9 @@ def _snippet(
 def _gain(scheduler: LSDScheduler, records: list[dict[str, Any]]) -> str:
     if scheduler.learned_sampler.step_error is not None:
         return "its schedule for any number of calls follows from a table measured along teacher paths."
+    if any(r["event"] == "steps" for r in records):
+        fixed = all(bool((s.score_coefficients == 1).all()) for s in scheduler.learned_sampler.steps.values())
+        return "learned times of the network calls" + ("." if fixed else ", and a coefficient of the score for each.")
     domain = next(r["domain"] for r in records if r["event"] == "coefficients")
     return f"one learned coefficient of the {domain.replace('_', '-')} per step, on the uniform grid."
 
@@ -182,17 +185,27 @@ def _table(records: list[dict[str, Any]]) -> str:
             for r in schedules
         ]
         return "\n".join([head, rule, *rows])
+    steps = [r for r in records if r["event"] == "steps"]
+    if steps:
+        rows = [f"| {r['nfe']} | {_numbers(r['timesteps'])} | {_numbers(r['score_coefficients'])} |" for r in steps]
+        head = "| network calls | `timesteps`, and where the last step ends | `score_coefficients` |"
+        return "\n".join([head, "|--:|:--|:--|", *rows])
     coefficients = [r for r in records if r["event"] == "coefficients"]
     key = "score_coefficients" if coefficients[0]["domain"] == "score" else "log_score_coefficients"
-    rows = [f"| {r['nfe']} | {' '.join(f'{value:.3f}' for value in r[key])} |" for r in coefficients]
+    rows = [f"| {r['nfe']} | {_numbers(r[key])} |" for r in coefficients]
     return "\n".join([f"| network calls | `{key}` |", "|--:|:--|", *rows])
+
+
+def _numbers(values: list[float]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)
 
 
 def _protocol(config: DistillConfig, records: list[dict[str, Any]]) -> str:
     done = next(r for r in records if r["event"] == "done")
     steps = next((r["steps"] for r in records if r["event"] == "teacher"), config.teacher_steps)
-    # lsd's student runs on all sequences at once, beside the teacher's canvases
-    batches = f" on batches of up to {config.batch_size}" if config.method == "path_kl" else ""
+    # a student that is compared with the teacher's predictions runs on all sequences at once
+    together = config.method == "lsd" or config.variant == "literal"
+    batches = "" if together else f" on batches of up to {config.batch_size}"
     canvases = next((r["canvases"] for r in records if r["event"] == "teacher"), 1)
     blocks = f" on each of {canvases} canvases (blocks)" if canvases > 1 else ""
     return (

@@ -16,7 +16,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from .atomic import write_atomically
 from .hub import check_announced
 from .schedules import StepErrorTable
 
@@ -105,6 +104,8 @@ def _check_step_error(step_error: StepErrorTable, where: str) -> None:
         shapes = f"{tuple(table.shape)} and {tuple(grid.shape)}"
         raise ValueError(f"{where}: step_error.table and step_error.grid must be (G, L) and (G,), got {shapes}.")
     _check_float(table, f"{where}: step_error.table")
+    if not math.isfinite(float(torch.linalg.vector_norm(table, ord=1, dtype=torch.float64))):
+        raise ValueError(f"{where}: step_error.table holds values too large to be added up.")
     # compared, not subtracted: a difference may overflow
     if grid.dtype != torch.int64 or int(grid[0]) != 0 or not bool((grid[1:] > grid[:-1]).all()):
         raise ValueError(f"{where}: step_error.grid must be int64 and increase from 0.")
@@ -152,24 +153,23 @@ def _as_double(tensor: torch.Tensor, where: str) -> torch.Tensor:
     return tensor.double()
 
 
-def save_learned(learned: LearnedSampler, path: Path, made_for: Mapping[str, Any] | None = None) -> str:
-    """Writes the tensors to a safetensors file, atomically, after checking them.
+def dump_learned(learned: LearnedSampler, where: str, made_for: Mapping[str, Any] | None = None) -> bytes:
+    """The safetensors file of a sampler; the same content always gives the same bytes.
 
     Args:
-        learned ([`LearnedSampler`]), path (`Path`): what, and where to.
+        learned ([`LearnedSampler`]): what.
+        where (`str`): the file's name, for error messages.
         made_for (`dict`, *optional*): entries of the config with which alone the numbers make sense; kept as metadata.
 
-    Returns:
-        the SHA-256 of the file, in hexadecimal digits.
+    Raises:
+        ValueError: if a number is unusable; the message names `where` and the key.
     """
     from . import __version__
 
-    learned.check(str(path))
+    learned.check(where)
     metadata = {"format_version": str(FORMAT_VERSION), "library_version": __version__}
     metadata |= {key: _as_text(value) for key, value in (made_for or {}).items()}
-    data = _with_metadata(save(_to_tensors(learned)), metadata)
-    write_atomically(path, data)
-    return hashlib.sha256(data).hexdigest()
+    return _with_metadata(save(_to_tensors(learned)), metadata)
 
 
 def _with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
@@ -181,7 +181,7 @@ def _with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
 
 
 def _as_text(value: Any) -> str:
-    """A config entry as metadata; numbers that are equal look alike."""
+    """A config entry as metadata; numbers that are equal look alike (some JSON writers make 20 of 20.0)."""
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
@@ -222,17 +222,19 @@ def load_learned(
     check_announced(path, data)
     try:
         header = _header(data)
-        _check_sizes(header, str(path))
         tensors = load(data)
-    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+    except (SafetensorError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} is not a readable safetensors file (truncated or damaged?): {error}") from error
     metadata = header.get("__metadata__") or {}
     version = metadata.get("format_version", str(FORMAT_VERSION))
-    if not re.fullmatch("[0-9]{1,9}", version) or int(version) > FORMAT_VERSION:
+    if version not in map(str, range(1, FORMAT_VERSION + 1)):
         raise ValueError(
             f"{path}: `format_version` {version} is newer than this library reads ({FORMAT_VERSION}):"
             " upgrade lsd_sampler."
         )
+    total = sum(tensor.numel() for tensor in tensors.values())
+    if total * 8 > MAX_BYTES:  # small types would grow as float64
+        raise ValueError(f"{path} holds {total} numbers, more than any sampler ({MAX_BYTES // 8}).")
     learned = _from_tensors(tensors, str(path))
     learned.check(str(path))
     if not learned:
@@ -265,15 +267,3 @@ def _header(data: bytes) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise SafetensorError("its header is not a JSON object")
     return header
-
-
-def _check_sizes(header: dict[str, Any], where: str) -> None:
-    """Refuses what would need much memory as float64, or more dimensions than any tensor of a sampler has."""
-    total = 0
-    for key, entry in header.items():
-        shape = [] if key == "__metadata__" else entry["shape"]
-        if len(shape) > 2:
-            raise ValueError(f"{where}: {key} must have at most 2 dimensions, got {len(shape)}.")
-        total += math.prod(min(size, MAX_BYTES) for size in shape)
-    if total * 8 > MAX_BYTES:
-        raise ValueError(f"{where} holds {total} numbers, more than any sampler ({MAX_BYTES // 8}).")

@@ -74,7 +74,7 @@ class BlockPipelineMethods:
         Args:
             step_idx (`int`): steps made in this block.
             masks_remaining (`bool`): whether there was a mask before the latest step.
-            editing_enabled, editing_transfer_index, post_steps, max_post_steps: not needed; known tokens stay.
+            editing_enabled, editing_transfer_index, post_steps, max_post_steps: not needed.
             finished (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): complete rows.
         """
         if finished is not None and bool(finished.all()):

@@ -1,7 +1,6 @@
 """Text (or token) generation with any denoiser and any scheduler of this library."""
 
 import inspect
-import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -15,16 +14,14 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.outputs import BaseOutput
 
-from .denoisers.auto import hub_location, load_denoiser
+from .denoisers.auto import find_checkpoint, load_denoiser
 from .denoisers.base import Denoiser
-from .denoisers.files import PIPELINE_NAME, resolve_folder
+from .denoisers.files import PIPELINE_NAME
 from .denoisers.markov import is_oracle_spec
 from .prediction import Predictor
 from .random import Generators
 from .scheduling_lsd import LSDScheduler
 
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 64
 
@@ -87,11 +84,12 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             dtype (`torch.dtype`, *optional*): precision of the denoiser; `torch_dtype` is the same.
             revision, subfolder, token, cache_dir, local_files_only, force_download (*optional*): where and how to look
                 on the Hub.
-            kwargs: of a saved pipeline, as in diffusers.
+            kwargs: of a saved pipeline, as in diffusers; of a raw checkpoint, as for [`load_denoiser`].
 
         Raises:
             OSError: if a folder, file or repository is missing or out of reach.
             ValueError: for an unknown name or a damaged file.
+            TypeError: for an option that the denoiser's family does not have.
         """
         name = os.fspath(pretrained_model_name_or_path)
         hub_names = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
@@ -99,26 +97,23 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         if is_oracle_spec(name):
             return cls._from_denoiser(name, None, kwargs)
         # fetched here: of a pipeline with a learned scheduler, diffusers itself would fetch some of the files only
-        folder = resolve_folder(hub_location(name), **hub_kwargs)
-        if not (folder / PIPELINE_NAME).is_file():
-            return cls._from_denoiser(hub_location(name), folder, kwargs)
-        pipeline = super().from_pretrained(str(folder), **kwargs)
+        location, checkpoint = find_checkpoint(name, weight_name=kwargs.get("weight_name"), **hub_kwargs)
+        if PIPELINE_NAME not in checkpoint.names:
+            return cls._from_denoiser(location, checkpoint.folder / (checkpoint.file or ""), kwargs)
+        pipeline = super().from_pretrained(str(checkpoint.folder), **kwargs)
         pipeline.register_to_config(_name_or_path=name)
         return pipeline
 
     @classmethod
-    def _from_denoiser(cls, name: str, folder: Path | None, kwargs: dict[str, Any]) -> Self:
-        dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None)
-        trust_remote_code = kwargs.pop("trust_remote_code", False)
-        denoiser = kwargs.pop("denoiser", None)
+    def _from_denoiser(cls, name: str, path: Path | None, kwargs: dict[str, Any]) -> Self:
+        denoiser, scheduler = kwargs.pop("denoiser", None), kwargs.pop("scheduler", None)
+        own = {"tokenizer": kwargs.pop("tokenizer")} if "tokenizer" in kwargs else {}
         if denoiser is None:
-            denoiser = load_denoiser(folder or name, dtype=dtype, trust_remote_code=trust_remote_code)
+            kwargs.setdefault("dtype", kwargs.pop("torch_dtype", None))
+            denoiser = load_denoiser(path or name, **kwargs)
             denoiser.name_or_path = name
-        scheduler = kwargs.pop("scheduler", None) or LSDScheduler(**denoiser.scheduler_config())
-        tokenizer = kwargs.pop("tokenizer") if "tokenizer" in kwargs else denoiser.tokenizer
-        if kwargs:
-            logger.warning("Keyword arguments %s have no effect on a raw checkpoint.", sorted(kwargs))
-        pipeline = cls(denoiser, scheduler, tokenizer)
+        scheduler = scheduler or LSDScheduler(**denoiser.scheduler_config())
+        pipeline = cls(denoiser, scheduler, **{"tokenizer": denoiser.tokenizer, **own})
         pipeline.register_to_config(_name_or_path=name)
         return pipeline
 
@@ -181,7 +176,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         canvas = canvas.to(device)
         given_BL = canvas != self.denoiser.hole_id
         conditioning = self._conditioning(class_labels, guidance_scale, len(canvas))
-        predictor = Predictor(self.denoiser, isinstance(self.scheduler, LSDScheduler), conditioning)
+        predictor = Predictor(self.denoiser, self.scheduler, conditioning)
         self.scheduler.set_timesteps(self._num_steps(num_inference_steps), device=device)
         sample = canvas if self.denoiser.mask_token_id is not None else self._noise(canvas, given_BL, generator)
         # a template without holes asks for nothing

@@ -40,6 +40,10 @@ class DeferredLogits:
         offset_B = None if self.offset_B is None else self.offset_B[sequences]
         return DeferredLogits(self.hidden_BLD[sequences], self.head, self.shape[-1], offset_B)
 
+    def clone(self) -> "DeferredLogits":
+        """The same logits, whatever becomes of the hidden states that these were made from."""
+        return DeferredLogits(self.hidden_BLD.clone(), self.head, self.shape[-1], self.offset_B)
+
     def rows(self, row_R: torch.Tensor, position_R: torch.Tensor) -> torch.Tensor:
         """The logits of these rows, `(R, V)`."""
         logits_RV = self.head(self.hidden_BLD[row_R, position_R])
@@ -47,6 +51,9 @@ class DeferredLogits:
 
 
 ModelOutput = torch.Tensor | DeferredLogits
+
+HEAD_ELEMENTS = 2**23
+"""Logits that a deferred head computes at a time, about: it reads all its weights each time it is called."""
 
 
 def rows_per_chunk(num_columns: int, device: torch.device) -> int:
@@ -92,8 +99,7 @@ def row_chunks(
         size (`int`, *optional*): rows at a time; default: [`rows_per_chunk`].
     """
     size = rows_per_chunk(logits_BLV.shape[-1], logits_BLV.device) if size is None else size
-    # a head reads all its weights each time it is called
-    batch = max(size, 2**23 // logits_BLV.shape[-1]) if isinstance(logits_BLV, DeferredLogits) else size
+    batch = max(size, HEAD_ELEMENTS // logits_BLV.shape[-1]) if isinstance(logits_BLV, DeferredLogits) else size
     for row_r, position_r in zip(row_R.split(batch), position_R.split(batch), strict=True):
         yield from _gather(logits_BLV, row_r, position_r, excluded).split(size)
 

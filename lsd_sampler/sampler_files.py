@@ -1,30 +1,34 @@
 """A sampler's files: `scheduler_config.json`, and `scheduler_model.safetensors` with it if it is a learned one."""
 
+import hashlib
 import inspect
 import json
+import logging
 import os
-import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
-from diffusers.configuration_utils import ConfigMixin, FrozenDict
+from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-from .atomic import write_atomically
-from .checkpoint import TENSORS_NAME, TENSORS_PLACES, LearnedSampler, load_learned, read_at_most, save_learned
+from .atomic import replacing, write_atomically
+from .checkpoint import TENSORS_NAME, TENSORS_PLACES, LearnedSampler, dump_learned, load_learned, read_at_most
 from .hub import admit_to_pipelines, check_announced, download, is_hub_id, upload_sampler
 
 
-MAX_CONFIG_BYTES = 2**20
-MAX_ENTRIES, MAX_TEXT, MAX_DEPTH = 256, 4096, 4
+logger = logging.getLogger(__name__)
 
-# what learned numbers depend on; and what else decides which tokens come out
-_LEARNED_FOR = ("prediction_type", "noise_schedule", "noise_eps", "sigma_min", "sigma_max", "solver", "order", "count")
-_MADE_FOR = (
-    *_LEARNED_FOR, "mask_token_id", "vocab_size", "schedule", "sampling_eps", "confidence_temperature", "block_length",
+MAX_CONFIG_BYTES = 2**16
+
+# what learned numbers depend on
+_LEARNED_FOR = (
+    "prediction_type", "noise_schedule", "noise_eps", "sigma_min", "sigma_max", "time_base", "time_exponential",
+    "corruption", "rate_sigma", "q_sigma", "solver", "order", "count",
 )  # fmt: skip
-_UNUSABLE = ("self", "dtype", "quantization_config")
+# what says nothing about which tokens come out; the tensors' file vouches for all other entries
+_DESCRIPTIVE = ("base_model", "base_model_revision", "format_version", "learned", "tensors_sha256")
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 
 
@@ -79,44 +83,62 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
         name = os.fspath(name)
         source = _Source(name, _check_subfolder(subfolder), {k: kwargs.pop(k) for k in _HUB_OPTIONS if k in kwargs})
         config_file = source.get(cls.config_name)
-        config = cls._dict_from_json_file(config_file)
+        config = cls._read_entries(config_file)
         try:
             pair: Any = cls.from_config(config, return_unused_kwargs=True, **kwargs)
         except ValueError as error:
             raise ValueError(f"{config_file}: {error}") from error
-        scheduler, learned, sha256 = pair[0], config.get("learned", False), config.get("tensors_sha256")
-        if not learned and (sha256 or config_file.with_name(TENSORS_NAME).exists()):
+        scheduler, learned, sha256 = pair[0], config["learned"], config["tensors_sha256"]
+        if not learned and (sha256 or any((config_file.parent / place).exists() for place in TENSORS_PLACES)):
             raise ValueError(f"{config_file} does not say `learned`, but {TENSORS_NAME} belongs to it or is there.")
         if learned:
             fixed = sorted(set(_LEARNED_FOR) & set(kwargs))
             if fixed:
                 raise ValueError(f"`{fixed[0]}` cannot be overridden: the numbers in {name} were learned for another.")
-            defaults = inspect.signature(cls.__init__).parameters
-            made_for = {key: config.get(key, defaults[key].default) for key in _MADE_FOR}
+            made_for = cls._made_for(config)
             scheduler.set_learned_sampler(load_learned(source.get(*TENSORS_PLACES), made_for, sha256))
             scheduler.register_to_config(tensors_sha256=sha256)
         return pair if return_unused_kwargs else scheduler
 
     @classmethod
     def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:
-        """Reads a config, and checks it as far as that is possible without knowing what it is for."""
+        """Reads a config; `load_config` comes here too.
+
+        Raises:
+            OSError: if the file is missing or cannot be read.
+            ValueError: if it does not hold a JSON object, or is too large; the message names it.
+        """
         path = Path(json_file)
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {path}.")
         data = read_at_most(path, MAX_CONFIG_BYTES)
         check_announced(path, data)
         try:
-            config = json.loads(data.decode("utf-8"), parse_int=_parse_int, object_pairs_hook=_without_duplicates)
+            config = json.loads(data.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not valid JSON (truncated or damaged?): {error}") from error
-        try:
-            _check_entries(config)
-        except ValueError as error:
-            raise ValueError(f"{path} {error}") from error
-        if not config.get("_class_name", "").endswith("Scheduler"):
-            config["_class_name"] = cls.__name__  # diffusers would import whatever of its parts bears that name
-        config.pop("_use_default_values", None)  # diffusers would not read the entries that this lists
+        if not isinstance(config, dict):
+            raise ValueError(f"{path} must hold a JSON object, got {type(config).__name__}.")
         return config
+
+    @classmethod
+    def _read_entries(cls, file: Path) -> dict[str, Any]:
+        """The entries of a config file, with defaults where it has none.
+
+        Only what is an argument of the scheduler gets any further: to diffusers, some other keys are names of its
+        classes to import, of entries to skip, or of attributes to replace.
+        """
+        content = cls._dict_from_json_file(file)
+        defaults = {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
+        unknown = sorted(key for key in content if key not in defaults and not key.startswith("_"))
+        if unknown:
+            logger.warning("%s has entries that are not a sampler's, and without effect: %s.", file, unknown)
+        return {key: content.get(key, default) for key, default in defaults.items()}
+
+    @classmethod
+    def _made_for(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The entries with which alone the learned numbers make sense."""
+        return {key: config[key] for key in inspect.signature(cls).parameters if key not in _DESCRIPTIVE}
 
     def save_pretrained(
         self,
@@ -140,14 +162,18 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
         if folder.is_file():
             raise ValueError(f"`save_directory` must be a folder, but {folder} is a file.")
         folder.mkdir(parents=True, exist_ok=True)
-        # the tensors first: a config never points to tensors that are not there yet
-        sha256, tensors = None, folder / TENSORS_PLACES[safe_serialization is not None]
+        tensors, data, sha256 = folder / TENSORS_PLACES[safe_serialization is not None], None, None
         if self.learned_sampler:
-            made_for = {key: self.config[key] for key in _MADE_FOR}
-            sha256 = save_learned(self.learned_sampler, tensors, made_for)
-        self.register_to_config(learned=bool(self.learned_sampler), tensors_sha256=sha256)
-        write_atomically(folder / self.config_name, self.to_json_string().encode())
-        for stale in {folder / place for place in TENSORS_PLACES} - ({tensors} if self.learned_sampler else set()):
+            data = dump_learned(self.learned_sampler, str(tensors), self._made_for(self.config))
+            sha256 = hashlib.sha256(data).hexdigest()
+        self.register_to_config(learned=data is not None, tensors_sha256=sha256)
+        # both are written before either is replaced (a full disk harms neither), and the tensors are replaced first: a
+        # config never points to tensors that are not there yet
+        with replacing(folder / self.config_name) as config_file:
+            config_file.write_bytes(self.to_json_string().encode())
+            if data is not None:
+                write_atomically(tensors, data)
+        for stale in {folder / place for place in TENSORS_PLACES} - ({tensors} if data is not None else set()):
             stale.unlink(missing_ok=True)
         if push_to_hub:
             self._upload(folder, kwargs.pop("repo_id", folder.absolute().name), **kwargs)
@@ -209,47 +235,3 @@ def _check_subfolder(subfolder: str | None) -> str:
     if path is None or path.is_absolute() or ".." in path.parts or "\0" in subfolder or "\\" in subfolder:
         raise ValueError(f"`subfolder` must be a path inside the folder or repo, got {subfolder!r}.")
     return "" if subfolder == "" or str(path) == "." else str(path)
-
-
-def _parse_int(text: str) -> int | float:
-    """Python refuses integers of thousands of digits, and checks of ranges cannot compare those of hundreds."""
-    return int(text) if len(text) < 20 else float(text)
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in content if keys.count(key) > 1)
-        raise ValueError(f"the key {twice[:80]!r} appears twice")
-    return content
-
-
-def _check_entries(config: Any) -> None:
-    """Raises `ValueError` naming the key (but not the file) of what diffusers or Python would stumble over."""
-    if not isinstance(config, dict):
-        raise ValueError(f"must hold a JSON object, got {type(config).__name__}.")
-    if len(config) > MAX_ENTRIES:
-        raise ValueError(f"has {len(config)} entries, more than any sampler's ({MAX_ENTRIES}).")
-    for key, value in config.items():
-        # entries become attributes of diffusers' dictionary, and arguments of its functions
-        if hasattr(FrozenDict, key) or key in _UNUSABLE or (key.startswith("_") and "__" in key):
-            raise ValueError(f"has an unusable key {key[:80]!r}.")
-        _check_value(f"`{key[:80]}`", value, MAX_DEPTH)
-    for key in ("_class_name", "base_model", "base_model_revision", "tensors_sha256"):
-        value = config.get(key, "")
-        if not isinstance(value, str) and (value is not None or key == "_class_name"):
-            raise ValueError(f"has an unusable `{key}`: it must be a text, got {value!r}.")
-    sha256 = config.get("tensors_sha256")
-    if sha256 is not None and not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise ValueError(f"has an unusable `tensors_sha256`: it must be 64 hexadecimal digits, got {sha256!r}.")
-
-
-def _check_value(name: str, value: Any, depth: int) -> None:
-    if isinstance(value, str) and len(value) > MAX_TEXT:
-        raise ValueError(f"has a text of {len(value)} characters in {name}, longer than any sampler's ({MAX_TEXT}).")
-    if isinstance(value, (list, dict)):
-        if depth == 0:
-            raise ValueError(f"has {name} nested too deeply.")
-        for part in value.values() if isinstance(value, dict) else value:
-            _check_value(name, part, depth - 1)

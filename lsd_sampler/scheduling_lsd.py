@@ -1,6 +1,6 @@
 """LSDScheduler: the reverse process of a masked discrete diffusion model in a few learned steps."""
 
-import math
+import functools
 import numbers
 from dataclasses import dataclass
 from typing import Any
@@ -27,13 +27,15 @@ from .corruptions import CORRUPTIONS, Corruption, make_corruption
 from .moves import Reverse, move_tokens
 from .noise import make_noise_schedule
 from .orders import ORDERS
-from .orders.confidence import gumbel_top
-from .random import Generators, draw_tokens, draw_uniforms, log_mass
+from .plan import StepPlan
+from .races import check_draws, race
+from .random import Generators
+from .reveal import reveal
 from .rows import ModelOutput
 from .sampler_files import SamplerFiles
 from .schedules import GRIDS, grid_from_counts
-from .solvers import SOLVERS
-from .validation import check_choice, check_number
+from .solvers import SOLVERS, OwnStep
+from .validation import check_choice, check_number, check_text
 
 
 # Shape suffixes: B batch, L positions, V vocabulary, R chosen rows; M steps. t = 1 is all masked, t = 0 is data.
@@ -50,7 +52,8 @@ class LSDSchedulerOutput(BaseOutput):
         prev_sample (`torch.LongTensor` of the shape of `sample`): the canvas for the next step, less masked.
         pred_original_sample (*optional*): always None; it would cost the reading of every row.
         transfer_index (`torch.BoolTensor` of that shape, *optional*): what this step revealed.
-        editing_transfer_index (`torch.BoolTensor` of that shape, *optional*): False; known tokens are never changed.
+        editing_transfer_index (`torch.BoolTensor` of that shape, *optional*): which known tokens this step changed or
+            masked again; only baselines do, and only what they revealed themselves.
         sampled_tokens (`torch.LongTensor` of that shape, *optional*): the same as `prev_sample`.
         sampled_probs (`torch.FloatTensor` of that shape, *optional*): the probability with which a token that this
             step revealed was drawn, 0 elsewhere.
@@ -72,8 +75,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
 
     All randomness is drawn once per position when a fresh canvas arrives: `u` decides when a position is revealed, `v`
     which token it gets (inverse CDF in float64). So one generator gives related samples at every number of steps, and
-    a step reads only the rows of logits that it reveals. (The order `confidence` is the exception: it draws anew, and
-    reads all masked rows, at every step.)
+    a step reads only the rows of logits that it reveals. (Orders that look at the logits, and baselines, are the
+    exception: they draw anew, and most read all masked rows, at every step.)
 
     A learned sampler holds, for each number of steps M, `timesteps` (M + 1), `score_coefficients` (M: multiply the
     score, that is, how many tokens a step reveals) and `log_score_coefficients` (M: multiply the log-score; an inverse
@@ -91,9 +94,12 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         noise_schedule (`str`, defaults to `"log_linear"`): `"log_linear"`, `"cosine"` or `"cosine_squared"` (constant
             `noise_eps`), `"geometric"` or `"linear"` (`sigma_min`, `sigma_max`), or `"exponential"` (`time_base`,
             `time_exponential`).
-        solver (`str`, defaults to `"tweedie"`): `"tweedie"` or `"euler"`.
+        solver (`str`, defaults to `"tweedie"`): `"tweedie"` or `"euler"`; or a baseline that chooses positions itself
+            (see [`~lsd_sampler.solvers`]), to which `order` and `count` say nothing.
+        solver_options (`dict`, *optional*): constants of such a baseline, by name; the others have their defaults.
         order (`str`, defaults to `"random"`): which masked positions come first: `"random"`, `"halton"` (far apart),
-            `"halton_maskgit"` (that of Halton-MaskGIT) or `"confidence"`.
+            `"halton_maskgit"` (that of Halton-MaskGIT), or those of which the network is surest: by the drawn token
+            (`"confidence"`, as MaskGIT), the lead of the most likely one (`"margin"`), or `"entropy"`.
         count (`str`, defaults to `"exact"`): `"exact"` (of L masked positions `round(alpha L)` are known after a step
             of `tweedie`; a coefficient or another solver scales what the step adds) or `"bernoulli"` (independent
             reveals, as in the CTMC).
@@ -104,8 +110,10 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             `"uniform"` (replaces it by any), or `"gaussian"` (moves it to a near level; constants `rate_sigma`,
             `q_sigma`). Without a mask, `mask_token_id` stays None and `vocab_size` must be given; `order` and `count`
             have no meaning; and the last step takes away all noise that is left.
-        confidence_temperature (`float`, defaults to 1.0): Gumbel noise of the `confidence` order in the first step; it
-            falls to 0 linearly. (`set_timesteps` may say otherwise.)
+        draws (`str`, defaults to `"exact"`): or `"float32_eps1e-6"`, `"float32_eps1e-10"`: as in released code, whose
+            single precision lowers the temperature and the number of reveals; see [`~lsd_sampler.races`].
+        confidence_temperature (`float`, defaults to 1.0): Gumbel noise of the orders that look at the logits, in the
+            first step; it falls to 0 linearly. (`set_timesteps` may say otherwise.)
         block_length (`int`, defaults to 32): what `LLaDA2Pipeline` generates at a time, where its call does not say.
         vocab_size (`int`, *optional*): mask excluded; `model_output` must then have that many columns, or one more.
         base_model, base_model_revision (`str`, *optional*): the denoiser that the numbers were learned for.
@@ -115,7 +123,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         ValueError: for an unknown name or a constant out of range.
     """
 
-    order = 1  # network calls per step; diffusers' pipelines read it
+    order = 1  # network calls for each of `timesteps`, whatever the solver; diffusers' pipelines read it
 
     @register_to_config
     def __init__(
@@ -129,6 +137,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         time_base: float = 3.0,
         time_exponential: float = 100.0,
         solver: str = "tweedie",
+        solver_options: dict[str, Any] | None = None,
         order: str = "random",
         count: str = "exact",
         schedule: str = "uniform",
@@ -136,6 +145,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         corruption: str = "absorbing",
         rate_sigma: float = 6.0,
         q_sigma: float = 512.0,
+        draws: str = "exact",
         confidence_temperature: float = 1.0,
         block_length: int = 32,
         vocab_size: int | None = None,
@@ -147,6 +157,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
     ):
         check_choice("prediction_type", prediction_type, PREDICTION_TYPES)
         check_choice("count", count, COUNTS)
+        check_draws(draws, order, count, corruption)
         check_choice("learned", learned, (True, False))
         check_number("mask_token_id", mask_token_id, integer=True, optional=True, low=0)
         check_number("block_length", block_length, integer=True, low=1)
@@ -160,21 +171,31 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         }  # fmt: skip
         for name, value in {**constants, "rate_sigma": rate_sigma, "q_sigma": q_sigma}.items():
             check_number(name, value)
+        check_text("base_model", base_model)
+        check_text("base_model_revision", base_model_revision)
         if format_version > FORMAT_VERSION:
             raise ValueError(
                 f"`format_version` {format_version} is newer than this library reads ({FORMAT_VERSION}):"
                 " upgrade lsd_sampler."
             )
         self.noise = make_noise_schedule(noise_schedule, **constants)
-        self._solver = SOLVERS[solver]
-        self.order = self._solver.evals_per_step
-        self._order = ORDERS[order]
+        self._solver, self._order = SOLVERS[solver], ORDERS[order]
+        self._options = self._solver.read_options(solver_options)
+        if solver_options is not None:  # as JSON holds it, and a copy
+            self.register_to_config(solver_options={name: self._options[name] for name in solver_options})
         self._reverse: Reverse | None = None
+        if isinstance(self._solver, OwnStep) and order != "random":
+            raise ValueError(
+                f"`order` {order!r} has no meaning for the solver {solver!r}, which chooses positions itself."
+            )
         if not CORRUPTIONS[corruption].absorbing:
-            if order != "random":
-                raise ValueError(
-                    f"`order` {order!r} is for absorbing noise; under {corruption} noise all tokens move."
-                )
+            for argument, value, is_plain in (
+                ("solver", solver, self._solver.distillable), ("order", order, order == "random")
+            ):  # fmt: skip
+                if not is_plain:
+                    raise ValueError(
+                        f"`{argument}` {value!r} is for absorbing noise; under {corruption} noise all tokens move."
+                    )
             self._reverse = Reverse(self.corruption, self.noise, self._solver, prediction_type)
         self._base_grid = GRIDS[schedule]
         # tensors do not travel in a config: from_config of a learned sampler gives the plain base solver
@@ -196,6 +217,11 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             return self._reverse.corruption
         names = ("mask_token_id", "vocab_size", "rate_sigma", "q_sigma")
         return make_corruption(self.config.corruption, **{name: self.config[name] for name in names})
+
+    @property
+    def skips_complete(self) -> bool:
+        """Whether sequences may be complete at different steps, and need no network call from then on."""
+        return isinstance(self._solver, OwnStep) and not self._solver.reads_known
 
     # ---- schedule ----
 
@@ -222,6 +248,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             ValueError: if one of them is unusable.
         """
         learned_sampler.check("learned_sampler")
+        if learned_sampler and not self._solver.distillable:
+            raise ValueError(f"`solver` {self.config.solver!r} is a baseline, and nothing can be learned for it.")
         self.learned_sampler = learned_sampler
         self.register_to_config(learned=bool(learned_sampler), tensors_sha256=None)
 
@@ -246,7 +274,11 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
                 f"`num_inference_steps` must be one of {self.available_num_inference_steps}, which this sampler"
                 f" learned, got {M}. Distil it for that number with `lsd-train --nfe`."
             )
-        return LearnedSteps.plain(self._base_grid(M, self.config.sampling_eps))
+        return LearnedSteps.plain(self._calls(M)[0])
+
+    def _calls(self, num_calls: int) -> tuple[torch.Tensor, list[int]]:
+        grid = functools.partial(self._base_grid, eps=self.config.sampling_eps)
+        return self._solver.calls(grid, num_calls, self._options)
 
     def set_timesteps(
         self,
@@ -264,8 +296,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             num_inference_steps (`int`): M.
             args: `device`, or `temperature` and `device`, as pipelines pass them by position.
             device (`str` or `torch.device`, *optional*): where `timesteps` shall be.
-            temperature (`float` or a pair, *optional*): Gumbel noise of the `confidence` order in the first and last
-                step (a number falls to 0.01); other orders need none. Default: the config's, to 0.
+            temperature (`float` or a pair, *optional*): Gumbel noise of orders that look at the logits, in the first
+                and last step (a number falls to 0.01); others need none. Default: the config's, to 0.
             block_length (`int`, *optional*): says that a pipeline generates block by block, each by this schedule. The
                 last masked position of a block then waits for the last step, so that a block of fewer than M masked
                 positions takes M calls too (with exact counts).
@@ -280,20 +312,31 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             raise ValueError(f"`num_inference_steps` {num_inference_steps} is too many: times coincide in float32.")
         annealed = (self.config.confidence_temperature, 0.0) if temperature is None else temperature
         self._position_temperatures = position_temperatures(annealed, num_inference_steps)
+        self._in_blocks = block_length is not None
         self._use(steps)
         self.num_inference_steps = num_inference_steps
         self.timesteps = steps.timesteps[:-1].to(device=device, dtype=torch.float32)
         self._times = self.timesteps.tolist()
-        self._in_blocks = block_length is not None
         self._canvas = None
 
     def _use(self, steps: LearnedSteps) -> None:
         t, s = steps.timesteps[:-1], steps.timesteps[1:]
         self.steps = steps
         # of a normalised denoiser: the same for all positions; the last step reveals all
-        reveal = steps.score_coefficients * self._solver.reveal_probability(self.noise, t, s)
-        self._reveal_probabilities = [*reveal.clamp(0, 1).tolist()[:-1], 1.0]
-        self._score_weights = (steps.score_coefficients * self._solver.score_weight(self.noise, t, s)).tolist()
+        probabilities = steps.score_coefficients * self._solver.reveal_probability(self.noise, t, s)
+        weights = steps.score_coefficients * self._solver.score_weight(self.noise, t, s)
+        self._plan = StepPlan(
+            self.noise,
+            self.config.prediction_type,
+            self.config.count,
+            steps,
+            reveal_probabilities=[*probabilities.clamp(0, 1).tolist()[:-1], 1.0],
+            score_weights=weights.tolist(),
+            position_temperatures=self._position_temperatures,
+            places=self._calls(len(t))[1],
+            in_blocks=self._in_blocks,
+            options=self._options,
+        )
 
     # ---- one step ----
 
@@ -335,9 +378,10 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             mask_token_id (`int`, *optional*): the mask, where the config does not say.
             starting_mask_ratio: not needed: counts are shares of the positions that were masked at the start.
             threshold, editing_threshold, minimal_topk, prompt_mask: accepted for `LLaDA2Pipeline` and without effect;
-                the schedule says how many tokens a step reveals, and known tokens are never changed.
+                the schedule (or a baseline's own rule) says how many tokens a step reveals, and what is given stays.
             generator (`torch.Generator`, or a list of `batch_size` of them, *optional*): read when a fresh canvas
-                arrives (and at each step in `confidence` order). With a list, row i depends on generator i alone.
+                arrives (and at each step by orders that look at the logits, and baselines). With a list, row i depends
+                on generator i alone.
             return_dict (`bool`, defaults to `True`): whether to return [`LSDSchedulerOutput`] or a tuple.
 
         Raises:
@@ -369,7 +413,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         return LSDSchedulerOutput(
             prev_sample,
             transfer_index=(masked_BL & ~left_BL).view(sample.shape),
-            editing_transfer_index=torch.zeros_like(sample, dtype=torch.bool),
+            editing_transfer_index=(~masked_BL & (prev_BL != sample_BL)).view(sample.shape),
             sampled_tokens=prev_sample,
             sampled_probs=probability_BL.view(sample.shape),
             pred_logits=model_output,
@@ -377,84 +421,17 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
 
     def _advance(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         """The next canvas, and the probability of each token revealed in it. Both `(B, L)`."""
-        if self._reverse is not None:
-            phi, beta = (float(c[x.k]) for c in (self.steps.score_coefficients, self.steps.log_score_coefficients))
-            t, s = self.steps.timesteps[x.k : x.k + 2].tolist()
-            return move_tokens(self._reverse, x, t, 0.0 if x.is_last else s, phi, beta)
-        if self._order.looks_at_logits:
-            return self._reveal_confident(x)
-        # at the last step whatever is still masked is due, even a position that a callback masked again
-        due_BL = x.masked_BL if x.is_last else x.masked_BL & self._due(x)
-        row_R, position_R = due_BL.nonzero(as_tuple=True)
-        if not len(row_R):  # unusable logits are not to go unnoticed until something is revealed
-            log_mass(x.logits_BLV, *(i[:1] for i in x.masked_BL.nonzero(as_tuple=True)), excluded=x.mask_token_id)
-        token_R, log_prob_R = self._draw(x, row_R, position_R, x.noise.v_BL[row_R, position_R])
-        probability_BL = torch.zeros(x.sample_BL.shape, device=x.sample_BL.device)
-        probability_BL = probability_BL.index_put((row_R, position_R), log_prob_R.exp().float())
-        return x.sample_BL.index_put((row_R, position_R), token_R), probability_BL
-
-    def _due(self, x: StepInput) -> torch.Tensor:
-        """Which of the positions masked at the start are known after this step, were they to go by rank. `(B, L)`."""
-        noise = x.noise
-        survival = math.prod(1 - r for r in self._reveal_probabilities[noise.start : x.k + 1])
-        if self.config.count == "exact":
-            known = 1 - float(self.noise.masked(self.steps.timesteps[0])) * survival
-            masked_B = noise.masked_BL.sum(1).double()
-            due_B = (masked_B * known).round()
-            if self._in_blocks:
-                due_B = due_B.minimum(masked_B - 1)
-            return noise.masked_BL & (noise.rank_BL < due_B[:, None])
-        if self.config.prediction_type == "log_score":
-            noise.survival_BL = noise.survival_BL * (1 - self._jump(x))
-            return noise.masked_BL & (noise.u_BL < 1 - noise.survival_BL)
-        return noise.masked_BL & (noise.u_BL < 1 - survival)
-
-    def _jump(self, x: StepInput) -> torch.Tensor:
-        """Probability that each masked position jumps now, under an unnormalised score (0 elsewhere). `(B, L)`."""
-        row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
-        mass_R = log_mass(
-            x.logits_BLV,
-            row_R,
-            position_R,
-            inverse_temperature=float(self.steps.log_score_coefficients[x.k]),
-            excluded=x.mask_token_id,
-        ).exp()
-        jump_BL = torch.zeros(x.masked_BL.shape, dtype=torch.float64, device=x.masked_BL.device)
-        return jump_BL.index_put((row_R, position_R), (self._score_weights[x.k] * mass_R).clamp(max=1))
-
-    def _draw(
-        self, x: StepInput, row_R: torch.Tensor, position_R: torch.Tensor, v_R: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        beta = float(self.steps.log_score_coefficients[x.k])
-        return draw_tokens(
-            x.logits_BLV,
-            row_R,
-            position_R,
-            v_R,
-            inverse_temperature=beta / x.draws.temperature if x.draws.temperature else math.inf,
-            top_p=x.draws.top_p,
-            top_k=x.draws.top_k,
-            excluded=x.mask_token_id,
-        )
-
-    def _reveal_confident(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draws a candidate for every masked position and keeps the most confident, as many as are due by rank."""
-        B, L = x.sample_BL.shape
-        v_BL, gumbel_BL, jump_BL = draw_uniforms(B, 3 * L, x.generator, x.sample_BL.device).split(L, dim=1)
-        row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
-        token_R, log_prob_R = self._draw(x, row_R, position_R, v_BL[row_R, position_R])
-        candidate_BL = x.sample_BL.index_put((row_R, position_R), token_R)
-        log_prob_BL = torch.full_like(v_BL, -torch.inf).index_put((row_R, position_R), log_prob_R)
-        if x.is_last:
-            return candidate_BL, log_prob_BL.exp().float()
-        if self.config.count == "bernoulli" and self.config.prediction_type == "log_score":
-            # positions are not revealed by their own `u` here, so jumps are drawn afresh at those still masked
-            due_B = (jump_BL < self._jump(x)).sum(1)
-        else:
-            due_B = self._due(x).sum(1) - (x.noise.masked_BL & ~x.masked_BL).sum(1)
-        chosen_BL = x.masked_BL & gumbel_top(log_prob_BL, due_B, self._position_temperatures[x.k], gumbel_BL)
-        next_BL = torch.where(chosen_BL, candidate_BL, x.sample_BL)
-        return next_BL, log_prob_BL.exp().float().masked_fill(~chosen_BL, 0)
+        if isinstance(self._solver, OwnStep):
+            return self._solver.advance(x, self._plan)
+        if self._reverse is None and self.config.draws != "exact":
+            by_score, beta = self.config.prediction_type == "log_score", float(self.steps.log_score_coefficients[x.k])
+            amount = (self._plan.score_weights if by_score else self._plan.reveal_probabilities)[x.k]
+            return race(x, self.config.draws, self.config.prediction_type, amount, beta)
+        if self._reverse is None:
+            return reveal(self._order, x, self._plan)
+        phi, beta = (float(c[x.k]) for c in (self.steps.score_coefficients, self.steps.log_score_coefficients))
+        t, s = self._plan.interval(x.k)
+        return move_tokens(self._reverse, x, t, 0.0 if x.is_last else s, phi, beta)
 
     def add_noise(
         self,

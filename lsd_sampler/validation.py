@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,12 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Raises `ValueError`, naming the argument, unless the value is one of the choices."""
     if value not in choices:
         raise ValueError(f"`{name}` must be one of {list(choices)}, got {value!r}.")
+
+
+def check_text(name: str, value: Any) -> None:
+    """Raises `ValueError`, naming the argument, unless the value is a text or None."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"`{name}` must be a text or None, got {value!r}.")
 
 
 def check_number(
@@ -22,12 +29,15 @@ def check_number(
     high: float = math.inf,
     open_ends: bool = False,
 ) -> None:
-    """Raises `ValueError`, naming the argument, unless the value is a finite number of that kind and range."""
+    """Raises `ValueError`, naming the argument, unless the value is a number of that kind and range, and fits into 64
+    bits.
+    """
     if optional and value is None:
         return
     kind: Any = numbers.Integral if integer else numbers.Real
     is_number = isinstance(value, kind) and not isinstance(value, bool)
-    inside = is_number and math.isfinite(value) and low <= value <= high
+    largest = 2**63 - 1 if integer else sys.float_info.max
+    inside = is_number and abs(value) <= largest and low <= value <= high
     if not inside or (open_ends and value in (low, high)):
         what = "an integer" if integer else "a finite number"
         interval = f"({low}, {high})" if open_ends else f"[{low}, {high}]"

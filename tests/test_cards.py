@@ -21,6 +21,8 @@ CASES: dict[str, dict[str, Any]] = {
     "path_kl": {"nfe": (2, 8)},
     "lsd": {"method": "lsd", "nfe": (3, 5), "teacher_steps": 16},
     "score": {"method": "lsd", "domain": "score", "nfe": (2,), "teacher_steps": 16},
+    "lsd+": {"method": "lsd+", "nfe": (3, 5)},
+    "jys": {"method": "jys", "nfe": (2, 4)},
 }
 
 
@@ -108,8 +110,18 @@ def test_table_of_coefficients_is_that_of_the_metrics(folders: dict[str, Path], 
     learned = LSDScheduler.from_pretrained(folders[name]).learned_sampler.steps
     for row, record in zip(rows, records_of(folders[name], "coefficients"), strict=True):
         assert row[0] == str(record["nfe"])
-        assert row[1].split() == [f"{value:.3f}" for value in record[key]]
+        assert row[1].split() == [f"{value:.4f}" for value in record[key]]
         assert record[key] == getattr(learned[record["nfe"]], key).tolist()
+
+
+@pytest.mark.parametrize("name", ["lsd+", "jys"])
+def test_table_of_steps_is_that_of_the_metrics(folders: dict[str, Path], name: str) -> None:
+    _, _, *rows = table_of((folders[name] / "README.md").read_text())
+    learned = LSDScheduler.from_pretrained(folders[name]).learned_sampler.steps
+    for row, record in zip(rows, records_of(folders[name], "steps"), strict=True):
+        for cell, key in zip(row[1:], ("timesteps", "score_coefficients"), strict=True):
+            assert cell.split() == [f"{value:.4f}" for value in record[key]]
+            assert record[key] == getattr(learned[int(row[0])], key).tolist()
 
 
 @pytest.mark.parametrize("name", CASES)

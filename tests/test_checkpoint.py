@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from lsd_sampler import LSDScheduler
+from lsd_sampler.atomic import write_atomically
 from lsd_sampler.checkpoint import (
     FORMAT_VERSION,
     TENSORS_NAME,
     LearnedSampler,
     LearnedSteps,
+    dump_learned,
     load_learned,
-    save_learned,
 )
 from lsd_sampler.schedules import StepErrorTable, replay_states, uniform_grid
 from lsd_sampler.training.path_kl import estimate_table, isotonic_decreasing
@@ -45,6 +46,10 @@ def tensors(M: int = 2) -> dict[str, torch.Tensor]:
 def sampler(*numbers: int) -> LearnedSampler:
     steps = {M: LearnedSteps(*list(tensors(M).values())[:3]) for M in numbers}
     return LearnedSampler(steps, StepErrorTable(*list(tensors().values())[3:]))
+
+
+def save_learned(learned: LearnedSampler, path: Path) -> None:
+    write_atomically(path, dump_learned(learned, str(path)))
 
 
 @pytest.fixture

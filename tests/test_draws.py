@@ -69,11 +69,10 @@ def test_rare_token_owns_its_interval(dtype: torch.dtype, excluded: int | None) 
 
 def all_alike(monkeypatch: pytest.MonkeyPatch, v: torch.Tensor) -> None:
     """Every uniform of row r, whatever it is for, is `v[r]`."""
-    for module in ("canvas", "scheduling_lsd"):
-        monkeypatch.setattr(
-            f"lsd_sampler.{module}.draw_uniforms",
-            lambda batch_size, num, generator, device: v[:, None].expand(batch_size, num).clone(),
-        )
+    monkeypatch.setattr(
+        "lsd_sampler.canvas.draw_uniforms",
+        lambda batch_size, num, generator, device: v[:, None].expand(batch_size, num).clone(),
+    )
 
 
 @pytest.mark.parametrize("is_image", [False, True])

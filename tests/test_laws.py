@@ -18,29 +18,36 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from conftest import fixture_path
 from goodness_of_fit import p_value
-from safetensors.torch import load_file
+from tiny_oracle import (
+    ALL_MASKED,
+    FALSE_ALARM,
+    INDEX,
+    MASK,
+    NOISE_EPS,
+    NUM_SAMPLES,
+    ORACLE,
+    PROBS,
+    SAMPLING_EPS,
+    SIGMA_MAX,
+    SIGMA_MIN,
+    STATES,
+    L,
+    ScoreOracle,
+    V,
+    alpha,
+    chosen_law,
+    count_canvases,
+    sigma,
+    sigma_bar,
+    tempered,
+)  # fmt: skip
 
-from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline, load_denoiser
+from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
 from lsd_sampler.checkpoint import LearnedSampler, LearnedSteps
-from lsd_sampler.denoisers import MarkovDenoiser
 from lsd_sampler.noise import make_noise_schedule
 from lsd_sampler.orders import ORDERS
-from lsd_sampler.solvers import SOLVERS
-
-
-V = L = MASK = 3
-NOISE_EPS, SAMPLING_EPS = 1e-3, 1e-4
-SIGMA_MIN, SIGMA_MAX = 0.05, 3.0
-NUM_SAMPLES, FALSE_ALARM = 20_000, 1e-6
-STATES = list(itertools.product(range(V + 1), repeat=L))
-INDEX = {state: i for i, state in enumerate(STATES)}
-ALL_MASKED = INDEX[(MASK,) * L]
-
-ORACLE = load_denoiser("markov:V=3,L=3,seed=0")
-assert isinstance(ORACLE, MarkovDenoiser)
-PROBS = ORACLE(torch.tensor(STATES)).exp().numpy()  # (64, L, V)
+from lsd_sampler.solvers import SOLVERS, OwnStep
 
 
 @dataclass(frozen=True)
@@ -75,20 +82,6 @@ def plain(solver: str, order: str, count: str, M: int) -> Case:
 # ---- textbook quantities ----
 
 
-def sigma_bar(noise: str, t: float) -> float:
-    return -math.log(1 - (1 - NOISE_EPS) * t) if noise == "log_linear" else SIGMA_MIN ** (1 - t) * SIGMA_MAX**t
-
-
-def sigma(noise: str, t: float) -> float:
-    if noise == "log_linear":
-        return (1 - NOISE_EPS) / (1 - (1 - NOISE_EPS) * t)
-    return sigma_bar(noise, t) * math.log(SIGMA_MAX / SIGMA_MIN)
-
-
-def alpha(noise: str, t: float) -> float:
-    return math.exp(-sigma_bar(noise, t))
-
-
 def reveal_probabilities(case: Case) -> list[float]:
     """Of one masked position in each step, given that it is still masked; the last step reveals all."""
     probabilities = []
@@ -103,11 +96,6 @@ def reveal_probabilities(case: Case) -> list[float]:
 def jump_probabilities(case: Case) -> list[float]:
     """The same for a Bernoulli sampler whose score is off by a factor."""
     return [min(1.0, case.scale * r) for r in reveal_probabilities(case)[:-1]] + [1.0]
-
-
-def tempered(state: int, beta: float) -> np.ndarray:
-    p_LV = PROBS[state] ** beta
-    return p_LV / p_LV.sum(-1, keepdims=True)
 
 
 # ---- first computation: sum over orders, numbers of reveals, tokens ----
@@ -190,51 +178,51 @@ def law_by_orders(case: Case) -> np.ndarray:
     return final
 
 
-# ---- confidence: a Markov chain on the canvases ----
+# ---- orders that look at the logits: a Markov chain on the canvases ----
 
 
-def chosen_law(weights: dict[int, float], n: int) -> dict[frozenset[int], float]:
-    """Plackett-Luce: draw n positions one after another, without replacement, in proportion to their weights."""
-    law: Counter[frozenset[int]] = Counter()
-    for picks in itertools.permutations(weights, n):
-        left, p = sum(weights.values()), 1.0
-        for position in picks:
-            p, left = p * weights[position] / left, left - weights[position]
-        law[frozenset(picks)] += p
-    return law
+def certainty(order: str, p_V: np.ndarray, token: int) -> float:
+    """The score by which an order chooses a position, where `token` was drawn."""
+    if order == "confidence":
+        return math.log(p_V[token])
+    if order == "margin":
+        return float(np.diff(np.sort(p_V))[-1])
+    return sum(p * math.log(p) for p in p_V if p > 0)
 
 
-def confident_step(law: dict[int, float], n: int, beta: float, temperature: float) -> dict[int, float]:
-    """Candidates everywhere; the n positions kept have the largest `log p(candidate) + temperature * Gumbel`."""
+def surest_step(order: str, law: dict[int, float], n: int, beta: float, temperature: float) -> dict[int, float]:
+    """Candidates everywhere; the n positions kept have the largest `score + temperature * Gumbel`."""
     after: Counter[int] = Counter()
     for state, p in law.items():
         p_LV, canvas = tempered(state, beta), STATES[state]
+        seen_LV = p_LV if order == "confidence" else PROBS[state]  # others do not heed the temperature of the draws
         masked = [i for i in range(L) if canvas[i] == MASK]
         for tokens in itertools.product(range(V), repeat=len(masked)):
             candidate = dict(zip(masked, tokens, strict=True))
             p_tokens = math.prod(p_LV[i, y] for i, y in candidate.items())
-            weights = {i: p_LV[i, y] ** (1 / temperature) for i, y in candidate.items()}
+            scores = {i: certainty(order, seen_LV[i], y) for i, y in candidate.items()}
+            weights = {i: math.exp(score / temperature) for i, score in scores.items()}
             for chosen, p_chosen in chosen_law(weights, n).items():
                 kept = tuple(candidate[i] if i in chosen else canvas[i] for i in range(L))
                 after[INDEX[kept]] += p * p_tokens * p_chosen
     return after
 
 
-def law_by_confidence(case: Case) -> np.ndarray:
+def law_by_certainty(case: Case) -> np.ndarray:
     final = np.zeros(len(STATES))
     for p_counts, counts in count_law(case):
         law = {ALL_MASKED: 1.0}
         for k, (n, beta) in enumerate(zip(counts, case.beta, strict=True)):
             # the last step keeps every candidate, at any temperature
             temperature = case.confidence_temperature * (1 - k / (case.M - 1)) or 1.0
-            law = confident_step(law, n, beta, temperature)
+            law = surest_step(case.order, law, n, beta, temperature)
         for state, p in law.items():
             final[state] += p_counts * p
     return final
 
 
 def law_by_enumeration(case: Case) -> np.ndarray:
-    return law_by_confidence(case) if case.order == "confidence" else law_by_orders(case)
+    return law_by_certainty(case) if ORDERS[case.order].looks_at_logits else law_by_orders(case)
 
 
 # ---- second computation: products of one-step kernels ----
@@ -280,17 +268,6 @@ def law_by_matrices(case: Case) -> np.ndarray:
 # ---- draws ----
 
 
-class ScoreOracle(MarkovDenoiser):
-    """The oracle as a model of the concrete score, off by a constant factor."""
-
-    time_conditioned = True
-
-    def forward(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
-        assert t is not None
-        a = torch.tensor([alpha(self.noise_name, float(time)) for time in t[:1]], dtype=torch.float64)
-        return super().forward(tokens) + torch.log(self.scale * a / (1 - a))
-
-
 def make_pipeline(case: Case) -> MaskedDiffusionPipeline:
     scheduler = LSDScheduler(
         mask_token_id=MASK,
@@ -319,14 +296,7 @@ def make_pipeline(case: Case) -> MaskedDiffusionPipeline:
 
 def draw(case: Case) -> np.ndarray:
     """How often each canvas came out, of `NUM_SAMPLES`."""
-    sequences = make_pipeline(case)(
-        num_samples=NUM_SAMPLES,
-        num_inference_steps=case.M,
-        generator=torch.Generator().manual_seed(1),
-        output_type="ids",
-    ).sequences
-    index = (sequences * (V + 1) ** torch.arange(L - 1, -1, -1)).sum(1)
-    return torch.bincount(index, minlength=len(STATES)).numpy()
+    return count_canvases(make_pipeline(case), case.M)[-1]
 
 
 def assert_drawn_from(case: Case, law: np.ndarray) -> None:
@@ -336,9 +306,10 @@ def assert_drawn_from(case: Case, law: np.ndarray) -> None:
 
 # ---- the tests ----
 
+REVEALING = [name for name in SOLVERS.names() if not isinstance(SOLVERS[name], OwnStep)]
 PLAIN = [
     plain(solver, order, count, M)
-    for solver in SOLVERS.names()
+    for solver in REVEALING
     for order in ORDERS.names()
     for count in ("exact", "bernoulli")
     for M in (2, 3)
@@ -346,7 +317,7 @@ PLAIN = [
 UNEQUAL = {"grid": (1.0, 0.7, 0.45, 1e-4), "phi": (1.0, 1.0, 1.0), "beta": (1.0, 1.0, 1.0)}
 GEOMETRIC = [
     Case(solver, order, count, noise="geometric", **UNEQUAL)
-    for solver in SOLVERS.names()
+    for solver in REVEALING
     for order, count in (("random", "bernoulli"), ("random", "exact"), ("halton", "bernoulli"))
 ]
 LEARNED = [
@@ -354,6 +325,11 @@ LEARNED = [
     for order in ORDERS.names()
     for count in ("exact", "bernoulli")
 ] + [Case("euler", phi=(1.7, 5.0, 1.0), beta=(1.5, 0.0, 2.0), noise="geometric", grid=(1.0, 0.6, 0.3, 1e-4))]
+# draws that are off make the order matter although the oracle has no error
+LEARNED += [
+    Case("tweedie", order, "exact", (1.0,) * 3, beta=(3.0, 0.0, 4.0), confidence_temperature=0.05)
+    for order in ("margin", "entropy")
+]
 SCORES = [
     Case(solver, order, count, prediction_type="log_score", scale=scale, **UNEQUAL)
     for solver, order, count, scale in (
@@ -395,7 +371,7 @@ def test_unnormalised_score(case: Case) -> None:
     assert_drawn_from(case, law_by_enumeration(case))
 
 
-@pytest.mark.parametrize("solver", SOLVERS.names())
+@pytest.mark.parametrize("solver", REVEALING)
 def test_log_score_coefficients_of_a_score(solver: str) -> None:
     """beta of an unnormalised score moves rates too, differently at each canvas: matrices only."""
     case = replace(SCORES[0], solver=solver, beta=(0.7, 1.6, 1.0), phi=(1.2, 0.8, 1.0), scale=0.9)
@@ -431,6 +407,9 @@ def test_the_test_has_power() -> None:
     wrong += [replace(right, beta=(1.5, 1.0)), plain("tweedie", "random", "bernoulli", 3)]
     for case in wrong:
         assert p_value(observed, law_by_enumeration(case)) < FALSE_ALARM, case
+    by_margin, by_entropy = LEARNED[-2:]
+    for order in ("random", "entropy", "confidence"):
+        assert p_value(draw(by_margin), law_by_enumeration(replace(by_entropy, order=order))) < FALSE_ALARM, order
 
 
 @pytest.mark.parametrize("case", PLAIN + GEOMETRIC, ids=name)
@@ -469,40 +448,3 @@ def test_solvers_differ_under_geometric_noise_only() -> None:
     for noise, equal in (("log_linear", True), ("geometric", False)):
         rates = [reveal_probabilities(Case(solver, noise=noise, **UNEQUAL))[0] for solver in ("euler", "tweedie")]
         assert math.isclose(*rates, abs_tol=1e-12) == equal
-
-
-@pytest.mark.parametrize("solver", SOLVERS.names())
-@pytest.mark.parametrize("steps", [4, 16])
-@pytest.mark.parametrize("name", ["loglinear", "geometric"])
-def test_official_radd_rates(name: str, steps: int, solver: str) -> None:
-    golden = load_file(fixture_path("transitions", "radd_rates.safetensors"))
-    if f"{name}.steps{steps}.{solver}.update_rate" not in golden:
-        pytest.skip(f"RADD has no {solver} solver")
-    low, high = golden["geometric.sigma_min_max"].double().tolist()
-    schedule = {"loglinear": "log_linear"}.get(name, name)
-    noise = make_noise_schedule(schedule, noise_eps=1e-3, sigma_min=low, sigma_max=high)
-    t = torch.linspace(1, 1e-5, steps + 1, dtype=torch.float64)
-    torch.testing.assert_close(t.float(), golden[f"{name}.steps{steps}.timesteps"], rtol=1e-5, atol=1e-6)
-    ours = SOLVERS[solver].reveal_probability(noise, t[:-1], t[1:])
-    # the official float32 code loses digits in 1 - alpha: at t = 1 (log-linear), and where there is little noise
-    rtol = (1e-4 if name == "loglinear" else 1e-5) + 2 * torch.finfo(torch.float32).eps / noise.masked(t[:-1])
-    golden_rate = golden[f"{name}.steps{steps}.{solver}.update_rate"].double()
-    assert ((ours - golden_rate).abs() <= 1e-6 + rtol * golden_rate).all()
-
-
-@pytest.mark.parametrize("solver, key", [("euler", "euler_probs"), ("tweedie", "analytic_probs")])
-@pytest.mark.parametrize("case", range(3))
-@pytest.mark.parametrize("name", ["loglinear", "geometric"])
-def test_official_sedd_probabilities(name: str, case: int, solver: str, key: str) -> None:
-    golden = load_file(fixture_path("transitions", "sedd.safetensors"))
-    low, high = golden["geometric.sigma_min_max"].double().tolist()
-    schedule = {"loglinear": "log_linear"}.get(name, name)
-    noise = make_noise_schedule(schedule, noise_eps=1e-3, sigma_min=low, sigma_max=high)
-    t, dt, score, probs = (golden[f"absorb.{name}.case{case}.{part}"].double() for part in ("t", "dt", "score", key))
-    mask = int(golden["dim"])
-    at_mask = golden["absorb.x_t"] == mask
-    ours = SOLVERS[solver].score_weight(noise, t, t - dt)[:, None, None] * score
-    # float32 again: at t = 1, and in 1 - e^-ds where the step is small
-    small = float(noise.total(t[0]) - noise.total(t[0] - dt))
-    rtol = (1e-4 if name == "loglinear" else 1e-5) + 2 * torch.finfo(torch.float32).eps / small
-    torch.testing.assert_close(ours[at_mask][:, :mask], probs[at_mask][:, :mask], rtol=rtol, atol=1e-6)

@@ -16,6 +16,7 @@ from lsd_sampler.evaluation import forbidden_share, reverse_kl_per_transition
 from lsd_sampler.noise import Geometric
 from lsd_sampler.orders import ORDERS
 from lsd_sampler.training import METHODS
+from lsd_sampler.training.config import NETWORK_CALLS
 from lsd_sampler.training.lsd import Comparison, _Adam
 from lsd_sampler.training.path_kl import isotonic_decreasing
 from lsd_sampler.training.recording import PipelineRuns, Recorder, StepErrorRecorder, TeacherRecorder
@@ -624,7 +625,7 @@ def test_config_is_frozen_sorted_and_json() -> None:
     assert DistillConfig(**loaded) == config
     assert all(field.metadata["help"] for field in dataclasses.fields(DistillConfig))
     assert DistillConfig(seed=2**40).seed == 2**40
-    assert set(METHODS.names()) == {"path_kl", "lsd"}
+    assert set(METHODS.names()) == set(NETWORK_CALLS.names()) == {"path_kl", "lsd", "lsd+", "jys"}
 
 
 @pytest.mark.parametrize(("num_states", "advice"), [(128, "only 16 tokens"), (5, "num_states")])

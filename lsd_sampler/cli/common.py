@@ -23,15 +23,16 @@ def add_model_arguments(parser: argparse.ArgumentParser, with_pipeline: bool = F
     return which
 
 
-def load_pipeline(args: argparse.Namespace):  # noqa: ANN201  (imported late)
-    """The pipeline around `--model`."""
+def load_pipeline(args: argparse.Namespace, with_tokenizer: bool = True):  # noqa: ANN201  (imported late)
+    """The pipeline around `--model`. Its tokenizer may have to be fetched."""
     from ..denoisers import load_denoiser
     from ..pipeline_masked_diffusion import MaskedDiffusionPipeline
     from ..scheduling_lsd import LSDScheduler
 
     dtype = getattr(torch, args.dtype) if args.dtype else None
     denoiser = load_denoiser(args.model, revision=args.revision, device=args.device, dtype=dtype)
-    return MaskedDiffusionPipeline(denoiser, LSDScheduler(**denoiser.scheduler_config()), denoiser.tokenizer)
+    tokenizer = denoiser.tokenizer if with_tokenizer else None
+    return MaskedDiffusionPipeline(denoiser, LSDScheduler(**denoiser.scheduler_config()), tokenizer)
 
 
 def load_diffusers_pipeline(args: argparse.Namespace):  # noqa: ANN201  (imported late)

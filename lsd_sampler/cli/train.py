@@ -3,18 +3,20 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ..denoisers.sizes import ModelSize
 from ..hub import make_repo, upload_sampler
 from ..orders import ORDERS
 from ..scheduling_lsd import COUNTS
-from ..solvers import SOLVERS
 from ..training import METHODS, DistillConfig, distill
-from ..training.distill import base_scheduler, network_calls
+from ..training.budget import process_bytes
+from ..training.config import FILLERS, VARIANTS, distillable_solvers
 from ..training.progress import Progress
-from ..training.recording import PipelineRuns, TeacherPlan, teacher_plan
+from ..training.recording import TeacherPlan
 from .common import (
     add_model_arguments,
     check_output_dir,
@@ -25,15 +27,19 @@ from .common import (
     read_prompts,
     run,
 )
+from .dry_run import describe_cost, describe_download, plan_of, plan_of_published, published
 
 
 CHOICES = {
     "method": METHODS.names(),
-    "solver": SOLVERS.names(),
+    "solver": distillable_solvers(),
+    "teacher_solver": distillable_solvers(),
     "order": ORDERS.names(),
     "count": COUNTS,
     "domain": ("score", "log_score"),
     "optimizer": ("exact", "adam"),
+    "variant": VARIANTS,
+    "relaxation_filler": FILLERS,
 }
 
 
@@ -46,10 +52,9 @@ def build_parser() -> argparse.ArgumentParser:
             parser.add_argument(flag, type=positive_int, nargs="+", help=text)
         elif option.name in CHOICES:
             parser.add_argument(flag, default=option.default, choices=CHOICES[option.name], help=text)
-        elif option.default is None or isinstance(option.default, str):
-            parser.add_argument(flag, default=option.default, help=text)
         else:
-            parser.add_argument(flag, type=type(option.default), default=option.default, help=text)
+            kind = option.metadata["type"] or (str if option.default is None else type(option.default))
+            parser.add_argument(flag, type=kind, default=option.default, help=text)
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="with --pipeline: prompts, one a line")
     parser.add_argument("--pipeline-kwargs", type=json_object, metavar="JSON", help="further arguments of its call")
     parser.add_argument("--trust-remote-code", action="store_true", help="let --pipeline run code of its own repo")
@@ -65,18 +70,21 @@ def build_parser() -> argparse.ArgumentParser:
 def command(args: argparse.Namespace) -> None:
     name = args.model or args.pipeline
     call_kwargs = read_call_kwargs(args)
-    pipeline = load_pipeline(args) if args.model else load_diffusers_pipeline(args)
-    options = {f.name: getattr(args, f.name) for f in fields(DistillConfig)}
-    if args.nfe is None:  # of the default numbers, those that a canvas has tokens for
-        length = plan_of(pipeline, DistillConfig(**{**options, "nfe": (1,)}), call_kwargs).num_masked
-        options["nfe"] = [M for M in DistillConfig.nfe if M <= length] or [length]
-    config = DistillConfig(**options)
+    process = process_bytes() if args.device.type == "cpu" else 0
+    if model := published(args):
+        config = configure(args, lambda config: plan_of_published(model.size, config, call_kwargs))
+        cost = describe_cost(model.size, config, plan_of_published(model.size, config, call_kwargs), process)
+        print_json({"model": name, **config.to_dict(), **describe_download(model), **cost})
+        return
+    has_text = any(isinstance(call_kwargs.get(name), str) for name in ("prefix", "suffix"))
+    pipeline = load_pipeline(args, has_text) if args.model else load_diffusers_pipeline(args)
+    config = configure(args, lambda config: plan_of(pipeline, config, call_kwargs))
     output_dir = args.output_dir or Path(f"{Path(name).name.split(':')[0]}-{config.method}-{config.order}")
     if args.dry_run:
-        plan = plan_of(pipeline, config, call_kwargs)
-        described = {"model" if args.model else "pipeline": name, **config.to_dict(), "output_dir": str(output_dir)}
-        described |= {"canvases": plan.num_canvases, "network_calls": network_calls(config, plan)}
-        print(json.dumps(described, indent=2))
+        size = ModelSize.of(pipeline.denoiser) if args.model else None
+        cost = describe_cost(size, config, plan_of(pipeline, config, call_kwargs), process)
+        kind = "model" if args.model else "pipeline"
+        print_json({kind: name, **config.to_dict(), "output_dir": str(output_dir), **cost})
         return
     check_output_dir(output_dir)
     repo_id = make_repo(args.push_to_hub) if args.push_to_hub else None  # or it is known now that it cannot be
@@ -112,6 +120,9 @@ def command(args: argparse.Namespace) -> None:
             known = " ".join(map(str, record["known_after_step"]))
             excess = f"{record['path_kl']:.4f} nats/sequence above {states} calls"
             print(f"{record['nfe']:4d} calls: {excess}; tokens known: {known}")
+        elif record["event"] == "steps":
+            for key in ("timesteps", "score_coefficients"):
+                print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
         elif record["event"] == "coefficients":
             key = "score_coefficients" if record["domain"] == "score" else "log_score_coefficients"
             print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
@@ -120,30 +131,34 @@ def command(args: argparse.Namespace) -> None:
         print(f"Uploaded: {upload_sampler(output_dir, repo_id)}")
 
 
+def configure(args: argparse.Namespace, plan: Callable[[DistillConfig], TeacherPlan]) -> DistillConfig:
+    """The options of the run; of the default numbers of calls, those that a canvas has tokens for."""
+    options = {f.name: getattr(args, f.name) for f in fields(DistillConfig)}
+    if args.nfe is None:
+        length = plan(DistillConfig(**{**options, "nfe": (1,)})).num_masked
+        options["nfe"] = [M for M in DistillConfig.nfe if M <= length] or [length]
+    return DistillConfig(**options)
+
+
+def print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(content, indent=2))
+
+
 def read_call_kwargs(args: argparse.Namespace) -> dict[str, Any]:
     """What the pipeline is called with.
 
     Raises:
         ValueError: for a flag that does not go with the others.
     """
-    if args.model and (args.prompts or args.pipeline_kwargs):
-        raise ValueError("`--prompts` and `--pipeline-kwargs` go with `--pipeline`, not with `--model`.")
+    if args.model and args.prompts:
+        raise ValueError(
+            "`--prompts` goes with `--pipeline`; with `--model` use `--pipeline-kwargs`, such as a prefix."
+        )
     if args.pipeline and args.length:
         raise ValueError("`--length` goes with `--model`; with `--pipeline` use `--pipeline-kwargs`.")
-    if args.model:
-        return {"length": args.length} if args.length else {}
+    length = {"length": args.length} if args.length else {}
     prompts = {"prompt": read_prompts(args.prompts)} if args.prompts else {}
-    return {**prompts, **(args.pipeline_kwargs or {})}
-
-
-def plan_of(pipeline: Any, config: DistillConfig, call_kwargs: dict[str, Any]) -> TeacherPlan:
-    """What a call of the pipeline asks of a sampler: known of our own, else seen in a run of one step."""
-    denoiser = getattr(pipeline, "denoiser", None)
-    if denoiser is not None and set(call_kwargs) <= {"length"}:
-        length = call_kwargs.get("length", denoiser.length)
-        steps = config.teacher_steps_for(length, denoiser.time_conditioned)
-        return TeacherPlan(length, 1, steps, denoiser.mask_token_id)
-    return teacher_plan(PipelineRuns(pipeline, config.seed, call_kwargs), base_scheduler(pipeline, config), config)
+    return {**length, **prompts, **(args.pipeline_kwargs or {})}
 
 
 def main(argv: list[str] | None = None) -> int:

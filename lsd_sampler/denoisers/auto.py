@@ -4,7 +4,7 @@ import difflib
 import inspect
 import os
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -17,16 +17,9 @@ from .markov import MarkovDenoiser, is_oracle_spec, make_oracle
 from .masked_lm import MaskedLMDenoiser
 from .maskgit import MaskGITDenoiser
 from .mdlm import MDLMDenoiser
+from .published import SHORT_NAMES
 from .radd import RADDDenoiser
 from .sedd import SEDDDenoiser
-
-
-class HubModel(NamedTuple):
-    """A published checkpoint: its family, where it lies, and which file of several it is."""
-
-    family: str
-    hub_id: str
-    file: str | None = None
 
 
 DENOISERS: Registry[type[Denoiser]] = Registry("family")
@@ -38,33 +31,10 @@ DENOISERS.register("masked_lm", MaskedLMDenoiser)
 DENOISERS.register("maskgit", MaskGITDenoiser)
 DENOISERS.register("ctmc", CTMCDenoiser)
 
-SHORT_NAMES = {
-    "radd": HubModel("radd", "JingyangOu/radd-lambda-dce"),
-    "radd-t": HubModel("radd", "JingyangOu/radd-t-dce"),
-    "radd-medium": HubModel("radd", "JingyangOu/radd-lambda-dce-medium"),
-    "sedd-small": HubModel("sedd", "louaaron/sedd-small"),
-    "sedd-medium": HubModel("sedd", "louaaron/sedd-medium"),
-    "mdlm": HubModel("mdlm", "kuleshov-group/mdlm-owt"),
-    "mdlm-no-flashattn": HubModel("mdlm", "kuleshov-group/mdlm-no_flashattn-fp32-owt"),
-    "llada-8b": HubModel("masked_lm", "GSAI-ML/LLaDA-8B-Base"),
-    "llada-8b-instruct": HubModel("masked_lm", "GSAI-ML/LLaDA-8B-Instruct"),
-    "dream-7b": HubModel("masked_lm", "Dream-org/Dream-v0-Base-7B"),
-    "dream-7b-instruct": HubModel("masked_lm", "Dream-org/Dream-v0-Instruct-7B"),
-    "diffugpt-s": HubModel("masked_lm", "diffusionfamily/diffugpt-s"),
-    "diffugpt-m": HubModel("masked_lm", "diffusionfamily/diffugpt-m"),
-    "diffullama": HubModel("masked_lm", "diffusionfamily/diffullama"),
-    "halton-maskgit-256-tiny": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_256_tiny.pth"),
-    "halton-maskgit-256-small": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_256_small.pth"),
-    "halton-maskgit-256-base": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_256_base.pth"),
-    "halton-maskgit-384-small": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_384_small.pth"),
-    "halton-maskgit-384-base": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_384_base.pth"),
-    "halton-maskgit-384-large": HubModel("maskgit", "llvictorll/Halton-Maskgit", "ImageNet_384_large.pth"),
-}
-
 
 def available_names() -> list[str]:
     """The short names that [`load_denoiser`] can load."""
-    return ["countdown", "markov:..."] + [n for n, model in SHORT_NAMES.items() if model.family in DENOISERS.names()]
+    return ["countdown", "markov:...", *SHORT_NAMES]
 
 
 def load_denoiser(
@@ -113,11 +83,8 @@ def load_denoiser(
         parse_dtype(dtype)
         denoiser: Denoiser = make_oracle(name).eval()
     else:
-        location = hub_location(name)
-        if weight_name is None and location != name:
-            weight_name = SHORT_NAMES[name].file
-        checkpoint = open_checkpoint(
-            location, file=weight_name, trust_remote_code=trust_remote_code, revision=revision, subfolder=subfolder,
+        location, checkpoint = find_checkpoint(
+            name, weight_name=weight_name, trust_remote_code=trust_remote_code, revision=revision, subfolder=subfolder,
             token=token, cache_dir=cache_dir, local_files_only=local_files_only, force_download=force_download,
         )  # fmt: skip
         if PIPELINE_NAME in checkpoint.names:
@@ -134,20 +101,38 @@ def load_denoiser(
     return denoiser
 
 
-def hub_location(name: str) -> str:
-    """The Hub id behind a short name; a folder or Hub id is returned as it is.
+def find_checkpoint(
+    name: str, *, weight_name: str | None = None, trust_remote_code: bool = False, **where: Any
+) -> tuple[str, Checkpoint]:
+    """The folder or Hub id that a name stands for, and the files there (fetched if need be).
+
+    Args:
+        name (`str`), weight_name, trust_remote_code: as for [`load_denoiser`].
+        where: `revision`, `subfolder`, `token`, `cache_dir`, `local_files_only`, `force_download`.
 
     Raises:
-        ValueError: for an unknown name, or one whose family is not supported.
+        OSError: if they are missing or out of reach; of a short name the message says which, and how to get them.
+        ValueError: for an unknown name.
     """
+    published = None if os.path.exists(os.path.expanduser(name)) else SHORT_NAMES.get(name)
+    if published is None:
+        location = _check_name(name)
+        return location, open_checkpoint(location, file=weight_name, trust_remote_code=trust_remote_code, **where)
+    location, file = published.hub_id, weight_name or published.file
+    try:
+        return location, open_checkpoint(location, file=file, trust_remote_code=trust_remote_code, **where)
+    except OSError as error:
+        size = published.size.weight_bytes / 1e9
+        raise OSError(
+            f"{name!r} needs {' and '.join(published.files)} of {location} (about {size:.1f} GB), which cannot be had"
+            f" now: run `hf download {location}{f' {file}' if file else ''}` where there is a network, and give the"
+            f" folder that it prints in place of the name. ({error})"
+        ) from error
+
+
+def _check_name(name: str) -> str:
     if os.path.exists(os.path.expanduser(name)) or is_hub_id(name):
         return name
-    if name in SHORT_NAMES:
-        family, hub_id, _ = SHORT_NAMES[name]
-        if family not in DENOISERS.names():
-            known = ", ".join(available_names())
-            raise ValueError(f"{name!r} ({hub_id}) is not supported yet. Short names that work: {known}.")
-        return hub_id
     if os.sep in name or name.startswith((".", "~")):
         return name  # a path: whoever opens it says that it is missing
     near = difflib.get_close_matches(name.lower(), [*SHORT_NAMES, "countdown", "markov:"], n=1)

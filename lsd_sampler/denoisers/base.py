@@ -88,6 +88,7 @@ class Denoiser(ModelMixin):
         super().__init__()
         self._tokenizer: Any | None = None
         self._tokenizer_on_hub: str | None = None
+        self._num_columns: int | None = None
 
     def forward(
         self, tokens: torch.Tensor, t: torch.Tensor | None = None, *, return_hidden_states: bool = False
@@ -124,8 +125,9 @@ class Denoiser(ModelMixin):
                 return_hidden_states=True)` returned.
             t (`torch.Tensor` of shape `(batch_size,)`, *optional*): as for `forward`.
         """
-        columns = self.head(hidden[:1, :1]).shape[-1]
-        return DeferredLogits(hidden, self.head, columns)
+        if self._num_columns is None:
+            self._num_columns = self.head(hidden[:1, :1]).shape[-1]
+        return DeferredLogits(hidden, self.head, self._num_columns)
 
     @classmethod
     def recognises(cls, checkpoint: Checkpoint) -> bool:

@@ -2,14 +2,19 @@
 
 from ..registry import Registry
 from .base import Order
-from .confidence import ConfidenceOrder
+from .by_logits import ConfidenceOrder, EntropyOrder, LogitOrder, MarginOrder, gumbel_top
 from .halton import HaltonOrder
 from .halton_maskgit import HaltonMaskGITOrder
 from .random import RandomOrder
 
 
 ORDERS: Registry[Order] = Registry("order")
-for _order in (RandomOrder(), HaltonOrder(), HaltonMaskGITOrder(), ConfidenceOrder()):
+for _order in (
+    RandomOrder(), HaltonOrder(), HaltonMaskGITOrder(), ConfidenceOrder(), MarginOrder(), EntropyOrder(),
+):  # fmt: skip
     ORDERS.register(_order.name, _order)
 
-__all__ = ["ORDERS", "ConfidenceOrder", "HaltonMaskGITOrder", "HaltonOrder", "Order", "RandomOrder"]
+__all__ = [
+    "ORDERS", "ConfidenceOrder", "EntropyOrder", "HaltonMaskGITOrder", "HaltonOrder", "LogitOrder", "MarginOrder",
+    "Order", "RandomOrder", "gumbel_top",
+]  # fmt: skip

@@ -1,12 +1,14 @@
 """What a solver is: how much of the score one step of the reverse process uses."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 
 from ..corruptions import Corruption
 from ..noise import NoiseSchedule
+from .options import Option, read_options
 
 
 class Solver(ABC):
@@ -19,6 +21,32 @@ class Solver(ABC):
     name: ClassVar[str]
     evals_per_step: ClassVar[int] = 1
     """Network calls per step."""
+    distillable: ClassVar[bool] = True
+    """Whether times and coefficients can be learned for it."""
+    options: ClassVar[Mapping[str, Option]] = {}
+    """Its constants, by name."""
+
+    @classmethod
+    def read_options(cls, given: Any) -> dict[str, Any]:
+        """All of its constants: those that were given, and the defaults of the others.
+
+        Raises:
+            ValueError: for an unknown name, or a value out of range.
+        """
+        return read_options(cls.name, cls.options, given)
+
+    def calls(
+        self, grid: Callable[[int], torch.Tensor], num_calls: int, options: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Times of so many network calls and of the end, float64 of shape `(num_calls + 1,)`, decreasing; and the
+        place of each call in its step: 0 for one that begins a step.
+
+        Args:
+            grid: from a number of steps n to the `n + 1` times between which they go.
+            num_calls (`int`): M.
+            options: as from `read_options`.
+        """
+        return grid(num_calls), [0] * num_calls
 
     @abstractmethod
     def score_weight(self, noise: NoiseSchedule, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:

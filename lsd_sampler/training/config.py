@@ -9,14 +9,22 @@ from ..orders import ORDERS
 from ..registry import Registry
 from ..scheduling_lsd import COUNTS
 from ..solvers import SOLVERS
+from ..validation import check_number
 
 
 METHODS: Registry = Registry("method")
-"""Training methods, `(runs: PipelineRuns, config: DistillConfig, log) -> LearnedSampler`; filled by their modules."""
+"""Training methods, `(runs, base, plan, config, log, progress) -> LearnedSampler`; filled by their modules."""
+NETWORK_CALLS: Registry = Registry("method")
+"""The network calls that each method makes, `(config, plan) -> int`; filled by their modules."""
+
+VARIANTS = ("interval", "own_canvas", "literal")
+FILLERS = ("teacher", "random")
+MAX_JYS_STEPS = 512
+"""Neighbouring times of a jys schedule lie at least two cells of its grid of 1,024 apart before it is refined."""
 
 
-def _option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+def _option(default: Any, help: str, type: type | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "type": type})
 
 
 @dataclass(frozen=True)
@@ -27,9 +35,10 @@ class DistillConfig:
         ValueError: for an option out of range; the message names it.
     """
 
-    method: str = _option("path_kl", "training method: path_kl, lsd")
+    method: str = _option("path_kl", "training method: path_kl, lsd, lsd+, jys")
     solver: str = _option("tweedie", "base solver of teacher and student")
-    order: str | None = _option(None, "order of revealing; default: halton for path_kl, random for lsd")
+    teacher_solver: str | None = _option(None, "solver of the teacher, where it is another")
+    order: str | None = _option(None, "order of revealing; default: halton for path_kl, else random")
     count: str = _option("exact", "exact or bernoulli")
     nfe: tuple[int, ...] = _option((4, 8, 16, 32, 64), "numbers of network calls to make a sampler for")
     teacher_steps: int = _option(1024, "steps of the teacher (at most one per token, where more cannot differ)")
@@ -40,15 +49,31 @@ class DistillConfig:
     optimizer: str = _option("exact", "lsd: exact (closed form or Newton) or adam")
     learning_rate: float = _option(1e-3, "lsd with adam: learning rate")
     adam_batch_size: int = _option(1, "lsd with adam: sequences per gradient step")
-    epochs: int = _option(20, "lsd with adam: passes over the sequences")
+    epochs: int = _option(20, "lsd with adam: passes over the sequences; lsd+: grids to try for each NFE")
+    variant: str = _option("interval", "lsd+: interval; literal (eq. 8 as printed) and own_canvas are degenerate")
+    relaxation: float | None = _option(
+        None, "share of the student's canvas that it does not begin alone (default: 0.05 for lsd+, else 0)", float
+    )
+    relaxation_filler: str = _option("teacher", "what is put there: teacher (its final tokens) or random (tokens)")
     seed: int = _option(0, "of the teacher's noise")
 
     def __post_init__(self) -> None:
         METHODS[self.method]
-        SOLVERS[self.solver]
+        if not SOLVERS[self.solver].distillable:
+            raise ValueError(
+                f"`solver` {self.solver!r} is a baseline, and nothing can be learned for it. Use one of"
+                f" {distillable_solvers()}."
+            )
+        if not SOLVERS[self.resolved_teacher_solver].distillable:
+            raise ValueError(f"`teacher_solver` must be one of {distillable_solvers()}, got {self.teacher_solver!r}.")
         object.__setattr__(self, "nfe", _sorted_nfe(self.nfe))
         if self.order is None:
             object.__setattr__(self, "order", "halton" if self.method == "path_kl" else "random")
+        if self.relaxation is None:
+            object.__setattr__(self, "relaxation", 0.05 if self.method == "lsd+" else 0.0)
+        check_number("relaxation", self.relaxation, low=0, high=1)
+        if self.resolved_relaxation and not self.method.startswith("lsd"):
+            raise ValueError(f"`relaxation` is of the methods 'lsd' and 'lsd+'; {self.method!r} has no student.")
         if ORDERS[self.resolved_order].looks_at_logits:
             raise ValueError(
                 f"`order` {self.order!r} looks at the logits; teacher paths can only be replayed for orders that do"
@@ -58,6 +83,8 @@ class DistillConfig:
             ("count", COUNTS),
             ("domain", (None, "score", "log_score")),
             ("optimizer", ("exact", "adam")),
+            ("variant", VARIANTS),
+            ("relaxation_filler", FILLERS),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {list(choices)}, got {getattr(self, name)!r}.")
@@ -68,11 +95,32 @@ class DistillConfig:
         rate = self.learning_rate
         if not isinstance(rate, int | float) or isinstance(rate, bool) or not math.isfinite(rate) or rate <= 0:
             raise ValueError(f"`learning_rate` must be a finite number > 0, got {rate!r}.")
+        unfit = [M for M in self.nfe if M & (M - 1) or M > MAX_JYS_STEPS]
+        if self.method == "jys" and unfit:
+            raise ValueError(f"`nfe` must be powers of two up to {MAX_JYS_STEPS} for `method` 'jys', got {unfit[0]}.")
 
     @property
     def resolved_order(self) -> str:
         assert self.order is not None  # filled in by __post_init__
         return self.order
+
+    @property
+    def resolved_relaxation(self) -> float:
+        assert self.relaxation is not None  # filled in by __post_init__
+        return self.relaxation
+
+    @property
+    def resolved_teacher_solver(self) -> str:
+        return self.teacher_solver or self.solver
+
+    @property
+    def num_batches(self) -> int:
+        return -(-self.num_sequences // self.batch_size)
+
+    def batches(self) -> list[range]:
+        """The sequences, `batch_size` at a time."""
+        starts = range(0, self.num_sequences, self.batch_size)
+        return [range(first, min(first + self.batch_size, self.num_sequences)) for first in starts]
 
     def teacher_steps_for(self, num_masked: int, time_conditioned: bool) -> int:
         """The teacher's steps where so many positions are masked; at least the largest NFE.
@@ -87,6 +135,11 @@ class DistillConfig:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {**asdict(self), "nfe": list(self.nfe)}
+
+
+def distillable_solvers() -> list[str]:
+    """The solvers that times and coefficients can be learned for."""
+    return [name for name in SOLVERS.names() if SOLVERS[name].distillable]
 
 
 def _sorted_nfe(nfe: Any) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 
 from ..conventions import NO_MASK
 from ..scheduling_lsd import LSDScheduler
-from .config import METHODS, DistillConfig
+from .config import METHODS, NETWORK_CALLS, DistillConfig
 from .progress import Progress
 from .recording import PipelineRuns, TeacherPlan, teacher_plan
 
@@ -33,12 +33,15 @@ def distill(
 
         C (1 + batches (N + G))         calls for `path_kl`,
         C (1 + N + sum of the NFEs)     calls for `lsd` (with Adam: `epochs * batches` times the sum),
+        C (1 + batches (N + epochs * sum of the NFEs))      at most for `lsd+`,
+        C (1 + batches (N + 68 (largest NFE - 1)))          at most for `jys`,
 
     for C canvases in a run (1, or the blocks of LLaDA2Pipeline), N teacher steps and G states. Between steps, of B
     sequences on canvases of length L, at most
 
         9 C B L + 16 G L                bytes are kept by `path_kl` (log: `kept_bytes`),
         C B L (9 + 8 kept states)       by `lsd`,
+        13 C L                          for each sequence by `lsd+` and `jys`,
 
     and never anything of the size of the logits.
 
@@ -61,10 +64,10 @@ def distill(
     """
     config = config or DistillConfig()
     base = base_scheduler(pipeline, config)
-    if config.method == "path_kl" and base.config.corruption != "absorbing":
+    if config.method != "lsd" and base.config.corruption != "absorbing":
         raise ValueError(
-            f"`method` 'path_kl' prices the revealing of masks, and {base.config.corruption} corruption has none: use"
-            " `method` 'lsd'."
+            f"`method` {config.method!r} is about revealing masks, and {base.config.corruption} corruption has none:"
+            " use `method` 'lsd'."
         )
     started = time.perf_counter()
 
@@ -91,23 +94,19 @@ def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDSch
     """The plain base solver that teacher and student start from."""
     known = inspect.signature(LSDScheduler.__init__).parameters  # other schedulers have entries of their own
     kept = {name: value for name, value in pipeline.scheduler.config.items() if name in known}
-    options = {"solver": config.solver, "order": config.order, "count": config.count, "schedule": "uniform"}
+    options: dict[str, Any] = {
+        "solver": config.solver, "solver_options": None, "order": config.order, "count": config.count,
+        "schedule": "uniform", "draws": "exact",  # other draws cannot be replayed; a sampler may be loaded with them
+    }  # fmt: skip
     return LSDScheduler(**kept | options)
 
 
 def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
-    """Calls of the network, each on a batch, that a distillation makes.
+    """Calls of the network, each on a batch, that a distillation makes; of `lsd+` and `jys`, at most.
 
     (A canvas that is full before its last step, as the rest of a block after a prompt can be, may take fewer.)
     """
-    from .path_kl import states_to_replay
-
-    if config.method == "path_kl":
-        batches, states = -(-config.num_sequences // config.batch_size), states_to_replay(config, plan.num_masked)
-        return plan.num_canvases * (1 + batches * (plan.num_steps + len(states)))
-    updates = config.epochs * -(-config.num_sequences // config.adam_batch_size)
-    passes = updates if config.optimizer == "adam" else 1
-    return plan.num_canvases * (1 + plan.num_steps + passes * sum(config.nfe))
+    return NETWORK_CALLS[config.method](config, plan)
 
 
 def _plan(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, progress: Progress) -> TeacherPlan:

@@ -10,7 +10,7 @@ student.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,9 +23,10 @@ from ..moves import Reverse
 from ..random import log_mass
 from ..rows import ModelOutput, row_chunks
 from ..scheduling_lsd import LSDScheduler
-from .config import METHODS, DistillConfig
+from .config import METHODS, NETWORK_CALLS, DistillConfig
 from .progress import Progress
 from .recording import PipelineRuns, RecordedCanvas, Recorder, TeacherPlan, TeacherRecorder
+from .relaxation import RelaxedStart, relaxed_starts
 
 
 MAX_BETA = 100.0
@@ -162,12 +163,18 @@ class PairedStudent(Recorder):
     At each step `learn(k, comparison)` is asked for the coefficient of that step.
     """
 
-    def follow(self, start: LearnedSteps, canvases: list[list[torch.Tensor]], learn: Learn) -> None:
-        """Sets the teacher's canvases, `(B, L)` each: before each step and at the end, for each canvas of a run; and
-        what decides `(Phi_k, beta_k)`.
+    def follow(
+        self,
+        start: LearnedSteps,
+        canvases: list[list[torch.Tensor]],
+        learn: Learn,
+        relaxed: list[RelaxedStart] | None = None,
+    ) -> None:
+        """Sets the teacher's canvases, `(B, L)` each: before each step and at the end, for each canvas of a run; what
+        decides `(Phi_k, beta_k)`; and how the student's canvases are relaxed.
         """
         self.set_learned_sampler(LearnedSampler({start.score_coefficients.numel(): start}))
-        self.canvases, self.learn = canvases, learn
+        self.canvases, self.learn, self.relaxed = canvases, learn, relaxed
 
     def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         B, states = len(x.sample_BL) // 2, self.canvases[self.canvas]
@@ -182,9 +189,12 @@ class PairedStudent(Recorder):
         self._use(self.steps)
         # the teacher's rows are sampled too, for nothing: draws are cheap beside the network
         next_BL, probability_BL = super()._record(x)
-        following_BL = states[x.k + 1].to(next_BL.device)
-        # what comes after this canvas, if anything, is to begin from the same context
-        return torch.cat([following_BL, following_BL if x.is_last else next_BL[B:]]), probability_BL
+        following_BL, student_BL = states[x.k + 1].to(next_BL.device), next_BL[B:]
+        if x.is_last:  # what comes after this canvas, if anything, is to begin from the same context
+            student_BL = following_BL
+        elif x.k == 0 and self.relaxed is not None:
+            student_BL = self.relaxed[self.canvas].fill(student_BL, x.logits_BLV.shape[-1], x.mask_token_id)
+        return torch.cat([following_BL, student_BL]), probability_BL
 
     def _compare(
         self, x: StepInput, teacher_BL: torch.Tensor, student_BL: torch.Tensor
@@ -210,20 +220,11 @@ def lsd(
 ) -> LearnedSampler:
     """Learns the coefficients for each NFE of the config, on the base grid."""
     domain = _domain(base, config)
-    kept = {M: [round(k * plan.num_steps / M) for k in range(M)] for M in config.nfe}
-    canvases = _teacher_canvases(runs, base, plan, config, frozenset(sum(kept.values(), [])), progress)
-    log(
-        event="teacher",
-        steps=plan.num_steps,
-        sequences=config.num_sequences,
-        canvases=len(canvases),
-        kept_bytes=sum(canvas.nbytes for canvas in canvases),
-        network_calls=runs.network_calls,
-    )
+    paths_of = teacher_canvases(runs, base, plan, config, log, progress)
     steps = {}
     for M in tqdm(config.nfe, desc="coefficients", unit="NFE"):
         student, start = PairedStudent.from_config(base.config), LearnedSteps.plain(base.steps_for(M).timesteps)
-        paths = [[*(canvas.states.get(k, canvas.final_BL) for k in kept[M]), canvas.final_BL] for canvas in canvases]
+        paths = paths_of[M]
         learn = _learn_exactly if config.optimizer == "exact" else _learn_with_adam
         done = progress.load(f"nfe-{M}")
         if done is None:
@@ -243,7 +244,15 @@ def lsd(
     return LearnedSampler(steps)
 
 
+def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
+    """`C (1 + N + sum of the NFEs)`; with Adam `updates` times the sum."""
+    updates = config.epochs * -(-config.num_sequences // config.adam_batch_size)
+    passes = updates if config.optimizer == "adam" else 1
+    return plan.num_canvases * (1 + plan.num_steps + passes * sum(config.nfe))
+
+
 METHODS.register("lsd", lsd)
+NETWORK_CALLS.register("lsd", network_calls)
 
 
 def _domain(base: LSDScheduler, config: DistillConfig) -> str:
@@ -254,7 +263,32 @@ def _domain(base: LSDScheduler, config: DistillConfig) -> str:
     return config.domain or ("score" if scored else "log_score")
 
 
-def _teacher_canvases(
+def teacher_canvases(
+    runs: PipelineRuns,
+    base: LSDScheduler,
+    plan: TeacherPlan,
+    config: DistillConfig,
+    log: Callable[..., None],
+    progress: Progress,
+) -> dict[int, list[list[torch.Tensor]]]:
+    """For each NFE, the teacher's canvases as `PairedStudent.follow` takes them: one run of all sequences for all."""
+    kept = {M: [round(k * plan.num_steps / M) for k in range(M)] for M in config.nfe}
+    canvases = _recorded_canvases(runs, base, plan, config, frozenset(sum(kept.values(), [])), progress)
+    log(
+        event="teacher",
+        steps=plan.num_steps,
+        sequences=config.num_sequences,
+        canvases=len(canvases),
+        kept_bytes=sum(canvas.nbytes for canvas in canvases),
+        network_calls=runs.network_calls,
+    )
+    return {
+        M: [[*(canvas.states.get(k, canvas.final_BL) for k in at), canvas.final_BL] for canvas in canvases]
+        for M, at in kept.items()
+    }
+
+
+def _recorded_canvases(
     runs: PipelineRuns,
     base: LSDScheduler,
     plan: TeacherPlan,
@@ -262,7 +296,6 @@ def _teacher_canvases(
     kept: frozenset[int],
     progress: Progress,
 ) -> list[RecordedCanvas]:
-    """The teacher's canvases, with the states that students need: one run of all sequences, for all NFE."""
     stored = progress.load("teacher")
     if stored is not None:
         runs.network_calls = int(stored.pop("network_calls"))
@@ -272,7 +305,7 @@ def _teacher_canvases(
             if kind.isdecimal():
                 canvases[int(canvas)].states[int(kind)] = tensor
         return canvases
-    teacher = TeacherRecorder.from_config(base.config)
+    teacher = TeacherRecorder.from_config(base.config, solver=config.resolved_teacher_solver)
     teacher.keep = kept
     runs.run(teacher, plan.num_steps, range(config.num_sequences))
     tensors = {"network_calls": torch.tensor(runs.network_calls)}
@@ -283,16 +316,22 @@ def _teacher_canvases(
     return teacher.canvases
 
 
-def _run_pair(
+def run_pair(
     runs: PipelineRuns,
     student: PairedStudent,
     start: LearnedSteps,
     paths: list[list[torch.Tensor]],
-    sequences: list[int],
+    sequences: Sequence[int],
     learn: Learn,
+    config: DistillConfig,
 ) -> None:
-    student.follow(start, [[state[sequences] for state in path] for path in paths], learn)
-    runs.run(student, len(start.score_coefficients), [*sequences, *sequences])
+    """One run of these sequences, teacher's and student's."""
+    rows = list(sequences)
+    taken = [[state[rows] for state in path] for path in paths]
+    masked = [path[0] == student.config.mask_token_id for path in taken]
+    relaxed = relaxed_starts([(m, path[-1]) for m, path in zip(masked, taken, strict=True)], rows, config)
+    student.follow(start, taken, learn, relaxed)
+    runs.run(student, len(start.score_coefficients), [*rows, *rows])
 
 
 def _learn_exactly(
@@ -323,7 +362,7 @@ def _learn_exactly(
         return 1.0, betas[k]
 
     learn = learn_phi if domain == "score" else learn_beta
-    _run_pair(runs, student, start, paths, list(range(config.num_sequences)), learn)
+    run_pair(runs, student, start, paths, range(config.num_sequences), learn, config)
     return student.steps
 
 
@@ -353,7 +392,7 @@ def _learn_with_adam(
         adam.load(stored)
     for epoch in range(first, config.epochs):
         for sequences in torch.randperm(config.num_sequences, generator=shuffle).split(config.adam_batch_size):
-            _run_pair(runs, student, start, paths, sequences.tolist(), adam)
+            run_pair(runs, student, start, paths, sequences.tolist(), adam, config)
             adam.update()
         counters = {"epochs": torch.tensor(epoch + 1), "network_calls": torch.tensor(runs.network_calls)}
         progress.save(f"adam-{M}", {**adam.tensors(), **counters, "shuffle": shuffle.get_state()})

@@ -16,7 +16,7 @@ from ..checkpoint import LearnedSampler, LearnedSteps
 from ..orders import ORDERS
 from ..schedules import StepErrorTable, grid_from_counts, replay_states
 from ..scheduling_lsd import LSDScheduler
-from .config import METHODS, DistillConfig
+from .config import METHODS, NETWORK_CALLS, DistillConfig
 from .progress import Progress
 from .recording import PipelineRuns, StepErrorRecorder, TeacherPlan, TeacherRecorder
 
@@ -47,7 +47,18 @@ def path_kl(
     return LearnedSampler(steps, step_error)
 
 
+def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
+    """`C (1 + batches (N + G))`.
+
+    Raises:
+        ValueError: if an NFE of the config needs more states.
+    """
+    states = len(states_to_replay(config, plan.num_masked))
+    return plan.num_canvases * (1 + config.num_batches * (plan.num_steps + states))
+
+
 METHODS.register("path_kl", path_kl)
+NETWORK_CALLS.register("path_kl", network_calls)
 
 
 def measure_step_errors(
@@ -59,7 +70,7 @@ def measure_step_errors(
     progress: Progress,
 ) -> StepErrorTable:
     """The step-error table: two runs of the pipeline per batch of sequences, the teacher's and its replay."""
-    teacher = TeacherRecorder.from_config(base.config)
+    teacher = TeacherRecorder.from_config(base.config, solver=config.resolved_teacher_solver)
     recorder = StepErrorRecorder.from_config(base.config)
     states = states_to_replay(config, plan.num_masked)
     sums = progress.load("step_error") or {

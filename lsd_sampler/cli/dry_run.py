@@ -1,0 +1,57 @@
+"""`lsd-train --dry-run`: what a run would load, do and need."""
+
+import argparse
+from typing import Any
+
+from ..denoisers.published import SHORT_NAMES, HubModel
+from ..denoisers.sizes import ModelSize
+from ..training import DistillConfig
+from ..training.budget import memory_needed
+from ..training.distill import base_scheduler, network_calls
+from ..training.path_kl import states_to_replay
+from ..training.recording import PipelineRuns, TeacherPlan, teacher_plan
+
+
+def plan_of(pipeline: Any, config: DistillConfig, call_kwargs: dict[str, Any]) -> TeacherPlan:
+    """What a call of the pipeline asks of a sampler: known of our own, else seen in a run of one step."""
+    denoiser = getattr(pipeline, "denoiser", None)
+    if denoiser is not None and set(call_kwargs) <= {"length"}:
+        return _plan(call_kwargs.get("length", denoiser.length), denoiser.time_conditioned, config, denoiser.hole_id)
+    return teacher_plan(PipelineRuns(pipeline, config.seed, call_kwargs), base_scheduler(pipeline, config), config)
+
+
+def plan_of_published(size: ModelSize, config: DistillConfig, call_kwargs: dict[str, Any]) -> TeacherPlan:
+    """The same for a model that is not loaded."""
+    return _plan(call_kwargs.get("length", size.length), size.time_conditioned, config, size.columns - 1)
+
+
+def _plan(length: int, time_conditioned: bool, config: DistillConfig, mask_token_id: int) -> TeacherPlan:
+    return TeacherPlan(length, 1, config.teacher_steps_for(length, time_conditioned), mask_token_id)
+
+
+def published(args: argparse.Namespace) -> HubModel | None:
+    """The model of a dry run, where it need not be loaded."""
+    return SHORT_NAMES.get(args.model) if args.dry_run and args.model else None
+
+
+def describe_download(model: HubModel) -> dict[str, Any]:
+    """What would be fetched."""
+    return {"hub_id": model.hub_id, "files": model.files, "download_bytes": model.size.weight_bytes}
+
+
+def describe_cost(
+    size: ModelSize | None, config: DistillConfig, plan: TeacherPlan, process_bytes: int
+) -> dict[str, Any]:
+    """Network calls and memory.
+
+    Args:
+        size ([`ModelSize`], *optional*): of the denoiser; None where it is part of a pipeline of another kind.
+        config ([`DistillConfig`]), plan ([`TeacherPlan`]): of the run.
+        process_bytes (`int`): what the process holds without the model, where that counts: on the CPU.
+    """
+    cost: dict[str, Any] = {"canvases": plan.num_canvases, "network_calls": network_calls(config, plan)}
+    if size is None:
+        return cost
+    states = len(states_to_replay(config, plan.num_masked)) if config.method == "path_kl" else 0
+    memory = {"process": process_bytes, **memory_needed(size, config, plan.num_masked, states)}
+    return {**cost, "parameters": size.parameters, "memory_bytes": {**memory, "total": sum(memory.values())}}

@@ -1,0 +1,139 @@
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..canvas import StepInput
+from ..noise import NoiseSchedule
+from ..plan import StepPlan
+from .options import Option
+from .own_step import OwnStep, exchange
+
+
+class ReMDM(OwnStep):
+    """Remasking steps (ReMDM, https://huggingface.co/papers/2503.00307, eq. 5-8): a known token is masked again with
+    probability sigma, and more masked ones are revealed in return, so that marginals stay right. One call a step.
+
+    Mistakes of parallel draws can be mended, so it pays with many steps: many more than there are tokens. With few,
+    samplers that choose positions well are better. Under an unnormalised denoiser tokens follow the score, numbers the
+    schedule.
+    """
+
+    @abstractmethod
+    def remask_probability(self, alpha_t: float, alpha_s: float, options: Mapping[str, Any]) -> float:
+        """Sigma, of a step between times at which tokens are unmasked with these probabilities."""
+
+    def chances(self, noise: NoiseSchedule, t: float, s: float, options: Mapping[str, Any]) -> tuple[float, float]:
+        """Probabilities in a step from t to s: that a masked position is revealed, that a known one is masked."""
+        alpha_t, alpha_s = float(noise.alpha(t)), float(noise.alpha(s))
+        sigma = self.remask_probability(alpha_t, alpha_s, options)
+        return _reveal_probability(alpha_t, alpha_s, sigma), sigma
+
+    def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
+        return exchange(x, *self.chances(plan.noise, *plan.interval(x.k), plan.options))
+
+
+class ReMDMCap(ReMDM):
+    """ReMDM with sigma as large as is possible, but at most `eta`. One call a step."""
+
+    name = "remdm_cap"
+    options = {"eta": Option(0.008, 0, 1)}
+
+    def remask_probability(self, alpha_t: float, alpha_s: float, options: Mapping[str, Any]) -> float:
+        return min(options["eta"], most_remasking(alpha_t, alpha_s))
+
+
+class ReMDMRescale(ReMDM):
+    """ReMDM with sigma `eta` times what is possible. One call a step."""
+
+    name = "remdm_rescale"
+    options = {"eta": Option(0.04, 0, 1)}
+
+    def remask_probability(self, alpha_t: float, alpha_s: float, options: Mapping[str, Any]) -> float:
+        return options["eta"] * most_remasking(alpha_t, alpha_s)
+
+
+class ReMDMForwardBackward(ReMDM):
+    """ReMDM with the sigma of a step back and a corrector step forth (https://huggingface.co/papers/2205.14987). One
+    call a step.
+    """
+
+    name = "remdm_fb"
+
+    def remask_probability(self, alpha_t: float, alpha_s: float, options: Mapping[str, Any]) -> float:
+        return min(1.0, (alpha_s - alpha_t) / alpha_t)
+
+
+class ReMDMConf(ReMDM):
+    """ReMDM with the largest sigma, shared out among the known tokens of a sequence: those that were drawn with low
+    probability get more of it. One call a step.
+
+    As its authors do, masked positions are revealed as if nothing was masked again.
+    """
+
+    name = "remdm_conf"
+
+    def remask_probability(self, alpha_t: float, alpha_s: float, options: Mapping[str, Any]) -> float:
+        return most_remasking(alpha_t, alpha_s)
+
+    def chances(self, noise: NoiseSchedule, t: float, s: float, options: Mapping[str, Any]) -> tuple[float, float]:
+        alpha_t, alpha_s = float(noise.alpha(t)), float(noise.alpha(s))
+        return _reveal_probability(alpha_t, alpha_s, 0.0), most_remasking(alpha_t, alpha_s)
+
+    def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
+        """State: minus the probability with which each known token was drawn, -inf elsewhere, `(B, L)`."""
+        reveal, sigma = self.chances(plan.noise, *plan.interval(x.k), plan.options)
+        doubt_BL = x.noise.state
+        if doubt_BL is None:
+            doubt_BL = torch.full(x.sample_BL.shape, -torch.inf, dtype=torch.float64, device=x.sample_BL.device)
+        next_BL, probability_BL = exchange(x, reveal, sigma * share(doubt_BL.masked_fill(x.masked_BL, -torch.inf)))
+        doubt_BL = torch.where(x.masked_BL, -probability_BL.double(), doubt_BL)
+        x.noise.state = doubt_BL.masked_fill(next_BL == x.mask_token_id, -torch.inf)
+        return next_BL, probability_BL
+
+
+class ReMDMLoop(ReMDM):
+    """ReMDM in three phases: without remasking until a share `alpha_on` is known, at `t_on`; then as many tokens are
+    masked again (a share `eta`) as are revealed, until `t_off`; then the rest is revealed. One call a step.
+
+    The network sees the time of the grid, as in the authors' code, although fewer tokens are masked than at that time.
+    """
+
+    name = "remdm_loop"
+    options = {
+        "eta": Option(0.02, 0, 1),
+        "t_on": Option(0.55, 0, 1, open_ends=True),
+        "t_off": Option(0.05, 0, 1, open_ends=True),
+        "alpha_on": Option(0.9, 0, 1, open_ends=True),
+    }
+
+    def remask_probability(self, alpha_t: float, alpha_s: float, options: Mapping[str, Any]) -> float:
+        return min(options["eta"], most_remasking(alpha_t, alpha_s))
+
+    def chances(self, noise: NoiseSchedule, t: float, s: float, options: Mapping[str, Any]) -> tuple[float, float]:
+        alpha_on = options["alpha_on"]
+        if t > options["t_on"]:
+            scale = alpha_on / float(noise.alpha(options["t_on"]))
+            return _reveal_probability(float(noise.alpha(t)) * scale, float(noise.alpha(s)) * scale, 0.0), 0.0
+        if t <= options["t_off"]:
+            scale = (1 - alpha_on) / float(noise.masked(options["t_off"]))
+            return _reveal_probability(
+                1 - float(noise.masked(t)) * scale, 1 - float(noise.masked(s)) * scale, 0.0
+            ), 0.0
+        sigma = self.remask_probability(alpha_on, alpha_on, options)
+        return _reveal_probability(alpha_on, alpha_on, sigma), sigma
+
+
+def most_remasking(alpha_t: float, alpha_s: float) -> float:
+    """The largest sigma under which marginals can stay right."""
+    return min(1.0, (1 - alpha_s) / alpha_t)
+
+
+def share(doubt_BL: torch.Tensor) -> torch.Tensor:
+    """Softmax over the positions of each row; 0 at -inf."""
+    return doubt_BL.softmax(-1).nan_to_num(0.0)
+
+
+def _reveal_probability(alpha_t: float, alpha_s: float, sigma: float) -> float:
+    return min(1.0, max(0.0, (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t)))

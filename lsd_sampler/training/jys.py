@@ -1,0 +1,279 @@
+"""jys: Jump Your Steps (https://huggingface.co/papers/2410.07761), times that minimise a bound on compounding error.
+
+A step from t1 to t3 that is split at t2 no longer uses the rates of `(x_t1, t1)` from t2 on, but those of
+`(x_t2, t2)`. What that is worth is measured by
+
+    KLUB(t1, t2, t3) = E (t2 - t3) sum_v R_2(v) (log R_2(v) - log R_1(v)),    R_j = reverse rates at (x_tj, tj),
+
+mean over positions, where x_t1 and x_t2 are noised from the same data with the same noise, so that what is masked at
+t2 is masked at t1. (The terms `R_1 - R_2` of a path divergence are left out, as in the authors' code, which this
+follows.) t2 maximises it, by golden-section search; each level splits all intervals of the one before, which gives
+schedules of 2, 4, 8, ... steps, each nested in the next. Coefficients stay 1.
+
+Data are the teacher's samples, noised by its own noise. All intervals of a level are searched together: one run of the
+pipeline visits `(x_t1, t1)` and the points in question of the first interval, then those of the second, and so on.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import torch
+from tqdm.auto import tqdm
+
+from ..canvas import Canvas, StepInput
+from ..checkpoint import LearnedSampler, LearnedSteps
+from ..rows import row_chunks
+from ..scheduling_lsd import LSDScheduler
+from .config import METHODS, NETWORK_CALLS, DistillConfig
+from .paths import TeacherPath, teacher_paths
+from .progress import Progress
+from .recording import PipelineRuns, Recorder, TeacherPlan
+
+
+CELLS = 1024
+"""Schedules lie on a grid of so many equal intervals of time."""
+GOLDEN = 1.618
+MARGIN = 1e-3
+"""How far from the ends of an interval it may be split."""
+TOLERANCE = 0.25 / CELLS
+MAX_ITERATIONS = 32
+FLOOR = 1e-8
+"""Added to rates inside logarithms."""
+
+Search = Generator[list[float], list[float], float]
+"""A search that yields the points to evaluate next, is sent their values, and returns its result."""
+
+
+def golden_section(
+    low: float, high: float, tolerance: float = TOLERANCE, max_iterations: int = MAX_ITERATIONS
+) -> Search:
+    """The best of the points at which a golden-section search evaluates a function that it minimises.
+
+    As in the authors' code, a point that is better than the middle one takes its place, and the ends stay: only a
+    worse one narrows the interval.
+    """
+    a, b, c = low, low + (high - low) / (1 + GOLDEN), high
+    values = dict(zip([a, b, c], (yield [a, b, c]), strict=True))
+    for _ in range(max_iterations):
+        if c - a <= tolerance:
+            break
+        on_left = b - a > c - b
+        x = b - (b - a) / (1 + GOLDEN) if on_left else b + (c - b) / (1 + GOLDEN)
+        if x not in values:
+            (values[x],) = yield [x]
+        if values[x] < values[b]:
+            b = x
+        elif on_left:
+            a = x
+        else:
+            c = x
+    return min(values, key=values.__getitem__)
+
+
+@dataclass
+class Visit:
+    """A time at which the network is called.
+
+    Args:
+        t (`float`): the time.
+        begins (`bool`): whether an interval begins here; else it is a point inside the one that began last.
+        ends_at (`float`): of a point: the end of its interval.
+    """
+
+    t: float
+    begins: bool
+    ends_at: float = 0.0
+
+
+class KLUBRecorder(Recorder):
+    """Visits noised data; adds up the KLUB of every point, with the rates at the beginning of its interval."""
+
+    def follow(self, visits: list[Visit]) -> None:
+        """The next runs make these visits, in this order; what was measured is forgotten."""
+        times = torch.tensor([*(visit.t for visit in visits), visits[-1].t / 2], dtype=torch.float64)
+        self.set_learned_sampler(LearnedSampler({len(visits): LearnedSteps.plain(times)}))
+        self.visits = visits
+        self.sums, self.num_positions = torch.zeros(len(visits), dtype=torch.float64), 0
+
+    def noise_from(self, paths: list[TeacherPath]) -> None:
+        """The data of the next run."""
+        self.paths = paths
+
+    @property
+    def klub(self) -> list[float]:
+        """Of each visit; 0 where an interval begins."""
+        return (self.sums / max(1, self.num_positions)).tolist()
+
+    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        visit, path = self.visits[x.k], self.paths[self.canvas].to(x.sample_BL.device)
+        if x.k == 0:
+            self.num_positions += path.final_BL.numel()
+        if visit.begins:
+            # its rates are compared at the positions that are masked at the first point, or at fewer of them
+            self._begun_BL = self._noised(x.noise, self.visits[x.k + 1].t)
+            self._begun = (
+                visit.t,
+                torch.cat(self._rows(x, self._begun_BL) or [torch.zeros(0, x.logits_BLV.shape[-1])]),
+            )
+        else:
+            self._add(x, visit)
+        last = x.k + 1 == len(self.visits)
+        masked_BL = torch.zeros_like(path.masked_BL) if last else self._noised(x.noise, self.visits[x.k + 1].t)
+        next_BL = path.final_BL.masked_fill(masked_BL, x.mask_token_id)
+        return next_BL, torch.zeros(next_BL.shape, device=next_BL.device)
+
+    def _add(self, x: StepInput, visit: Visit) -> None:
+        begun_t, begun_RV = self._begun
+        masked_BL = self._noised(x.noise, visit.t)
+        done, rows_1 = 0, begun_RV[masked_BL[self._begun_BL]]
+        for output_2 in self._rows(x, masked_BL):
+            output_1, done = rows_1[done : done + len(output_2)], done + len(output_2)
+            terms_R = klub_terms(self.rates(output_1, begun_t), self.rates(output_2, visit.t))
+            self.sums[x.k] += float(terms_R.sum()) * (visit.t - visit.ends_at)
+
+    def _rows(self, x: StepInput, masked_BL: torch.Tensor) -> list[torch.Tensor]:
+        row_R, position_R = masked_BL.nonzero(as_tuple=True)
+        return list(row_chunks(x.logits_BLV, row_R, position_R, x.mask_token_id))
+
+    def rates(self, output_RV: torch.Tensor, t: float) -> torch.Tensor:
+        """Reverse rates at masked positions, from the network's output. `(R, V)`."""
+        rate = float(self.noise.rate(t))
+        if self.config.prediction_type == "log_score":
+            return rate * output_RV.exp()
+        return rate * float(self.noise.alpha(t) / self.noise.masked(t)) * output_RV.softmax(-1)
+
+    def _noised(self, noise: Canvas, t: float) -> torch.Tensor:
+        """What is masked at time t, `(B, L)`: everything at t = 1, as in the first canvas."""
+        masked = float(self.noise.masked(t) / self.noise.masked(1.0))
+        if self.config.count == "exact":
+            known_B = (noise.masked_BL.sum(1) * (1 - masked)).round()
+            return noise.masked_BL & (noise.rank_BL >= known_B[:, None])
+        return noise.masked_BL & (noise.u_BL >= 1 - masked)
+
+
+def klub_terms(rate_1_RV: torch.Tensor, rate_2_RV: torch.Tensor) -> torch.Tensor:
+    """`sum_v R_2 (log R_2 - log R_1)` of each row."""
+    return (rate_2_RV * ((rate_2_RV + FLOOR).log() - (rate_1_RV + FLOOR).log())).sum(-1, dtype=torch.float64)
+
+
+def jys(
+    runs: PipelineRuns,
+    base: LSDScheduler,
+    plan: TeacherPlan,
+    config: DistillConfig,
+    log: Callable[..., None],
+    progress: Progress,
+) -> LearnedSampler:
+    """Splits intervals until the largest NFE of the config is reached; keeps the schedules of those asked for."""
+    batches = teacher_paths(runs, base, plan, config, log, progress)
+    recorder = KLUBRecorder.from_config(base.config)
+    times = torch.linspace(1.0, base.config.sampling_eps, CELLS + 1, dtype=torch.float64)
+    schedule, steps = [0, CELLS], {}
+    for level in tqdm(range(_num_levels(config) + 1), desc="schedules", unit="level"):
+        if level:
+            schedule = _next_level(runs, recorder, config, batches, times, schedule, progress)
+        M = len(schedule) - 1
+        if M in config.nfe:
+            steps[M] = LearnedSteps.plain(times[schedule])
+            log(
+                event="steps",
+                nfe=M,
+                timesteps=steps[M].timesteps.tolist(),
+                score_coefficients=steps[M].score_coefficients.tolist(),
+                network_calls=runs.network_calls,
+            )
+    return LearnedSampler(steps)
+
+
+def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
+    """At most `C (1 + batches (N + (4 + 2 I) (NFE - 1)))`, for the largest NFE and I = 32 iterations of a search.
+
+    A search ends before when its interval is narrow enough, which those of later levels soon are.
+    """
+    searches = 2 ** _num_levels(config) - 1
+    return plan.num_canvases * (1 + config.num_batches * (plan.num_steps + (4 + 2 * MAX_ITERATIONS) * searches))
+
+
+METHODS.register("jys", jys)
+NETWORK_CALLS.register("jys", network_calls)
+
+
+def _num_levels(config: DistillConfig) -> int:
+    return config.nfe[-1].bit_length() - 1
+
+
+def _next_level(
+    runs: PipelineRuns,
+    recorder: KLUBRecorder,
+    config: DistillConfig,
+    batches: list[list[TeacherPath]],
+    times: torch.Tensor,
+    schedule: list[int],
+    progress: Progress,
+) -> list[int]:
+    """The schedule with every interval split."""
+    M = 2 * (len(schedule) - 1)
+    stored = progress.load(f"level-{M}")
+    if stored is not None:
+        runs.network_calls = int(stored["network_calls"])
+        return stored["schedule"].tolist()
+    ends = times[spread(schedule)].tolist()
+
+    def evaluate(visits: list[Visit]) -> list[float]:
+        recorder.follow(visits)
+        for sequences, paths in zip(config.batches(), batches, strict=True):
+            recorder.noise_from(paths)
+            runs.run(recorder, len(visits), sequences)
+        return recorder.klub
+
+    found = split_intervals(ends, evaluate)
+    merged = [t for pair in zip(ends, found, strict=False) for t in pair] + [ends[-1]]
+    schedule = make_distinct([int((times - t).abs().argmin()) for t in merged])
+    counters = {"network_calls": torch.tensor(runs.network_calls)}
+    progress.save(f"level-{M}", {"schedule": torch.tensor(schedule), **counters})
+    return schedule
+
+
+def split_intervals(ends: list[float], evaluate: Callable[[list[Visit]], list[float]]) -> list[float]:
+    """Where to split each interval between decreasing `ends`, all searches going on together.
+
+    Args:
+        ends (`list[float]`): M + 1 times.
+        evaluate: from the visits of a run to the KLUB of each.
+    """
+    searches = [golden_section(t3 + MARGIN, t1 - MARGIN) for t1, t3 in zip(ends, ends[1:], strict=False)]
+    wanted = {i: next(search) for i, search in enumerate(searches)}
+    found = [0.0] * len(searches)
+    while wanted:
+        visits: list[Visit] = []
+        for i, points in wanted.items():
+            visits.append(Visit(ends[i], begins=True))
+            visits += [Visit(t, begins=False, ends_at=ends[i + 1]) for t in sorted(points, reverse=True)]
+        klub = {visit.t: value for visit, value in zip(visits, evaluate(visits), strict=True) if not visit.begins}
+        for i, points in list(wanted.items()):
+            try:
+                wanted[i] = searches[i].send([-klub[t] for t in points])
+            except StopIteration as done:
+                found[i] = done.value
+                del wanted[i]
+    return found
+
+
+def spread(schedule: list[int]) -> list[int]:
+    """Neighbours pushed at least two cells apart, so that there is room between them."""
+    spread = list(schedule)
+    for i in range(1, len(spread)):
+        spread[i] = max(spread[i], min(spread[i - 1] + 2, CELLS))
+    for i in reversed(range(len(spread) - 1)):
+        spread[i] = min(spread[i], max(spread[i + 1] - 2, 0))
+    return spread
+
+
+def make_distinct(schedule: list[int]) -> list[int]:
+    """Indices that increase, from 0 to the last cell."""
+    distinct = list(schedule)
+    for i in range(1, len(distinct) - 1):
+        distinct[i] = max(distinct[i], distinct[i - 1] + 1)
+    for i in reversed(range(len(distinct) - 1)):
+        distinct[i] = min(distinct[i], distinct[i + 1] - 1)
+    return distinct

@@ -1,0 +1,297 @@
+"""lsd+: coefficients of the score and the steps themselves (https://huggingface.co/papers/2509.19962, eq. 7-10).
+
+The steps are `kappa_k > 0` with sum `1 - eps`; `tau_k = 1 - sum_{l<k} kappa_l` are the student's times. As printed,
+eq. 8 compares a student's step with *one* step of the teacher, and is degenerate: see `literal`. Here the comparison
+is over the same interval: the student's `kappa_k sigma(tau_k) Phi_k s(x_{tau_k}, tau_k)` with what the teacher
+accumulates from `tau_k` to `tau_{k+1}`, `sum_j dt*_j sigma s*_j`, in generalised KL. By the chain rule that is
+
+- how much is revealed: the minimiser is closed-form, `Phi_k` = share of the masked positions that the teacher reveals
+  in the interval / share that the student's own step would;
+- which tokens: `-log p(token | x_{tau_k})`, expected under the teacher's prediction when it reveals the position. One
+  draw of that is the token that the teacher did reveal, so nothing of the size of the logits is kept. (Predictions
+  that are accumulated first and compared then would cost no more: the log-sum inequality. The teacher's own entropy,
+  by which both differ from a KL, is the same for every grid.)
+
+`x_{tau_k}` is the teacher's canvas, as the chain rule has it, relaxed: within the Hamming distance of eq. 9. Variant
+`own_canvas` leaves the student on canvases of its own, drawn with the teacher's noise. That is degenerate too: after
+the first token that differs, the two disagree about all that depends on it, rightly so, and the best grid is one that
+never gets there, the teacher's own first M - 1 steps and then a jump. (Countdown, V = 16, L = 64, 4 steps: reverse KL
+11.9 nats per transition, the uniform grid 3.6, `interval` 1.7.)
+
+There is no gradient through the draws, and one in kappa that ignores them points nowhere but to shorter first steps:
+a later state knows more only because of the draws. So grids are tried. A replay measures the objective of a grid, and
+what a token costs at each of its states; a shortest path, where the cost is taken to fall geometrically between the
+states seen so far, is the next grid, until one comes again. The best that was measured is the result. The first is the
+uniform one, so that it cannot be worse than that by its own objective.
+
+Of a normalised denoiser (RADD, MDLM, oracles) time only enters through the share `r_k` of masked positions that a step
+reveals, so steps and score coefficients are one family. `Phi_k` then follows from the noise alone, whatever the
+network says: it is 1 for tweedie, and for euler under log-linear noise; elsewhere it makes up for euler's error in
+`r_k`. What is learned are the `r_k`, by the tokens.
+"""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ..canvas import StepInput
+from ..checkpoint import LearnedSampler, LearnedSteps
+from ..random import log_mass
+from ..schedules import StepErrorTable, replay_states
+from ..scheduling_lsd import LSDScheduler
+from ..solvers import SOLVERS
+from .config import METHODS, NETWORK_CALLS, DistillConfig
+from .lsd import Comparison, MovesComparison, PairedStudent, run_pair, teacher_canvases
+from .path_kl import isotonic_decreasing
+from .paths import TeacherPath, teacher_paths
+from .progress import Progress
+from .recording import PipelineRuns, Recorder, TeacherPlan, cross_entropy
+from .relaxation import RelaxedStart, relaxed_starts
+
+
+MAX_CANDIDATES = 1024
+"""Of the teacher's times, the student's are among so many."""
+
+
+class IntervalStudent(Recorder):
+    """A student that is judged by a teacher's paths: at each step it is given its score coefficient, and what it
+    predicts is compared with the tokens that the teacher revealed.
+    """
+
+    def follow(self, times: torch.Tensor, bounds: list[int], coefficients: torch.Tensor | None, own: bool) -> None:
+        """What to run from now on; all that was measured is forgotten.
+
+        Args:
+            times (`torch.DoubleTensor` of shape `(M + 1,)`): of the grid.
+            bounds (`list[int]`): the teacher's steps at which the student's steps begin, and the number of them.
+            coefficients (`torch.DoubleTensor` of shape `(M,)`, *optional*): of the score, where they are known.
+            own (`bool`): whether the student stays on its own canvases, or is put on the teacher's after each step.
+        """
+        M = len(bounds) - 1
+        self.set_learned_sampler(LearnedSampler({M: LearnedSteps.plain(times)}))
+        self.bounds, self.coefficients, self.own = bounds, coefficients, own
+        self.nats_M, self.seen_M = (torch.zeros(M, dtype=torch.float64) for _ in range(2))
+        # by teacher and student at coefficient 1: positions revealed in the step, and masked before it
+        self.revealed_M2, self.masked_M2 = (torch.zeros(M, 2, dtype=torch.float64) for _ in range(2))
+
+    def judge_by(self, paths: list[TeacherPath], relaxed: list[RelaxedStart] | None) -> None:
+        """The paths of the next run, and how its canvases are relaxed."""
+        self.paths, self.relaxed = paths, relaxed
+
+    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        path = self.paths[self.canvas].to(x.sample_BL.device)
+        self._measure(x, path)
+        self.steps.score_coefficients[x.k] = self._coefficient(x, path)
+        self._use(self.steps)
+        teacher_BL = path.before(self.bounds[x.k + 1], x.mask_token_id)
+        if x.is_last:  # what comes after this canvas, if anything, is to begin from the teacher's context
+            return teacher_BL, torch.zeros(teacher_BL.shape, device=teacher_BL.device)
+        next_BL = super()._record(x)[0] if self.own else teacher_BL
+        if self.relaxed is not None and (x.k == 0 or not self.own):
+            next_BL = self.relaxed[self.canvas].fill(next_BL, x.logits_BLV.shape[-1], x.mask_token_id)
+        return next_BL, torch.zeros(next_BL.shape, device=next_BL.device)
+
+    def _measure(self, x: StepInput, path: TeacherPath) -> None:
+        """The nats of the teacher's tokens where both canvases are masked."""
+        judged_BL = x.masked_BL & (path.step_BL >= self.bounds[x.k])
+        if not self._order.exchangeable:  # else all that are masked have the expectation of those that come next
+            judged_BL &= path.step_BL < self.bounds[x.k + 1]
+        row_R, position_R = judged_BL.nonzero(as_tuple=True)
+        nats_R = cross_entropy(x.logits_BLV, row_R, position_R, path.final_BL[row_R, position_R], x.mask_token_id)
+        self.nats_M[x.k] += float(nats_R.sum())
+        self.seen_M[x.k] += len(row_R)
+
+    def _coefficient(self, x: StepInput, path: TeacherPath) -> float:
+        if self.coefficients is not None:
+            return float(self.coefficients[x.k])
+        if x.is_last:  # it reveals all that is left
+            return 1.0
+        start, end = self.bounds[x.k : x.k + 2]
+        row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
+        mass_R = log_mass(x.logits_BLV, row_R, position_R, excluded=x.mask_token_id).exp()
+        weight = self._solver.score_weight(self.noise, *self.steps.timesteps[x.k : x.k + 2])
+        teachers = (path.step_BL >= start) & (path.step_BL < end)
+        self.revealed_M2[x.k] += torch.stack([teachers.sum().double(), weight * mass_R.sum()]).cpu()
+        self.masked_M2[x.k] += torch.tensor([int((path.step_BL >= start).sum()), len(row_R)])
+        teacher, student = (self.revealed_M2[x.k] / self.masked_M2[x.k].clamp(min=1)).tolist()
+        return teacher / student if student else 1.0
+
+
+def lsd_plus(
+    runs: PipelineRuns,
+    base: LSDScheduler,
+    plan: TeacherPlan,
+    config: DistillConfig,
+    log: Callable[..., None],
+    progress: Progress,
+) -> LearnedSampler:
+    """Learns steps and coefficients for each NFE of the config."""
+    if config.variant == "literal":
+        return literal(runs, base, plan, config, log, progress)
+    search = _GridSearch(runs, base, plan, config, teacher_paths(runs, base, plan, config, log, progress))
+    steps = {}
+    for M in tqdm(config.nfe, desc="steps and coefficients", unit="NFE"):
+        steps[M], objective, uniform = search.solve(M, progress)
+        _log_steps(log, M, steps[M], runs.network_calls, objective=objective, objective_uniform=uniform)
+    return LearnedSampler(steps)
+
+
+def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
+    """At most `C (1 + batches (N + epochs * sum of the NFEs))`; of the literal variant, just that of `lsd`."""
+    if config.variant == "literal":
+        return plan.num_canvases * (1 + plan.num_steps + sum(config.nfe))
+    return plan.num_canvases * (1 + config.num_batches * (plan.num_steps + config.epochs * sum(config.nfe)))
+
+
+METHODS.register("lsd+", lsd_plus)
+NETWORK_CALLS.register("lsd+", network_calls)
+
+
+def literal(
+    runs: PipelineRuns,
+    base: LSDScheduler,
+    plan: TeacherPlan,
+    config: DistillConfig,
+    log: Callable[..., None],
+    progress: Progress,
+) -> LearnedSampler:
+    """Eq. 8 as printed, `E d(kappa_k s(x_{tau_k}, tau_k), ((1 - eps) / N) s*_k)`: to be seen, not to be used.
+
+    With an unnormalised distance (`domain` "score": generalised KL) the minimiser is
+    `kappa_k = ((1 - eps) / N) sum s*_k / sum s_k`. Where the scores agree, as those of any normalised denoiser do, it
+    is a step of the teacher: the M steps end at `1 - M (1 - eps) / N`, far from eps, and the last has to reveal nearly
+    everything. With a normalised distance (`domain` "log_score": KL of softmaxes) kappa cancels and has no
+    gradient: the grid stays uniform. One replay on the uniform grid, beside the teacher.
+    """
+    eps = base.config.sampling_eps
+    paths_of = teacher_canvases(runs, base, plan, config, log, progress)
+    student, steps = PairedStudent.from_config(base.config), {}
+    for M in config.nfe:
+        start = LearnedSteps.plain(base.steps_for(M).timesteps)
+        sums = torch.full((M, 2), -math.inf, dtype=torch.float64)
+
+        def compare(
+            k: int, comparison: Comparison | MovesComparison, sums: torch.Tensor = sums
+        ) -> tuple[float, float]:
+            if len(comparison.row_R):
+                sums[k] = torch.logaddexp(sums[k], sums.new_tensor(comparison.log_score_sums()))
+            return 1.0, 1.0
+
+        run_pair(runs, student, start, paths_of[M], range(config.num_sequences), compare, config)
+        ratio = torch.where(sums[:, 1].isfinite(), (sums[:, 0] - sums[:, 1]).exp(), 1.0)
+        kappa = (1 - eps) / plan.num_steps * ratio
+        # more than there is of time cannot be spent: with scores far apart the steps end at eps
+        kappa *= min(1.0, (1 - eps) / float(kappa.sum()))
+        times = torch.cat([kappa.new_ones(1), 1 - kappa.cumsum(0)])
+        steps[M] = start if config.domain == "log_score" else LearnedSteps.plain(times)
+        _log_steps(log, M, steps[M], runs.network_calls)
+    return LearnedSampler(steps)
+
+
+class _GridSearch:
+    """Tries grids of M of the teacher's N times."""
+
+    def __init__(
+        self,
+        runs: PipelineRuns,
+        base: LSDScheduler,
+        plan: TeacherPlan,
+        config: DistillConfig,
+        batches: list[list[TeacherPath]],
+    ):
+        self.runs, self.config, self.batches = runs, config, batches
+        self.student, self.noise = IntervalStudent.from_config(base.config), base.noise
+        self.times = base.steps_for(plan.num_steps).timesteps
+        steps = torch.cat([path.step_BL[path.masked_BL].cpu() for paths in batches for path in paths])
+        canvases = sum(len(path.final_BL) for paths in batches for path in paths)
+        self.revealed_N = torch.bincount(steps.long(), minlength=plan.num_steps).double() / canvases
+        # with these the network's mass has no say in how much is revealed
+        self.by_noise = base.config.prediction_type == "logits" or base.config.count == "exact"
+
+    def solve(self, M: int, progress: Progress) -> tuple[LearnedSteps, float, float]:
+        """The best of the grids tried; its objective, and that of the uniform grid, in nats per canvas."""
+        N = len(self.revealed_N)
+        state = progress.load(f"nfe-{M}") or {
+            "bounds": torch.tensor([round(k * N / M) for k in range(M + 1)]),
+            "nats": torch.zeros(N, dtype=torch.float64),
+            "seen": torch.zeros(N, dtype=torch.float64),
+            "objectives": torch.zeros(0, dtype=torch.float64),
+            "converged": torch.tensor(False),
+            "best.bounds": torch.zeros(M + 1, dtype=torch.long),
+            "best.coefficients": torch.ones(M, dtype=torch.float64),
+            "network_calls": torch.tensor(self.runs.network_calls),
+        }
+        self.runs.network_calls = int(state["network_calls"])
+        while len(state["objectives"]) < self.config.epochs and not state["converged"]:
+            bounds = state["bounds"].tolist()
+            objective = self.replay(bounds)
+            if not len(state["objectives"]) or objective < float(state["objectives"].min()):
+                best = {"best.bounds": state["bounds"], "best.coefficients": self.student.steps.score_coefficients}
+                state |= {key: tensor.clone() for key, tensor in best.items()}
+            state["objectives"] = torch.cat([state["objectives"], torch.tensor([objective], dtype=torch.float64)])
+            state["nats"][bounds[:-1]] += self.student.nats_M
+            state["seen"][bounds[:-1]] += self.student.seen_M
+            state["bounds"] = torch.tensor(self.propose(M, state["nats"], state["seen"]))
+            state["converged"] = torch.tensor(state["bounds"].tolist() == bounds)
+            state["network_calls"] = torch.tensor(self.runs.network_calls)
+            progress.save(f"nfe-{M}", state)
+        phi = state["best.coefficients"]
+        steps = LearnedSteps(self.times[state["best.bounds"]], phi, torch.ones_like(phi))
+        return steps, float(state["objectives"].min()), float(state["objectives"][0])
+
+    def replay(self, bounds: list[int]) -> float:
+        """Runs the student on all sequences; what the teacher's tokens cost it, in nats per canvas."""
+        coefficients = self.coefficients(bounds) if self.by_noise else None
+        self.student.follow(self.times[bounds], bounds, coefficients, self.config.variant == "own_canvas")
+        for sequences, paths in zip(self.config.batches(), self.batches, strict=True):
+            canvases = [(path.masked_BL, path.final_BL) for path in paths]
+            self.student.judge_by(paths, relaxed_starts(canvases, sequences, self.config))
+            self.runs.run(self.student, len(bounds) - 1, sequences)
+        revealed = torch.stack([self.revealed_N[a:b].sum() for a, b in pairwise(bounds)])
+        return float((revealed * self.student.nats_M / self.student.seen_M.clamp(min=1)).sum())
+
+    def coefficients(self, bounds: list[int]) -> torch.Tensor:
+        """Share of the masked positions that the teacher reveals in each step of the grid, over the student's own."""
+        kept = 1 - self.reveal_probability(self.config.resolved_teacher_solver, self.times).clamp(0, 1)
+        shares = torch.stack([1 - kept[a:b].prod() for a, b in pairwise(bounds)])
+        ours = self.reveal_probability(self.config.solver, self.times[bounds])
+        phi = torch.where(ours > 0, shares / ours, 1.0)
+        phi[-1] = 1.0  # the last step reveals all that is left
+        return torch.where((phi - 1).abs() < 1e-9, 1.0, phi)  # rounding
+
+    def reveal_probability(self, solver: str, times: torch.Tensor) -> torch.Tensor:
+        return SOLVERS[solver].reveal_probability(self.noise, times[:-1], times[1:])
+
+    def propose(self, M: int, nats_N: torch.Tensor, seen_N: torch.Tensor) -> list[int]:
+        """The best grid for what is known of the nats that a token costs at each state."""
+        (known,) = (seen_N > 0).nonzero(as_tuple=True)
+        level = isotonic_decreasing(nats_N[known] / seen_N[known], seen_N[known])
+        candidates = replay_states(len(nats_N), MAX_CANDIDATES)
+        nats_G = _interpolate(candidates, known, level, len(nats_N))
+        return StepErrorTable(nats_G[:, None] * self.revealed_N, candidates).solve(M)[0]
+
+
+def _interpolate(at: torch.Tensor, known: torch.Tensor, level: torch.Tensor, end: int) -> torch.Tensor:
+    """Geometrically between the known levels, and straight on from the last two of them to the end.
+
+    Straight lines throughout would lie above a convex curve, and hide what is to be gained between two states.
+    """
+    slope = (level[-1] - level[-2]) / (known[-1] - known[-2]) if len(known) > 1 else level.new_zeros(())
+    levels = np.append(level.numpy(), float(level[-1] + slope * (end - known[-1])))
+    floor = max(1e-3 * float(levels[0]), 1e-9)
+    return torch.from_numpy(np.exp(np.interp(at.numpy(), [*known.tolist(), end], np.log(levels.clip(floor)))))
+
+
+def _log_steps(log: Callable[..., None], M: int, steps: LearnedSteps, network_calls: int, **values: float) -> None:
+    log(
+        event="steps",
+        nfe=M,
+        **values,
+        timesteps=steps.timesteps.tolist(),
+        score_coefficients=steps.score_coefficients.tolist(),
+        network_calls=network_calls,
+    )

@@ -1,0 +1,80 @@
+"""The relaxed start (https://huggingface.co/papers/2509.19962, eq. 9-10): in training, the student begins from a
+canvas within a Hamming distance of the teacher's.
+
+A pipeline makes the first canvas and calls its network on it before any scheduler sees it. So the first prediction is
+made on the teacher's canvas; the positions are filled in on the one that the student's first step returns, and count
+as known from there on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .config import DistillConfig
+
+
+@dataclass(frozen=True)
+class RelaxedStart:
+    """Positions of the student's canvas that are filled in for it.
+
+    Args:
+        chosen_BL (`torch.BoolTensor` of shape `(batch_size, seq_len)`): which.
+        token_BL (`torch.LongTensor` of that shape, *optional*): with what; None: random tokens.
+        uniform_BL (`torch.DoubleTensor` of that shape): uniforms that decide random tokens.
+    """
+
+    chosen_BL: torch.Tensor
+    token_BL: torch.Tensor | None
+    uniform_BL: torch.Tensor
+
+    @classmethod
+    def draw(
+        cls,
+        masked_BL: torch.Tensor,
+        final_BL: torch.Tensor,
+        sequences: Sequence[int],
+        canvas: int,
+        config: DistillConfig,
+    ) -> "RelaxedStart":
+        """Chooses, for each sequence whatever the batch, a share `relaxation` of its masked positions, rounded down.
+
+        Args:
+            masked_BL, final_BL (`torch.Tensor` of shape `(batch_size, seq_len)`): of the teacher's canvas: what was
+                masked, how it ended.
+            sequences: the index of each row's sequence.
+            canvas (`int`): index of the canvas in its run.
+            config ([`DistillConfig`]): share, filler and seed.
+        """
+        seeds = [np.random.SeedSequence(config.seed, spawn_key=(i, canvas)).generate_state(1)[0] for i in sequences]
+        draws = [
+            torch.rand(2, masked_BL.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(int(seed)))
+            for seed in seeds
+        ]
+        key_BL, uniform_BL = torch.stack(draws).to(masked_BL.device).unbind(1)
+        rank_BL = key_BL.masked_fill(~masked_BL, torch.inf).argsort(1).argsort(1)
+        allowed_B1 = (masked_BL.sum(1, keepdim=True).double() * config.resolved_relaxation).floor()
+        token_BL = final_BL if config.relaxation_filler == "teacher" else None
+        return cls(rank_BL < allowed_B1, token_BL, uniform_BL)
+
+    def fill(self, canvas_BL: torch.Tensor, num_columns: int, mask_token_id: int) -> torch.Tensor:
+        """The canvas with these positions filled in; a random token is any column of the logits but the mask's."""
+        if self.token_BL is not None:
+            return torch.where(self.chosen_BL, self.token_BL, canvas_BL)
+        has_mask = 0 <= mask_token_id < num_columns
+        token_BL = (self.uniform_BL * (num_columns - has_mask)).long()
+        if has_mask:
+            token_BL += token_BL >= mask_token_id
+        return torch.where(self.chosen_BL, token_BL, canvas_BL)
+
+
+def relaxed_starts(
+    canvases: list[tuple[torch.Tensor, torch.Tensor]], sequences: Sequence[int], config: DistillConfig
+) -> list[RelaxedStart] | None:
+    """How each canvas of a student's run is relaxed, from the teacher's (what was masked, how it ended); None where
+    none is.
+    """
+    if not config.resolved_relaxation:
+        return None
+    return [RelaxedStart.draw(*canvas, sequences, c, config) for c, canvas in enumerate(canvases)]
