@@ -13,6 +13,7 @@ import torch
 
 from .canvas import DrawOptions, StepInput
 from .rows import check_row_maximum, row_chunks
+from .validation import check_choice
 
 
 DRAWS: dict[str, float] = {"exact": 0.0, "float32_eps1e-6": 1e-6, "float32_eps1e-10": 1e-10}
@@ -21,8 +22,7 @@ DRAWS: dict[str, float] = {"exact": 0.0, "float32_eps1e-6": 1e-6, "float32_eps1e
 
 def check_draws(draws: str, order: str, count: str, corruption: str) -> None:
     """Raises `ValueError` unless draws of that name exist, and fit what decides on the positions."""
-    if draws not in DRAWS:
-        raise ValueError(f"`draws` must be one of {list(DRAWS)}, got {draws!r}.")
+    check_choice("draws", draws, list(DRAWS))
     if draws != "exact" and (order, count, corruption) != ("random", "bernoulli", "absorbing"):
         raise ValueError(
             f"`draws` {draws!r} decide at each masked position whether it is revealed: they need `order` 'random',"

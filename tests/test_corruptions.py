@@ -355,7 +355,7 @@ def test_score_coefficients_are_ratios_of_total_rates() -> None:
 
 
 def test_methods_for_masks_say_so() -> None:
-    with pytest.raises(ValueError, match="`method` 'path_kl' prices the revealing of masks"):
+    with pytest.raises(ValueError, match="`method` 'path_kl' is about revealing masks"):
         distill(pipeline(), DistillConfig(order="random", nfe=(2,)))
     with pytest.raises(ValueError, match="`domain` 'log_score' is for absorbing noise"):
         distill(pipeline(), DistillConfig(method="lsd", domain="log_score", nfe=(2,), teacher_steps=4))
@@ -366,7 +366,8 @@ def test_a_learned_sampler_is_saved_and_loaded(tmp_path: Any) -> None:
     learned = distill(pipeline("gaussian"), config)
     learned.save_pretrained(tmp_path)
     loaded = LSDScheduler.from_pretrained(tmp_path)
-    assert dict(loaded.config) == dict(learned.config)
+    entries = [{k: v for k, v in sampler.config.items() if k[0] != "_"} for sampler in (loaded, learned)]
+    assert entries[0] == entries[1]
     first, second = pipeline("gaussian"), pipeline("gaussian")
     first.scheduler, second.scheduler = learned, loaded
     outputs = [
