@@ -160,8 +160,8 @@ def test_bootstrap_is_deterministic_per_seed_and_centred_on_the_estimate() -> No
 
 
 def test_bootstrap_intervals_cover_the_truth() -> None:
-    """95 % intervals of a mean: of 200, between 174 and 198 hold it. Were the true coverage 93 to 95 %, this would fail
-    with a probability below 1e-3.
+    """95 % intervals of a mean: of 200, between 174 and 198 hold it. Were the true coverage 93 to 95 %, this would
+    fail with a probability below 1e-3.
     """
     draws = np.random.default_rng(0).exponential(size=(200, 100))
     weights = bootstrap_weights(100, 200).numpy()
