@@ -7,7 +7,6 @@ samplers, a plot and a few samples side by side. `--quick` does the same on a fe
 """
 
 import argparse
-import lzma
 import sys
 import time
 from pathlib import Path
@@ -17,12 +16,21 @@ import torch
 
 from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
 from lsd_sampler.cards import save_sampler
-from lsd_sampler.cli.evaluate import ORACLE_COLUMNS, TEXT_COLUMNS
-from lsd_sampler.evaluation.harness import best_per_sampler, evaluate, floor_row, text_windows
-from lsd_sampler.evaluation.judge import JudgeNLL
-from lsd_sampler.evaluation.metrics import OracleMetrics, TextMetrics
-from lsd_sampler.evaluation.report import format_table, plot_quality_vs_nfe, write_jsonl
-from lsd_sampler.evaluation.tokens import decode
+from lsd_sampler.cli.evaluation_parts import read_texts
+from lsd_sampler.evaluation import (
+    Harness,
+    JudgeNLL,
+    OracleMetrics,
+    TextMetrics,
+    best_per_sampler,
+    compare,
+    floor_row,
+    format_table,
+    plot_quality_vs_nfe,
+    text_windows,
+    write_jsonl,
+)
+from lsd_sampler.evaluation.glossary import ORACLE_COLUMNS, TEXT_COLUMNS, headings
 
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
@@ -68,20 +76,11 @@ def countdown(args: argparse.Namespace) -> list[dict[str, Any]]:
     pipe = MaskedDiffusionPipeline.from_pretrained("countdown")
     samplers = distil_all(pipe, "countdown", args.output_dir / "countdown", args.num_sequences, 128)
     metrics = OracleMetrics(pipe.denoiser.transition)
-    rows = evaluate(pipe, samplers, NFE, num_samples=args.oracle_samples, metrics=metrics)
+    harness = Harness(pipe, samplers, metrics, num_samples=args.oracle_samples)
     floor = floor_row(metrics, pipe.denoiser.sample(args.oracle_samples, torch.Generator().manual_seed(7)))
-    say("\n" + format_table([*rows, floor], ORACLE_COLUMNS, digits=4) + "\n")
-    return [*rows, floor]
-
-
-def best_temperatures(
-    pipe: MaskedDiffusionPipeline, samplers: dict, metrics: TextMetrics, args: Any
-) -> dict[str, float]:
-    """Each sampler's best global temperature, by divergence at 8 calls on samples of their own."""
-    tried = evaluate(
-        pipe, samplers, [8], num_samples=args.text_samples, metrics=metrics, temperatures=TEMPERATURES, seed=1000
-    )
-    return {row["sampler"]: row["temperature"] for row in best_per_sampler(tried, metrics.verdict_key)}
+    rows = [*compare(harness, NFE).judged, floor]
+    say("\n" + format_table(rows, headings(ORACLE_COLUMNS, rows), digits=4) + "\n")
+    return rows
 
 
 def books(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -89,28 +88,25 @@ def books(args: argparse.Namespace) -> list[dict[str, Any]]:
     model = str(MODELS / "books-radd")
     pipe = MaskedDiffusionPipeline.from_pretrained(model, dtype=torch.bfloat16)
     samplers = distil_all(pipe, model, args.output_dir / "books", args.num_sequences // 2, 64)
-    with lzma.open(MODELS / "books-valid.txt.xz", "rt", encoding="utf-8") as file:
-        windows = text_windows(pipe.tokenizer, file.read(), pipe.denoiser.length)
+    (text,) = read_texts(MODELS / "books-valid.txt.xz")
+    windows = text_windows(pipe.tokenizer, text, pipe.denoiser.length)
     windows = windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))]
     reference, real = windows[args.text_samples :], windows[: args.text_samples]
     judge = JudgeNLL.from_pretrained(str(MODELS / "books-gpt2"), autocast_dtype=torch.bfloat16)
-    metrics = TextMetrics(pipe.tokenizer, judge, decode(pipe.tokenizer, reference))
-    temperatures = best_temperatures(pipe, samplers, metrics, args)
-    rows = []
-    common = {"num_samples": args.text_samples, "metrics": metrics, "num_texts": 2}
-    for name, sampler in samplers.items():
-        rows += evaluate(pipe, {name: sampler}, NFE, temperatures=[temperatures[name]], **common)
+    metrics = TextMetrics(pipe.tokenizer, judge, reference)
+    options: dict[str, Any] = {"num_samples": args.text_samples, "num_texts": 2}
+    harness = Harness(pipe, samplers, metrics, **options)
+    rows = compare(harness, NFE, TEMPERATURES, choose_at=8, sweep_seed=1000).judged
     length = pipe.denoiser.length
-    teacher = {"teacher, one token a step": samplers["base"]}
-    tried = evaluate(pipe, teacher, [length], temperatures=TEACHER_TEMPERATURES, **common)
-    rows += best_per_sampler(tried, metrics.verdict_key)
-    floor = floor_row(metrics, real, name="real text")
-    say("\n" + format_table([*rows, floor], TEXT_COLUMNS, digits=4) + "\n")
+    teacher = Harness(pipe, {"teacher, one token a step": samplers["base"]}, metrics, **options)
+    tried = teacher.measure(teacher.points([length], TEACHER_TEMPERATURES))
+    rows += [*best_per_sampler(tried, metrics.verdict_key), floor_row(metrics, real, name="real text")]
+    say("\n" + format_table(rows, headings(TEXT_COLUMNS, rows), digits=4) + "\n")
     say(f"Temperature: each sampler's best of {TEMPERATURES}, chosen at 8 calls on other samples,")
     say(f"and the teacher's best of {TEACHER_TEMPERATURES} on these.")
     say("JS: Jensen-Shannon divergence of character n-grams to held-out text, in nats.")
     say(f"Every row: {args.text_samples} samples of {length} tokens.\n")
-    return [*rows, floor]
+    return rows
 
 
 def save_samples(rows: list[dict[str, Any]], path: Path) -> None:

@@ -217,7 +217,7 @@ def _protocol(config: DistillConfig, records: list[dict[str, Any]]) -> str:
 def _plot(scheduler: LSDScheduler, path: Path, model: str) -> bool:
     """Draws the learned numbers where matplotlib (an extra) is there."""
     try:
-        from .evaluation.report import plot_schedule
+        from .evaluation.plots import plot_schedule
     except ImportError:
         return False
     steps = scheduler.learned_sampler.steps

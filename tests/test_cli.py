@@ -324,7 +324,7 @@ def test_evaluate(folders: dict[str, Path], tmp_path: Path, capsys: pytest.Captu
     assert out.splitlines()[0] == f"Output folder: {tmp_path}"
     table = out.split("\n", 1)[1]
     assert (tmp_path / "table.txt").read_text() == table
-    rows = [line.split() for line in table.splitlines()[2:]]
+    rows = [line.split() for line in table.split("\n\n")[0].splitlines()[2:]]
     expected = [(name, str(M)) for name in ("tweedie", "tweedie:halton:cosine", "path_kl") for M in (4, 8, 16, 32)]
     expected += [("lsd", "4"), ("lsd", "8")]
     assert [tuple(row[:2]) for row in rows[:-1]] == expected
@@ -352,7 +352,7 @@ def test_evaluate_tells_samplers_of_one_name_apart(
     monkeypatch.chdir(tmp_path)
     argv = ["--model", MODEL, "--baselines", "--nfe", "4", "--num-samples", "8", "--sampler", "a/same", "b/same"]
     assert evaluate.main(argv) == 0
-    lines = capsys.readouterr().out.splitlines()[3:]
+    lines = capsys.readouterr().out.split("\n\n")[0].splitlines()[3:]
     assert [line.split()[0] for line in lines] == ["same", "b/same", "real"]
     monkeypatch.chdir(tmp_path / "a" / "same")
     assert evaluate.main([*argv[:-3], "--sampler", ".", "--output-dir", str(tmp_path / "eval")]) == 0
@@ -367,7 +367,12 @@ def test_evaluate_does_without_matplotlib(
     assert evaluate.main(argv) == 0
     out, err = capsys.readouterr()
     assert "tweedie" in out and "matplotlib" in err
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.jsonl", "table.txt"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "metrics.jsonl",
+        "report.html",
+        "summary.json",
+        "table.txt",
+    }
 
 
 def test_known_mistakes_of_evaluate(
@@ -377,7 +382,12 @@ def test_known_mistakes_of_evaluate(
     lsd = str(folders["lsd"])
     fails(capsys, "lsd-eval", [*base, "--baselines"], "--sampler", "--baselines")
     fails(capsys, "lsd-eval", [*base, "--baselines", "tweedy"], "`solver`", "Did you mean 'tweedie'?")
-    fails(capsys, "lsd-eval", [*base, "--baselines", "tweedie:halton:cosine:8"], "SOLVER[:ORDER[:SCHEDULE]]")
+    fails(
+        capsys,
+        "lsd-eval",
+        [*base, "--baselines", "tweedie:halton:cosine:8"],
+        "SOLVER[@OPTION=VALUE,...][:ORDER[:SCHEDULE]]",
+    )
     fails(capsys, "lsd-eval", [*base, "--baselines", "--sampler", lsd, "--nfe", "16", "32"], "16 32", "[4, 8]")
     fails(capsys, "lsd-eval", [*base, "--sampler", str(tmp_path / "none")], "--sampler")
     fails(capsys, "lsd-eval", [*base, "--temperatures", "-1"], "temperatures")

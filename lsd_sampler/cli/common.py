@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, with_pipeline: bool = False) -> None:
-    """`--model` (or a whole pipeline) and where and how it is loaded."""
+def add_model_arguments(parser: argparse.ArgumentParser, with_pipeline: bool = False):  # noqa: ANN201
+    """`--model` (or a whole pipeline) and where and how it is loaded; returns the group of what excludes it."""
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", help="short name (countdown, radd, ...), local folder, or Hub id")
     if with_pipeline:
@@ -20,6 +20,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, with_pipeline: bool = F
     parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: as stored")
     parser.add_argument("--length", type=positive_int, help="tokens per sequence; default: the model's")
+    return which
 
 
 def load_pipeline(args: argparse.Namespace, with_tokenizer: bool = True):  # noqa: ANN201  (imported late)

@@ -1,173 +1,189 @@
 """`lsd-eval`: compare samplers of one model at equal network calls, each at its own best temperature."""
 
 import argparse
-import lzma
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm.auto import tqdm
-
-from ..scheduling_lsd import LSDScheduler
-from ..training.recording import scheduler_in_place
-from .common import add_model_arguments, check_output_dir, load_pipeline, load_sampler, positive_int, run
+from ..atomic import write_atomically
+from .common import add_model_arguments, check_output_dir, load_pipeline, positive_int, run
+from .evaluation_parts import BASELINE_FORM, keeping_rows, make_metrics, make_samplers
 
 
-ORACLE_COLUMNS = {
-    "sampler": "sampler",
-    "nfe": "NFE",
-    "forbidden_share": "forbidden",
-    "reverse_kl": "reverse KL",
-    "reverse_kl_low": "low",
-    "reverse_kl_high": "high",
-    "bigram_tv": "bigram TV",
-    "bigram_entropy": "cond. entropy",
-}
-TEXT_COLUMNS = {
-    "sampler": "sampler",
-    "nfe": "NFE",
-    "temperature": "temp.",
-    "judge_nll": "judge NLL/token",
-    "unigram_entropy": "unigram entropy",
-    "char_trigram_entropy": "char 3-gram entropy",
-    "js_char_3gram": "JS 3-grams",
-    "js_char_4gram": "JS 4-grams",
-    "js_char_sum_low": "sum low",
-    "js_char_sum_high": "sum high",
-}
+DTYPES = ("float32", "bfloat16", "float16")
+TEMPERATURES = (0.8, 0.9, 1.0, 1.1)
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lsd-eval", description=__doc__)
-    add_model_arguments(parser)
+    which = add_model_arguments(parser)
+    which.add_argument("--images", nargs="+", type=Path, metavar="DIR", help="instead: FID of folders of images")
+    parser.add_argument("--image-reference", type=Path, metavar="DIR", help="with --images: folder of real ones")
     parser.add_argument("--sampler", nargs="*", default=[], help="folders or Hub ids of learned samplers")
     parser.add_argument(
         "--baselines",
         nargs="*",
         default=["tweedie"],
-        help="plain samplers as SOLVER[:ORDER[:SCHEDULE]], for example tweedie or tweedie:halton:cosine",
+        help=f"plain samplers as {BASELINE_FORM}, for example tweedie or tweedie:halton:cosine; the first is the base "
+        "solver of the headline",
     )
     parser.add_argument("--nfe", type=positive_int, nargs="+", default=[4, 8, 16, 32])
+    parser.add_argument("--headline-nfe", type=positive_int, help="calls saved at so many; default: 8, or the fewest")
     parser.add_argument("--num-samples", type=positive_int, default=1024)
     parser.add_argument("--batch-size", type=positive_int, default=64)
-    parser.add_argument("--temperatures", type=float, nargs="+", help="default: 1 for oracles, else 0.8 0.9 1.0 1.1")
+    parser.add_argument(
+        "--temperatures", type=float, nargs="+",
+        help=f"default: 1 for oracles without --frontier, else {' '.join(map(str, TEMPERATURES))}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--temperature-nfe", type=positive_int, help="choose temperatures at so many calls only: cheaper"
+    )
+    parser.add_argument("--frontier", action="store_true", help="likelihood against entropy along the temperatures")
     parser.add_argument("--judge", help="causal language model: folder or Hub id")
-    parser.add_argument("--reference", type=Path, help="held-out text (.txt or .txt.xz); default: teacher samples")
+    parser.add_argument("--judge-dtype", choices=DTYPES, help="precision of its weights; default: as stored")
+    parser.add_argument("--judge-batch-size", type=positive_int, help="sequences at once; default: what fits")
+    parser.add_argument("--judge-stride", type=positive_int, help="of its windows over long samples; default: half")
+    parser.add_argument("--reference", type=Path, help="held-out .txt or .txt.xz, or a folder; default: the teacher")
+    parser.add_argument("--features", choices=("judge", "denoiser"), help="embedding space of the energy distance")
+    parser.add_argument("--mauve", action="store_true", help="MAUVE in that space (needs mauve-text)")
+    parser.add_argument("--num-texts", type=positive_int, default=2, help="samples of each shown in the report")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="reuse finished rows of --output-dir")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--output-dir", type=Path, default=Path("lsd-eval"))
     return parser
 
 
-def baseline(text: str, config: dict[str, Any]) -> LSDScheduler:
-    """The plain sampler described by SOLVER[:ORDER[:SCHEDULE]]."""
-    parts = text.split(":")
-    if len(parts) > 3:
-        raise ValueError(f"`--baselines` entries have the form SOLVER[:ORDER[:SCHEDULE]], got {text!r}.")
-    return LSDScheduler(**config, **dict(zip(("solver", "order", "schedule"), parts, strict=False)))
-
-
-def make_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[Any, dict[str, Any] | None]:
-    """The metric set that fits the model, and the row of real data of the same size."""
-    from ..denoisers.markov import MarkovDenoiser
-    from ..evaluation.harness import floor_row
-    from ..evaluation.metrics import OracleMetrics
-
-    denoiser = pipeline.denoiser
-    if isinstance(denoiser, MarkovDenoiser):
-        metrics = OracleMetrics(denoiser.transition.cpu())
-        real = denoiser.sample(args.num_samples, torch.Generator().manual_seed(args.seed + 1_000_000))
-        return metrics, floor_row(metrics, real[:, : args.length or denoiser.length].cpu())
-    if args.reference is None:
-        print("No `--reference`: the model's own teacher, one token a step, takes its place.", file=sys.stderr)
-    return text_metrics(args, pipeline)
-
-
-def reference_windows(args: argparse.Namespace, pipeline: Any) -> torch.Tensor:
-    """Real text, cut into windows and shuffled; without any, samples of the teacher, one token a step."""
-    from ..evaluation.harness import text_windows
-
-    length = args.length or pipeline.denoiser.length
-    if args.reference is None:
-        teacher = LSDScheduler(**pipeline.denoiser.scheduler_config())
-        sequences = []
-        with scheduler_in_place(pipeline, teacher):
-            for first in tqdm(range(0, args.num_samples, args.batch_size), desc="teacher samples", unit="batch"):
-                generator = torch.Generator().manual_seed(args.seed + 1_000_000 + first)
-                num = min(args.batch_size, args.num_samples - first)
-                options = {"length": length, "generator": generator, "output_type": "ids"}
-                sequences.append(pipeline(num_samples=num, num_inference_steps=length, **options).sequences.cpu())
-        return torch.cat(sequences)
-    opener = lzma.open if args.reference.suffix == ".xz" else open
-    with opener(args.reference, "rt", encoding="utf-8") as file:
-        windows = text_windows(pipeline.tokenizer, str(file.read()), length)
-    return windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))]
-
-
-def text_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[Any, dict[str, Any] | None]:
-    """Half of the real text is the reference, the floor comes from the other; of teacher samples all are."""
-    from ..evaluation.harness import floor_row
-    from ..evaluation.judge import JudgeNLL
-    from ..evaluation.metrics import TextMetrics
-    from ..evaluation.tokens import decode
-
-    if pipeline.tokenizer is None:
-        raise ValueError(f"`--model` {args.model} has no tokenizer, so its samples cannot be compared as texts.")
-    judge = JudgeNLL.from_pretrained(args.judge, device=args.device) if args.judge else None
-    windows = reference_windows(args, pipeline)
-    half = len(windows) // 2 if args.reference else len(windows)
-    metrics = TextMetrics(pipeline.tokenizer, judge, decode(pipeline.tokenizer, windows[:half]))
-    if len(windows) - half < args.num_samples:
-        if args.reference:
-            print("Too little reference text for a floor of the same size: it is left out.", file=sys.stderr)
-        return metrics, None
-    return metrics, floor_row(metrics, windows[half : half + args.num_samples], name="real text")
-
-
 def command(args: argparse.Namespace) -> None:
-    from ..evaluation import report
-    from ..evaluation.harness import best_per_sampler, evaluate
+    from ..evaluation.comparison import compare
+    from ..evaluation.harness import Harness
+    from ..evaluation.report import as_json, as_text, make_report
 
+    if args.images:
+        compare_images(args)
+        return
     pipeline = load_pipeline(args)
-    samplers = {text: baseline(text, pipeline.denoiser.scheduler_config()) for text in args.baselines}
-    for name in args.sampler:
-        short = Path(name).resolve().name
-        samplers[name if short in samplers else short] = load_sampler(name)
-    if not samplers:
-        raise ValueError("Nothing to compare: give `--sampler` or `--baselines`.")
-    if not any(sampler.can_do(steps) for sampler in samplers.values() for steps in args.nfe):
-        known = {name: sampler.available_num_inference_steps for name, sampler in samplers.items()}
-        raise ValueError(f"No sampler was made for `--nfe` {' '.join(map(str, args.nfe))}; they know {known}.")
+    samplers = make_samplers(args, pipeline.denoiser.scheduler_config())
     check_output_dir(args.output_dir)
-    metrics, floor = make_metrics(args, pipeline)
+    output = args.output_dir / "metrics.jsonl"
+    with keeping_rows(output):
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        print(f"Output folder: {args.output_dir}", flush=True, file=sys.stderr if args.json else sys.stdout)
+        metrics, floor = make_metrics(args, pipeline)
+        temperatures = check_frontier(args, metrics, floor)
+        harness = Harness(
+            pipeline,
+            samplers,
+            metrics,
+            num_samples=args.num_samples,
+            batch_size=args.batch_size,
+            output=output,
+            resume=args.resume,
+            labels=labels(args),
+            num_texts=args.num_texts if getattr(metrics, "tokenizer", None) is not None else 0,
+            **({"length": args.length} if args.length else {}),
+        )
+        options: dict[str, Any] = {"choose_at": args.temperature_nfe, "frontier": args.frontier, "floor": floor}
+        comparison = compare(harness, args.nfe, temperatures, seed=args.seed, **options)
+        report = make_report(
+            f"Samplers of {Path(args.model).name or args.model}",
+            comparison,
+            metrics,
+            base=args.baselines[0] if args.baselines else None,
+            headline_nfe=args.headline_nfe or (8 if 8 in args.nfe else min(args.nfe)),
+            protocol=protocol(args, pipeline, comparison, temperatures),
+        )
+        write_report(report, args.output_dir)
+    print(as_json(report) if args.json else as_text(report), end="")
+
+
+def check_frontier(args: argparse.Namespace, metrics: Any, floor: Any) -> list[float]:
+    """The temperatures to try; refuses, before the work, a frontier that cannot be drawn."""
     is_oracle = metrics.verdict_key == "reverse_kl"
-    print(f"Output folder: {args.output_dir}", flush=True)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    rows = evaluate(
-        pipeline,
-        samplers,
-        args.nfe,
-        num_samples=args.num_samples,
-        metrics=metrics,
-        batch_size=args.batch_size,
-        temperatures=args.temperatures or ([1.0] if is_oracle else [0.8, 0.9, 1.0, 1.1]),
-        seed=args.seed,
-        output=args.output_dir / "metrics.jsonl",
-        resume=args.resume,
-        labels={"model": args.model},
-        **({"length": args.length} if args.length else {}),
-    )
-    best = best_per_sampler(rows, metrics.verdict_key)
-    columns = {key: head for key, head in (ORACLE_COLUMNS if is_oracle else TEXT_COLUMNS).items() if key in best[0]}
-    table = report.format_table([*best, *([floor] if floor else [])], columns, digits=4)
-    (args.output_dir / "table.txt").write_text(table + "\n", encoding="utf-8")
-    print(table)
-    drawn = ["reverse_kl", "forbidden_share"] if is_oracle else ["js_char_3gram", "js_char_4gram"]
+    temperatures = args.temperatures or ([1.0] if is_oracle and not args.frontier else list(TEMPERATURES))
+    if args.frontier and metrics.likelihood_key is None:
+        raise ValueError("`--frontier` is of a likelihood: give a `--judge`.")
+    if args.frontier and floor is None:
+        raise ValueError("`--frontier` is read off at the entropy of real data: give more `--reference` text.")
+    if args.frontier and len(set(temperatures)) < 2:
+        raise ValueError("`--frontier` needs at least two `--temperatures`.")
+    return temperatures
+
+
+def labels(args: argparse.Namespace) -> dict[str, str]:
+    """What decides a row beside its sampler; a row of another judge or reference is not reused."""
+    named = {"judge": args.judge, "judge_dtype": args.judge_dtype, "reference": args.reference}
+    return {"model": args.model, **{name: str(value) for name, value in named.items() if value is not None}}
+
+
+def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatures: list[float]) -> dict[str, str]:
+    """How the numbers were made, as name -> sentence."""
+    from ..evaluation.comparison import SWEEP_SEED
+    from ..evaluation.protocol import hardware, versions
+
+    dtype = next((str(p.dtype).removeprefix("torch.") for p in pipeline.denoiser.parameters()), "float64, exact")
+    chosen = f"each sampler's best of {', '.join(f'{t:g}' for t in temperatures)}"
+    where = f"at {args.temperature_nfe} calls" if args.temperature_nfe else "at each number of calls"
+    length = comparison.judged[0]["length"]
+    reference = args.reference or "the model's own teacher, one token a step"
+    found = {
+        "Model": args.model,
+        "Samples": f"{args.num_samples} of {length} tokens in every row, in batches of {args.batch_size}",
+        "Real data": "exact samples of the chain" if pipeline.denoiser.name_or_path is None else str(reference),
+        "Judge": f"{args.judge}, {args.judge_dtype or 'precision as stored'}" if args.judge else "none",
+        "Precision": f"network {dtype}; draws float64 with 53-bit uniforms",
+        "Temperatures": f"{chosen}, chosen {where} on other samples" if comparison.sweep else f"{temperatures[0]:g}",
+        "Seeds": f"judged samples {args.seed} + batch, temperatures {args.seed + SWEEP_SEED} + batch",
+        "Intervals": "95 %, 200 bootstrap resamples of whole samples, the reference held fixed",
+        "Hardware": hardware(args.device),
+        "Versions": versions(),
+    }
+    return found
+
+
+def write_report(report: Any, folder: Path) -> None:
+    """`table.txt`, `summary.json`, plots and `report.html`; without plots where matplotlib is missing."""
+    from ..evaluation import html, plots
+    from ..evaluation.report import as_json, as_text
+
+    write_atomically(folder / "table.txt", as_text(report).encode())
+    write_atomically(folder / "summary.json", as_json(report).encode())
     try:
-        report.plot_quality_vs_nfe(best, args.output_dir / "quality_vs_nfe.png", drawn, title=args.model, floor=floor)
+        comparison = report.comparison
+        common: dict[str, Any] = {"title": report.title, "floor": comparison.floor}
+        plots.plot_quality_vs_nfe(comparison.judged, folder / "quality_vs_nfe.png", report.drawn, **common)
+        if report.readings:
+            keys = {"likelihood_key": report.likelihood_key, "entropy_key": report.entropy_key}
+            plots.plot_frontier(comparison.sweep, folder / "frontier.png", **keys, **common)
     except ImportError:
-        print("No plot, as matplotlib is not installed: `pip install lsd_sampler[eval]`.", file=sys.stderr)
+        print("No plots, as matplotlib is not installed: `pip install lsd_sampler[eval]`.", file=sys.stderr)
+    try:
+        write_atomically(folder / "report.html", html.render(report).encode())
+    except ImportError as error:
+        print(error, file=sys.stderr)
+
+
+def compare_images(args: argparse.Namespace) -> None:
+    """FID of each folder of images, best first.
+
+    Raises:
+        ValueError: without real images, or if folders hold different numbers: FID depends on them.
+    """
+    from ..evaluation.images import frechet_inception_distance, image_files
+    from ..evaluation.tables import format_table
+
+    if args.image_reference is None:
+        raise ValueError("`--images` needs `--image-reference`, a folder of real ones.")
+    sizes = {str(folder): len(image_files(folder)) for folder in args.images}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"`--images` must hold equal numbers to be compared, got {sizes}.")
+    with keeping_rows(args.output_dir / "metrics.jsonl"):
+        options = {"batch_size": args.batch_size, "device": args.device}
+        rows = [
+            {"images": name, "number": num, "FID": frechet_inception_distance(name, args.image_reference, **options)}
+            for name, num in sizes.items()
+        ]
+    print(format_table(sorted(rows, key=lambda row: row["FID"])))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,78 +1,82 @@
 """Evaluation that nobody can fool: distances between distributions, exact oracles, likelihood only beside entropy."""
 
-from .divergence import (
-    Interval,
-    NgramCounts,
-    bootstrap_js,
-    bootstrap_weights,
-    centred_interval,
-    conditional_entropy,
-    distinct_n,
-    js_divergence,
-    js_replicates,
-    ngram_counts,
-    sequence_entropy,
-)
-from .harness import best_per_sampler, evaluate, floor_row, random_windows, real_text_floor, text_windows
-from .judge import JudgeNLL, JudgeScores
-from .metrics import MetricSet, OracleMetrics, TextMetrics
+from .bootstrap import Interval, bootstrap_weights, centred, centred_interval
+from .comparison import Comparison, compare
+from .divergence import js_divergence, js_replicates
+from .diversity import conditional_entropy, distinct_n, entropy_replicates, repetition_n, sequence_entropy
+from .embedding import denoiser_features, energy_distance, energy_replicates, mauve_score
+from .frontier import Reading, read_frontier
+from .harness import Harness, best_per_sampler, evaluate, floor_row, text_windows
+from .images import frechet_inception_distance
+from .judge import JudgeError, JudgeNLL, JudgeScores, perplexity
+from .metrics import MetricSet, OracleMetrics, TextMetrics, TokenMetrics
+from .ngrams import NgramCounts, ngram_counts
 from .oracle import (
     PROBABILITY_FLOOR,
     bigram_tv,
-    countdown_error,
     forbidden_samples,
     forbidden_share,
     oracle_statistics,
     reverse_kl_per_transition,
 )
-from .report import (
-    Row,
-    append_jsonl,
-    format_table,
-    plot_quality_vs_nfe,
-    plot_schedule,
-    print_table,
-    read_jsonl,
-    write_jsonl,
-)
+from .plots import plot_quality_vs_nfe, plot_schedule
+from .rows import Row, append_jsonl, read_jsonl, write_jsonl
+from .tables import format_table
+from .verdict import MatchedCalls, Winner, calls_to_reach, matched_calls, winners
 
 
 __all__ = [
     "PROBABILITY_FLOOR",
+    "Comparison",
+    "Harness",
     "Interval",
+    "JudgeError",
     "JudgeNLL",
     "JudgeScores",
+    "MatchedCalls",
     "MetricSet",
     "NgramCounts",
     "OracleMetrics",
+    "Reading",
     "Row",
     "TextMetrics",
+    "TokenMetrics",
+    "Winner",
     "append_jsonl",
     "best_per_sampler",
     "bigram_tv",
-    "bootstrap_js",
     "bootstrap_weights",
+    "calls_to_reach",
+    "centred",
     "centred_interval",
+    "compare",
     "conditional_entropy",
-    "countdown_error",
+    "denoiser_features",
     "distinct_n",
+    "energy_distance",
+    "energy_replicates",
+    "entropy_replicates",
     "evaluate",
     "floor_row",
     "forbidden_samples",
     "forbidden_share",
     "format_table",
+    "frechet_inception_distance",
     "js_divergence",
     "js_replicates",
+    "matched_calls",
+    "mauve_score",
     "ngram_counts",
     "oracle_statistics",
+    "perplexity",
     "plot_quality_vs_nfe",
     "plot_schedule",
-    "print_table",
-    "random_windows",
+    "read_frontier",
     "read_jsonl",
-    "real_text_floor",
+    "repetition_n",
     "reverse_kl_per_transition",
     "sequence_entropy",
     "text_windows",
+    "winners",
     "write_jsonl",
 ]

@@ -4,7 +4,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,28 +12,16 @@ from typing import Any
 
 import torch
 
-from .metrics import MetricSet, OracleMetrics, TextMetrics
-from .report import Row, append_jsonl, read_jsonl, write_jsonl
+from .metrics import MetricSet
+from .rows import Row, append_jsonl, read_jsonl, write_jsonl
 from .tokens import decode, encode
 
-
-__all__ = [
-    "MetricSet",
-    "OracleMetrics",
-    "TextMetrics",
-    "best_per_sampler",
-    "evaluate",
-    "floor_row",
-    "random_windows",
-    "real_text_floor",
-    "text_windows",
-]
 
 _TENSOR_NAMES = ("timesteps", "score_coefficients", "log_score_coefficients")
 
 
 @dataclass(frozen=True)
-class _Point:
+class Point:
     """One row to be: everything that decides its samples."""
 
     sampler: str
@@ -48,80 +36,122 @@ class _Point:
         return all(row.get(name) == value for name, value in vars(self).items())
 
 
-def _fingerprint(sampler: Any, nfe: int) -> str:
-    """Short hash of the configuration and tensors of `sampler` at `nfe`: a retrained sampler is another one."""
-    sampler.set_timesteps(nfe)
-    config = {key: value for key, value in dict(getattr(sampler, "config", {})).items() if not key.startswith("_")}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    numbers = getattr(sampler, "steps", sampler)
-    for name in _TENSOR_NAMES:
-        value = getattr(numbers, name, None)
-        if isinstance(value, torch.Tensor):
-            digest.update(name.encode() + value.detach().cpu().double().numpy().tobytes())
-    return digest.hexdigest()[:12]
+class Harness:
+    """Makes and measures rows, and keeps them on disk as they come.
 
+    Args:
+        pipeline (`MaskedDiffusionPipeline` or a function that returns one): its scheduler is replaced, and put back
+            after each run.
+        samplers: name -> `LSDScheduler`. A learned sampler is left out, with a note on stderr, at steps it does not
+            know.
+        metrics (`MetricSet`): `OracleMetrics`, `TextMetrics` or `TokenMetrics`, for example.
+        num_samples (`int`): of each row; plug-in metrics are comparable only at equal numbers.
+        batch_size (`int`): it decides which noise a sample gets, so it is part of a row's identity.
+        progress (`bool`): progress bar on stderr.
+        output (*optional*): a JSONL file to which each row is appended as soon as it is known. Whatever fails later,
+            finished rows are there.
+        resume (`bool`): keep the rows of `output`, and reuse those made with the same arguments and samplers.
+        labels (*optional*): further columns of every row (the model's name, say), part of its identity.
+        num_texts (`int`): how many samples to keep as text in a measured row, under `texts`; needs
+            `metrics.tokenizer`.
+        call_options: passed to the pipeline (`length`, `prefix`, ...).
 
-@contextmanager
-def _borrowed(pipeline: Any) -> Iterator[None]:
-    """Lets the scheduler be replaced and the progress bar be silenced, and puts both back."""
-    scheduler, bar = pipeline.scheduler, getattr(pipeline, "_progress_bar_config", None)
-    if hasattr(pipeline, "set_progress_bar_config"):
-        pipeline.set_progress_bar_config(disable=True)
-    try:
-        yield
-    finally:
-        pipeline.scheduler = scheduler
-        if hasattr(pipeline, "set_progress_bar_config"):
-            pipeline.set_progress_bar_config(**(bar or {}))
+    Raises:
+        ValueError: if an argument is out of range.
+    """
 
+    def __init__(
+        self,
+        pipeline: Any,
+        samplers: Mapping[str, Any],
+        metrics: MetricSet,
+        *,
+        num_samples: int,
+        batch_size: int = 64,
+        progress: bool = True,
+        output: str | Path | None = None,
+        resume: bool = False,
+        labels: Mapping[str, str] | None = None,
+        num_texts: int = 0,
+        **call_options: Any,
+    ):
+        for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        if not samplers:
+            raise ValueError("`samplers` must not be empty.")
+        self.pipeline: Any = pipeline if hasattr(pipeline, "scheduler") else pipeline()
+        self.samplers, self.metrics, self.call_options = samplers, metrics, call_options
+        self.num_samples, self.batch_size, self.num_texts = num_samples, batch_size, num_texts
+        self.progress, self.output = progress, output
+        self.extra = dict(labels or {}) | {name: value for name, value in call_options.items() if name == "length"}
+        self._done = _start_output(output, resume)
+        self._said: set[str] = set()
 
-def _generate(pipeline: Any, point: _Point, options: Mapping[str, Any]) -> tuple[torch.Tensor, Row]:
-    """All sequences of one row, `(num_samples, length)` on the CPU, and what they cost."""
-    batches, calls, began = [], 0, time.perf_counter()
-    for index, start in enumerate(range(0, point.num_samples, point.batch_size)):
-        output = pipeline(
-            num_samples=min(point.batch_size, point.num_samples - start),
-            num_inference_steps=point.nfe,
-            temperature=point.temperature,
-            # The same noise for every sampler, so that rows differ by the sampler and not by luck.
-            generator=torch.Generator().manual_seed(point.seed + index),
-            output_type="ids",
-            **options,
-        )
-        batches.append(torch.as_tensor(output.sequences).cpu())
-        made = getattr(output, "sequence_calls", None)  # of a pipeline that saves some
-        calls += len(output.sequences) * point.nfe if made is None else int(made.sum())
-    seconds = time.perf_counter() - began
-    sequences = torch.cat(batches)
-    cost = {"length": sequences.shape[1], "seconds": seconds, "network_calls": calls / len(sequences)}
-    return sequences, cost
+    def points(self, nfe: Sequence[int], temperatures: Sequence[float], seed: int = 0) -> list[Point]:
+        """One point for each sampler, number of steps and temperature.
 
+        Raises:
+            ValueError: if an argument is empty or out of range.
+        """
+        for name, values, least in (("nfe", nfe, 1), ("temperatures", temperatures, 0)):
+            if not values:
+                raise ValueError(f"`{name}` must not be empty.")
+            if min(values) < least:
+                raise ValueError(f"`{name}` must hold numbers of at least {least}, got {min(values)}.")
+        points = []
+        for name, sampler in self.samplers.items():
+            for steps in nfe:
+                if not getattr(sampler, "can_do", lambda _: True)(steps):
+                    self._say_once(f"{name} has no numbers for {steps} steps: left out.")
+                    continue
+                rest = (self.num_samples, self.batch_size, seed, _fingerprint(sampler, steps))
+                points += [Point(name, steps, float(t), *rest) for t in temperatures]
+        return points
 
-def _points(
-    samplers: Mapping[str, Any], nfe: Sequence[int], temperatures: Sequence[float], **rest: int
-) -> list[_Point]:
-    points = []
-    for name, sampler in samplers.items():
-        for steps in nfe:
-            if not getattr(sampler, "can_do", lambda _: True)(steps):
-                print(f"{name} has no numbers for {steps} steps: left out.", file=sys.stderr)
-                continue
-            mark = _fingerprint(sampler, steps)
-            points += [_Point(name, steps, float(t), **rest, fingerprint=mark) for t in temperatures]
-    return points
+    def measure(self, points: Sequence[Point]) -> list[Row]:
+        """All metrics of each point."""
+        return self._rows(points, (*self.metrics.keys, *(["texts"] if self.num_texts else [])), self._all_metrics)
 
+    def choose(self, points: Sequence[Point]) -> list[Row]:
+        """The verdict of each point alone."""
+        key = self.metrics.verdict_key
+        return self._rows(points, (key,), lambda sequences: {key: self.metrics.verdict(sequences)})
 
-def _check_arguments(**named: Any) -> None:
-    for name in ("num_samples", "batch_size"):
-        if named[name] < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {named[name]}.")
-    for name in ("samplers", "nfe", "temperatures"):
-        if not named[name]:
-            raise ValueError(f"`{name}` must not be empty.")
-    if min(named["nfe"]) < 1:
-        raise ValueError(f"`nfe` must hold numbers of at least 1, got {min(named['nfe'])}.")
-    if min(named["temperatures"]) < 0:
-        raise ValueError(f"`temperatures` must not be negative, got {min(named['temperatures'])}.")
+    def _rows(
+        self, points: Sequence[Point], keys: Sequence[str], metrics_of: Callable[[torch.Tensor], Row]
+    ) -> list[Row]:
+        rows: list[Row] = []
+        with _borrowed(self.pipeline):
+            for point in _progress(points, self.progress):
+                row = self._find(point, keys)
+                if row is None:
+                    self.pipeline.scheduler = self.samplers[point.sampler]
+                    sequences, cost = _generate(self.pipeline, point, self.call_options)
+                    row = self.extra | vars(point) | cost | metrics_of(sequences)
+                    if self.output is not None:
+                        append_jsonl(self.output, row)
+                    self._done.append(row)
+                rows.append(row)
+        return rows
+
+    def _say_once(self, note: str) -> None:
+        if note not in self._said:
+            print(note, file=sys.stderr)
+            self._said.add(note)
+
+    def _all_metrics(self, sequences: torch.Tensor) -> Row:
+        kept: Row = {}
+        if self.num_texts:
+            kept["texts"] = decode(getattr(self.metrics, "tokenizer", None), sequences[: self.num_texts])
+        return self.metrics.compute(sequences) | kept
+
+    def _find(self, point: Point, keys: Sequence[str]) -> Row | None:
+        for row in self._done:
+            same = point.matches(row) and all(row.get(name) == value for name, value in self.extra.items())
+            if same and all(key in row for key in keys):
+                return row
+        return None
 
 
 def evaluate(
@@ -131,97 +161,29 @@ def evaluate(
     *,
     num_samples: int,
     metrics: MetricSet,
-    batch_size: int = 64,
     temperatures: Sequence[float] = (1.0,),
     seed: int = 0,
-    progress: bool = True,
-    output: str | Path | None = None,
-    resume: bool = False,
-    labels: Mapping[str, str] | None = None,
-    num_texts: int = 0,
-    **call_options: Any,
+    **options: Any,
 ) -> list[Row]:
     """Generates with each sampler at each number of steps and temperature, and measures.
 
     Batch b of every row is drawn with a CPU generator seeded `seed + b`: samplers see common random numbers.
 
     Args:
-        pipeline (`MaskedDiffusionPipeline` or a function that returns one): its scheduler is replaced, and put back at
-            the end.
-        samplers: name -> `LSDScheduler`. A learned sampler is left out, with a note on stderr, at steps it does not
-            know.
         nfe: numbers of steps.
-        num_samples (`int`): of each row; plug-in metrics are comparable only at equal numbers.
-        metrics (`MetricSet`): `OracleMetrics` or `TextMetrics`, for example.
-        batch_size (`int`): it decides which noise a sample gets, so it is part of a row's identity.
         temperatures: global temperatures to try.
         seed (`int`): of the generation.
-        progress (`bool`): progress bar on stderr.
-        output (*optional*): a JSONL file to which each row is appended as soon as it is known. Whatever fails later,
-            finished rows are there.
-        resume (`bool`): keep the rows of `output`, and reuse those made with the same arguments and samplers.
-        labels (*optional*): further columns of every row (the model's name, say), part of its identity.
-        num_texts (`int`): how many samples to keep as text in the row, under `texts`; needs `metrics.tokenizer`.
-        **call_options: passed to the pipeline (`length`, `prefix`, ...).
+        pipeline, samplers, num_samples, metrics, options: as for [`Harness`].
 
     Returns:
         One dict for each sampler, NFE and temperature: these, `num_samples`, `batch_size`, `seed`, `fingerprint` (of
         the sampler), `length`, `seconds` (generation only), `network_calls` (of a sample, on average), all metrics.
 
     Raises:
-        ValueError: if an argument is out of range, or a sampler has no numbers for a number of steps.
+        ValueError: if an argument is out of range.
     """
-    _check_arguments(
-        num_samples=num_samples, batch_size=batch_size, samplers=samplers, nfe=nfe, temperatures=temperatures
-    )
-    pipe: Any = pipeline if hasattr(pipeline, "scheduler") else pipeline()
-    done = _start_output(output, resume)
-    extra = dict(labels or {}) | {name: value for name, value in call_options.items() if name == "length"}
-    points = _points(samplers, nfe, temperatures, num_samples=num_samples, batch_size=batch_size, seed=seed)
-    rows: list[Row] = []
-    with _borrowed(pipe):
-        for point in _progress(points, progress):
-            row = _find(done, point, extra, metrics)
-            if row is None:
-                pipe.scheduler = samplers[point.sampler]
-                sequences, cost = _generate(pipe, point, call_options)
-                row = extra | vars(point) | cost | metrics.compute(sequences)
-                row |= _kept_texts(metrics, sequences, num_texts)
-                if output is not None:
-                    append_jsonl(output, row)
-            rows.append(row)
-    return rows
-
-
-def _start_output(output: str | Path | None, resume: bool) -> list[Row]:
-    """Rows to reuse. The file is rewritten, so that a line cut short by a kill does not stay in it."""
-    if output is None:
-        return []
-    done = read_jsonl(output) if resume and Path(output).exists() else []
-    write_jsonl(output, done)
-    return done
-
-
-def _find(done: Sequence[Row], point: _Point, extra: Mapping[str, Any], metrics: MetricSet) -> Row | None:
-    for row in done:
-        same = point.matches(row) and all(row.get(name) == value for name, value in extra.items())
-        if same and all(key in row for key in metrics.keys):
-            return row
-    return None
-
-
-def _kept_texts(metrics: Any, sequences: torch.Tensor, num_texts: int) -> Row:
-    return {"texts": decode(metrics.tokenizer, sequences[:num_texts])} if num_texts else {}
-
-
-def _progress(points: list[_Point], show: bool) -> Iterator[_Point]:
-    from tqdm import tqdm
-
-    with tqdm(total=len(points), disable=not show, unit="row", file=sys.stderr) as bar:
-        for point in points:
-            bar.set_description(f"{point.sampler}, {point.nfe} steps, temperature {point.temperature:g}")
-            yield point
-            bar.update()
+    harness = Harness(pipeline, samplers, metrics, num_samples=num_samples, **options)
+    return harness.measure(harness.points(nfe, temperatures, seed))
 
 
 def best_per_sampler(rows: Sequence[Row], verdict_key: str) -> list[Row]:
@@ -252,12 +214,16 @@ def best_per_sampler(rows: Sequence[Row], verdict_key: str) -> list[Row]:
     return list(best.values())
 
 
-def floor_row(
-    metrics: MetricSet, sequences: torch.Tensor, texts: Sequence[str] | None = None, *, name: str = "real data"
-) -> Row:
-    """The same metrics for real data, of shape `(num_samples, length)`: what no sampler can be expected to beat."""
+def floor_row(metrics: MetricSet, sequences: torch.Tensor, *, name: str = "real data", num_texts: int = 0) -> Row:
+    """The same metrics for real data, of shape `(num_samples, length)`: what no sampler can be expected to beat.
+
+    Args:
+        name (`str`): what stands in the column `sampler`.
+        num_texts (`int`): how many texts to keep in the row; needs `metrics.tokenizer`.
+    """
     size = {"num_samples": len(sequences), "length": sequences.shape[1]}
-    return {"sampler": name, "nfe": None, "temperature": 1.0, **size, **metrics.compute(sequences, texts)}
+    texts = {"texts": decode(getattr(metrics, "tokenizer", None), sequences[:num_texts])} if num_texts else {}
+    return {"sampler": name, "nfe": None, "temperature": 1.0, **size, **metrics.compute(sequences), **texts}
 
 
 def text_windows(tokenizer: Any, text: str, length: int) -> torch.Tensor:
@@ -276,39 +242,69 @@ def text_windows(tokenizer: Any, text: str, length: int) -> torch.Tensor:
     return ids[: len(ids) // length * length].view(-1, length)
 
 
-def random_windows(
-    tokenizer: Any, text: str, *, num_samples: int, length: int, seed: int = 0, exclude: Container[str] = ()
-) -> torch.Tensor:
-    """`num_samples` windows of `text`, drawn without replacement from all over it.
-
-    Draw the reference and the floor from the same held-out text with this function, and not from its two halves: books
-    differ from each other, and their difference would be taken for sampling error.
-
-    Args:
-        exclude: decoded windows to leave out, such as the reference texts.
-
-    Returns:
-        `torch.LongTensor` of shape `(num_samples, length)`.
-
-    Raises:
-        ValueError: if `text` has too few windows, or as `text_windows`.
-    """
-    windows = text_windows(tokenizer, text, length)
-    windows = windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))]
-    free = [i for i, window in enumerate(decode(tokenizer, windows)) if window not in exclude][:num_samples]
-    if len(free) < num_samples:
-        raise ValueError(f"`text` must hold {num_samples} free windows of {length} tokens, it has {len(free)}.")
-    return windows[free]
+def _fingerprint(sampler: Any, nfe: int) -> str:
+    """Short hash of the configuration and tensors of `sampler` at `nfe`: a retrained sampler is another one."""
+    sampler.set_timesteps(nfe)
+    config = {key: value for key, value in dict(getattr(sampler, "config", {})).items() if not key.startswith("_")}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    numbers = getattr(sampler, "steps", sampler)
+    for name in _TENSOR_NAMES:
+        value = getattr(numbers, name, None)
+        if isinstance(value, torch.Tensor):
+            digest.update(name.encode() + value.detach().cpu().double().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
-def real_text_floor(
-    text: str, metrics: TextMetrics, *, num_samples: int, length: int, seed: int = 0, name: str = "real text"
-) -> Row:
-    """The floor row of held-out real text: `random_windows` of `text` that are not among the reference texts.
+@contextmanager
+def _borrowed(pipeline: Any) -> Iterator[None]:
+    """Lets the scheduler be replaced and the progress bar be silenced, and puts both back."""
+    scheduler, bar = pipeline.scheduler, getattr(pipeline, "_progress_bar_config", None)
+    if hasattr(pipeline, "set_progress_bar_config"):
+        pipeline.set_progress_bar_config(disable=True)
+    try:
+        yield
+    finally:
+        pipeline.scheduler = scheduler
+        if hasattr(pipeline, "set_progress_bar_config"):
+            pipeline.set_progress_bar_config(**(bar or {}))
 
-    Raises:
-        ValueError: if `text` has too few windows.
-    """
-    options: dict[str, Any] = {"num_samples": num_samples, "length": length, "seed": seed}
-    sequences = random_windows(metrics.tokenizer, text, exclude=metrics.reference_texts, **options)
-    return floor_row(metrics, sequences, name=name)
+
+def _generate(pipeline: Any, point: Point, options: Mapping[str, Any]) -> tuple[torch.Tensor, Row]:
+    """All sequences of one row, `(num_samples, length)` on the CPU, and what they cost."""
+    batches, calls, began = [], 0, time.perf_counter()
+    for index, start in enumerate(range(0, point.num_samples, point.batch_size)):
+        output = pipeline(
+            num_samples=min(point.batch_size, point.num_samples - start),
+            num_inference_steps=point.nfe,
+            temperature=point.temperature,
+            # The same noise for every sampler, so that rows differ by the sampler and not by luck.
+            generator=torch.Generator().manual_seed(point.seed + index),
+            output_type="ids",
+            **options,
+        )
+        batches.append(torch.as_tensor(output.sequences).cpu())
+        made = getattr(output, "sequence_calls", None)  # of a pipeline that saves some
+        calls += len(output.sequences) * point.nfe if made is None else int(made.sum())
+    seconds = time.perf_counter() - began
+    sequences = torch.cat(batches)
+    cost = {"length": sequences.shape[1], "seconds": seconds, "network_calls": calls / len(sequences)}
+    return sequences, cost
+
+
+def _start_output(output: str | Path | None, resume: bool) -> list[Row]:
+    """Rows to reuse. The file is rewritten, so that a line cut short by a kill does not stay in it."""
+    if output is None:
+        return []
+    done = read_jsonl(output) if resume and Path(output).exists() else []
+    write_jsonl(output, done)
+    return done
+
+
+def _progress(points: Sequence[Point], show: bool) -> Iterator[Point]:
+    from tqdm import tqdm
+
+    with tqdm(total=len(points), disable=not show, unit="row", file=sys.stderr) as bar:
+        for point in points:
+            bar.set_description(f"{point.sampler}, {point.nfe} steps, temperature {point.temperature:g}")
+            yield point
+            bar.update()

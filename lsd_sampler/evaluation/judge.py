@@ -1,14 +1,21 @@
 """Likelihood of samples under a causal language model, the judge. It means nothing without the samples' entropy."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 
+from ..validation import check_number
 from .tokens import encode, load_tokenizer_file, same_token_ids
+
+
+class JudgeError(RuntimeError):
+    """The judge cannot go on; what was measured before is not touched by it."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +39,29 @@ class JudgeScores:
     @property
     def mean(self) -> float:
         """Mean over all tokens of all sequences."""
-        return float(self.nll.sum() / self.num_tokens.sum())
+        return self.per_unit(int(self.num_tokens.sum()))
+
+    def per_unit(self, num_units: int) -> float:
+        """The whole negative log-likelihood divided by a number of units: tokens, or the words of the texts."""
+        return float(self.nll.sum()) / num_units
+
+
+def perplexity(nll: float) -> float:
+    """`exp` of a mean negative log-likelihood in nats: as surprised as by a fair choice among so many."""
+    return math.exp(nll) if nll < 700 else math.inf
+
+
+def count_words(text: str) -> int:
+    """Words between white space, at least 1: the unit of word-level perplexity, which knows no tokenizer."""
+    return max(len(text.split()), 1)
 
 
 class JudgeNLL:
     """Mean negative log-likelihood per token under any causal language model of transformers.
 
     Position i is scored given positions 0..i-1; the first has nothing before it and is not scored, and no BOS is put
-    in front. Sequences longer than the judge's context are scored in windows that overlap by half.
+    in front. Sequences longer than the judge's context are scored in windows: each moves on by `stride` positions and
+    scores those that no window before it has.
 
     Args:
         model: a causal language model, called as `model(ids).logits`.
@@ -48,9 +70,11 @@ class JudgeNLL:
             Log-probabilities are taken in float32 and summed in float64 in any case.
         max_logits (`int`, *optional*): largest number of logits held at once; it sets the batch size. Default: what
             fits into the caches of a CPU, 0.5 GB on an accelerator.
+        batch_size (`int`, *optional*): largest number of sequences scored at once, within `max_logits`.
+        stride (`int`, *optional*): of the windows; small is exact and slow. Default: half the context.
 
     Raises:
-        ValueError: if the model's context holds less than two tokens.
+        ValueError: if the model's context holds less than two tokens, or an argument is out of range.
     """
 
     def __init__(
@@ -60,16 +84,21 @@ class JudgeNLL:
         *,
         autocast_dtype: torch.dtype | None = None,
         max_logits: int | None = None,
+        batch_size: int | None = None,
+        stride: int | None = None,
     ):
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.autocast_dtype = autocast_dtype
         self.max_logits = max_logits or (1 << 22 if self._device.type == "cpu" else 1 << 27)
+        self.batch_size, self.stride = batch_size, stride
         config: Any = model.config
         self.vocab_size: int = config.vocab_size
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         if self.context is not None and self.context < 2:
             raise ValueError(f"`model` must have a context of at least two tokens, got {self.context}.")
+        check_number("batch_size", batch_size, integer=True, optional=True, low=1)
+        check_number("stride", stride, integer=True, optional=True, low=1, high=(self.context or math.inf) - 1)
 
     @classmethod
     def from_pretrained(
@@ -79,22 +108,28 @@ class JudgeNLL:
         revision: str | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
-        autocast_dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> "JudgeNLL":
         """Loads a judge from a local folder or the Hub. Code from the repository is never run.
 
+        Args:
+            dtype (`torch.dtype`, *optional*): of the weights; default: as stored.
+            options: further arguments of the constructor.
+
         Raises:
-            OSError: if there is no such folder or repository.
+            OSError: if there is no such folder or repository, or it holds no causal language model.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        options: dict[str, Any] = {"revision": revision} if revision else {}
-        weights = options | ({"dtype": dtype} if dtype else {})
-        model: Any = AutoModelForCausalLM.from_pretrained(name_or_path, trust_remote_code=False, **weights)
-        tokenizer = load_tokenizer_file(name_or_path)
-        if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False, **options)
-        return cls(model.to(device) if device else model, tokenizer, autocast_dtype=autocast_dtype)
+        where: dict[str, Any] = {"trust_remote_code": False} | ({"revision": revision} if revision else {})
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype or "auto", **where)
+            tokenizer = load_tokenizer_file(name_or_path)
+            if tokenizer is None:
+                tokenizer = AutoTokenizer.from_pretrained(name_or_path, **where)
+        except (OSError, ValueError, SafetensorError) as error:  # their messages go on for several lines
+            raise OSError(f"The judge {name_or_path!r} cannot be loaded: {_first_line(error)}") from error
+        return cls(model.to(device) if device else model, tokenizer, **options)
 
     def shares_tokenizer(self, tokenizer: Any) -> bool:
         """Whether token ids of `tokenizer` are token ids of the judge."""
@@ -130,14 +165,47 @@ class JudgeNLL:
         if ids.min() < 0 or ids.max() >= self.vocab_size:
             raise ValueError(f"`sequences` must hold ids in [0, {self.vocab_size}), the vocabulary of the judge.")
         nll = torch.zeros(len(rows), dtype=torch.float64)
-        order = lengths.argsort(stable=True)  # neighbours of like length waste little padding
+        for chosen, padded in self._batches(rows, lengths):
+            with _in_a_sentence(len(chosen)):
+                nll[chosen] = self._score_batch(padded, lengths[chosen])
+        return JudgeScores(nll, (lengths - 1).clamp(min=0))
+
+    def features(self, sequences: torch.Tensor, texts: Sequence[str], tokenizer: Any | None = None) -> torch.Tensor:
+        """The judge's last hidden states, averaged over the positions of a sample: an embedding space for `energy` and
+        MAUVE. Of samples longer than the judge's context, the beginning.
+
+        Args:
+            sequences, texts, tokenizer: as for [`~JudgeNLL.score`].
+
+        Returns:
+            `torch.FloatTensor` of shape `(num_samples, hidden_size)`, on the CPU.
+
+        Raises:
+            ValueError: if a sample has no token.
+        """
+        by_id = tokenizer is not None and self.shares_tokenizer(tokenizer)
+        ids = sequences if by_id else encode(self.tokenizer, texts)
+        rows = [torch.as_tensor(row, dtype=torch.long)[: self.context] for row in ids]
+        lengths = torch.tensor([len(row) for row in rows])
+        if lengths.min() < 1:
+            raise ValueError("`texts` must hold a token each to have features.")
+        means: dict[int, torch.Tensor] = {}
+        for chosen, padded in self._batches(rows, lengths):
+            with _in_a_sentence(len(chosen)):
+                means |= zip(chosen.tolist(), self._mean_states(padded, lengths[chosen]), strict=True)
+        return torch.stack([means[i] for i in range(len(rows))])
+
+    def _batches(
+        self, rows: Sequence[torch.Tensor], lengths: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Indices of rows, and those rows padded at the end; neighbours of like length waste little padding."""
+        order = lengths.argsort(stable=True)
         while len(order):
             width = int(lengths[order[-1]])
             size = max(1, self.max_logits // (min(width, self.context or width) * self.vocab_size))
+            size = min(size, self.batch_size or size)
             chosen, order = order[-size:], order[:-size]
-            padded = torch.nn.utils.rnn.pad_sequence([rows[i] for i in chosen], batch_first=True)
-            nll[chosen] = self._score_batch(padded, lengths[chosen])
-        return JudgeScores(nll, (lengths - 1).clamp(min=0))
+            yield chosen, torch.nn.utils.rnn.pad_sequence([rows[i] for i in chosen.tolist()], batch_first=True)
 
     @property
     def _device(self) -> torch.device:
@@ -153,6 +221,7 @@ class JudgeNLL:
         ids_BL, lengths_B = ids_BL.to(device), lengths_B.to(device)
         length = ids_BL.shape[1]
         context = min(self.context or length, length)
+        stride = self.stride or context // 2
         nll_B = torch.zeros(len(ids_BL), dtype=torch.float64, device=device)
         begin, scored = 0, 1
         while scored < length:
@@ -163,5 +232,37 @@ class JudgeNLL:
             loss = F.cross_entropy(logits.flatten(0, 1), ids_BL[:, scored:end].flatten(), reduction="none")
             real_BL = torch.arange(scored, end, device=device) < lengths_B[:, None]
             nll_B += (loss.view(real_BL.shape).double() * real_BL).sum(1)
-            begin, scored = begin + context // 2, end
+            begin, scored = begin + stride, end
         return nll_B.cpu()
+
+    @torch.inference_mode()
+    def _mean_states(self, ids_BL: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
+        device = self._device
+        body: Any = getattr(self.model, "base_model", self.model)  # the network without its head
+        with self._autocast(device):
+            states_BLD = body(ids_BL.to(device)).last_hidden_state.float()
+        real_BL = torch.arange(ids_BL.shape[1], device=device) < lengths_B.to(device)[:, None]
+        return ((states_BLD * real_BL[..., None]).sum(1) / real_BL.sum(1, keepdim=True)).cpu()
+
+
+@contextmanager
+def _in_a_sentence(batch_size: int) -> Iterator[None]:
+    """Lack of memory becomes a `JudgeError` that says what to try."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        smaller = f"`--judge-batch-size {batch_size // 2}`" if batch_size > 1 else "a smaller judge"
+        raise JudgeError(
+            f"The judge ran out of memory on {batch_size} sequences: try {smaller} or `--judge-dtype bfloat16`."
+        ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on an accelerator or (where torch says so in words only) on the CPU."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

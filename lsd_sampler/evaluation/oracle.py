@@ -4,22 +4,18 @@ description).
 `P[a, b]` is the probability of b after a. None of these metrics can be won by lowering the entropy of the samples.
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 import numpy as np
 import torch
 
 from ..denoisers.markov import stationary_law
-from .divergence import SYMBOL_BITS, NgramCounts, ngram_counts
+from .bootstrap import RESAMPLES_AT_ONCE
+from .ngrams import SYMBOL_BITS, NgramCounts, ngram_counts
 
 
 # A transition of probability zero would make the divergence infinite. It is charged -log(1e-12) = 27.6 nats instead.
 # This floor gives 4.20, 1.74, 0.70, 0.28 nats for countdown (V = 32, L = 128), random order, uniform steps, at 4, 8,
 # 16, 32 network calls.
 PROBABILITY_FLOOR = 1e-12
-
-_RESAMPLES_AT_ONCE = 50
 
 
 def check_transition(transition: torch.Tensor) -> torch.Tensor:
@@ -75,9 +71,11 @@ def _statistics(
     entropy = torch.special.entr(joint_KB).sum(0) - torch.special.entr(current_VB).sum(0)
     true_K1 = law_V[current_K, None] * p_K1
     unseen = 1 - true_K1.sum()
+    cross_entropy = -(joint_KB * p_K1.clamp(min=floor).log()).sum(0)
     return {
         "forbidden_share": (joint_KB * (p_K1 == 0)).sum(0),
-        "reverse_kl": -(joint_KB * p_K1.clamp(min=floor).log()).sum(0) - entropy,
+        "cross_entropy": cross_entropy,
+        "reverse_kl": cross_entropy - entropy,
         "bigram_tv": 0.5 * ((joint_KB - true_K1).abs().sum(0) + unseen),
         "conditional_entropy": entropy,
     }
@@ -101,8 +99,9 @@ def oracle_statistics(
             law. Only `bigram_tv` depends on it.
 
     Returns:
-        `forbidden_share`, `reverse_kl`, `bigram_tv` and `conditional_entropy` (nats), each a `torch.DoubleTensor` of
-        shape `(num_resamples,)`, or `(1,)` without `weights`.
+        `forbidden_share`, `cross_entropy` under P, `reverse_kl`, `bigram_tv` and `conditional_entropy` (entropies and
+        divergences per transition, in nats), each a `torch.DoubleTensor` of shape `(num_resamples,)`, or `(1,)`
+        without `weights`.
 
     Raises:
         ValueError: if `samples` or `transition` is malformed, or a state lies outside the vocabulary.
@@ -112,7 +111,7 @@ def oracle_statistics(
     if weights is None:
         blocks = [torch.from_numpy(counts.counts)[:, None].double()]
     else:
-        blocks = [counts.resampled(block) for block in weights.split(_RESAMPLES_AT_ONCE, dim=1)]
+        blocks = [counts.resampled(block) for block in weights.split(RESAMPLES_AT_ONCE, dim=1)]
     current_K, next_K = _pairs(counts)
     p_K1, law_V = matrix[current_K, next_K][:, None], _law_of_current(matrix, initial, samples.shape[1] - 1)
     parts = [_statistics(block, current_K, p_K1, law_V, floor) for block in blocks]
@@ -120,7 +119,11 @@ def oracle_statistics(
 
 
 def forbidden_share(samples: torch.Tensor, transition: torch.Tensor) -> float:
-    """Share of the samples' transitions that have probability zero under `transition`."""
+    """Share of the samples' transitions that have probability zero under `transition`.
+
+    On *countdown* it is the paper's error by token: the share of tokens, the first of each sample apart, that break
+    the rule.
+    """
     return float(oracle_statistics(samples, transition)["forbidden_share"])
 
 
@@ -143,25 +146,7 @@ def bigram_tv(samples: torch.Tensor, transition: torch.Tensor, initial: torch.Te
 
 
 def forbidden_samples(samples: torch.Tensor, transition: torch.Tensor) -> float:
-    """Share of the samples that contain a transition of probability zero."""
+    """Share of the samples with a transition of probability zero: on *countdown*, the paper's error by sample."""
     matrix = check_transition(transition)
     samples = _check_samples(samples, len(matrix))
     return float((matrix[samples[:, :-1], samples[:, 1:]] == 0).any(1).double().mean())
-
-
-def countdown_error(samples: torch.Tensor) -> Mapping[str, float]:
-    """Violations of the countdown rule "after s > 0 comes s - 1; after 0 anything may come".
-
-    Args:
-        samples (`torch.LongTensor` of shape `(num_samples, length)`).
-
-    Returns:
-        `tokens`, the share of tokens (the first of each sample apart, which no rule binds) that break the rule, and
-        `samples`, the share of samples with such a token.
-
-    Raises:
-        ValueError: if `samples` has another shape, or negative or non-integer entries.
-    """
-    samples = _check_samples(samples, 1 << SYMBOL_BITS)
-    wrong = (samples[:, :-1] != 0) & (samples[:, 1:] != samples[:, :-1] - 1)
-    return MappingProxyType({"tokens": float(wrong.double().mean()), "samples": float(wrong.any(1).double().mean())})

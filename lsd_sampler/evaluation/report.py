@@ -1,249 +1,151 @@
-"""Tables, JSONL files and plots of evaluation rows."""
+"""What an evaluation found, put together once: for the terminal, for programs and for the HTML page."""
 
 import json
-import math
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
-from ..atomic import replacing
-
-
-Row = dict[str, Any]
-
-# Columns that can be bought with entropy: they are not shown without a column that says what was paid.
-LIKELIHOOD_WORDS = ("nll", "perplexity", "ppl")
-
-# Paul Tol's bright scheme: told apart by colour-blind readers and in print.
-COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#777777", "#000000")
-MARKERS = "osD^vP*X"
+from .comparison import Comparison
+from .frontier import Reading, read_frontier
+from .glossary import COLUMNS, METRICS, headings
+from .metrics import MetricSet
+from .rows import Row, json_line
+from .tables import format_table
+from .verdict import MatchedCalls, Winner, matched_calls, winners
 
 
-def _check_columns(columns: Sequence[str]) -> None:
-    likelihoods = [name for name in columns if any(word in name.lower() for word in LIKELIHOOD_WORDS)]
-    if likelihoods and not any("entropy" in name.lower() for name in columns):
-        raise ValueError(f"`{likelihoods[0]}` must not be shown without an entropy: add an entropy column.")
+@dataclass(frozen=True)
+class Report:
+    """An evaluation, ready to be shown.
+
+    Attributes:
+        title: what was evaluated.
+        comparison: the rows.
+        verdict_key: the distance by which samplers are compared.
+        base: the base solver's name, or None.
+        matched: the calls that it needs for what the others have at a few.
+        winners: the best sampler at each number of calls.
+        readings: the frontier, read off at the entropy of real data.
+        likelihood_key, entropy_key: what the frontier is of.
+        protocol: how it was done, as name -> sentence.
+    """
+
+    title: str
+    comparison: Comparison
+    verdict_key: str
+    base: str | None = None
+    matched: list[MatchedCalls] = field(default_factory=list)
+    winners: list[Winner] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    likelihood_key: str | None = None
+    entropy_key: str = "unigram_entropy"
+    protocol: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[Row]:
+        """Of the tables: judged samplers, then real data."""
+        return [*self.comparison.judged, *([self.comparison.floor] if self.comparison.floor else [])]
+
+    @property
+    def drawn(self) -> dict[str, str]:
+        """Metric -> heading of the charts."""
+        return headings(COLUMNS[self.verdict_key][2], self.rows)
+
+    def tables(self) -> list[dict[str, str]]:
+        """Column -> heading of each table: the verdict's, and further metrics."""
+        first, second, _ = COLUMNS[self.verdict_key]
+        return [headings(first, self.rows), headings(second, self.rows)]
+
+    def sentences(self) -> list[str]:
+        """The verdict in words, the headline first, and what weakens it."""
+        return [*(found.sentence() for found in (*self.matched, *self.winners)), *self._edges()]
+
+    def _edges(self) -> list[str]:
+        """Samplers whose best temperature may lie beyond those that were tried."""
+        tried = {row["temperature"] for row in self.comparison.sweep}
+        ends = {min(tried), max(tried)} if tried else set()
+        names = dict.fromkeys(row["sampler"] for row in self.comparison.judged if row["temperature"] in ends)
+        if not names:
+            return []
+        return [f"At the edge of the temperatures tried, so perhaps not yet at their best: {', '.join(names)}."]
+
+    def reading_rows(self) -> list[Row]:
+        """The frontier's readings as rows of a table."""
+        return [asdict(reading) | {"note": reading.note or None} for reading in self.readings]
 
 
-def _cell(value: Any, digits: int) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.{digits}f}" if value == 0 or abs(value) >= 10**-digits else f"{value:.1e}"
-    return str(value)
+READING_COLUMNS = {
+    "sampler": "sampler",
+    "nfe": "NFE",
+    "entropy": "at entropy",
+    "likelihood": "NLL there",
+    "low": "low",
+    "high": "high",
+    "temperature": "temp.",
+    "note": "note",
+}
 
 
-def format_table(
-    rows: Sequence[Mapping[str, Any]],
-    columns: Sequence[str] | Mapping[str, str] | None = None,
+def make_report(
+    title: str,
+    comparison: Comparison,
+    metrics: MetricSet,
     *,
-    digits: int = 3,
-    markdown: bool = False,
-) -> str:
-    """An aligned table, one line for each row, without a final newline.
+    base: str | None = None,
+    headline_nfe: int = 8,
+    protocol: dict[str, str] | None = None,
+    confidence: float = 0.95,
+) -> Report:
+    """Draws the conclusions from a comparison.
 
     Args:
-        rows: dicts; a missing or None value is shown as "-".
-        columns (*optional*): keys to show in order, or key -> heading. Default: all keys whose values are not lists.
-        digits (`int`): decimals of floats; smaller non-zero values are shown as 1.2e-05.
-        markdown (`bool`): with bars.
-
-    Raises:
-        ValueError: if `rows` is empty, or a likelihood or perplexity would be shown without an entropy.
+        title (`str`): what was evaluated.
+        comparison ([`Comparison`]), metrics (`MetricSet`): the rows, and what made them.
+        base (`str`, *optional*): the base solver's name, for "calls saved".
+        headline_nfe (`int`): at how many calls the other samplers are taken for that.
+        protocol (*optional*): how it was done.
+        confidence (`float`): of all intervals.
     """
-    if not rows:
-        raise ValueError("`rows` must not be empty.")
-    if columns is None:
-        columns = list(dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, list)))
-    _check_columns(list(columns))
-    headings = list(columns.values()) if isinstance(columns, Mapping) else list(columns)
-    cells = [headings] + [[_cell(row.get(key), digits) for key in columns] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(headings))]
-    sides = ["<" if any(isinstance(row.get(key), str) for row in rows) else ">" for key in columns]
-    lines = [[f"{cell:{side}{width}}" for cell, side, width in zip(x, sides, widths, strict=True)] for x in cells]
-    if markdown:
-        rule = [
-            "-" * width if side == "<" else "-" * (width - 1) + ":" for side, width in zip(sides, widths, strict=True)
-        ]
-        return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    key, likelihood_key, floor = metrics.verdict_key, metrics.likelihood_key, comparison.floor
+    matched = []
+    if base is not None:
+        options: dict[str, Any] = {"nfe": headline_nfe, "floor": floor, "confidence": confidence}
+        matched = matched_calls(comparison.judged, base, key, **options)
+        matched.sort(key=lambda found: found.value)
+    readings: list[Reading] = []
+    if likelihood_key and floor and all(likelihood_key in row for row in comparison.sweep):
+        options = {"entropy_key": metrics.entropy_key, "likelihood_key": likelihood_key, "confidence": confidence}
+        readings = read_frontier(comparison.sweep, floor[metrics.entropy_key], **options)
+    best = winners(comparison.judged, key, confidence=confidence)
+    ends = (likelihood_key, metrics.entropy_key, protocol or {})
+    return Report(title, comparison, key, base, matched, best, readings, *ends)
 
 
-def print_table(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | Mapping[str, str] | None = None, **options: Any
-) -> None:
-    """Prints `format_table` to stdout."""
-    print(format_table(rows, columns, **options))
+def as_text(report: Report, digits: int = 4) -> str:
+    """Tables and verdict for a terminal."""
+    parts = [format_table(report.rows, columns, digits=digits) for columns in report.tables()]
+    if report.readings:
+        heading = f"Frontier: {METRICS[report.likelihood_key or ''].heading} at the entropy of real data"
+        parts.append(f"{heading}\n{format_table(report.reading_rows(), READING_COLUMNS, digits=digits)}")
+    return "\n\n".join([*parts, "\n".join(report.sentences())]) + "\n"
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no word for what is not a finite number."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def as_json(report: Report) -> str:
+    """Everything but texts and replicates, as one JSON object."""
+    kept: dict[str, Any] = {
+        "title": report.title,
+        "verdict": report.verdict_key,
+        "base": report.base,
+        "protocol": report.protocol,
+        "rows": _numbers(report.comparison.judged),
+        "floor": next(iter(_numbers([report.comparison.floor] if report.comparison.floor else [])), None),
+        "calls_at_matched_quality": [json.loads(json_line(asdict(found))) for found in report.matched],
+        "winners": [asdict(found) for found in report.winners],
+        "frontier": [asdict(reading) for reading in report.readings],
+        "sentences": report.sentences(),
+    }
+    return json.dumps(kept, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps({key: _plain(value) for key, value in row.items()}, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def write_jsonl(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes rows, one JSON object a line, all or nothing. Values that are not finite become null."""
-    with replacing(path) as temporary:
-        temporary.write_text("".join(map(_line, rows)), encoding="utf-8")
-
-
-def append_jsonl(path: str | Path, row: Mapping[str, Any]) -> None:
-    """Appends one row and flushes it to disk."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(_line(row))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_jsonl(path: str | Path) -> list[Row]:
-    """Reads rows. A last line that was cut short (the writer was killed) is dropped.
-
-    Raises:
-        ValueError: if any other line is not a JSON object.
-    """
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
-    rows: list[Row] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line) if line.strip() else None
-        except json.JSONDecodeError:
-            if number == len(lines):
-                break
-            raise ValueError(f"`{path}` line {number} is not JSON.") from None
-        if row is not None:
-            rows.append(row)
-    return rows
-
-
-def _style(ax: Any, title: str) -> None:
-    ax.set_title(title, fontsize=11)
-    ax.grid(True, which="major", alpha=0.3, linewidth=0.6)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-
-
-def _draw_metric(ax: Any, rows: Sequence[Row], metric: str, samplers: Sequence[str]) -> None:
-    """One line for each sampler, with its bootstrap interval as a band where the rows have one."""
-    for number, name in enumerate(samplers):
-        chosen = sorted(
-            (row for row in rows if row["sampler"] == name and row.get(metric) is not None), key=lambda row: row["nfe"]
-        )
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        x = [row["nfe"] for row in chosen]
-        ax.plot(
-            x, [row[metric] for row in chosen], color=colour, marker=marker, markersize=5, label=name, clip_on=False
-        )
-        if chosen and all(row.get(f"{metric}_low") is not None for row in chosen):
-            low, high = ([row[metric + end] for row in chosen] for end in ("_low", "_high"))
-            ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-
-
-def _scale_axes(ax: Any, rows: Sequence[Row], metric: str, floor: float | None) -> None:
-    steps = sorted({row["nfe"] for row in rows})
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(steps, [str(n) for n in steps])
-    ax.minorticks_off()
-    ax.set_xlabel("network calls (NFE)")
-    values = [row[metric] for row in rows if row.get(metric) is not None] + ([floor] if floor is not None else [])
-    positive = [value for value in values if value > 0]
-    if values and len(positive) == len(values):
-        ax.set_yscale("log")
-    elif positive:  # an exact zero still deserves a place on the axis
-        ax.set_yscale("symlog", linthresh=min(positive))
-        ax.set_ylim(bottom=min(0, *values))
-
-
-def plot_quality_vs_nfe(
-    rows: Sequence[Row],
-    path: str | Path,
-    metrics: Sequence[str] | Mapping[str, str],
-    title: str = "",
-    floor: Mapping[str, Any] | None = None,
-    *,
-    floor_label: str = "real data, same size",
-) -> None:
-    """Quality against network calls: one panel for each metric, one line for each sampler, the floor dashed.
-
-    Args:
-        rows: as `best_per_sampler` returns them; those without an NFE (floors) are not drawn.
-        path: where to save; the suffix chooses the format.
-        metrics: keys to draw, or key -> axis title. Lower is better is assumed of none of them.
-        title (`str`): over all panels.
-        floor (*optional*): the metrics of real data (`floor_row`).
-        floor_label (`str`): its name in the legend.
-
-    Raises:
-        ValueError: if there is nothing to draw, or a likelihood would be drawn without an entropy.
-    """
-    drawn = [row for row in rows if row.get("nfe") is not None]
-    if not drawn or not metrics:
-        raise ValueError("`rows` and `metrics` must not be empty.")
-    _check_columns(list(metrics))
-    from matplotlib.figure import Figure
-
-    titles = metrics if isinstance(metrics, Mapping) else {name: name for name in metrics}
-    samplers = list(dict.fromkeys(row["sampler"] for row in drawn))
-    figure = Figure(figsize=(4.2 * len(titles) + 0.6, 4.4), layout="constrained")
-    axes = figure.subplots(1, len(titles), squeeze=False)[0]
-    for ax, (metric, heading) in zip(axes, titles.items(), strict=True):
-        _draw_metric(ax, drawn, metric, samplers)
-        level = floor.get(metric) if floor else None
-        if level is not None:
-            ax.axhline(level, color="black", linestyle="--", linewidth=1, label=floor_label)
-        _scale_axes(ax, drawn, metric, level)
-        _style(ax, heading)
-    handles, names = max((ax.get_legend_handles_labels() for ax in axes), key=lambda pair: len(pair[1]))
-    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
-    figure.suptitle(title)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-
-
-def plot_schedule(
-    schedules: Mapping[str, Sequence[float]],
-    path: str | Path,
-    coefficients: Mapping[str, Sequence[float]] | None = None,
-    title: str = "",
-) -> None:
-    """Learned schedules: time against the share of calls made, and the coefficient of each call where given.
-
-    Args:
-        schedules: label (such as "8 calls") -> decreasing times in [0, 1].
-        path: where to save; the suffix chooses the format.
-        coefficients (*optional*): label -> one number for each call.
-        title (`str`): over all panels.
-
-    Raises:
-        ValueError: if `schedules` is empty.
-    """
-    if not schedules:
-        raise ValueError("`schedules` must not be empty.")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.6 if coefficients else 5.4, 4.2), layout="constrained")
-    axes = figure.subplots(1, 2 if coefficients else 1, squeeze=False)[0]
-    colours = dict(zip(schedules, (COLOURS[i % len(COLOURS)] for i in range(len(schedules))), strict=True))
-    axes[0].plot([0, 1], [1, 0], color="black", linestyle="--", linewidth=1, label="uniform")
-    for label, times in schedules.items():
-        axes[0].plot(np.linspace(0, 1, len(times)), times, marker="o", markersize=3, color=colours[label], label=label)
-    axes[0].set(xlabel="share of the steps done", ylabel="time t (1 = all masked)")
-    _style(axes[0], "learned steps")
-    if coefficients:
-        axes[1].axhline(1, color="black", linestyle="--", linewidth=1)
-        for label, values in coefficients.items():
-            place = (np.arange(len(values)) + 0.5) / len(values)
-            axes[1].plot(place, values, marker="o", markersize=3, color=colours.get(label, "#777777"), label=label)
-        axes[1].set(xlabel="share of the steps done", ylabel="coefficient")
-        _style(axes[1], "learned coefficients")
-    axes[0].legend(frameon=False)
-    figure.suptitle(title)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+def _numbers(rows: Sequence[Row]) -> list[Row]:
+    return [json.loads(json_line({key: row[key] for key in row if not isinstance(row[key], list)})) for row in rows]

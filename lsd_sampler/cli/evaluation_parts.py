@@ -1,0 +1,205 @@
+"""What `lsd-eval` is put together from: samplers, metrics, real data, and errors that say what was kept."""
+
+import argparse
+import inspect
+import json
+import lzma
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from ..evaluation.embedding import Features, denoiser_features
+from ..evaluation.harness import floor_row, text_windows
+from ..evaluation.judge import JudgeError, JudgeNLL, is_out_of_memory
+from ..evaluation.metrics import MetricSet, OracleMetrics, TextMetrics, TokenMetrics
+from ..evaluation.rows import Row, read_jsonl
+from ..scheduling_lsd import LSDScheduler
+from ..training.recording import scheduler_in_place
+from .common import load_sampler
+
+
+BASELINE_FORM = "SOLVER[@OPTION=VALUE,...][:ORDER[:SCHEDULE]]"
+TEXT_SUFFIXES = (".txt", ".txt.xz")
+_REAL_SEED = 1_000_000  # of real data and teacher samples: far from the seeds of what is judged
+
+
+def baseline(text: str, config: dict[str, Any]) -> LSDScheduler:
+    """The plain sampler described by SOLVER[@OPTION=VALUE,...][:ORDER[:SCHEDULE]].
+
+    Args:
+        text (`str`): for example `tweedie`, `tweedie:halton:cosine` or `remdm@eta=0.02:confidence`.
+        config (`dict`): of the denoiser's scheduler.
+
+    Raises:
+        ValueError: if it has another form, or the solver takes no such options.
+    """
+    first, *rest = text.split(":")
+    solver, at, options = first.partition("@")
+    if len(rest) > 2 or (at and not options):
+        raise ValueError(f"`--baselines` entries have the form {BASELINE_FORM}, got {text!r}.")
+    named: dict[str, Any] = {"solver": solver, **dict(zip(("order", "schedule"), rest, strict=False))}
+    if options:
+        if "solver_options" not in inspect.signature(LSDScheduler.__init__).parameters:
+            raise ValueError(f"`--baselines` {text!r}: the solvers of this version take no options.")
+        named["solver_options"] = dict(_option(entry, text) for entry in options.split(","))
+    return LSDScheduler(**config, **named)
+
+
+def make_samplers(args: argparse.Namespace, config: dict[str, Any]) -> dict[str, LSDScheduler]:
+    """Name -> sampler: baselines first.
+
+    Raises:
+        ValueError: if there is none, or none that can do one of `--nfe`.
+    """
+    samplers = {text: baseline(text, config) for text in args.baselines}
+    for name in args.sampler:
+        short = Path(name).resolve().name
+        samplers[name if short in samplers else short] = load_sampler(name)
+    if not samplers:
+        raise ValueError("Nothing to compare: give `--sampler` or `--baselines`.")
+    if not any(sampler.can_do(steps) for sampler in samplers.values() for steps in args.nfe):
+        known = {name: sampler.available_num_inference_steps for name, sampler in samplers.items()}
+        raise ValueError(f"No sampler was made for `--nfe` {' '.join(map(str, args.nfe))}; they know {known}.")
+    return samplers
+
+
+def make_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[MetricSet, Row | None]:
+    """The metric set that fits the model, and the row of real data of the same size.
+
+    Of real data one half is the reference, and the floor comes from the other.
+    """
+    from ..denoisers.markov import MarkovDenoiser
+
+    denoiser = pipeline.denoiser
+    if isinstance(denoiser, MarkovDenoiser):
+        metrics = OracleMetrics(denoiser.transition.cpu())
+        real = denoiser.sample(args.num_samples, torch.Generator().manual_seed(args.seed + _REAL_SEED))
+        return metrics, floor_row(metrics, real[:, : args.length or denoiser.length].cpu())
+    judge = load_judge(args, pipeline.tokenizer)
+    real = real_sequences(args, pipeline)
+    half = len(real) // 2
+    options: dict[str, Any] = {"features": _features(args, pipeline, judge), "mauve": args.mauve}
+    name = "real data" if args.reference else "teacher, one token a step"
+    if pipeline.tokenizer is None:
+        metrics = TokenMetrics(real[:half], **options)
+    else:
+        metrics = TextMetrics(pipeline.tokenizer, judge, real[:half], **options)
+        name = "real text" if args.reference else name
+    if len(real) - half < args.num_samples:
+        print("Too little reference text for a floor of the same size: it is left out.", file=sys.stderr)
+        return metrics, None
+    num_texts = 0 if pipeline.tokenizer is None else args.num_texts
+    return metrics, floor_row(metrics, real[half : half + args.num_samples], name=name, num_texts=num_texts)
+
+
+def load_judge(args: argparse.Namespace, tokenizer: Any) -> JudgeNLL | None:
+    """The judge, if one is asked for.
+
+    Raises:
+        ValueError: if the model's samples are no texts.
+        OSError: if it cannot be loaded.
+    """
+    if args.judge is None:
+        return None
+    if tokenizer is None:
+        raise ValueError(f"`--judge`: {args.model} has no tokenizer, so its samples cannot be read as texts.")
+    dtype = getattr(torch, args.judge_dtype) if args.judge_dtype else None
+    options = {"batch_size": args.judge_batch_size, "stride": args.judge_stride}
+    return JudgeNLL.from_pretrained(args.judge, device=args.device, dtype=dtype, **options)
+
+
+def real_sequences(args: argparse.Namespace, pipeline: Any) -> torch.Tensor:
+    """Real text, cut into windows and shuffled; without any, samples of the teacher: `(num, length)`."""
+    length = args.length or pipeline.denoiser.length
+    if args.reference is None:
+        print("No `--reference`: the model's own teacher, one token a step, takes its place.", file=sys.stderr)
+        return _teacher_samples(args, pipeline, length)
+    if pipeline.tokenizer is None:
+        raise ValueError(f"`--reference`: {args.model} has no tokenizer, so a text cannot be cut into its tokens.")
+    texts = read_texts(args.reference)
+    windows = torch.cat([text_windows(pipeline.tokenizer, text, length) for text in texts])
+    return windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))]
+
+
+def read_texts(path: Path) -> list[str]:
+    """A text file (.txt, or .txt.xz), or all of a folder.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if a folder holds no text, or a file is no text in UTF-8.
+    """
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.name.endswith(TEXT_SUFFIXES))
+        if not files:
+            raise ValueError(f"`--reference` {str(path)!r} holds no file that ends in {' or '.join(TEXT_SUFFIXES)}.")
+    return [_read_text(file) for file in files]
+
+
+@contextmanager
+def keeping_rows(path: Path) -> Iterator[None]:
+    """Turns what can stop a long evaluation into one sentence that says which rows are kept."""
+    try:
+        yield
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    except (JudgeError, OSError, RuntimeError, MemoryError) as error:
+        kept = f" {_num_rows(path)} finished rows are kept in {path}: go on with `--resume`." if path.exists() else ""
+        if isinstance(error, (JudgeError, OSError)):
+            raise OSError(str(error).rstrip(".") + "." + kept) from error
+        if is_out_of_memory(error):
+            raise OSError(f"Out of memory: try half the `--batch-size`.{kept}") from error
+        raise
+
+
+def _option(entry: str, text: str) -> tuple[str, Any]:
+    name, equals, value = entry.partition("=")
+    if not name or not equals:
+        raise ValueError(f"`--baselines` {text!r}: options have the form OPTION=VALUE, got {entry!r}.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _features(args: argparse.Namespace, pipeline: Any, judge: JudgeNLL | None) -> Features | None:
+    if args.features is None:
+        if args.mauve:
+            raise ValueError("`--mauve` needs an embedding space: give `--features judge` or `--features denoiser`.")
+        return None
+    if args.features == "denoiser":
+        return denoiser_features(pipeline.denoiser)
+    if judge is None:
+        raise ValueError("`--features judge` needs `--judge`.")
+    return lambda sequences, texts: judge.features(sequences, texts, pipeline.tokenizer)
+
+
+def _teacher_samples(args: argparse.Namespace, pipeline: Any, length: int) -> torch.Tensor:
+    """Reference and floor: twice as many as are judged."""
+    teacher, sequences = LSDScheduler(**pipeline.denoiser.scheduler_config()), []
+    total = 2 * args.num_samples
+    with scheduler_in_place(pipeline, teacher):
+        for first in tqdm(range(0, total, args.batch_size), desc="teacher samples", unit="batch"):
+            generator = torch.Generator().manual_seed(args.seed + _REAL_SEED + first)
+            options = {"length": length, "generator": generator, "output_type": "ids"}
+            num = min(args.batch_size, total - first)
+            sequences.append(pipeline(num_samples=num, num_inference_steps=length, **options).sequences.cpu())
+    return torch.cat(sequences)
+
+
+def _read_text(file: Path) -> str:
+    opener: Any = lzma.open if file.suffix == ".xz" else open
+    try:
+        with opener(file, "rt", encoding="utf-8") as stream:
+            return str(stream.read())
+    except (UnicodeDecodeError, lzma.LZMAError) as error:
+        raise ValueError(f"`--reference` {str(file)!r} is not a text in UTF-8: {error}.") from error
+
+
+def _num_rows(path: Path) -> int:
+    return len(read_jsonl(path))

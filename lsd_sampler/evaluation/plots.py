@@ -1,0 +1,265 @@
+"""Charts of evaluations and schedules, drawn by matplotlib (an extra, imported late): PNG, and SVG for a page."""
+
+import html
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..atomic import replacing
+from .rows import Row, check_columns
+
+
+# Told apart by colour-blind readers, in print, and on light and dark ground; after Paul Tol's bright scheme.
+COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#777777", "#000000")
+MARKERS = "osD^vP*X"
+_INK, _LINE = "#010203", "#030201"  # stand in for a page's own colours
+
+
+def plot_quality_vs_nfe(
+    rows: Sequence[Row],
+    path: str | Path,
+    metrics: Sequence[str] | Mapping[str, str],
+    title: str = "",
+    floor: Mapping[str, Any] | None = None,
+    *,
+    floor_label: str = "real data, same size",
+) -> None:
+    """Quality against network calls: one panel for each metric, one line for each sampler, the floor dashed.
+
+    Args:
+        rows: as `best_per_sampler` returns them; those without an NFE (floors) are not drawn.
+        path: where to save; the suffix chooses the format.
+        metrics: keys to draw, or key -> axis title. Lower is better is assumed of none of them.
+        title (`str`): over all panels.
+        floor (*optional*): the metrics of real data (`floor_row`).
+        floor_label (`str`): its name in the legend.
+
+    Raises:
+        ValueError: if there is nothing to draw, or a likelihood would be drawn without an entropy.
+    """
+    drawn = [row for row in rows if row.get("nfe") is not None]
+    if not drawn or not metrics:
+        raise ValueError("`rows` and `metrics` must not be empty.")
+    check_columns(metrics)
+    titles = metrics if isinstance(metrics, Mapping) else {name: name for name in metrics}
+    panels = {
+        heading: lambda ax, metric=metric: draw_quality(ax, drawn, metric, floor, floor_label=floor_label)
+        for metric, heading in titles.items()
+    }
+    _save_panels(panels, path, title)
+
+
+def plot_frontier(
+    sweep: Sequence[Row],
+    path: str | Path,
+    *,
+    likelihood_key: str,
+    entropy_key: str,
+    title: str = "",
+    floor: Mapping[str, Any] | None = None,
+) -> None:
+    """Likelihood against entropy along each sampler's temperatures: one panel for each number of calls.
+
+    Args:
+        sweep: rows with both keys, at several temperatures.
+        path: where to save; the suffix chooses the format.
+        likelihood_key, entropy_key: what to draw.
+        title (`str`): over all panels.
+        floor (*optional*): the metrics of real data, drawn as a star; samplers are to be compared at its entropy.
+
+    Raises:
+        ValueError: if there is nothing to draw.
+    """
+    if not sweep:
+        raise ValueError("`sweep` must not be empty.")
+    panels = {
+        f"{nfe} calls": lambda ax, nfe=nfe: draw_frontier(ax, sweep, nfe, likelihood_key, entropy_key, floor)
+        for nfe in sorted({row["nfe"] for row in sweep})
+    }
+    _save_panels(panels, path, title)
+
+
+def draw_quality(
+    ax: Any, rows: Sequence[Row], metric: str, floor: Mapping[str, Any] | None = None, *, floor_label: str = ""
+) -> None:
+    """One line for each sampler, with its bootstrap interval as a band where the rows have one."""
+    for name, colour, marker in styles(rows):
+        chosen = sorted(
+            (row for row in rows if row["sampler"] == name and row.get(metric) is not None), key=lambda row: row["nfe"]
+        )
+        x = [row["nfe"] for row in chosen]
+        y = [row[metric] for row in chosen]
+        ax.plot(x, y, color=colour, marker=marker, markersize=5, label=name, clip_on=False)
+        if chosen and all(row.get(f"{metric}_low") is not None for row in chosen):
+            low, high = ([row[metric + end] for row in chosen] for end in ("_low", "_high"))
+            ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    level = floor.get(metric) if floor else None
+    if level is not None:
+        ax.axhline(level, color=_ink(), linestyle="--", linewidth=1, label=floor_label)
+    _scale_axes(ax, rows, metric, level)
+
+
+def draw_frontier(
+    ax: Any,
+    sweep: Sequence[Row],
+    nfe: int,
+    likelihood_key: str,
+    entropy_key: str,
+    floor: Mapping[str, Any] | None = None,
+) -> None:
+    """Each sampler's likelihood against its entropy, from the lowest temperature to the highest."""
+    for name, colour, marker in styles(sweep):
+        chosen = sorted(
+            (row for row in sweep if row["sampler"] == name and row["nfe"] == nfe), key=lambda row: row["temperature"]
+        )
+        x, y = ([row[key] for row in chosen] for key in (entropy_key, likelihood_key))
+        ax.plot(x, y, color=colour, marker=marker, markersize=5, label=name)
+    if floor:
+        ax.axvline(floor[entropy_key], color=_ink(), linestyle="--", linewidth=1)
+        ax.plot(
+            [floor[entropy_key]], [floor[likelihood_key]], color=_ink(), marker="*", markersize=11, linestyle="none",
+            label=floor["sampler"],
+        )  # fmt: skip
+    ax.set(xlabel="entropy (nats)", ylabel="negative log-likelihood (nats)")
+
+
+def styles(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """Each sampler's name, colour and marker, in order of first appearance: the same in every chart."""
+    names = dict.fromkeys(row["sampler"] for row in rows)
+    return [(name, COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)]
+
+
+def plot_schedule(
+    schedules: Mapping[str, Sequence[float]],
+    path: str | Path,
+    coefficients: Mapping[str, Sequence[float]] | None = None,
+    title: str = "",
+) -> None:
+    """Learned schedules: time against the share of calls made, and the coefficient of each call where given.
+
+    Args:
+        schedules: label (such as "8 calls") -> decreasing times in [0, 1].
+        path: where to save; the suffix chooses the format.
+        coefficients (*optional*): label -> one number for each call.
+        title (`str`): over all panels.
+
+    Raises:
+        ValueError: if `schedules` is empty.
+    """
+    if not schedules:
+        raise ValueError("`schedules` must not be empty.")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6 if coefficients else 5.4, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2 if coefficients else 1, squeeze=False)[0]
+    colours = dict(zip(schedules, (COLOURS[i % len(COLOURS)] for i in range(len(schedules))), strict=True))
+    axes[0].plot([0, 1], [1, 0], color="black", linestyle="--", linewidth=1, label="uniform")
+    for label, times in schedules.items():
+        axes[0].plot(np.linspace(0, 1, len(times)), times, marker="o", markersize=3, color=colours[label], label=label)
+    axes[0].set(xlabel="share of the steps done", ylabel="time t (1 = all masked)")
+    _style(axes[0], "learned steps")
+    if coefficients:
+        axes[1].axhline(1, color="black", linestyle="--", linewidth=1)
+        for label, values in coefficients.items():
+            place = (np.arange(len(values)) + 0.5) / len(values)
+            axes[1].plot(place, values, marker="o", markersize=3, color=colours.get(label, "#777777"), label=label)
+        axes[1].set(xlabel="share of the steps done", ylabel="coefficient")
+        _style(axes[1], "learned coefficients")
+    axes[0].legend(frameon=False)
+    figure.suptitle(title)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def svg_chart(draw: Callable[[Any], None], label: str) -> str:
+    """A chart as an `<svg>` element for a page: no external name, and colours that the page sets.
+
+    The page's CSS has `--series-1` to `--series-8`, `--line`, and text in `currentColor`.
+
+    Args:
+        draw: draws on axes.
+        label (`str`): what is read aloud.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    settings: Any = dict.fromkeys(inked, _INK) | {"grid.color": _LINE, "font.family": "DejaVu Sans"}
+    settings |= {"svg.fonttype": "none", "svg.hashsalt": label}
+    with matplotlib.rc_context(settings), io.StringIO() as file:
+        figure = Figure(figsize=(4.7, 3.3), layout="constrained")
+        ax = figure.subplots()
+        draw(ax)
+        _style(ax)
+        figure.patch.set_visible(False)
+        ax.patch.set_visible(False)
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        return _for_a_page(file.getvalue(), label)
+
+
+def _save_panels(panels: Mapping[str, Callable[[Any], None]], path: str | Path, title: str) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(panels) + 0.6, 4.4), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (heading, draw) in zip(axes, panels.items(), strict=True):
+        draw(ax)
+        _style(ax, heading)
+    handles, names = max((ax.get_legend_handles_labels() for ax in axes), key=lambda pair: len(pair[1]))
+    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
+    figure.suptitle(title)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def _style(ax: Any, title: str = "") -> None:
+    ax.set_title(title, fontsize=11)
+    ax.grid(True, which="major", alpha=0.3, linewidth=0.6)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+
+
+def _ink() -> str:
+    import matplotlib
+
+    return matplotlib.rcParams["text.color"]
+
+
+def _scale_axes(ax: Any, rows: Sequence[Row], metric: str, floor: float | None) -> None:
+    steps = sorted({row["nfe"] for row in rows})
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(steps, [str(n) for n in steps])
+    ax.minorticks_off()
+    ax.set_xlabel("network calls (NFE)")
+    values = [row[metric] for row in rows if row.get(metric) is not None] + ([floor] if floor is not None else [])
+    positive = [value for value in values if value > 0]
+    if values and len(positive) == len(values):
+        ax.set_yscale("log")
+    elif positive:  # an exact zero still deserves a place on the axis
+        ax.set_yscale("symlog", linthresh=min(positive))
+        ax.set_ylim(bottom=min(0, *values))
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if _few_decades(positive) else "")
+
+
+def _few_decades(values: Sequence[float]) -> bool:
+    """Whether an axis would have hardly any labels but for the minor ones."""
+    return len(values) > 0 and max(values) < 8 * min(values)
+
+
+def _for_a_page(svg: str, label: str) -> str:
+    """The bare element: without prologue, metadata, name spaces and names that could occur twice on the page."""
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    view_box = re.findall(r'viewBox="([^"]*)"', svg)[0]
+    svg = re.sub(r"^<svg [^>]*>", f'<svg viewBox="{view_box}" role="img" aria-label="{html.escape(label)}">', svg)
+    colours = {_INK: "currentColor", _LINE: "var(--line)"}
+    colours |= {colour: f"var(--series-{i})" for i, colour in enumerate(COLOURS, 1)}
+    for colour, variable in colours.items():
+        svg = svg.replace(colour.lower(), variable)
+    return svg

@@ -1,0 +1,174 @@
+"""The headline: how many calls the base solver needs for the quality that a sampler has at a few."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .bootstrap import centred
+from .rows import Row
+
+
+@dataclass(frozen=True)
+class MatchedCalls:
+    """Calls at matched quality.
+
+    Attributes:
+        sampler, nfe: which sampler, at how many calls.
+        base: the base solver's name.
+        value: the sampler's distance from real data.
+        calls: the number of calls at which the base solver reaches `value`, interpolated in log NFE; `inf` if it does
+            not within the calls that were tried, and `fewest` if it does already there.
+        low, high: bootstrap interval of `calls`, with the same two ends.
+        fewest, most: the smallest and largest number of calls of the base solver that were tried.
+        level: whether the sampler's interval reaches down to the interval of real data of the same size; None without
+            such.
+    """
+
+    sampler: str
+    nfe: int
+    base: str
+    value: float
+    calls: float
+    low: float
+    high: float
+    fewest: int
+    most: int
+    level: bool | None = None
+
+    @property
+    def saved(self) -> float:
+        """How many times fewer calls the sampler makes; `inf` where the base solver does not get there."""
+        return self.calls / self.nfe
+
+    def sentence(self) -> str:
+        """What was found, in one sentence."""
+        ours = f"{self.sampler} has at {self.nfe} calls"
+        if np.isinf(self.calls):
+            return f"{self.base} does not reach within {self.most} calls what {ours}{self._at_least()}."
+        if self.calls <= self.fewest:
+            return f"{self.base} reaches with {self.fewest} calls or fewer what {ours}."
+        interval = f"{self._number(self.low)} to {self._number(self.high)}"
+        return f"{self.base} needs {self.calls:.1f} calls ({interval}) for what {ours}."
+
+    def _at_least(self) -> str:
+        return f" (interval: {self._number(self.low)} calls or more)" if np.isfinite(self.low) else ""
+
+    def _number(self, calls: float) -> str:
+        if np.isinf(calls):
+            return f"more than {self.most}"
+        return f"{self.fewest} or fewer" if calls <= self.fewest else f"{calls:.1f}"
+
+
+def calls_to_reach(nfe: Sequence[int], values: Sequence[float] | np.ndarray, target: float) -> float:
+    """The number of calls at which a curve first falls to `target`, by linear interpolation in log NFE.
+
+    Args:
+        nfe: numbers of calls, increasing.
+        values: the distance at each; lower is better.
+
+    Returns:
+        `nfe[0]` if it is that good from the start, `inf` if it never is: nothing is extrapolated.
+    """
+    for i, value in enumerate(values):
+        if value <= target:
+            if i == 0:
+                return float(nfe[0])
+            share = (values[i - 1] - target) / (values[i - 1] - value)
+            return float(np.exp(np.log(nfe[i - 1]) + share * np.log(nfe[i] / nfe[i - 1])))
+    return float("inf")
+
+
+def matched_calls(
+    rows: Sequence[Row],
+    base: str,
+    key: str,
+    *,
+    nfe: int = 8,
+    floor: Row | None = None,
+    confidence: float = 0.95,
+) -> list[MatchedCalls]:
+    """For each other sampler: the calls that `base` needs for what it has at `nfe` calls.
+
+    Resamples are drawn for all rows alike, so the noise that samplers share (common random numbers) cancels.
+
+    Args:
+        rows: judged rows, with `KEY_replicates`.
+        base (`str`): the base solver's name.
+        key (`str`): the distance, lower is better.
+        nfe (`int`): at how many calls the others are taken.
+        floor (*optional*): real data of the same size, with the interval of `key`.
+        confidence (`float`): of the intervals.
+    """
+    curve = sorted((row for row in rows if row["sampler"] == base), key=lambda row: row["nfe"])
+    if not curve:
+        return []
+    steps = [row["nfe"] for row in curve]
+    replicates = np.stack([_centred(row, key) for row in curve], axis=1)
+    found = []
+    for row in rows:
+        if row["sampler"] == base or row["nfe"] != nfe:
+            continue
+        again = [calls_to_reach(steps, v, t) for v, t in zip(replicates, _centred(row, key), strict=True)]
+        tail = (1 - confidence) / 2
+        low, high = np.quantile(again, [tail, 1 - tail], method="inverted_cdf")  # interpolates no infinity
+        calls = calls_to_reach(steps, [base_row[key] for base_row in curve], row[key])
+        level = None if floor is None else row[f"{key}_low"] <= floor[f"{key}_high"]
+        ends = (float(low), float(high), steps[0], steps[-1])
+        found.append(MatchedCalls(row["sampler"], nfe, base, row[key], calls, *ends, level))
+    return found
+
+
+def _centred(row: Row, key: str) -> np.ndarray:
+    return centred(row[key], np.array(row[f"{key}_replicates"], dtype=float))
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The least distance at one number of calls, and by how much it beats the next.
+
+    Attributes:
+        nfe: number of calls.
+        sampler, value: the best, and its distance.
+        second: the next best; None where there is no other.
+        lead, low, high: how much larger the second's distance is, and the bootstrap interval of that.
+    """
+
+    nfe: int
+    sampler: str
+    value: float
+    second: str | None = None
+    lead: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+
+    def sentence(self) -> str:
+        """What was found, in one sentence."""
+        first = f"At {self.nfe} calls {self.sampler} is closest"
+        if self.second is None:
+            return f"{first} ({self.value:.4f})."
+        sure = "by more than chance" if self.low > 0 else "but not by more than chance"
+        lead = f"{self.lead:.4f} ({self.low:.4f} to {self.high:.4f})"
+        return f"{first} ({self.value:.4f}), {sure}: {self.second} is further away by {lead}."
+
+
+def winners(rows: Sequence[Row], key: str, *, confidence: float = 0.95) -> list[Winner]:
+    """The best sampler at each number of calls, with the paired bootstrap interval of its lead.
+
+    Args:
+        rows: judged rows, with `KEY_replicates`.
+        key (`str`): the distance, lower is better.
+        confidence (`float`): of the intervals.
+    """
+    found = []
+    for nfe in sorted({row["nfe"] for row in rows}):
+        ranked = sorted((row for row in rows if row["nfe"] == nfe), key=lambda row: row[key])
+        best = ranked[0]
+        if len(ranked) == 1:
+            found.append(Winner(nfe, best["sampler"], best[key]))
+            continue
+        second, tail = ranked[1], (1 - confidence) / 2
+        low, high = np.quantile(_centred(second, key) - _centred(best, key), [tail, 1 - tail])
+        lead = second[key] - best[key]
+        found.append(Winner(nfe, best["sampler"], best[key], second["sampler"], lead, float(low), float(high)))
+    return found
