@@ -280,7 +280,7 @@ def test_lsd_train_goes_on_after_kill_9(tmp_path: Path) -> None:
     argv += ["--num-sequences", "40", "--batch-size", "2", "--num-states", "8", "--teacher-steps", "8"]
     killed = [*argv, "--output-dir", str(tmp_path / "killed")]
     # sums depend on the number of threads; conftest sets one in this process
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "lsd_sampler.cli.train", *killed]
     process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
     progress, deadline = tmp_path / "killed" / "progress" / "progress-step_error.safetensors", time.monotonic() + 120
