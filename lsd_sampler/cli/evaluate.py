@@ -126,10 +126,10 @@ def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatu
     where = f"at {args.temperature_nfe} calls" if args.temperature_nfe else "at each number of calls"
     length = comparison.judged[0]["length"]
     reference = args.reference or "the model's own teacher, one token a step"
-    found = {
+    return {
         "Model": args.model,
         "Samples": f"{args.num_samples} of {length} tokens in every row, in batches of {args.batch_size}",
-        "Real data": "exact samples of the chain" if pipeline.denoiser.name_or_path is None else str(reference),
+        "Real data": "exact samples of the chain" if "reverse_kl" in comparison.judged[0] else str(reference),
         "Judge": f"{args.judge}, {args.judge_dtype or 'precision as stored'}" if args.judge else "none",
         "Precision": f"network {dtype}; draws float64 with 53-bit uniforms",
         "Temperatures": f"{chosen}, chosen {where} on other samples" if comparison.sweep else f"{temperatures[0]:g}",
@@ -138,7 +138,6 @@ def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatu
         "Hardware": hardware(args.device),
         "Versions": versions(),
     }
-    return found
 
 
 def write_report(report: Any, folder: Path) -> None:

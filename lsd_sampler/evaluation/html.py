@@ -27,13 +27,12 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     first, second = (_table(report.rows, columns) for columns in report.tables())
-    colours = {name: number for number, (name, *_) in enumerate(styles(report.comparison.judged), 1)}
     return environment.get_template("report.html").render(
         title=report.title,
         headline=_headline(report),
         sentences=report.sentences(),
         base=report.base,
-        colours={name: (number - 1) % 8 + 1 for name, number in colours.items()},
+        marks={name: f"s{style.number} r{style.round}" for name, style in styles(report.comparison.judged).items()},
         floor=report.comparison.floor,
         charts=_quality_charts(report),
         table=first,
@@ -50,8 +49,8 @@ def _headline(report: Report) -> dict[str, str] | None:
     if not report.matched:
         return None
     best = max(report.matched, key=lambda found: (found.saved, -found.value))
-    if best.saved <= 1 or best.calls <= best.fewest:
-        return {"number": "no calls saved", "sentence": best.sentence()}
+    if best.low <= best.nfe:  # not by more than chance
+        return {"number": "no calls saved", "sentence": best.sentence(), "level": ""}
     saved = f"{best.saved:.1f}×" if best.calls <= best.most else f"> {best.most / best.nfe:.1f}×"
     return {"number": f"{saved} fewer calls", "sentence": best.sentence(), "level": _level(best.level)}
 

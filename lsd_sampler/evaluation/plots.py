@@ -4,6 +4,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +88,16 @@ def draw_quality(
     ax: Any, rows: Sequence[Row], metric: str, floor: Mapping[str, Any] | None = None, *, floor_label: str = ""
 ) -> None:
     """One line for each sampler, with its bootstrap interval as a band where the rows have one."""
-    for name, colour, marker in styles(rows):
+    for name, style in styles(rows).items():
         chosen = sorted(
             (row for row in rows if row["sampler"] == name and row.get(metric) is not None), key=lambda row: row["nfe"]
         )
         x = [row["nfe"] for row in chosen]
         y = [row[metric] for row in chosen]
-        ax.plot(x, y, color=colour, marker=marker, markersize=5, label=name, clip_on=False)
+        ax.plot(x, y, label=name, clip_on=False, **style.line())
         if chosen and all(row.get(f"{metric}_low") is not None for row in chosen):
             low, high = ([row[metric + end] for row in chosen] for end in ("_low", "_high"))
-            ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            ax.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)
     level = floor.get(metric) if floor else None
     if level is not None:
         ax.axhline(level, color=_ink(), linestyle="--", linewidth=1, label=floor_label)
@@ -112,12 +113,12 @@ def draw_frontier(
     floor: Mapping[str, Any] | None = None,
 ) -> None:
     """Each sampler's likelihood against its entropy, from the lowest temperature to the highest."""
-    for name, colour, marker in styles(sweep):
+    for name, style in styles(sweep).items():
         chosen = sorted(
             (row for row in sweep if row["sampler"] == name and row["nfe"] == nfe), key=lambda row: row["temperature"]
         )
         x, y = ([row[key] for row in chosen] for key in (entropy_key, likelihood_key))
-        ax.plot(x, y, color=colour, marker=marker, markersize=5, label=name)
+        ax.plot(x, y, label=name, **style.line())
     if floor:
         ax.axvline(floor[entropy_key], color=_ink(), linestyle="--", linewidth=1)
         ax.plot(
@@ -127,10 +128,28 @@ def draw_frontier(
     ax.set(xlabel="entropy (nats)", ylabel="negative log-likelihood (nats)")
 
 
-def styles(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
-    """Each sampler's name, colour and marker, in order of first appearance: the same in every chart."""
+@dataclass(frozen=True)
+class Style:
+    """How a sampler is drawn: colour and marker by `number` from 1 to 8; from the second `round` on hollow, dashed."""
+
+    number: int
+    round: int
+
+    @property
+    def colour(self) -> str:
+        return COLOURS[self.number - 1]
+
+    def line(self) -> dict[str, Any]:
+        """Of matplotlib's `plot`."""
+        dashes, filled = ("-", "--", ":")[min(self.round, 3) - 1], self.round != 2
+        look = {"color": self.colour, "marker": MARKERS[self.number - 1], "markersize": 5, "linestyle": dashes}
+        return look | ({} if filled else {"markerfacecolor": "none"})
+
+
+def styles(rows: Sequence[Row]) -> dict[str, Style]:
+    """Each sampler's style, in order of first appearance: the same in every chart."""
     names = dict.fromkeys(row["sampler"] for row in rows)
-    return [(name, COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)]
+    return {name: Style(i % len(COLOURS) + 1, i // len(COLOURS) + 1) for i, name in enumerate(names)}
 
 
 def plot_schedule(

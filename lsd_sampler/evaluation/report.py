@@ -58,7 +58,9 @@ class Report:
 
     def sentences(self) -> list[str]:
         """The verdict in words, the headline first, and what weakens it."""
-        return [*(found.sentence() for found in (*self.matched, *self.winners)), *self._edges()]
+        farther = [found for found in self.matched if found.calls <= found.fewest]
+        closer = [found.sentence() for found in self.matched if found not in farther]
+        return [*closer, *_no_calls_saved(farther), *(found.sentence() for found in self.winners), *self._edges()]
 
     def _edges(self) -> list[str]:
         """Samplers whose best temperature may lie beyond those that were tried."""
@@ -72,6 +74,14 @@ class Report:
     def reading_rows(self) -> list[Row]:
         """The frontier's readings as rows of a table."""
         return [asdict(reading) | {"note": reading.note or None} for reading in self.readings]
+
+
+def _no_calls_saved(farther: Sequence[MatchedCalls]) -> list[str]:
+    """One sentence for all samplers that the base solver equals with its fewest calls."""
+    if len(farther) < 2:
+        return [found.sentence() for found in farther]
+    first, names = farther[0], ", ".join(found.sampler for found in farther)
+    return [f"{first.base} reaches with {first.fewest} calls or fewer what these have at {first.nfe}: {names}."]
 
 
 READING_COLUMNS = {

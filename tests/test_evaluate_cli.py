@@ -1,0 +1,250 @@
+"""`lsd-eval` end to end, on a tiny oracle and on a tiny text model with a tiny judge; and what can stop it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ddit_checkpoints import RADD
+from evaluation_fakes import tiny_gpt2
+from PIL import Image
+from tokenizers import Tokenizer, models
+
+from lsd_sampler.cli import evaluate
+from lsd_sampler.cli.evaluation_parts import baseline, read_texts
+from lsd_sampler.denoisers import RADDDenoiser
+from lsd_sampler.evaluation import JudgeNLL, read_jsonl
+
+
+ORACLE = ["--model", "countdown:V=4,L=16", "--num-samples", "32", "--nfe", "4", "8"]
+LETTERS = "abcdef "
+
+
+def letters() -> Tokenizer:
+    return Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(LETTERS)}, merges=[]))
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model of seven letters, a judge of the same, and a text."""
+    root = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    RADDDenoiser(RADD | {"tokens": len(LETTERS)}).save_pretrained(root / "model")
+    tiny_gpt2(vocab_size=len(LETTERS), context=8).save_pretrained(root / "judge")
+    for name in ("model", "judge"):
+        letters().save(str(root / name / "tokenizer.json"))
+    ids = torch.randint(len(LETTERS), (8 * 100,), generator=torch.Generator().manual_seed(0))
+    (root / "text.txt").write_text("".join(LETTERS[i] for i in ids))
+    return {"model": root / "model", "judge": root / "judge", "text": root / "text.txt"}
+
+
+def argv(paths: dict[str, Path], out: Path, *more: str) -> list[str]:
+    fixed = ["--nfe", "2", "4", "--num-samples", "24", "--batch-size", "12", "--temperatures", "0.5", "1", "2"]
+    return ["--model", str(paths["model"]), "--judge", str(paths["judge"]), "--output-dir", str(out), *fixed, *more]
+
+
+def fails(capsys: pytest.CaptureFixture[str], arguments: list[str], *words: str) -> str:
+    assert evaluate.main(arguments) == 1
+    err = capsys.readouterr().err
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("Error: ") and "Traceback" not in err
+    assert all(word in last for word in words), last
+    return last
+
+
+# ---- end to end ----
+
+
+def test_an_oracle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        *ORACLE,
+        "--baselines",
+        "tweedie",
+        "tweedie:halton",
+        "remdm_cap@eta=0.02",
+        "--output-dir",
+        str(tmp_path),
+    ]
+    assert evaluate.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert out.rstrip().splitlines()[-1].startswith("At 8 calls ")
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"metrics.jsonl", "quality_vs_nfe.png", "report.html", "summary.json", "table.txt"}
+    protocol = json.loads((tmp_path / "summary.json").read_text())["protocol"]
+    assert protocol["Temperatures"] == "1" and protocol["Real data"].startswith("exact samples")
+    assert protocol["Samples"].startswith("32 of 16 tokens")
+
+
+def test_a_text_model_with_judge_reference_frontier_and_features(
+    text_model: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--reference", str(text_model["text"]), "--frontier", "--features", "judge", "--judge-dtype", "bfloat16"]
+    more += ["--judge-batch-size", "5", "--judge-stride", "2", "--baselines", "tweedie", "tweedie:halton", "--json"]
+    assert evaluate.main(argv(text_model, tmp_path, *more)) == 0
+    found = json.loads(capsys.readouterr().out)  # nothing else is on stdout
+    assert found == json.loads((tmp_path / "summary.json").read_text())
+    assert [(row["sampler"], row["nfe"]) for row in found["rows"]] == [
+        (name, nfe) for name in ("tweedie", "tweedie:halton") for nfe in (2, 4)
+    ]
+    for row in [*found["rows"], found["floor"]]:
+        assert row["perplexity"] > 1 and row["unigram_entropy"] > 0 and row["energy_distance"] is not None
+    assert len(found["frontier"]) == 4 and found["floor"]["sampler"] == "real text"
+    assert (tmp_path / "frontier.png").exists()
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<blockquote>") == 2 * 3 and "The frontier" in page
+    assert len(read_jsonl(tmp_path / "metrics.jsonl")) == 2 * 2 * 3 + 2 * 2
+
+
+def test_without_a_reference_the_teacher_is_reference_and_floor(
+    text_model: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = argv(text_model, tmp_path, "--temperature-nfe", "2", "--features", "denoiser")
+    assert evaluate.main(arguments) == 0
+    captured = capsys.readouterr()
+    assert "teacher, one token a step, takes its place" in captured.err
+    assert "teacher, one token a step" in captured.out
+    assert len(read_jsonl(tmp_path / "metrics.jsonl")) == 3 + 2
+
+
+def test_resume_makes_no_sample_again_but_knows_another_judge(
+    text_model: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ["--reference", str(text_model["text"]), "--resume"]
+    judge = shutil.copytree(text_model["judge"], tmp_path / "other")
+    assert evaluate.main(argv(text_model, tmp_path / "out", *more)) == 0
+    before = (tmp_path / "out" / "metrics.jsonl").read_bytes()
+    page = (tmp_path / "out" / "report.html").read_bytes()
+    assert evaluate.main(argv(text_model, tmp_path / "out", *more)) == 0
+    assert (tmp_path / "out" / "metrics.jsonl").read_bytes() == before
+    assert (tmp_path / "out" / "report.html").read_bytes() == page
+    assert evaluate.main(argv(text_model | {"judge": judge}, tmp_path / "out", *more)) == 0
+    assert len(read_jsonl(tmp_path / "out" / "metrics.jsonl")) == 2 * len(before.splitlines())
+
+
+def test_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, num in (("a", 2), ("b", 3)):
+        (tmp_path / name).mkdir()
+        for i in range(num):
+            Image.fromarray(np.full((4, 4, 3), i, dtype=np.uint8)).save(tmp_path / name / f"{i}.png")
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    fails(capsys, ["--images", a], "--image-reference")
+    fails(capsys, ["--images", a, b, "--image-reference", a], "equal numbers")
+    with pytest.raises(SystemExit):
+        evaluate.main(["--images", a, "--model", "countdown"])
+
+
+# ---- what is asked for ----
+
+
+def test_baselines_with_options() -> None:
+    config: dict[str, Any] = {"mask_token_id": 4}
+    made = baseline("remdm_loop@eta=0.01,t_on=0.6", config)
+    assert made.config.solver == "remdm_loop" and made.config.solver_options == {"eta": 0.01, "t_on": 0.6}
+    assert baseline("dndm@weights=beta", config).config.solver_options["weights"] == "beta"
+    made = baseline("tweedie:halton:cosine", config)
+    assert (made.config.order, made.config.schedule) == ("halton", "cosine")
+    for text, words in (
+        ("tweedie@eta=1", "'eta'"), ("remdm_cap@", "SOLVER"), ("remdm_cap@eta", "OPTION=VALUE"),
+        ("remdm_cap@eta=x", "eta"), ("a:b:c:d", "SOLVER"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            baseline(text, config)
+
+
+def test_reference_of_a_folder_is_all_its_texts(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("two")
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "notes.md").write_text("not read")
+    assert read_texts(tmp_path) == ["one", "two"]
+    (tmp_path / "c.txt").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(ValueError, match="c.txt"):
+        read_texts(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no file"):
+        read_texts(tmp_path / "empty")
+
+
+def test_known_mistakes(text_model: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "out")
+    fails(capsys, [*ORACLE, "--output-dir", out, "--frontier", "--temperatures", "1"], "--frontier", "two")
+    fails(capsys, argv(text_model, tmp_path, "--mauve"), "--mauve", "--features")
+    fails(capsys, argv(text_model, tmp_path, "--reference", str(tmp_path / "none.txt")), "none.txt")
+    base = ["--model", str(text_model["model"]), "--nfe", "2", "--num-samples", "8", "--output-dir", out]
+    fails(capsys, [*base, "--frontier", "--reference", str(text_model["text"])], "--frontier", "--judge")
+    fails(capsys, [*base, "--features", "judge"], "--features judge", "--judge")
+
+
+# ---- what can stop it ----
+
+
+def test_a_vanished_judge_leaves_finished_rows(
+    text_model: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out in the middle; then the folder is gone; then it is back."""
+    judge, score = shutil.copytree(text_model["judge"], tmp_path / "judge"), JudgeNLL._score_batch
+    arguments = argv(
+        text_model | {"judge": judge}, tmp_path / "out", "--reference", str(text_model["text"]), "--resume"
+    )
+    calls = [0]
+
+    def runs_out(self: JudgeNLL, *args: Any) -> torch.Tensor:
+        calls[0] += 1
+        if calls[0] > 2:  # real text, and the first row
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return score(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JudgeNLL, "_score_batch", runs_out)
+        fails(capsys, arguments, "--judge-batch-size 12", "7 finished rows", "--resume")
+    rows = tmp_path / "out" / "metrics.jsonl"
+    kept = rows.read_bytes()
+    judge.rename(tmp_path / "elsewhere")
+    fails(capsys, arguments, "judge", "7 finished rows are kept", "--resume")
+    assert rows.read_bytes() == kept
+    (tmp_path / "elsewhere").rename(judge)
+    assert evaluate.main(arguments) == 0
+    assert rows.read_bytes().startswith(kept) and len(read_jsonl(rows)) == 6 + 2
+
+
+def test_a_judge_deleted_in_the_middle_is_not_missed(
+    text_model: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, load = shutil.copytree(text_model["judge"], tmp_path / "judge"), JudgeNLL.from_pretrained
+
+    def load_and_delete(*args: Any, **options: Any) -> JudgeNLL:
+        loaded = load(*args, **options)
+        shutil.rmtree(judge)
+        return loaded
+
+    monkeypatch.setattr(JudgeNLL, "from_pretrained", load_and_delete)
+    paths = text_model | {"judge": judge}
+    assert evaluate.main(argv(paths, tmp_path / "out", "--reference", str(text_model["text"]))) == 0
+
+
+def test_a_full_disk_leaves_finished_rows_and_resume_goes_on(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk: the write fails in the middle of a row."""
+    arguments = [*ORACLE, "--baselines", "tweedie", "euler", "--output-dir", str(tmp_path), "--resume"]
+    script = "import resource, sys; from lsd_sampler.cli.evaluate import main;"
+    script += "resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000)); sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    kept = read_jsonl(tmp_path / "metrics.jsonl")
+    assert 0 < len(kept) < 4
+    assert f"{len(kept)} finished rows are kept" in last and "metrics.jsonl" in last and "--resume" in last
+    assert evaluate.main(arguments) == 0
+    assert read_jsonl(tmp_path / "metrics.jsonl")[: len(kept)] == kept
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here")
+def test_an_unwritable_folder_is_known_before_the_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In /proc not even root may make a folder."""
+    monkeypatch.setattr(evaluate, "make_metrics", lambda *_: pytest.fail("the work began"))
+    fails(capsys, [*ORACLE, "--output-dir", "/proc/lsd-eval"], "/proc/lsd-eval")
