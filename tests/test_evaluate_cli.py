@@ -13,6 +13,7 @@ import torch
 from ddit_checkpoints import RADD
 from evaluation_fakes import tiny_gpt2
 from PIL import Image
+from test_maskgit import random_model
 from tokenizers import Tokenizer, models
 
 from lsd_sampler.cli import evaluate
@@ -124,6 +125,17 @@ def test_resume_makes_no_sample_again_but_knows_another_judge(
     assert (tmp_path / "out" / "report.html").read_bytes() == page
     assert evaluate.main(argv(text_model | {"judge": judge}, tmp_path / "out", *more)) == 0
     assert len(read_jsonl(tmp_path / "out" / "metrics.jsonl")) == 2 * len(before.splitlines())
+
+
+def test_tokens_of_images_are_compared_as_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random_model().save_pretrained(tmp_path / "model")
+    options = ["--nfe", "2", "--num-samples", "6", "--temperatures", "1", "--output-dir", str(tmp_path / "out")]
+    assert evaluate.main(["--model", str(tmp_path / "model"), *options]) == 0
+    captured = capsys.readouterr()
+    assert "FID needs images: decode samples with the model's VQ decoder" in captured.err
+    assert "JS token pairs" in captured.out and "unigram entropy" in captured.out
+    assert "<blockquote>" not in (tmp_path / "out" / "report.html").read_text()
+    fails(capsys, ["--model", str(tmp_path / "model"), *options, "--judge", "x"], "--judge", "no tokenizer")
 
 
 def test_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OPTIONAL = ["accelerate", "datasets", "flash_attn", "matplotlib", "wandb"]
+OPTIONAL = ["accelerate", "datasets", "flash_attn", "matplotlib", "mauve", "torchmetrics", "wandb"]
 
 
 def _run(code: str) -> str:

@@ -24,6 +24,10 @@ from .common import load_sampler
 
 BASELINE_FORM = "SOLVER[@OPTION=VALUE,...][:ORDER[:SCHEDULE]]"
 TEXT_SUFFIXES = (".txt", ".txt.xz")
+_IMAGES_NEEDED = (
+    "These samples are tokens of images and are compared as such; FID needs images: decode samples with the model's VQ"
+    " decoder, save them, and give their folders to `--images`."
+)
 _REAL_SEED = 1_000_000  # of real data and teacher samples: far from the seeds of what is judged
 
 
@@ -77,6 +81,8 @@ def make_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[MetricSet, Ro
         metrics = OracleMetrics(denoiser.transition.cpu())
         real = denoiser.sample(args.num_samples, torch.Generator().manual_seed(args.seed + _REAL_SEED))
         return metrics, floor_row(metrics, real[:, : args.length or denoiser.length].cpu())
+    if denoiser.canvas_shape is not None:
+        print(_IMAGES_NEEDED, file=sys.stderr)
     judge = load_judge(args, pipeline.tokenizer)
     real = real_sequences(args, pipeline)
     half = len(real) // 2
