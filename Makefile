@@ -17,7 +17,7 @@ help:
 	@echo "make lint    ruff check, ruff format --check, pyright"
 	@echo "make types   pyright alone"
 	@echo "make format  let ruff rewrite the files"
-	@echo "make bench   time and memory inside schedulers"
+	@echo "make bench   time and memory inside schedulers, and of whole generations"
 
 venv: $(STAMP)
 
@@ -51,6 +51,7 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/generation.py --dtype bfloat16
 
 clean:
 	rm -rf $(VENV) demo-output dist .pytest_cache .ruff_cache .hypothesis
