@@ -217,6 +217,9 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             labels = torch.as_tensor(class_labels, dtype=torch.int64, device=self._execution_device)
             if labels.ndim > 1 or labels.numel() not in (1, batch_size):
                 raise ValueError(f"`class_labels` must be one label or {batch_size}, got shape {tuple(labels.shape)}.")
+            most = getattr(self.denoiser, "num_classes", None)
+            if most is not None and not 0 <= int(labels.min()) <= int(labels.max()) <= most:
+                raise ValueError(f"`class_labels` must be in [0, {most}] ({most}: no class), got {class_labels}.")
             given["class_labels"] = labels.expand(batch_size)
         if guidance_scale is not None:
             given["guidance_scale"] = guidance_scale

@@ -124,8 +124,9 @@ def test_official_sedd_steps(graph: str, noise_name: str, case: int, key: str) -
             solver = SOLVERS["euler" if key == "euler_probs" else "tweedie"]
             ours = solver.law(corruption, noise, score, x, t, s, "log_score")
             small = float(noise.total(t) - noise.total(s))
-        # the official float32 code loses digits near t = 1, and in 1 - e^-ds where the step is small
-        rtol = 1e-4 + 4 * torch.finfo(torch.float32).eps / small
+        # the official float32 code loses digits near t = 1, and where the step is small in 1 - e^-ds and 1 - e^ds,
+        # which are multiplied: up to three roundings each
+        rtol = (1e-4 if t > 0.9 else 1e-5) + 6 * torch.finfo(torch.float32).eps / small
         torch.testing.assert_close(ours, expected, rtol=rtol, atol=2e-6)
 
 

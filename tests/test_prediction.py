@@ -140,16 +140,18 @@ def test_what_is_kept_is_what_would_be_predicted(order: str, count: str) -> None
 
 
 def test_expected_calls_are_the_distinct_times() -> None:
-    """With independent reveals, a sequence needs one call for each distinct step at which something is revealed: of L
-    uniform times on M steps M (1 - (1 - 1/M)^L) are distinct on average (RADD, section 3.3).
+    """With independent reveals, a sequence needs its first call, and one more after each step but the last in which
+    something of it was revealed (RADD, https://huggingface.co/papers/2406.03736, section 3.3).
     """
     L, M, num = 12, 32, 600
-    out = pipeline(Counting(L), count="bernoulli")(num_samples=num, num_inference_steps=M, generator=seeded())
-    # the first call comes before any reveal, and none after the last of them, unless that is made in the first step
-    expected = M * (1 - (1 - 1 / M) ** L)
-    # a number of distinct times varies by less than L / 4, and differs from that of calls by (1 - 1/M)^L at most
-    assert abs(float(out.sequence_calls.double().mean()) - expected) < 5 * (L / 4) ** 0.5 / num**0.5 + 1
-    assert float(out.sequence_calls.double().mean()) < L
+    pipe = pipeline(Counting(L), count="bernoulli")
+    out = pipe(num_samples=num, num_inference_steps=M, generator=seeded())
+    known = pipe.scheduler.noise.masked(1.0) - pipe.scheduler.noise.masked(pipe.scheduler.timesteps.double())
+    q = (known / pipe.scheduler.noise.masked(1.0)).diff()  # of each step but the last, that it reveals a position
+    expected = 1 + float((1 - (1 - q) ** L).sum())
+    # indicators of steps are negatively correlated, so their sum varies by at most L / 4 each; 5 standard deviations
+    assert len(q) == M - 1
+    assert abs(float(out.sequence_calls.double().mean()) - expected) < 5 * (L / 4 / num) ** 0.5
 
 
 def test_a_callback_that_changes_a_canvas_is_seen() -> None:
@@ -185,6 +187,8 @@ def test_labels_follow_their_sequences() -> None:
     for argument in ({"class_labels": [0, 1, 2]}, {"class_labels": [[0]]}):
         with pytest.raises(ValueError, match="`class_labels` must be one label or 4"):
             pipe(num_samples=4, **argument)
+    with pytest.raises(ValueError, match=r"`class_labels` must be in \[0, 4\]"):
+        pipe(class_labels=5)
     with pytest.raises(ValueError, match="`guidance_scale` is not supported by Counting"):
         pipeline(Counting())(guidance_scale=1.0)
 

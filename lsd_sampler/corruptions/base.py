@@ -58,8 +58,9 @@ class Corruption(ABC):
     ) -> torch.Tensor:
         """Independent draws from the prior, `torch.LongTensor` of shape `(batch_size, seq_len)`."""
         uniforms_BL = draw_uniforms(batch_size, seq_len, generator, torch.device(device))
-        prior_V = self.prior().to(uniforms_BL.device)
-        return _draw(prior_V.expand(uniforms_BL.numel(), -1), uniforms_BL.flatten()).view_as(uniforms_BL)
+        cdf_V = self.prior().cumsum(0).to(uniforms_BL.device)
+        tokens_BL = torch.searchsorted(cdf_V, uniforms_BL * cdf_V[-1], right=True)
+        return tokens_BL.clamp(max=len(cdf_V) - 1)
 
 
 def _draw(law_RV: torch.Tensor, u_R: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from ..validation import check_number
 
 
 METHODS: Registry = Registry("method")
-"""Training methods, `(runs, base, plan, config, log, progress) -> LearnedSampler`; filled by their modules."""
+"""Training methods, `(task: Task) -> LearnedSampler`; filled by their modules."""
 NETWORK_CALLS: Registry = Registry("method")
 """The network calls that each method makes, `(config, plan) -> int`; filled by their modules."""
 

@@ -15,6 +15,7 @@ from ..scheduling_lsd import LSDScheduler
 from .config import METHODS, NETWORK_CALLS, DistillConfig
 from .progress import Progress
 from .recording import PipelineRuns, TeacherPlan, teacher_plan
+from .task import Task
 
 
 def distill(
@@ -78,10 +79,10 @@ def distill(
     runs = PipelineRuns(pipeline, config.seed, call_kwargs)
     scheduler = dict(base.config)
     scheduler.pop("_use_default_values", None)  # in another order in each process
-    task = {"config": config.to_dict(), "scheduler": scheduler, "model": _name(pipeline), "call": call_kwargs}
-    progress = Progress(None if checkpoint_dir is None else Path(checkpoint_dir), task, resume)
+    identity = {"config": config.to_dict(), "scheduler": scheduler, "model": _name(pipeline), "call": call_kwargs}
+    progress = Progress(None if checkpoint_dir is None else Path(checkpoint_dir), identity, resume)
     plan = _plan(runs, base, config, progress)
-    learned = METHODS[config.method](runs, base, plan, config, write, progress)
+    learned = METHODS[config.method](Task(runs, base, plan, config, write, progress))
     peak = {"peak_device_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
     write(event="done", network_calls=runs.network_calls, is_image=plan.is_image, **peak)
     if plan.mask_token_id != NO_MASK:

@@ -23,11 +23,10 @@ from tqdm.auto import tqdm
 from ..canvas import Canvas, StepInput
 from ..checkpoint import LearnedSampler, LearnedSteps
 from ..rows import row_chunks
-from ..scheduling_lsd import LSDScheduler
 from .config import METHODS, NETWORK_CALLS, DistillConfig
 from .paths import TeacherPath, teacher_paths
-from .progress import Progress
-from .recording import PipelineRuns, Recorder, TeacherPlan
+from .recording import Recorder, TeacherPlan
+from .task import Task
 
 
 CELLS = 1024
@@ -156,31 +155,24 @@ def klub_terms(rate_1_RV: torch.Tensor, rate_2_RV: torch.Tensor) -> torch.Tensor
     return (rate_2_RV * ((rate_2_RV + FLOOR).log() - (rate_1_RV + FLOOR).log())).sum(-1, dtype=torch.float64)
 
 
-def jys(
-    runs: PipelineRuns,
-    base: LSDScheduler,
-    plan: TeacherPlan,
-    config: DistillConfig,
-    log: Callable[..., None],
-    progress: Progress,
-) -> LearnedSampler:
+def jys(task: Task) -> LearnedSampler:
     """Splits intervals until the largest NFE of the config is reached; keeps the schedules of those asked for."""
-    batches = teacher_paths(runs, base, plan, config, log, progress)
-    recorder = KLUBRecorder.from_config(base.config)
-    times = torch.linspace(1.0, base.config.sampling_eps, CELLS + 1, dtype=torch.float64)
+    batches = teacher_paths(task)
+    recorder = KLUBRecorder.from_config(task.base.config)
+    times = torch.linspace(1.0, task.base.config.sampling_eps, CELLS + 1, dtype=torch.float64)
     schedule, steps = [0, CELLS], {}
-    for level in tqdm(range(_num_levels(config) + 1), desc="schedules", unit="level"):
+    for level in tqdm(range(_num_levels(task.config) + 1), desc="schedules", unit="level"):
         if level:
-            schedule = _next_level(runs, recorder, config, batches, times, schedule, progress)
+            schedule = _next_level(task, recorder, batches, times, schedule)
         M = len(schedule) - 1
-        if M in config.nfe:
+        if M in task.config.nfe:
             steps[M] = LearnedSteps.plain(times[schedule])
-            log(
+            task.log(
                 event="steps",
                 nfe=M,
                 timesteps=steps[M].timesteps.tolist(),
                 score_coefficients=steps[M].score_coefficients.tolist(),
-                network_calls=runs.network_calls,
+                network_calls=task.runs.network_calls,
             )
     return LearnedSampler(steps)
 
@@ -203,34 +195,32 @@ def _num_levels(config: DistillConfig) -> int:
 
 
 def _next_level(
-    runs: PipelineRuns,
+    task: Task,
     recorder: KLUBRecorder,
-    config: DistillConfig,
     batches: list[list[TeacherPath]],
     times: torch.Tensor,
     schedule: list[int],
-    progress: Progress,
 ) -> list[int]:
     """The schedule with every interval split."""
     M = 2 * (len(schedule) - 1)
-    stored = progress.load(f"level-{M}")
+    stored = task.progress.load(f"level-{M}")
     if stored is not None:
-        runs.network_calls = int(stored["network_calls"])
+        task.runs.network_calls = int(stored["network_calls"])
         return stored["schedule"].tolist()
     ends = times[spread(schedule)].tolist()
 
     def evaluate(visits: list[Visit]) -> list[float]:
         recorder.follow(visits)
-        for sequences, paths in zip(config.batches(), batches, strict=True):
+        for sequences, paths in zip(task.config.batches(), batches, strict=True):
             recorder.noise_from(paths)
-            runs.run(recorder, len(visits), sequences)
+            task.runs.run(recorder, len(visits), sequences)
         return recorder.klub
 
     found = split_intervals(ends, evaluate)
     merged = [t for pair in zip(ends, found, strict=False) for t in pair] + [ends[-1]]
     schedule = make_distinct([int((times - t).abs().argmin()) for t in merged])
-    counters = {"network_calls": torch.tensor(runs.network_calls)}
-    progress.save(f"level-{M}", {"schedule": torch.tensor(schedule), **counters})
+    counters = {"network_calls": torch.tensor(task.runs.network_calls)}
+    task.progress.save(f"level-{M}", {"schedule": torch.tensor(schedule), **counters})
     return schedule
 
 

@@ -24,9 +24,9 @@ from ..random import log_mass
 from ..rows import ModelOutput, row_chunks
 from ..scheduling_lsd import LSDScheduler
 from .config import METHODS, NETWORK_CALLS, DistillConfig
-from .progress import Progress
-from .recording import PipelineRuns, RecordedCanvas, Recorder, TeacherPlan, TeacherRecorder
+from .recording import RecordedCanvas, Recorder, TeacherPlan, TeacherRecorder
 from .relaxation import RelaxedStart, relaxed_starts
+from .task import Task
 
 
 MAX_BETA = 100.0
@@ -210,36 +210,32 @@ class PairedStudent(Recorder):
         return Comparison(*outputs, row_R, position_R, x.mask_token_id, normalised)
 
 
-def lsd(
-    runs: PipelineRuns,
-    base: LSDScheduler,
-    plan: TeacherPlan,
-    config: DistillConfig,
-    log: Callable[..., None],
-    progress: Progress,
-) -> LearnedSampler:
+def lsd(task: Task) -> LearnedSampler:
     """Learns the coefficients for each NFE of the config, on the base grid."""
-    domain = _domain(base, config)
-    paths_of = teacher_canvases(runs, base, plan, config, log, progress)
+    domain = _domain(task.base, task.config)
+    paths_of = teacher_canvases(task)
     steps = {}
-    for M in tqdm(config.nfe, desc="coefficients", unit="NFE"):
-        student, start = PairedStudent.from_config(base.config), LearnedSteps.plain(base.steps_for(M).timesteps)
+    for M in tqdm(task.config.nfe, desc="coefficients", unit="NFE"):
+        student = PairedStudent.from_config(task.base.config)
+        start = LearnedSteps.plain(task.base.steps_for(M).timesteps)
         paths = paths_of[M]
-        learn = _learn_exactly if config.optimizer == "exact" else _learn_with_adam
-        done = progress.load(f"nfe-{M}")
+        learn = _learn_exactly if task.config.optimizer == "exact" else _learn_with_adam
+        done = task.progress.load(f"nfe-{M}")
         if done is None:
-            steps[M] = learn(runs, student, start, paths, config, domain, progress)
-            progress.save(f"nfe-{M}", {**asdict(steps[M]), "network_calls": torch.tensor(runs.network_calls)})
+            steps[M] = learn(task, student, start, paths, domain)
+            task.progress.save(
+                f"nfe-{M}", {**asdict(steps[M]), "network_calls": torch.tensor(task.runs.network_calls)}
+            )
         else:
-            runs.network_calls = int(done.pop("network_calls"))
+            task.runs.network_calls = int(done.pop("network_calls"))
             steps[M] = LearnedSteps(**done)
-        log(
+        task.log(
             event="coefficients",
             nfe=M,
             domain=domain,
             score_coefficients=steps[M].score_coefficients.tolist(),
             log_score_coefficients=steps[M].log_score_coefficients.tolist(),
-            network_calls=runs.network_calls,
+            network_calls=task.runs.network_calls,
         )
     return LearnedSampler(steps)
 
@@ -263,24 +259,17 @@ def _domain(base: LSDScheduler, config: DistillConfig) -> str:
     return config.domain or ("score" if scored else "log_score")
 
 
-def teacher_canvases(
-    runs: PipelineRuns,
-    base: LSDScheduler,
-    plan: TeacherPlan,
-    config: DistillConfig,
-    log: Callable[..., None],
-    progress: Progress,
-) -> dict[int, list[list[torch.Tensor]]]:
+def teacher_canvases(task: Task) -> dict[int, list[list[torch.Tensor]]]:
     """For each NFE, the teacher's canvases as `PairedStudent.follow` takes them: one run of all sequences for all."""
-    kept = {M: [round(k * plan.num_steps / M) for k in range(M)] for M in config.nfe}
-    canvases = _recorded_canvases(runs, base, plan, config, frozenset(sum(kept.values(), [])), progress)
-    log(
+    kept = {M: [round(k * task.plan.num_steps / M) for k in range(M)] for M in task.config.nfe}
+    canvases = _recorded_canvases(task, frozenset(sum(kept.values(), [])))
+    task.log(
         event="teacher",
-        steps=plan.num_steps,
-        sequences=config.num_sequences,
+        steps=task.plan.num_steps,
+        sequences=task.config.num_sequences,
         canvases=len(canvases),
         kept_bytes=sum(canvas.nbytes for canvas in canvases),
-        network_calls=runs.network_calls,
+        network_calls=task.runs.network_calls,
     )
     return {
         M: [[*(canvas.states.get(k, canvas.final_BL) for k in at), canvas.final_BL] for canvas in canvases]
@@ -288,60 +277,50 @@ def teacher_canvases(
     }
 
 
-def _recorded_canvases(
-    runs: PipelineRuns,
-    base: LSDScheduler,
-    plan: TeacherPlan,
-    config: DistillConfig,
-    kept: frozenset[int],
-    progress: Progress,
-) -> list[RecordedCanvas]:
-    stored = progress.load("teacher")
+def _recorded_canvases(task: Task, kept: frozenset[int]) -> list[RecordedCanvas]:
+    stored = task.progress.load("teacher")
     if stored is not None:
-        runs.network_calls = int(stored.pop("network_calls"))
-        canvases = [RecordedCanvas(stored[f"{c}.masked"], stored[f"{c}.final"]) for c in range(plan.num_canvases)]
+        task.runs.network_calls = int(stored.pop("network_calls"))
+        canvases = [RecordedCanvas(stored[f"{c}.masked"], stored[f"{c}.final"]) for c in range(task.plan.num_canvases)]
         for name, tensor in stored.items():
             canvas, kind = name.split(".")
             if kind.isdecimal():
                 canvases[int(canvas)].states[int(kind)] = tensor
         return canvases
-    teacher = TeacherRecorder.from_config(base.config, solver=config.resolved_teacher_solver)
+    teacher = TeacherRecorder.from_config(task.base.config, solver=task.config.resolved_teacher_solver)
     teacher.keep = kept
-    runs.run(teacher, plan.num_steps, range(config.num_sequences))
-    tensors = {"network_calls": torch.tensor(runs.network_calls)}
+    task.runs.run(teacher, task.plan.num_steps, range(task.config.num_sequences))
+    tensors = {"network_calls": torch.tensor(task.runs.network_calls)}
     for c, canvas in enumerate(teacher.canvases):
         tensors |= {f"{c}.masked": canvas.masked_BL, f"{c}.final": canvas.final_BL}
         tensors |= {f"{c}.{k}": state for k, state in canvas.states.items()}
-    progress.save("teacher", tensors)
+    task.progress.save("teacher", tensors)
     return teacher.canvases
 
 
 def run_pair(
-    runs: PipelineRuns,
+    task: Task,
     student: PairedStudent,
     start: LearnedSteps,
     paths: list[list[torch.Tensor]],
     sequences: Sequence[int],
     learn: Learn,
-    config: DistillConfig,
 ) -> None:
     """One run of these sequences, teacher's and student's."""
     rows = list(sequences)
     taken = [[state[rows] for state in path] for path in paths]
     masked = [path[0] == student.config.mask_token_id for path in taken]
-    relaxed = relaxed_starts([(m, path[-1]) for m, path in zip(masked, taken, strict=True)], rows, config)
+    relaxed = relaxed_starts([(m, path[-1]) for m, path in zip(masked, taken, strict=True)], rows, task.config)
     student.follow(start, taken, learn, relaxed)
-    runs.run(student, len(start.score_coefficients), [*rows, *rows])
+    task.runs.run(student, len(start.score_coefficients), [*rows, *rows])
 
 
 def _learn_exactly(
-    runs: PipelineRuns,
+    task: Task,
     student: PairedStudent,
     start: LearnedSteps,
     paths: list[list[torch.Tensor]],
-    config: DistillConfig,
     domain: str,
-    progress: Progress,
 ) -> LearnedSteps:
     """One run: each coefficient is solved when its step comes; over several canvases it is pooled as they come."""
     M = len(start.score_coefficients)
@@ -362,7 +341,7 @@ def _learn_exactly(
         return 1.0, betas[k]
 
     learn = learn_phi if domain == "score" else learn_beta
-    run_pair(runs, student, start, paths, range(config.num_sequences), learn, config)
+    run_pair(task, student, start, paths, range(task.config.num_sequences), learn)
     return student.steps
 
 
@@ -373,29 +352,29 @@ def _log_add(a: float, b: float) -> float:
 
 
 def _learn_with_adam(
-    runs: PipelineRuns,
+    task: Task,
     student: PairedStudent,
     start: LearnedSteps,
     paths: list[list[torch.Tensor]],
-    config: DistillConfig,
     domain: str,
-    progress: Progress,
 ) -> LearnedSteps:
     """The paper's recipe (algorithm 2): `epochs` passes, one gradient step per `adam_batch_size` sequences."""
     M = len(start.score_coefficients)
-    adam = _Adam(domain, M, config.learning_rate)
-    shuffle = torch.Generator().manual_seed(config.seed)
-    first, stored = 0, progress.load(f"adam-{M}")
+    adam = _Adam(domain, M, task.config.learning_rate)
+    shuffle = torch.Generator().manual_seed(task.config.seed)
+    first, stored = 0, task.progress.load(f"adam-{M}")
     if stored is not None:
-        first, runs.network_calls = int(stored["epochs"]), int(stored["network_calls"])
+        first, task.runs.network_calls = int(stored["epochs"]), int(stored["network_calls"])
         shuffle.set_state(stored["shuffle"])
         adam.load(stored)
-    for epoch in range(first, config.epochs):
-        for sequences in torch.randperm(config.num_sequences, generator=shuffle).split(config.adam_batch_size):
-            run_pair(runs, student, start, paths, sequences.tolist(), adam, config)
+    for epoch in range(first, task.config.epochs):
+        for sequences in torch.randperm(task.config.num_sequences, generator=shuffle).split(
+            task.config.adam_batch_size
+        ):
+            run_pair(task, student, start, paths, sequences.tolist(), adam)
             adam.update()
-        counters = {"epochs": torch.tensor(epoch + 1), "network_calls": torch.tensor(runs.network_calls)}
-        progress.save(f"adam-{M}", {**adam.tensors(), **counters, "shuffle": shuffle.get_state()})
+        counters = {"epochs": torch.tensor(epoch + 1), "network_calls": torch.tensor(task.runs.network_calls)}
+        task.progress.save(f"adam-{M}", {**adam.tensors(), **counters, "shuffle": shuffle.get_state()})
     pairs = [adam.coefficients(k) for k in range(M)]
     return LearnedSteps(start.timesteps, *(torch.tensor(c, dtype=torch.float64) for c in zip(*pairs, strict=True)))
 

@@ -15,8 +15,9 @@ accumulates from `tau_k` to `tau_{k+1}`, `sum_j dt*_j sigma s*_j`, in generalise
 `x_{tau_k}` is the teacher's canvas, as the chain rule has it, relaxed: within the Hamming distance of eq. 9. Variant
 `own_canvas` leaves the student on canvases of its own, drawn with the teacher's noise. That is degenerate too: after
 the first token that differs, the two disagree about all that depends on it, rightly so, and the best grid is one that
-never gets there, the teacher's own first M - 1 steps and then a jump. (Countdown, V = 16, L = 64, 4 steps: reverse KL
-11.9 nats per transition, the uniform grid 3.6, `interval` 1.7.)
+never gets there, the teacher's own first M - 1 steps and then a jump. (Reverse KL at 4 calls, in nats per transition,
+as `lsd-eval` prints it for samplers from `lsd-train --model countdown:V=16,L=64 --method lsd+ --nfe 4`: 11.9 with
+`--variant own_canvas`, 1.8 with `interval`, 3.5 on the uniform grid.)
 
 There is no gradient through the draws, and one in kappa that ignores them points nowhere but to shorter first steps:
 a later state knows more only because of the draws. So grids are tried. A replay measures the objective of a grid, and
@@ -47,9 +48,9 @@ from .config import METHODS, NETWORK_CALLS, DistillConfig
 from .lsd import Comparison, MovesComparison, PairedStudent, run_pair, teacher_canvases
 from .path_kl import isotonic_decreasing
 from .paths import TeacherPath, teacher_paths
-from .progress import Progress
-from .recording import PipelineRuns, Recorder, TeacherPlan, cross_entropy
+from .recording import Recorder, TeacherPlan, cross_entropy
 from .relaxation import RelaxedStart, relaxed_starts
+from .task import Task
 
 
 MAX_CANDIDATES = 1024
@@ -119,22 +120,15 @@ class IntervalStudent(Recorder):
         return teacher / student if student else 1.0
 
 
-def lsd_plus(
-    runs: PipelineRuns,
-    base: LSDScheduler,
-    plan: TeacherPlan,
-    config: DistillConfig,
-    log: Callable[..., None],
-    progress: Progress,
-) -> LearnedSampler:
+def lsd_plus(task: Task) -> LearnedSampler:
     """Learns steps and coefficients for each NFE of the config."""
-    if config.variant == "literal":
-        return literal(runs, base, plan, config, log, progress)
-    search = _GridSearch(runs, base, plan, config, teacher_paths(runs, base, plan, config, log, progress))
+    if task.config.variant == "literal":
+        return literal(task)
+    search = _GridSearch(task, teacher_paths(task))
     steps = {}
-    for M in tqdm(config.nfe, desc="steps and coefficients", unit="NFE"):
-        steps[M], objective, uniform = search.solve(M, progress)
-        _log_steps(log, M, steps[M], runs.network_calls, objective=objective, objective_uniform=uniform)
+    for M in tqdm(task.config.nfe, desc="steps and coefficients", unit="NFE"):
+        steps[M], objective, uniform = search.solve(M)
+        _log_steps(task.log, M, steps[M], task.runs.network_calls, objective=objective, objective_uniform=uniform)
     return LearnedSampler(steps)
 
 
@@ -149,14 +143,7 @@ METHODS.register("lsd+", lsd_plus)
 NETWORK_CALLS.register("lsd+", network_calls)
 
 
-def literal(
-    runs: PipelineRuns,
-    base: LSDScheduler,
-    plan: TeacherPlan,
-    config: DistillConfig,
-    log: Callable[..., None],
-    progress: Progress,
-) -> LearnedSampler:
+def literal(task: Task) -> LearnedSampler:
     """Eq. 8 as printed, `E d(kappa_k s(x_{tau_k}, tau_k), ((1 - eps) / N) s*_k)`: to be seen, not to be used.
 
     With an unnormalised distance (`domain` "score": generalised KL) the minimiser is
@@ -165,11 +152,11 @@ def literal(
     everything. With a normalised distance (`domain` "log_score": KL of softmaxes) kappa cancels and has no
     gradient: the grid stays uniform. One replay on the uniform grid, beside the teacher.
     """
-    eps = base.config.sampling_eps
-    paths_of = teacher_canvases(runs, base, plan, config, log, progress)
-    student, steps = PairedStudent.from_config(base.config), {}
-    for M in config.nfe:
-        start = LearnedSteps.plain(base.steps_for(M).timesteps)
+    eps = task.base.config.sampling_eps
+    paths_of = teacher_canvases(task)
+    student, steps = PairedStudent.from_config(task.base.config), {}
+    for M in task.config.nfe:
+        start = LearnedSteps.plain(task.base.steps_for(M).timesteps)
         sums = torch.full((M, 2), -math.inf, dtype=torch.float64)
 
         def compare(
@@ -179,31 +166,25 @@ def literal(
                 sums[k] = torch.logaddexp(sums[k], sums.new_tensor(comparison.log_score_sums()))
             return 1.0, 1.0
 
-        run_pair(runs, student, start, paths_of[M], range(config.num_sequences), compare, config)
+        run_pair(task, student, start, paths_of[M], range(task.config.num_sequences), compare)
         ratio = torch.where(sums[:, 1].isfinite(), (sums[:, 0] - sums[:, 1]).exp(), 1.0)
-        kappa = (1 - eps) / plan.num_steps * ratio
+        kappa = (1 - eps) / task.plan.num_steps * ratio
         # more than there is of time cannot be spent: with scores far apart the steps end at eps
         kappa *= min(1.0, (1 - eps) / float(kappa.sum()))
         times = torch.cat([kappa.new_ones(1), 1 - kappa.cumsum(0)])
-        steps[M] = start if config.domain == "log_score" else LearnedSteps.plain(times)
-        _log_steps(log, M, steps[M], runs.network_calls)
+        steps[M] = start if task.config.domain == "log_score" else LearnedSteps.plain(times)
+        _log_steps(task.log, M, steps[M], task.runs.network_calls)
     return LearnedSampler(steps)
 
 
 class _GridSearch:
     """Tries grids of M of the teacher's N times."""
 
-    def __init__(
-        self,
-        runs: PipelineRuns,
-        base: LSDScheduler,
-        plan: TeacherPlan,
-        config: DistillConfig,
-        batches: list[list[TeacherPath]],
-    ):
-        self.runs, self.config, self.batches = runs, config, batches
+    def __init__(self, task: Task, batches: list[list[TeacherPath]]):
+        self.task, self.config, self.batches = task, task.config, batches
+        base, plan = task.base, task.plan
         self.student, self.noise = IntervalStudent.from_config(base.config), base.noise
-        teacher = LSDScheduler.from_config(base.config, solver=config.resolved_teacher_solver)
+        teacher = LSDScheduler.from_config(base.config, solver=self.config.resolved_teacher_solver)
         self.times = teacher.steps_for(plan.num_steps).timesteps
         steps = torch.cat([path.step_BL[path.masked_BL].cpu() for paths in batches for path in paths])
         canvases = sum(len(path.final_BL) for paths in batches for path in paths)
@@ -211,10 +192,10 @@ class _GridSearch:
         # with these the network's mass has no say in how much is revealed
         self.by_noise = base.config.prediction_type == "logits" or base.config.count == "exact"
 
-    def solve(self, M: int, progress: Progress) -> tuple[LearnedSteps, float, float]:
+    def solve(self, M: int) -> tuple[LearnedSteps, float, float]:
         """The best of the grids tried; its objective, and that of the uniform grid, in nats per canvas."""
         N = len(self.revealed_N)
-        state = progress.load(f"nfe-{M}") or {
+        state = self.task.progress.load(f"nfe-{M}") or {
             "bounds": torch.tensor([round(k * N / M) for k in range(M + 1)]),
             "nats": torch.zeros(N, dtype=torch.float64),
             "seen": torch.zeros(N, dtype=torch.float64),
@@ -222,9 +203,9 @@ class _GridSearch:
             "converged": torch.tensor(False),
             "best.bounds": torch.zeros(M + 1, dtype=torch.long),
             "best.coefficients": torch.ones(M, dtype=torch.float64),
-            "network_calls": torch.tensor(self.runs.network_calls),
+            "network_calls": torch.tensor(self.task.runs.network_calls),
         }
-        self.runs.network_calls = int(state["network_calls"])
+        self.task.runs.network_calls = int(state["network_calls"])
         while len(state["objectives"]) < self.config.epochs and not state["converged"]:
             bounds = state["bounds"].tolist()
             objective = self.replay(bounds)
@@ -236,8 +217,8 @@ class _GridSearch:
             state["seen"][bounds[:-1]] += self.student.seen_M
             state["bounds"] = torch.tensor(self.propose(M, state["nats"], state["seen"]))
             state["converged"] = torch.tensor(state["bounds"].tolist() == bounds)
-            state["network_calls"] = torch.tensor(self.runs.network_calls)
-            progress.save(f"nfe-{M}", state)
+            state["network_calls"] = torch.tensor(self.task.runs.network_calls)
+            self.task.progress.save(f"nfe-{M}", state)
         phi = state["best.coefficients"]
         steps = LearnedSteps(self.times[state["best.bounds"]], phi, torch.ones_like(phi))
         return steps, float(state["objectives"].min()), float(state["objectives"][0])
@@ -249,7 +230,7 @@ class _GridSearch:
         for sequences, paths in zip(self.config.batches(), self.batches, strict=True):
             canvases = [(path.masked_BL, path.final_BL) for path in paths]
             self.student.judge_by(paths, relaxed_starts(canvases, sequences, self.config))
-            self.runs.run(self.student, len(bounds) - 1, sequences)
+            self.task.runs.run(self.student, len(bounds) - 1, sequences)
         revealed = torch.stack([self.revealed_N[a:b].sum() for a, b in pairwise(bounds)])
         return float((revealed * self.student.nats_M / self.student.seen_M.clamp(min=1)).sum())
 

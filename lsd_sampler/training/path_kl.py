@@ -7,37 +7,27 @@ schedule is then a shortest path. For the random-order case see https://huggingf
 https://huggingface.co/papers/2510.25544.
 """
 
-from collections.abc import Callable
-
 import torch
 from tqdm.auto import tqdm
 
 from ..checkpoint import LearnedSampler, LearnedSteps
 from ..orders import ORDERS
 from ..schedules import StepErrorTable, grid_from_counts, replay_states
-from ..scheduling_lsd import LSDScheduler
 from .config import METHODS, NETWORK_CALLS, DistillConfig
-from .progress import Progress
-from .recording import PipelineRuns, StepErrorRecorder, TeacherPlan, TeacherRecorder
+from .recording import StepErrorRecorder, TeacherPlan, TeacherRecorder
+from .task import Task
 
 
-def path_kl(
-    runs: PipelineRuns,
-    base: LSDScheduler,
-    plan: TeacherPlan,
-    config: DistillConfig,
-    log: Callable[..., None],
-    progress: Progress,
-) -> LearnedSampler:
+def path_kl(task: Task) -> LearnedSampler:
     """Measures the step-error table along teacher paths, and solves it for each NFE of the config."""
-    step_error = measure_step_errors(runs, base, plan, config, log, progress)
+    step_error = measure_step_errors(task)
     # what a step at every state costs; where there is a state per token, that is the teacher's cost
     floor = step_error.solve(len(step_error.grid))[1]
     steps = {}
-    for M in config.nfe:
+    for M in task.config.nfe:
         counts, cost = step_error.solve(M)
-        steps[M] = LearnedSteps.plain(grid_from_counts(counts, base.noise, base.config.sampling_eps))
-        log(
+        steps[M] = LearnedSteps.plain(grid_from_counts(counts, task.base.noise, task.base.config.sampling_eps))
+        task.log(
             event="schedule",
             nfe=M,
             path_kl=max(0.0, cost - floor),  # below 0 by rounding only
@@ -61,51 +51,44 @@ METHODS.register("path_kl", path_kl)
 NETWORK_CALLS.register("path_kl", network_calls)
 
 
-def measure_step_errors(
-    runs: PipelineRuns,
-    base: LSDScheduler,
-    plan: TeacherPlan,
-    config: DistillConfig,
-    log: Callable[..., None],
-    progress: Progress,
-) -> StepErrorTable:
+def measure_step_errors(task: Task) -> StepErrorTable:
     """The step-error table: two runs of the pipeline per batch of sequences, the teacher's and its replay."""
-    teacher = TeacherRecorder.from_config(base.config, solver=config.resolved_teacher_solver)
-    recorder = StepErrorRecorder.from_config(base.config)
-    states = states_to_replay(config, plan.num_masked)
-    sums = progress.load("step_error") or {
-        "nats": torch.zeros(len(states), plan.num_masked, dtype=torch.float64),
-        "seen": torch.zeros(len(states), plan.num_masked, dtype=torch.float64),
+    teacher = TeacherRecorder.from_config(task.base.config, solver=task.config.resolved_teacher_solver)
+    recorder = StepErrorRecorder.from_config(task.base.config)
+    states = states_to_replay(task.config, task.plan.num_masked)
+    sums = task.progress.load("step_error") or {
+        "nats": torch.zeros(len(states), task.plan.num_masked, dtype=torch.float64),
+        "seen": torch.zeros(len(states), task.plan.num_masked, dtype=torch.float64),
         "kept_bytes": torch.tensor(0),
         "sequences": torch.tensor(0),
-        "network_calls": torch.tensor(runs.network_calls),
+        "network_calls": torch.tensor(task.runs.network_calls),
     }
-    runs.network_calls = int(sums["network_calls"])
-    starts = range(int(sums["sequences"]), config.num_sequences, config.batch_size)
+    task.runs.network_calls = int(sums["network_calls"])
+    starts = range(int(sums["sequences"]), task.config.num_sequences, task.config.batch_size)
     for first in tqdm(starts, desc="teacher paths and replays", unit="batch"):
-        batch = range(first, min(first + config.batch_size, config.num_sequences))
-        runs.run(teacher, plan.num_steps, batch)
-        recorder.replay(states, teacher.canvases, plan.num_masked)
-        runs.run(recorder, len(states), batch)
+        batch = range(first, min(first + task.config.batch_size, task.config.num_sequences))
+        task.runs.run(teacher, task.plan.num_steps, batch)
+        recorder.replay(states, teacher.canvases, task.plan.num_masked)
+        task.runs.run(recorder, len(states), batch)
         kept_bytes = sum(canvas.nbytes for canvas in teacher.canvases) + recorder.nats_GL.nbytes * 2
         sums = {
             "nats": sums["nats"] + recorder.nats_GL.cpu(),
             "seen": sums["seen"] + recorder.seen_GL.cpu(),
             "kept_bytes": sums["kept_bytes"].clamp(min=kept_bytes),
             "sequences": torch.tensor(batch.stop),
-            "network_calls": torch.tensor(runs.network_calls),
+            "network_calls": torch.tensor(task.runs.network_calls),
         }
-        progress.save("step_error", sums)
-    log(
+        task.progress.save("step_error", sums)
+    task.log(
         event="teacher",
-        steps=plan.num_steps,
-        sequences=config.num_sequences,
-        canvases=plan.num_canvases,
+        steps=task.plan.num_steps,
+        sequences=task.config.num_sequences,
+        canvases=task.plan.num_canvases,
         states=len(states),
         kept_bytes=int(sums["kept_bytes"]),
-        network_calls=runs.network_calls,
+        network_calls=task.runs.network_calls,
     )
-    table = estimate_table(sums["nats"], sums["seen"], ORDERS[config.resolved_order].exchangeable)
+    table = estimate_table(sums["nats"], sums["seen"], ORDERS[task.config.resolved_order].exchangeable)
     return StepErrorTable(table, states)
 
 

@@ -1,15 +1,12 @@
 """Teacher paths: integers only, made once, from which a student can be judged at any grid of times."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
 
 from ..canvas import StepInput
-from ..scheduling_lsd import LSDScheduler
-from .config import DistillConfig
-from .progress import Progress
-from .recording import PipelineRuns, Recorder, TeacherPlan
+from .recording import Recorder
+from .task import Task
 
 
 @dataclass
@@ -56,35 +53,30 @@ class PathRecorder(Recorder):
         return path.final_BL, probability_BL
 
 
-def teacher_paths(
-    runs: PipelineRuns,
-    base: LSDScheduler,
-    plan: TeacherPlan,
-    config: DistillConfig,
-    log: Callable[..., None],
-    progress: Progress,
-) -> list[list[TeacherPath]]:
+def teacher_paths(task: Task) -> list[list[TeacherPath]]:
     """For each batch of sequences, the paths of the canvases of its run."""
-    teacher = PathRecorder.from_config(base.config, solver=config.resolved_teacher_solver)
+    teacher = PathRecorder.from_config(task.base.config, solver=task.config.resolved_teacher_solver)
     batches = []
-    for sequences in config.batches():
+    for sequences in task.config.batches():
         name = f"teacher-{sequences.start}"
-        stored = progress.load(name)
+        stored = task.progress.load(name)
         if stored is None:
-            runs.run(teacher, plan.num_steps, sequences)
+            task.runs.run(teacher, task.plan.num_steps, sequences)
             batches.append(teacher.paths)
             tensors = {f"{c}.{key}": t for c, path in enumerate(teacher.paths) for key, t in asdict(path).items()}
-            progress.save(name, {**tensors, "network_calls": torch.tensor(runs.network_calls)})
+            task.progress.save(name, {**tensors, "network_calls": torch.tensor(task.runs.network_calls)})
         else:
-            runs.network_calls = int(stored["network_calls"])
+            task.runs.network_calls = int(stored["network_calls"])
             keys = TeacherPath.__annotations__
-            batches.append([TeacherPath(*(stored[f"{c}.{key}"] for key in keys)) for c in range(plan.num_canvases)])
-    log(
+            batches.append(
+                [TeacherPath(*(stored[f"{c}.{key}"] for key in keys)) for c in range(task.plan.num_canvases)]
+            )
+    task.log(
         event="teacher",
-        steps=plan.num_steps,
-        sequences=config.num_sequences,
-        canvases=plan.num_canvases,
+        steps=task.plan.num_steps,
+        sequences=task.config.num_sequences,
+        canvases=task.plan.num_canvases,
         kept_bytes=sum(path.nbytes for paths in batches for path in paths),
-        network_calls=runs.network_calls,
+        network_calls=task.runs.network_calls,
     )
     return batches
