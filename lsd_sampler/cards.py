@@ -175,7 +175,7 @@ def _gain(scheduler: LSDScheduler, records: list[dict[str, Any]]) -> str:
 def _table(records: list[dict[str, Any]]) -> str:
     schedules = [r for r in records if r["event"] == "schedule"]
     if schedules:
-        states = next(r["states"] for r in records if r["event"] == "teacher")
+        states = next(r["states"] for r in records if r["event"] == "step_error")
         excess = f"path KL above {states} calls (nats per sequence)"
         head = f"| network calls | {excess} | of the uniform grid | tokens known after |"
         rule = "|--:|--:|--:|:--|"
@@ -202,14 +202,15 @@ def _numbers(values: list[float]) -> str:
 
 def _protocol(config: DistillConfig, records: list[dict[str, Any]]) -> str:
     done = next(r for r in records if r["event"] == "done")
-    steps = next((r["steps"] for r in records if r["event"] == "teacher"), config.teacher_steps)
+    paths = next(r for r in records if r["event"] == "teacher")
     # a student that is compared with the teacher's predictions runs on all sequences at once
     together = config.method == "lsd" or config.variant == "literal"
     batches = "" if together else f" on batches of up to {config.batch_size}"
-    canvases = next((r["canvases"] for r in records if r["event"] == "teacher"), 1)
-    blocks = f" on each of {canvases} canvases (blocks)" if canvases > 1 else ""
+    blocks = f" on each of {paths['canvases']} canvases (blocks)" if paths["canvases"] > 1 else ""
+    made = {"data": "real", "bootstrap": "bootstrapped"}.get(paths["source"], paths["source"])
+    steps = f" of {paths['steps']} steps{blocks}" if "steps" in paths else ""
     return (
-        f"{config.num_sequences} teacher sequences of {steps} steps{blocks}, seed {config.seed};"
+        f"{paths['sequences']} {made} sequences{steps}, seed {config.seed};"
         f" {done['network_calls']} network calls{batches}, {done['seconds']:.0f} seconds; draws in float64."
     )
 

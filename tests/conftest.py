@@ -54,3 +54,9 @@ def _seeded() -> Iterator[None]:
     random.setstate(state[0])
     np.random.set_state(state[1])
     torch.random.set_rng_state(state[2])
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds the teacher paths of another."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

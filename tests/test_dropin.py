@@ -139,15 +139,16 @@ def test_distilling_costs_what_the_docs_say(method: str) -> None:
     config = DistillConfig(method=method, nfe=(2, 4), num_sequences=4, batch_size=2)
     call = {"prompt": ["a b c", "d"], "use_chat_template": False, "gen_length": 13, "block_length": 8}
     distill(pipe, config, log=records.append, **call)
-    B, L, C, N, G = 2, 8, 2, 8, 8
+    L, C, N, G = 8, 2, 8, 8
     teacher = next(record for record in records if record["event"] == "teacher")
     if method == "path_kl":
         # the first block has 5 masks, so a replay of 8 states is through with it after 7 or fewer
         assert C * (1 + 2 * (N + G)) - 2 * (G - 5) <= calls[0] <= C * (1 + 2 * (N + G))
-        assert teacher["kept_bytes"] == 9 * C * B * L + 16 * G * L
+        table = next(record for record in records if record["event"] == "step_error")
+        assert table["kept_bytes"] == 16 * G * L
     else:
-        assert calls[0] == C * (1 + N + 2 + 4)
-        assert teacher["kept_bytes"] == C * 4 * L * (9 + 8 * 4)
+        assert calls[0] == C * (1 + 2 * N + 2 + 4)
+    assert teacher["kept_bytes"] == 4 * 13 * C * L
     assert records[-1]["network_calls"] == calls[0]
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, pipe.model.parameters(), strict=True))
 

@@ -546,7 +546,7 @@ def test_lsd_learns_only_the_numbers_it_was_asked_for() -> None:
         ({"nfe": (2, 4), "num_sequences": 6, "batch_size": 4}, 1 + 2 * (16 + 16)),
         ({"nfe": (2, 4), "num_sequences": 4, "teacher_steps": 10}, 1 + 10 + 16),
         ({"nfe": (2,), "num_sequences": 4, "teacher_steps": 20, "count": "bernoulli"}, 1 + 20 + 16),
-        ({"method": "lsd", "nfe": (2, 4), "teacher_steps": 20, "num_sequences": 6, "batch_size": 4}, 1 + 16 + 6),
+        ({"method": "lsd", "nfe": (2, 4), "teacher_steps": 20, "num_sequences": 6, "batch_size": 4}, 1 + 32 + 6),
         (
             {
                 "method": "lsd",

@@ -4,7 +4,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -51,6 +52,25 @@ def load_diffusers_pipeline(args: argparse.Namespace):  # noqa: ANN201  (importe
         args.pipeline, revision=args.revision, trust_remote_code=args.trust_remote_code, **dtype
     )
     return pipeline.to(args.device)
+
+
+@contextmanager
+def process_group(args: argparse.Namespace) -> Iterator[None]:
+    """Joins the other processes of `accelerate launch`, where this is one of several; each has a device of its own."""
+    if int(os.environ.get("WORLD_SIZE") or 1) < 2:
+        yield
+        return
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise ValueError("Several processes need accelerate: `pip install lsd_sampler[train]`.") from error
+    state = PartialState(cpu=args.device.type == "cpu")
+    if args.device.type == "cuda" and args.device.index is None:
+        args.device = state.device
+    try:
+        yield
+    finally:
+        state.destroy_process_group()
 
 
 def json_object(text: str) -> dict:

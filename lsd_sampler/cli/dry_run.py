@@ -49,7 +49,13 @@ def describe_cost(
         config ([`DistillConfig`]), plan ([`TeacherPlan`]): of the run.
         process_bytes (`int`): what the process holds without the model, where that counts: on the CPU.
     """
-    cost: dict[str, Any] = {"canvases": plan.num_canvases, "network_calls": network_calls(config, plan)}
+    config = config.settled(plan.num_steps, config.paths == "data")
+    cost: dict[str, Any] = {
+        "paths": config.paths,
+        "num_sequences": config.resolved_num_sequences,
+        "canvases": plan.num_canvases,
+        "network_calls": network_calls(config, plan),
+    }
     if size is None:
         return cost
     states = len(states_to_replay(config, plan.num_masked)) if config.method == "path_kl" else 0

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import lzma
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +19,10 @@ from ..evaluation.rows import Row, read_jsonl
 from ..scheduling_lsd import LSDScheduler
 from ..training.recording import scheduler_in_place
 from .common import load_sampler
+from .texts import read_texts
 
 
 BASELINE_FORM = "SOLVER[@OPTION=VALUE,...][:ORDER[:SCHEDULE]]"
-TEXT_SUFFIXES = (".txt", ".txt.xz")
 _IMAGES_NEEDED = (
     "These samples are tokens of images and are compared as such; FID needs images: decode samples with the model's VQ"
     " decoder, save them, and give their folders to `--images`."
@@ -124,24 +123,9 @@ def real_sequences(args: argparse.Namespace, pipeline: Any) -> torch.Tensor:
         return _teacher_samples(args, pipeline, length)
     if pipeline.tokenizer is None:
         raise ValueError(f"`--reference`: {args.model} has no tokenizer, so a text cannot be cut into its tokens.")
-    texts = read_texts(args.reference)
+    texts = read_texts(args.reference, "--reference")
     windows = torch.cat([text_windows(pipeline.tokenizer, text, length) for text in texts])
     return windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))]
-
-
-def read_texts(path: Path) -> list[str]:
-    """A text file (.txt, or .txt.xz), or all of a folder.
-
-    Raises:
-        OSError: if there is no such file.
-        ValueError: if a folder holds no text, or a file is no text in UTF-8.
-    """
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.name.endswith(TEXT_SUFFIXES))
-        if not files:
-            raise ValueError(f"`--reference` {str(path)!r} holds no file that ends in {' or '.join(TEXT_SUFFIXES)}.")
-    return [_read_text(file) for file in files]
 
 
 @contextmanager
@@ -193,15 +177,6 @@ def _teacher_samples(args: argparse.Namespace, pipeline: Any, length: int) -> to
             num = min(args.batch_size, total - first)
             sequences.append(pipeline(num_samples=num, num_inference_steps=length, **options).sequences.cpu())
     return torch.cat(sequences)
-
-
-def _read_text(file: Path) -> str:
-    opener: Any = lzma.open if file.suffix == ".xz" else open
-    try:
-        with opener(file, "rt", encoding="utf-8") as stream:
-            return str(stream.read())
-    except (UnicodeDecodeError, lzma.LZMAError) as error:
-        raise ValueError(f"`--reference` {str(file)!r} is not a text in UTF-8: {error}.") from error
 
 
 def _num_rows(path: Path) -> int:

@@ -15,9 +15,11 @@ from ..scheduling_lsd import COUNTS
 from ..solvers import SOLVERS
 from ..training import METHODS, DistillConfig, distill
 from ..training.budget import process_bytes
-from ..training.config import FILLERS, VARIANTS, distillable_solvers
+from ..training.config import FILLERS, PATHS, VARIANTS, distillable_solvers
+from ..training.path_cache import default_cache_dir
 from ..training.progress import Progress
 from ..training.recording import TeacherPlan
+from ..training.workers import Workers
 from .common import (
     add_model_arguments,
     check_output_dir,
@@ -25,10 +27,12 @@ from .common import (
     load_diffusers_pipeline,
     load_pipeline,
     positive_int,
+    process_group,
     read_prompts,
     run,
 )
 from .dry_run import describe_cost, describe_download, plan_of, plan_of_published, published
+from .texts import read_sequences
 
 
 CHOICES = {
@@ -41,6 +45,7 @@ CHOICES = {
     "optimizer": ("exact", "adam"),
     "variant": VARIANTS,
     "relaxation_filler": FILLERS,
+    "paths": PATHS,
 }
 
 
@@ -56,6 +61,10 @@ def build_parser() -> argparse.ArgumentParser:
         else:
             kind = option.metadata["type"] or (str if option.default is None else type(option.default))
             parser.add_argument(flag, type=kind, default=option.default, help=text)
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE",
+        help="path_kl: real sequences, which need no teacher: .txt, .txt.xz, a folder of them, or .jsonl with ids",
+    )  # fmt: skip
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="with --pipeline: prompts, one a line")
     parser.add_argument("--pipeline-kwargs", type=json_object, metavar="JSON", help="further arguments of its call")
     parser.add_argument("--trust-remote-code", action="store_true", help="let --pipeline run code of its own repo")
@@ -63,12 +72,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="go on with a run that was stopped, in its output folder"
     )
+    parser.add_argument(
+        "--cache-dir",
+        type=Path,
+        default=default_cache_dir(),
+        help="of teacher paths for later runs; default: %(default)s",
+    )
     parser.add_argument("--push-to-hub", metavar="USER/NAME", help="upload the result to this Hub repo")
     parser.add_argument("--dry-run", action="store_true", help="print the configuration and the cost, then stop")
     return parser
 
 
 def command(args: argparse.Namespace) -> None:
+    with process_group(args):
+        train(args)
+
+
+def train(args: argparse.Namespace) -> None:
     name = args.model or args.pipeline
     call_kwargs = read_call_kwargs(args)
     process = process_bytes() if args.device.type == "cpu" else 0
@@ -88,18 +108,31 @@ def command(args: argparse.Namespace) -> None:
         print_json({kind: name, **config.to_dict(), "output_dir": str(output_dir), **cost})
         return
     check_output_dir(output_dir)
-    repo_id = make_repo(args.push_to_hub) if args.push_to_hub else None  # or it is known now that it cannot be
-    print(f"Output folder: {output_dir}", flush=True)
+    data = read_sequences(args.data, pipeline, args.length) if args.data else None
+    is_main = Workers.here().is_main
+    # made now, or it is known now that it cannot be
+    repo_id = make_repo(args.push_to_hub) if args.push_to_hub and is_main else None
+    if is_main:
+        print(f"Output folder: {output_dir}", flush=True)
     from ..cards import save_sampler
 
     records: list[dict[str, Any]] = [{"event": "config", "model": name, **config.to_dict()}]
 
     def log(record: dict[str, Any]) -> None:
         records.append(record)
-        print(json.dumps(record), file=sys.stderr)
+        if is_main:
+            print(json.dumps(record), file=sys.stderr)
 
     progress = output_dir / "progress"
-    scheduler = distill(pipeline, config, log=log, checkpoint_dir=progress, resume=args.resume, **call_kwargs)
+    options: dict[str, Any] = {
+        "checkpoint_dir": progress,
+        "resume": args.resume,
+        "cache_dir": args.cache_dir,
+        "data": data,
+    }
+    scheduler = distill(pipeline, config, log=log, **options, **call_kwargs)
+    if not is_main:
+        return
     if not Path(name).expanduser().exists():  # a path of this machine means nothing elsewhere
         model = pipeline.denoiser if args.model else pipeline
         revision = getattr(model, "commit_hash", None) or args.revision
@@ -115,7 +148,7 @@ def command(args: argparse.Namespace) -> None:
         call_kwargs=call_kwargs,
     )
     Progress(progress)  # it is all in the sampler now
-    states = next((record.get("states") for record in records if record["event"] == "teacher"), None)
+    states = next((record.get("states") for record in records if record["event"] == "step_error"), None)
     for record in records:
         if record["event"] == "schedule":
             known = " ".join(map(str, record["known_after_step"]))
@@ -135,6 +168,8 @@ def command(args: argparse.Namespace) -> None:
 def configure(args: argparse.Namespace, plan: Callable[[DistillConfig], TeacherPlan]) -> DistillConfig:
     """The options of the run; of the default numbers of calls, those that a canvas has tokens for."""
     options = {f.name: getattr(args, f.name) for f in fields(DistillConfig)}
+    if args.data and options["paths"] is None:
+        options["paths"] = "data"
     if args.nfe is None:
         length = plan(DistillConfig(**{**options, "nfe": (1,)})).num_masked
         options["nfe"] = [M for M in DistillConfig.nfe if M <= length] or [length]

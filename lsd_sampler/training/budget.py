@@ -29,20 +29,21 @@ def memory_needed(size: ModelSize, config: DistillConfig, length: int, num_state
         length (`int`): positions of a canvas.
         num_states (`int`): states of the step-error table, for `path_kl`.
     """
+    sequences = config.resolved_num_sequences
     # lsd's teacher and student share a batch
     is_paired = config.method == "lsd" or config.variant == "literal"
-    batch = 2 * config.num_sequences if is_paired else min(config.batch_size, config.num_sequences)
+    batch = 2 * sequences if is_paired else min(config.batch_size, sequences)
     itemsize, output = max(4, int(size.bytes_per_parameter)), batch * length * size.columns
     logits = itemsize * (3 * min(output, max(HEAD_ELEMENTS, size.columns)) if size.defers_head else 2 * output)
     solves = config.domain == "log_score" or (config.domain is None and size.prediction_type == "logits")
     if solves and config.method == "lsd":
-        logits += 5 * config.num_sequences * length * size.columns
+        logits += 5 * sequences * length * size.columns
     if config.method == "jys":  # the rows of the beginning of an interval
         logits += 2 * itemsize * output
     kept = {
-        "path_kl": batch * length * 9 + 16 * num_states * length,
-        "lsd": batch * length * (9 + 8 * sum(config.nfe)),
-    }.get("lsd" if is_paired else config.method, 13 * config.num_sequences * length)
+        "path_kl": 13 * sequences * length + 16 * num_states * length,
+        "lsd": sequences * length * (13 + 8 * config.nfe[-1]),
+    }.get("lsd" if is_paired else config.method, 13 * sequences * length)
     return {
         "weights": size.weight_bytes,
         "activations": 3 * batch * length * size.widest * itemsize,

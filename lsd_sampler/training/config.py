@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..orders import ORDERS
@@ -17,6 +17,9 @@ METHODS: Registry = Registry("method")
 NETWORK_CALLS: Registry = Registry("method")
 """The network calls that each method makes, `(config, plan) -> int`; filled by their modules."""
 
+PATHS = ("teacher", "data", "bootstrap")
+AFFORDABLE_STEPS = 256
+"""A teacher of more steps is replaced by a bootstrap, unless it is asked for."""
 VARIANTS = ("interval", "own_canvas", "literal")
 FILLERS = ("teacher", "random")
 MAX_JYS_STEPS = 512
@@ -42,7 +45,12 @@ class DistillConfig:
     count: str = _option("exact", "exact or bernoulli")
     nfe: tuple[int, ...] = _option((4, 8, 16, 32, 64), "numbers of network calls to make a sampler for")
     teacher_steps: int = _option(1024, "steps of the teacher (at most one per token, where more cannot differ)")
-    num_sequences: int = _option(64, "teacher sequences to learn from")
+    num_sequences: int | None = _option(None, "sequences to learn from; default: 64 of the teacher, else 32", int)
+    paths: str | None = _option(
+        None, "path_kl: sequences of the teacher, data or bootstrap; default: data if given, a teacher of few steps, "
+        "else bootstrap",
+    )  # fmt: skip
+    bootstrap_steps: int = _option(64, "path_kl: steps of the base solver that makes bootstrapped sequences")
     batch_size: int = _option(64, "sequences per network call (lsd compares all at once)")
     num_states: int = _option(128, "path_kl: states at which a step may begin, at most")
     domain: str | None = _option(None, "lsd: score or log_score; default: score for log_score models, else log_score")
@@ -87,12 +95,17 @@ class DistillConfig:
             ("domain", (None, "score", "log_score")),
             ("optimizer", ("exact", "adam")),
             ("variant", VARIANTS),
+            ("paths", (None, *PATHS)),
             ("relaxation_filler", FILLERS),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {list(choices)}, got {getattr(self, name)!r}.")
-        for name in ("teacher_steps", "num_sequences", "batch_size", "num_states", "epochs", "adam_batch_size"):
+        for name in ("teacher_steps", "bootstrap_steps", "batch_size", "num_states", "epochs", "adam_batch_size"):
             _check_positive(name, getattr(self, name))
+        if self.num_sequences is not None:
+            _check_positive("num_sequences", self.num_sequences)
+        if self.paths in ("data", "bootstrap") and self.method != "path_kl":
+            raise ValueError(f"`paths` {self.paths!r} goes with `method` 'path_kl': {self.method!r} needs a teacher.")
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ValueError(f"`seed` must be an integer >= 0, got {self.seed!r}.")
         rate = self.learning_rate
@@ -117,13 +130,32 @@ class DistillConfig:
         return self.teacher_solver or self.solver
 
     @property
-    def num_batches(self) -> int:
-        return -(-self.num_sequences // self.batch_size)
+    def resolved_num_sequences(self) -> int:
+        return self.num_sequences or (32 if self.paths in ("data", "bootstrap") else 64)
 
-    def batches(self) -> list[range]:
-        """The sequences, `batch_size` at a time."""
-        starts = range(0, self.num_sequences, self.batch_size)
-        return [range(first, min(first + self.batch_size, self.num_sequences)) for first in starts]
+    @property
+    def num_batches(self) -> int:
+        return -(-self.resolved_num_sequences // self.batch_size)
+
+    def settled(self, num_steps: int, has_data: bool = False) -> "DistillConfig":
+        """The same, with the source of path_kl's sequences decided.
+
+        Args:
+            num_steps (`int`): the teacher's, on each canvas.
+            has_data (`bool`): whether there are real sequences.
+
+        Raises:
+            ValueError: if there are, and they are not wanted; or the other way round.
+        """
+        if has_data and (self.method != "path_kl" or self.paths not in (None, "data")):
+            other = f"`paths` {self.paths!r}" if self.method == "path_kl" else f"`method` {self.method!r}"
+            raise ValueError(f"`data` is for `method` 'path_kl' with `paths` 'data'; it has no use for {other}.")
+        if self.paths == "data" and not has_data:
+            raise ValueError("`paths` 'data' needs `data`: real sequences.")
+        if self.method != "path_kl" or self.paths is not None:
+            return self
+        is_affordable = num_steps <= AFFORDABLE_STEPS
+        return replace(self, paths="data" if has_data else "teacher" if is_affordable else "bootstrap")
 
     def teacher_steps_for(self, num_masked: int, time_conditioned: bool) -> int:
         """The teacher's steps where so many positions are masked; at least the largest NFE.

@@ -13,9 +13,12 @@ from diffusers import DiffusionPipeline
 from ..conventions import NO_MASK
 from ..scheduling_lsd import LSDScheduler
 from .config import METHODS, NETWORK_CALLS, DistillConfig
+from .path_cache import PathCache
+from .paths import check_data
 from .progress import Progress
 from .recording import PipelineRuns, TeacherPlan, teacher_plan
 from .task import Task
+from .workers import Workers
 
 
 def distill(
@@ -25,6 +28,8 @@ def distill(
     log: Callable[[dict[str, Any]], None] | None = None,
     checkpoint_dir: str | os.PathLike | None = None,
     resume: bool = False,
+    cache_dir: str | os.PathLike | None = None,
+    data: torch.Tensor | None = None,
     **call_kwargs: Any,
 ) -> LSDScheduler:
     """Learns a few-step sampler for the model in a pipeline.
@@ -32,19 +37,22 @@ def distill(
     The network is never called from here: schedulers that record what passes through `step` are put into the pipeline,
     and it is run. Its own scheduler is put back at the end. This takes (see [`network_calls`])
 
-        C (1 + batches (N + G))         calls for `path_kl`,
-        C (1 + N + sum of the NFEs)     calls for `lsd` (with Adam: `epochs * batches` times the sum),
+        C (1 + batches (N + G))         calls for `path_kl` (N is 0 with data, 64 for bootstrapped sequences),
+        C (1 + batches N + sum of the NFEs)     for `lsd` (with Adam: `epochs * batches` times the sum),
         C (1 + batches (N + epochs * sum of the NFEs))      at most for `lsd+`,
         C (1 + batches (N + 68 (largest NFE - 1)))          at most for `jys`,
 
     for C canvases in a run (1, or the blocks of LLaDA2Pipeline), N teacher steps and G states. Between steps, of B
     sequences on canvases of length L, at most
 
-        9 C B L + 16 G L                bytes are kept by `path_kl` (log: `kept_bytes`),
-        C B L (9 + 8 kept states)       by `lsd`,
-        13 C L                          for each sequence by `lsd+` and `jys`,
+        13 C L                          bytes for each sequence are kept (log: `kept_bytes`), and
+        16 G L                          by `path_kl`,
+        8 M C L                         for each sequence by `lsd`,
 
     and never anything of the size of the logits.
+
+    In a process group of `torch.distributed` (`accelerate launch`) each process measures a share of the sequences, and
+    all return the same.
 
     Args:
         pipeline (`DiffusionPipeline`): of a masked diffusion model; its scheduler's config may name mask and noise.
@@ -54,6 +62,10 @@ def distill(
             when the sampler is saved.
         resume (`bool`, defaults to `False`): whether to go on with what `checkpoint_dir` holds. The result is the
             same, bit for bit, as that of an uninterrupted run.
+        cache_dir (*optional*): folder of teacher paths (integers), which later runs with the same teacher find there,
+            whatever their method and numbers of calls. Their network calls are counted as if they were made anew.
+        data (`torch.LongTensor` of shape `(num, seq_len)`, *optional*): real sequences for `path_kl`, which then needs
+            no teacher. The pipeline must be called for whole canvases.
         call_kwargs: passed to every call of the pipeline, for example a prompt. Of a list of prompts, sequence i gets
             the entry `i % len(prompt)`. Tokens are drawn at temperature 1.
 
@@ -65,6 +77,7 @@ def distill(
     """
     config = config or DistillConfig()
     base = base_scheduler(pipeline, config)
+    config.settled(1, data is not None)  # refuses data that are not wanted, or are missing
     if config.method != "lsd" and base.config.corruption != "absorbing":
         raise ValueError(
             f"`method` {config.method!r} is about revealing masks, and {base.config.corruption} corruption has none:"
@@ -76,13 +89,18 @@ def distill(
         if log is not None:
             log({**values, "seconds": round(time.perf_counter() - started, 3)})
 
-    runs = PipelineRuns(pipeline, config.seed, call_kwargs)
+    runs, workers = PipelineRuns(pipeline, config.seed, call_kwargs), Workers.here()
     scheduler = dict(base.config)
     scheduler.pop("_use_default_values", None)  # in another order in each process
     identity = {"config": config.to_dict(), "scheduler": scheduler, "model": _name(pipeline), "call": call_kwargs}
-    progress = Progress(None if checkpoint_dir is None else Path(checkpoint_dir), identity, resume)
-    plan = _plan(runs, base, config, progress)
-    learned = METHODS[config.method](Task(runs, base, plan, config, write, progress))
+    if data is not None:
+        identity["data"] = data
+    workers.share(config.resolved_num_sequences)  # refuses what cannot be shared
+    progress = Progress(None if checkpoint_dir is None else Path(checkpoint_dir), identity, resume, workers)
+    plan = _plan(runs, base, config, progress, data)
+    config = config.settled(plan.num_steps, data is not None)
+    cache = None if cache_dir is None else PathCache(Path(cache_dir).expanduser(), pipeline, call_kwargs)
+    learned = METHODS[config.method](Task(runs, base, plan, config, write, progress, cache, data, workers))
     peak = {"peak_device_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
     write(event="done", network_calls=runs.network_calls, is_image=plan.is_image, **peak)
     if plan.mask_token_id != NO_MASK:
@@ -105,16 +123,23 @@ def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDSch
 def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
     """Calls of the network, each on a batch, that a distillation makes; of `lsd+` and `jys`, at most.
 
-    (A canvas that is full before its last step, as the rest of a block after a prompt can be, may take fewer.)
+    Of several processes, those of each. (A canvas that is full before its last step, as the rest of a block after a
+    prompt can be, may take fewer.)
     """
+    config = config.settled(plan.num_steps, config.paths == "data")
     return NETWORK_CALLS[config.method](config, plan)
 
 
-def _plan(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, progress: Progress) -> TeacherPlan:
+def _plan(
+    runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, progress: Progress, data: torch.Tensor | None
+) -> TeacherPlan:
     stored = progress.load("plan")
     if stored is None:
         plan = teacher_plan(runs, base, config)
+        config = config.settled(plan.num_steps, data is not None)
         network_calls(config, plan)  # refuses what cannot be done before anything is written
+        if data is not None:
+            check_data(data, config.resolved_num_sequences, plan)
         progress.save("plan", {name: torch.tensor(value) for name, value in vars(plan).items()})
         return plan
     plan = TeacherPlan(**{name: tensor.item() for name, tensor in stored.items()})  # pyright: ignore[reportArgumentType]

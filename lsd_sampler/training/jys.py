@@ -98,11 +98,6 @@ class KLUBRecorder(Recorder):
         """The data of the next run."""
         self.paths = paths
 
-    @property
-    def klub(self) -> list[float]:
-        """Of each visit; 0 where an interval begins."""
-        return (self.sums / max(1, self.num_positions)).tolist()
-
     def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         visit, path = self.visits[x.k], self.paths[self.canvas].to(x.sample_BL.device)
         if x.k == 0:
@@ -211,10 +206,11 @@ def _next_level(
 
     def evaluate(visits: list[Visit]) -> list[float]:
         recorder.follow(visits)
-        for sequences, paths in zip(task.config.batches(), batches, strict=True):
+        for sequences, paths in zip(task.batches(), batches, strict=True):
             recorder.noise_from(paths)
             task.runs.run(recorder, len(visits), sequences)
-        return recorder.klub
+        positions = task.workers.sum(torch.tensor(recorder.num_positions))
+        return (task.workers.sum(recorder.sums) / positions).tolist()
 
     found = split_intervals(ends, evaluate)
     merged = [t for pair in zip(ends, found, strict=False) for t in pair] + [ends[-1]]

@@ -23,10 +23,13 @@ from ..moves import Reverse
 from ..random import log_mass
 from ..rows import ModelOutput, row_chunks
 from ..scheduling_lsd import LSDScheduler
+from ..solvers import SOLVERS
+from .canvases import teacher_canvases
 from .config import METHODS, NETWORK_CALLS, DistillConfig
-from .recording import RecordedCanvas, Recorder, TeacherPlan, TeacherRecorder
+from .recording import Recorder, TeacherPlan
 from .relaxation import RelaxedStart, relaxed_starts
 from .task import Task
+from .workers import Workers
 
 
 MAX_BETA = 100.0
@@ -49,7 +52,13 @@ class Comparison:
     position_R: torch.Tensor
     excluded: int | None
     normalised: bool = False
+    workers: Workers = Workers()
     _cached: list[tuple[torch.Tensor, ...]] | None = None
+
+    @property
+    def count(self) -> int:
+        """Positions that are compared, by all processes."""
+        return int(self.workers.sum(torch.tensor(len(self.row_R))))
 
     def log_score_sums(self) -> tuple[float, float]:
         """Log of the sum of the scores over positions and tokens, teacher's and student's.
@@ -61,7 +70,9 @@ class Comparison:
         if self.normalised:
             return 0.0, 0.0
         teacher, student = (
-            float(log_mass(x, self.row_R, self.position_R, excluded=self.excluded).logsumexp(0))
+            self.workers.logsumexp(
+                float(log_mass(x, self.row_R, self.position_R, excluded=self.excluded).logsumexp(0))
+            )
             for x in (self.teacher_BLV, self.student_BLV)
         )
         return teacher, student
@@ -107,7 +118,7 @@ class Comparison:
             value = (mass_R * total_R.log() - beta * teacher_R).sum()
             slope, curvature = (mass_R * mean_R - teacher_R).sum(), (mass_R * (square_R - mean_R.square())).sum()
             sums += torch.stack([value, slope, curvature]).cpu()
-        value, slope, curvature = (sums / max(1, len(self.row_R))).tolist()
+        value, slope, curvature = (self.workers.sum(sums) / max(1, self.count)).tolist()
         return value, slope, curvature
 
     def best_beta(self) -> float:
@@ -144,6 +155,12 @@ class MovesComparison:
     state_R: torch.Tensor
     reverse: Reverse
     t: float
+    workers: Workers = Workers()
+
+    @property
+    def count(self) -> int:
+        """As in `Comparison`."""
+        return int(self.workers.sum(torch.tensor(len(self.row_R))))
 
     def log_score_sums(self) -> tuple[float, float]:
         """Log of the total rate at which tokens move back, teacher's and student's; as in `Comparison`."""
@@ -153,7 +170,7 @@ class MovesComparison:
             for output_RV in row_chunks(output_BLV, self.row_R, self.position_R, None):
                 x_R, done = self.state_R[done : done + len(output_RV)], done + len(output_RV)
                 sums[i] += float(self.reverse.total_rates(output_RV, x_R, self.t).sum())
-        teacher, student = (math.log(total) if total > 0 else -math.inf for total in sums)
+        teacher, student = (self.workers.logsumexp(math.log(x) if x > 0 else -math.inf) for x in sums)
         return teacher, student
 
 
@@ -162,6 +179,8 @@ class PairedStudent(Recorder):
 
     At each step `learn(k, comparison)` is asked for the coefficient of that step.
     """
+
+    workers = Workers()
 
     def follow(
         self,
@@ -203,22 +222,24 @@ class PairedStudent(Recorder):
         if self._reverse is not None:
             row_R, position_R = (teacher_BL == student_BL).nonzero(as_tuple=True)
             state_R, t = teacher_BL[row_R, position_R], float(self.steps.timesteps[x.k])
-            return MovesComparison(*outputs, row_R, position_R, state_R, self._reverse, t)
+            return MovesComparison(*outputs, row_R, position_R, state_R, self._reverse, t, self.workers)
         both_BL = (teacher_BL == x.mask_token_id) & (student_BL == x.mask_token_id)
         row_R, position_R = both_BL.nonzero(as_tuple=True)
         normalised = self.config.prediction_type == "logits"
-        return Comparison(*outputs, row_R, position_R, x.mask_token_id, normalised)
+        return Comparison(*outputs, row_R, position_R, x.mask_token_id, normalised, self.workers)
 
 
 def lsd(task: Task) -> LearnedSampler:
     """Learns the coefficients for each NFE of the config, on the base grid."""
     domain = _domain(task.base, task.config)
-    paths_of = teacher_canvases(task)
-    steps = {}
+    if task.config.optimizer == "adam" and task.workers.size > 1:
+        raise ValueError("`optimizer` 'adam' makes a step for every few sequences: use one process, or 'exact'.")
+    canvases = teacher_canvases(task)
+    student, steps = PairedStudent.from_config(task.base.config), {}
+    student.workers = task.workers
     for M in tqdm(task.config.nfe, desc="coefficients", unit="NFE"):
-        student = PairedStudent.from_config(task.base.config)
         start = LearnedSteps.plain(task.base.steps_for(M).timesteps)
-        paths = paths_of[M]
+        paths = canvases.at(M)
         learn = _learn_exactly if task.config.optimizer == "exact" else _learn_with_adam
         done = task.progress.load(f"nfe-{M}")
         if done is None:
@@ -241,10 +262,12 @@ def lsd(task: Task) -> LearnedSampler:
 
 
 def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
-    """`C (1 + N + sum of the NFEs)`; with Adam `updates` times the sum."""
-    updates = config.epochs * -(-config.num_sequences // config.adam_batch_size)
+    """`C (1 + batches N + sum of the NFEs)`; with Adam `updates` times the sum."""
+    updates = config.epochs * -(-config.resolved_num_sequences // config.adam_batch_size)
     passes = updates if config.optimizer == "adam" else 1
-    return plan.num_canvases * (1 + plan.num_steps + passes * sum(config.nfe))
+    # canvases of noise without a mask are recorded in one run of all sequences
+    batches = config.num_batches if SOLVERS[config.resolved_teacher_solver].distillable else 1
+    return plan.num_canvases * (1 + batches * plan.num_steps + passes * sum(config.nfe))
 
 
 METHODS.register("lsd", lsd)
@@ -259,45 +282,6 @@ def _domain(base: LSDScheduler, config: DistillConfig) -> str:
     return config.domain or ("score" if scored else "log_score")
 
 
-def teacher_canvases(task: Task) -> dict[int, list[list[torch.Tensor]]]:
-    """For each NFE, the teacher's canvases as `PairedStudent.follow` takes them: one run of all sequences for all."""
-    kept = {M: [round(k * task.plan.num_steps / M) for k in range(M)] for M in task.config.nfe}
-    canvases = _recorded_canvases(task, frozenset(sum(kept.values(), [])))
-    task.log(
-        event="teacher",
-        steps=task.plan.num_steps,
-        sequences=task.config.num_sequences,
-        canvases=len(canvases),
-        kept_bytes=sum(canvas.nbytes for canvas in canvases),
-        network_calls=task.runs.network_calls,
-    )
-    return {
-        M: [[*(canvas.states.get(k, canvas.final_BL) for k in at), canvas.final_BL] for canvas in canvases]
-        for M, at in kept.items()
-    }
-
-
-def _recorded_canvases(task: Task, kept: frozenset[int]) -> list[RecordedCanvas]:
-    stored = task.progress.load("teacher")
-    if stored is not None:
-        task.runs.network_calls = int(stored.pop("network_calls"))
-        canvases = [RecordedCanvas(stored[f"{c}.masked"], stored[f"{c}.final"]) for c in range(task.plan.num_canvases)]
-        for name, tensor in stored.items():
-            canvas, kind = name.split(".")
-            if kind.isdecimal():
-                canvases[int(canvas)].states[int(kind)] = tensor
-        return canvases
-    teacher = TeacherRecorder.from_config(task.base.config, solver=task.config.resolved_teacher_solver)
-    teacher.keep = kept
-    task.runs.run(teacher, task.plan.num_steps, range(task.config.num_sequences))
-    tensors = {"network_calls": torch.tensor(task.runs.network_calls)}
-    for c, canvas in enumerate(teacher.canvases):
-        tensors |= {f"{c}.masked": canvas.masked_BL, f"{c}.final": canvas.final_BL}
-        tensors |= {f"{c}.{k}": state for k, state in canvas.states.items()}
-    task.progress.save("teacher", tensors)
-    return teacher.canvases
-
-
 def run_pair(
     task: Task,
     student: PairedStudent,
@@ -307,12 +291,12 @@ def run_pair(
     learn: Learn,
 ) -> None:
     """One run of these sequences, teacher's and student's."""
-    rows = list(sequences)
+    rows = [i - task.sequences.start for i in sequences]
     taken = [[state[rows] for state in path] for path in paths]
     masked = [path[0] == student.config.mask_token_id for path in taken]
-    relaxed = relaxed_starts([(m, path[-1]) for m, path in zip(masked, taken, strict=True)], rows, task.config)
+    relaxed = relaxed_starts([(m, path[-1]) for m, path in zip(masked, taken, strict=True)], sequences, task.config)
     student.follow(start, taken, learn, relaxed)
-    task.runs.run(student, len(start.score_coefficients), [*rows, *rows])
+    task.runs.run(student, len(start.score_coefficients), [*sequences, *sequences])
 
 
 def _learn_exactly(
@@ -328,20 +312,20 @@ def _learn_exactly(
     weights, betas = [0] * M, [1.0] * M
 
     def learn_phi(k: int, comparison: Comparison) -> tuple[float, float]:
-        if len(comparison.row_R):
+        if comparison.count:
             teacher, student = comparison.log_score_sums()
             scores[k] = _log_add(scores[k][0], teacher), _log_add(scores[k][1], student)
         teacher, student = scores[k]
         return (math.exp(teacher - student) if math.isfinite(student) else 1.0), 1.0
 
     def learn_beta(k: int, comparison: Comparison) -> tuple[float, float]:
-        if count := len(comparison.row_R):
+        if count := comparison.count:
             weights[k] += count
             betas[k] += count / weights[k] * (comparison.best_beta() - betas[k])
         return 1.0, betas[k]
 
     learn = learn_phi if domain == "score" else learn_beta
-    run_pair(task, student, start, paths, range(task.config.num_sequences), learn)
+    run_pair(task, student, start, paths, task.sequences, learn)
     return student.steps
 
 
@@ -368,7 +352,7 @@ def _learn_with_adam(
         shuffle.set_state(stored["shuffle"])
         adam.load(stored)
     for epoch in range(first, task.config.epochs):
-        for sequences in torch.randperm(task.config.num_sequences, generator=shuffle).split(
+        for sequences in torch.randperm(task.config.resolved_num_sequences, generator=shuffle).split(
             task.config.adam_batch_size
         ):
             run_pair(task, student, start, paths, sequences.tolist(), adam)
@@ -395,7 +379,7 @@ class _Adam:
         return (value, 1.0) if self.domain == "score" else (1.0, value)
 
     def __call__(self, k: int, comparison: Comparison) -> tuple[float, float]:
-        value, count = float(self.values[k]), len(comparison.row_R)
+        value, count = float(self.values[k]), comparison.count
         if count and self.domain == "score":
             teacher, student = comparison.log_score_sums()
             if self.scale[k].isnan():

@@ -44,13 +44,15 @@ from ..checkpoint import LearnedSampler, LearnedSteps
 from ..schedules import StepErrorTable, replay_states
 from ..scheduling_lsd import LSDScheduler
 from ..solvers import SOLVERS
+from .canvases import teacher_canvases
 from .config import METHODS, NETWORK_CALLS, DistillConfig
-from .lsd import Comparison, MovesComparison, PairedStudent, run_pair, teacher_canvases
+from .lsd import Comparison, MovesComparison, PairedStudent, run_pair
 from .path_kl import isotonic_decreasing
 from .paths import TeacherPath, teacher_paths
 from .recording import Recorder, TeacherPlan, cross_entropy
 from .relaxation import RelaxedStart, relaxed_starts
 from .task import Task
+from .workers import Workers
 
 
 MAX_CANDIDATES = 1024
@@ -61,6 +63,8 @@ class IntervalStudent(Recorder):
     """A student that is judged by a teacher's paths: at each step it is given its score coefficient, and what it
     predicts is compared with the tokens that the teacher revealed.
     """
+
+    workers = Workers()
 
     def follow(self, times: torch.Tensor, bounds: list[int], coefficients: torch.Tensor | None, own: bool) -> None:
         """What to run from now on; all that was measured is forgotten.
@@ -116,7 +120,8 @@ class IntervalStudent(Recorder):
         teachers = (path.step_BL >= start) & (path.step_BL < end)
         self.revealed_M2[x.k] += torch.stack([teachers.sum().double(), weight * ours]).cpu()
         self.masked_M2[x.k] += torch.tensor([int((path.step_BL >= start).sum()), int(x.masked_BL.sum())])
-        teacher, student = (self.revealed_M2[x.k] / self.masked_M2[x.k].clamp(min=1)).tolist()
+        revealed_2, masked_2 = self.workers.sum(self.revealed_M2[x.k]), self.workers.sum(self.masked_M2[x.k])
+        teacher, student = (revealed_2 / masked_2.clamp(min=1)).tolist()
         return teacher / student if student else 1.0
 
 
@@ -135,7 +140,7 @@ def lsd_plus(task: Task) -> LearnedSampler:
 def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
     """At most `C (1 + batches (N + epochs * sum of the NFEs))`; of the literal variant, just that of `lsd`."""
     if config.variant == "literal":
-        return plan.num_canvases * (1 + plan.num_steps + sum(config.nfe))
+        return plan.num_canvases * (1 + config.num_batches * plan.num_steps + sum(config.nfe))
     return plan.num_canvases * (1 + config.num_batches * (plan.num_steps + config.epochs * sum(config.nfe)))
 
 
@@ -153,8 +158,9 @@ def literal(task: Task) -> LearnedSampler:
     gradient: the grid stays uniform. One replay on the uniform grid, beside the teacher.
     """
     eps = task.base.config.sampling_eps
-    paths_of = teacher_canvases(task)
+    canvases = teacher_canvases(task)
     student, steps = PairedStudent.from_config(task.base.config), {}
+    student.workers = task.workers
     for M in task.config.nfe:
         start = LearnedSteps.plain(task.base.steps_for(M).timesteps)
         sums = torch.full((M, 2), -math.inf, dtype=torch.float64)
@@ -162,11 +168,11 @@ def literal(task: Task) -> LearnedSampler:
         def compare(
             k: int, comparison: Comparison | MovesComparison, sums: torch.Tensor = sums
         ) -> tuple[float, float]:
-            if len(comparison.row_R):
+            if comparison.count:
                 sums[k] = torch.logaddexp(sums[k], sums.new_tensor(comparison.log_score_sums()))
             return 1.0, 1.0
 
-        run_pair(task, student, start, paths_of[M], range(task.config.num_sequences), compare)
+        run_pair(task, student, start, canvases.at(M), task.sequences, compare)
         ratio = torch.where(sums[:, 1].isfinite(), (sums[:, 0] - sums[:, 1]).exp(), 1.0)
         kappa = (1 - eps) / task.plan.num_steps * ratio
         # more than there is of time cannot be spent: with scores far apart the steps end at eps
@@ -184,11 +190,13 @@ class _GridSearch:
         self.task, self.config, self.batches = task, task.config, batches
         base, plan = task.base, task.plan
         self.student, self.noise = IntervalStudent.from_config(base.config), base.noise
+        self.student.workers = task.workers
         teacher = LSDScheduler.from_config(base.config, solver=self.config.resolved_teacher_solver)
         self.times = teacher.steps_for(plan.num_steps).timesteps
         steps = torch.cat([path.step_BL[path.masked_BL].cpu() for paths in batches for path in paths])
-        canvases = sum(len(path.final_BL) for paths in batches for path in paths)
-        self.revealed_N = torch.bincount(steps.long(), minlength=plan.num_steps).double() / canvases
+        counts = torch.bincount(steps.long(), minlength=plan.num_steps).double()
+        canvases = self.config.resolved_num_sequences * plan.num_canvases
+        self.revealed_N = task.workers.sum(counts) / canvases
         # with these the network's mass has no say in how much is revealed
         self.by_noise = base.config.prediction_type == "logits" or base.config.count == "exact"
 
@@ -227,10 +235,12 @@ class _GridSearch:
         """Runs the student on all sequences; what the teacher's tokens cost it, in nats per canvas."""
         coefficients = self.coefficients(bounds) if self.by_noise else None
         self.student.follow(self.times[bounds], bounds, coefficients, self.config.variant == "own_canvas")
-        for sequences, paths in zip(self.config.batches(), self.batches, strict=True):
+        for sequences, paths in zip(self.task.batches(), self.batches, strict=True):
             canvases = [(path.masked_BL, path.final_BL) for path in paths]
             self.student.judge_by(paths, relaxed_starts(canvases, sequences, self.config))
             self.task.runs.run(self.student, len(bounds) - 1, sequences)
+        for name in ("nats_M", "seen_M"):
+            setattr(self.student, name, self.task.workers.sum(getattr(self.student, name)))
         revealed = torch.stack([self.revealed_N[a:b].sum() for a, b in pairwise(bounds)])
         return float((revealed * self.student.nats_M / self.student.seen_M.clamp(min=1)).sum())
 

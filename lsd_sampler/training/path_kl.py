@@ -14,7 +14,8 @@ from ..checkpoint import LearnedSampler, LearnedSteps
 from ..orders import ORDERS
 from ..schedules import StepErrorTable, grid_from_counts, replay_states
 from .config import METHODS, NETWORK_CALLS, DistillConfig
-from .recording import StepErrorRecorder, TeacherPlan, TeacherRecorder
+from .paths import bootstrapped_paths, data_paths, teacher_paths
+from .recording import StepErrorRecorder, TeacherPlan
 from .task import Task
 
 
@@ -38,58 +39,52 @@ def path_kl(task: Task) -> LearnedSampler:
 
 
 def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
-    """`C (1 + batches (N + G))`.
+    """`C (1 + batches (N + G))`: N steps of the teacher, those of the bootstrap, or 0 with data.
 
     Raises:
         ValueError: if an NFE of the config needs more states.
     """
     states = len(states_to_replay(config, plan.num_masked))
-    return plan.num_canvases * (1 + config.num_batches * (plan.num_steps + states))
+    before = {"teacher": plan.num_steps, "bootstrap": min(config.bootstrap_steps, plan.num_masked), "data": 0}
+    return plan.num_canvases * (1 + config.num_batches * (before[config.paths or "teacher"] + states))
 
+
+SOURCES = {"teacher": teacher_paths, "bootstrap": bootstrapped_paths, "data": data_paths}
+"""Where sequences come from: of the N-step teacher, of the base solver at a few steps, or real ones."""
 
 METHODS.register("path_kl", path_kl)
 NETWORK_CALLS.register("path_kl", network_calls)
 
 
 def measure_step_errors(task: Task) -> StepErrorTable:
-    """The step-error table: two runs of the pipeline per batch of sequences, the teacher's and its replay."""
-    teacher = TeacherRecorder.from_config(task.base.config, solver=task.config.resolved_teacher_solver)
+    """The step-error table: one run of the pipeline for each batch of sequences, beside what these cost."""
     recorder = StepErrorRecorder.from_config(task.base.config)
     states = states_to_replay(task.config, task.plan.num_masked)
-    sums = task.progress.load("step_error") or {
-        "nats": torch.zeros(len(states), task.plan.num_masked, dtype=torch.float64),
-        "seen": torch.zeros(len(states), task.plan.num_masked, dtype=torch.float64),
-        "kept_bytes": torch.tensor(0),
-        "sequences": torch.tensor(0),
+    batches = SOURCES[task.config.paths or "teacher"](task)
+    zeros = torch.zeros(len(states), task.plan.num_masked, dtype=torch.float64)
+    sums = task.progress.load("step_error", own=True) or {
+        "nats": zeros,
+        "seen": zeros,
+        "batches": torch.tensor(0),
         "network_calls": torch.tensor(task.runs.network_calls),
     }
     task.runs.network_calls = int(sums["network_calls"])
-    starts = range(int(sums["sequences"]), task.config.num_sequences, task.config.batch_size)
-    for first in tqdm(starts, desc="teacher paths and replays", unit="batch"):
-        batch = range(first, min(first + task.config.batch_size, task.config.num_sequences))
-        task.runs.run(teacher, task.plan.num_steps, batch)
-        recorder.replay(states, teacher.canvases, task.plan.num_masked)
-        task.runs.run(recorder, len(states), batch)
-        kept_bytes = sum(canvas.nbytes for canvas in teacher.canvases) + recorder.nats_GL.nbytes * 2
+    todo = list(zip(task.batches(), batches, strict=True))[int(sums["batches"]) :]
+    for sequences, paths in tqdm(todo, desc="replays", unit="batch"):
+        recorder.replay(states, paths, task.plan.num_masked)
+        task.runs.run(recorder, len(states), sequences)
         sums = {
             "nats": sums["nats"] + recorder.nats_GL.cpu(),
             "seen": sums["seen"] + recorder.seen_GL.cpu(),
-            "kept_bytes": sums["kept_bytes"].clamp(min=kept_bytes),
-            "sequences": torch.tensor(batch.stop),
+            "batches": sums["batches"] + 1,
             "network_calls": torch.tensor(task.runs.network_calls),
         }
-        task.progress.save("step_error", sums)
+        task.progress.save("step_error", sums, own=True)
     task.log(
-        event="teacher",
-        steps=task.plan.num_steps,
-        sequences=task.config.num_sequences,
-        canvases=task.plan.num_canvases,
-        states=len(states),
-        kept_bytes=int(sums["kept_bytes"]),
-        network_calls=task.runs.network_calls,
+        event="step_error", states=len(states), kept_bytes=2 * zeros.nbytes, network_calls=task.runs.network_calls
     )
-    table = estimate_table(sums["nats"], sums["seen"], ORDERS[task.config.resolved_order].exchangeable)
-    return StepErrorTable(table, states)
+    nats, seen = task.workers.sum(sums["nats"]), task.workers.sum(sums["seen"])
+    return StepErrorTable(estimate_table(nats, seen, ORDERS[task.config.resolved_order].exchangeable), states)
 
 
 def states_to_replay(config: DistillConfig, length: int) -> torch.Tensor:

@@ -3,9 +3,10 @@
 from dataclasses import asdict, dataclass
 
 import torch
+from tqdm.auto import tqdm
 
 from ..canvas import StepInput
-from .recording import Recorder
+from .recording import Recorder, TeacherPlan
 from .task import Task
 
 
@@ -54,27 +55,75 @@ class PathRecorder(Recorder):
 
 
 def teacher_paths(task: Task) -> list[list[TeacherPath]]:
-    """For each batch of sequences, the paths of the canvases of its run."""
-    teacher = PathRecorder.from_config(task.base.config, solver=task.config.resolved_teacher_solver)
+    """For each batch of sequences, the paths of the canvases of the teacher's run."""
+    return sampled_paths(task, "teacher", task.config.resolved_teacher_solver, task.plan.num_steps)
+
+
+def bootstrapped_paths(task: Task) -> list[list[TeacherPath]]:
+    """The same of the base solver at a few steps; see [`path_kl`]."""
+    return sampled_paths(task, "bootstrap", task.config.solver, min(task.config.bootstrap_steps, task.plan.num_masked))
+
+
+def data_paths(task: Task) -> list[list[TeacherPath]]:
+    """The same of real sequences: noised, each of them is a point on an exact path, whatever the order."""
+    assert task.data is not None
+    task.log(event="teacher", source="data", sequences=task.config.resolved_num_sequences, canvases=1, kept_bytes=0)
     batches = []
-    for sequences in task.config.batches():
-        name = f"teacher-{sequences.start}"
-        stored = task.progress.load(name)
+    for sequences in task.batches():
+        final_BL = task.data[sequences.start : sequences.stop]
+        path = TeacherPath(torch.ones_like(final_BL, dtype=torch.bool), final_BL, torch.zeros_like(final_BL))
+        batches.append([path])
+    return batches
+
+
+def check_data(data: torch.Tensor, num_sequences: int, plan: TeacherPlan) -> None:
+    """Raises `ValueError` unless these are sequences that a call of the pipeline could end with."""
+    if data.ndim != 2 or data.is_floating_point() or data.is_complex() or data.dtype == torch.bool:
+        raise ValueError(f"`data` must be token ids of shape (num, seq_len), got {data.dtype}, {tuple(data.shape)}.")
+    if plan.num_canvases > 1 or data.shape[1] != plan.num_masked:
+        canvases = f"{plan.num_canvases} canvases, each" if plan.num_canvases > 1 else "a canvas"
+        raise ValueError(
+            f"`data` has {data.shape[1]} tokens in a sequence, but this call of the pipeline fills {canvases} with"
+            f" {plan.num_masked} masked positions. Data can stand for a whole canvas only: no prompt, no blocks."
+        )
+    if len(data) < num_sequences:
+        raise ValueError(f"`data` has {len(data)} sequences, fewer than `num_sequences` {num_sequences}.")
+    if bool((data == plan.mask_token_id).any()) or int(data.min()) < 0:
+        raise ValueError(f"`data` must be token ids, without the mask {plan.mask_token_id}; got {int(data.min())}.")
+
+
+def sampled_paths(task: Task, source: str, solver: str, num_steps: int) -> list[list[TeacherPath]]:
+    """For each batch of sequences, the paths that a plain sampler makes; or made, where they are on disk.
+
+    The network calls are counted either way: they are what the paths cost.
+    """
+    sampler = PathRecorder.from_config(task.base.config, solver=solver)
+    config = {name: value for name, value in dict(sampler.config).items() if name[0] != "_"}
+    batches = []
+    for sequences in tqdm(task.batches(), desc="paths", unit="batch"):
+        identity = {
+            "scheduler": config, "steps": num_steps, "seed": task.config.seed,
+            "sequences": [sequences.start, sequences.stop],
+        }  # fmt: skip
+        name = f"{solver}-{num_steps}-{sequences.start}"
+        stored = task.progress.load(name, own=True) or (task.cache and task.cache.load(identity))
         if stored is None:
-            task.runs.run(teacher, task.plan.num_steps, sequences)
-            batches.append(teacher.paths)
-            tensors = {f"{c}.{key}": t for c, path in enumerate(teacher.paths) for key, t in asdict(path).items()}
-            task.progress.save(name, {**tensors, "network_calls": torch.tensor(task.runs.network_calls)})
+            before = task.runs.network_calls
+            task.runs.run(sampler, num_steps, sequences)
+            stored = {f"{c}.{key}": t for c, path in enumerate(sampler.paths) for key, t in asdict(path).items()}
+            stored["network_calls"] = torch.tensor(task.runs.network_calls - before)
+            if task.cache is not None:
+                task.cache.save(identity, stored)
+            task.progress.save(name, stored, own=True)
         else:
-            task.runs.network_calls = int(stored["network_calls"])
-            keys = TeacherPath.__annotations__
-            batches.append(
-                [TeacherPath(*(stored[f"{c}.{key}"] for key in keys)) for c in range(task.plan.num_canvases)]
-            )
+            task.runs.network_calls += int(stored["network_calls"])
+        keys = TeacherPath.__annotations__
+        batches.append([TeacherPath(*(stored[f"{c}.{key}"] for key in keys)) for c in range(task.plan.num_canvases)])
     task.log(
         event="teacher",
-        steps=task.plan.num_steps,
-        sequences=task.config.num_sequences,
+        source=source,
+        steps=num_steps,
+        sequences=task.config.resolved_num_sequences,
         canvases=task.plan.num_canvases,
         kept_bytes=sum(path.nbytes for paths in batches for path in paths),
         network_calls=task.runs.network_calls,

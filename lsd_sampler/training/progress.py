@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ..atomic import write_atomically
+from .workers import Workers
 
 
 PREFIX = "progress-"
@@ -22,21 +23,50 @@ class Progress:
         folder (`Path`, *optional*): where they are kept; without it nothing is.
         task (`dict`): what the work is. What was kept for another task is refused.
         resume (`bool`): whether to go on with what the folder holds; else that is removed first.
+        workers ([`Workers`], *optional*): the processes that share the work. What all have in common is written by
+            one, and read for all.
     """
 
-    def __init__(self, folder: Path | None = None, task: dict[str, Any] | None = None, resume: bool = False):
-        self.folder = folder
-        self._task = hashlib.sha256(json.dumps(task, sort_keys=True, default=_describe).encode()).hexdigest()
+    def __init__(
+        self,
+        folder: Path | None = None,
+        task: dict[str, Any] | None = None,
+        resume: bool = False,
+        workers: Workers | None = None,
+    ):
+        self.folder, self.workers = folder, workers or Workers()
+        task = {**(task or {}), "processes": self.workers.size}
+        self._task = hashlib.sha256(json.dumps(task, sort_keys=True, default=describe).encode()).hexdigest()
         if folder is not None and not resume:
-            self.clear()
+            if self.workers.is_main:
+                self.clear()
+            self.workers.wait()
 
-    def load(self, name: str) -> dict[str, torch.Tensor] | None:
+    def load(self, name: str, own: bool = False) -> dict[str, torch.Tensor] | None:
         """The tensors kept under a name, or None.
+
+        Args:
+            name (`str`): what they are.
+            own (`bool`): whether each process has its own; else they are the same for all.
 
         Raises:
             ValueError: if the file is damaged, or of another task.
         """
-        path = self._path(name)
+        if own:
+            return self._read(self._path(self._own(name)))
+        return self.workers.broadcast(self._read(self._path(name)) if self.workers.is_main else None)
+
+    def save(self, name: str, tensors: dict[str, torch.Tensor], own: bool = False) -> None:
+        """Keeps tensors under a name, in place of what was there; `own` as for `load`."""
+        path = self._path(self._own(name) if own else name)
+        if path is not None and (own or self.workers.is_main):
+            tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+            write_atomically(path, save(tensors, metadata={"task": self._task}))
+
+    def _own(self, name: str) -> str:
+        return name if self.workers.size == 1 else f"{name}-of-{self.workers.rank}"
+
+    def _read(self, path: Path | None) -> dict[str, torch.Tensor] | None:
         if path is None or not path.exists():
             return None
         try:
@@ -52,13 +82,6 @@ class Progress:
             )
         return tensors
 
-    def save(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
-        """Keeps tensors under a name, in place of what was there."""
-        path = self._path(name)
-        if path is not None:
-            tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-            write_atomically(path, save(tensors, metadata={"task": self._task}))
-
     def clear(self) -> None:
         """Removes all that was kept, and the folder if nothing else is in it."""
         if self.folder is None or not self.folder.is_dir():
@@ -72,7 +95,7 @@ class Progress:
         return None if self.folder is None else self.folder / f"{PREFIX}{name}.safetensors"
 
 
-def _describe(value: Any) -> Any:
+def describe(value: Any) -> Any:
     """Something that JSON can hold, the same for the same value in another process."""
     if isinstance(value, torch.Tensor):
         return [str(value.dtype), list(value.shape), hashlib.sha256(value.cpu().float().numpy().tobytes()).hexdigest()]

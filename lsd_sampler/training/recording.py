@@ -224,30 +224,33 @@ class StepErrorRecorder(Recorder):
     A canvas row with n masked positions counts as one of `num_masked`: ranks and states are scaled to that number.
     """
 
-    def replay(self, states: torch.Tensor, canvases: list[RecordedCanvas], num_masked: int) -> None:
+    def replay(self, states: torch.Tensor, canvases: Sequence[Any], num_masked: int) -> None:
         """The next run visits the states with so many known tokens, on each of these canvases.
 
         Args:
             states (`torch.LongTensor` of shape `(num_states,)`): numbers of known tokens, increasing from 0.
-            canvases (`list` of [`RecordedCanvas`]): the teacher's.
+            canvases (`list` of [`TeacherPath`] or [`RecordedCanvas`]): how each ends.
             num_masked (`int`): the number of masked positions at the start that `states` are meant for.
         """
         counts = [*states.tolist(), num_masked]
         steps = LearnedSteps.plain(grid_from_counts(counts, self.noise, self.config.sampling_eps))
         self.set_learned_sampler(LearnedSampler({len(states): steps}))
         self.counts, self.canvases, self.num_masked = counts, canvases, num_masked
-        device = canvases[0].final_BL.device
-        self.nats_GL = torch.zeros(len(states), num_masked, dtype=torch.float64, device=device)
+        self.nats_GL = torch.zeros(len(states), num_masked, dtype=torch.float64)
         self.seen_GL = torch.zeros_like(self.nats_GL)
 
     def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        L, final_BL, rank_BL = self.num_masked, self.canvases[self.canvas].final_BL, x.noise.rank_BL
+        L, rank_BL = self.num_masked, x.noise.rank_BL
+        final_BL = self.canvases[self.canvas].final_BL.to(rank_BL.device)
+        if final_BL.shape != rank_BL.shape:
+            shapes = f"{tuple(rank_BL.shape)}, and its sequences are {tuple(final_BL.shape)}"
+            raise ValueError(f"A canvas of this pipeline call has shape {shapes}: give data of whole canvases.")
         row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
         masked_B = x.noise.masked_BL.sum(1)
         rank_R = rank_BL[row_R, position_R] * L // masked_B[row_R]
         nats_R = cross_entropy(x.logits_BLV, row_R, position_R, final_BL[row_R, position_R], x.mask_token_id)
-        self.nats_GL[x.k] += torch.bincount(rank_R, nats_R, minlength=L)
-        self.seen_GL[x.k] += torch.bincount(rank_R, minlength=L)
+        self.nats_GL[x.k] += torch.bincount(rank_R, nats_R, minlength=L).cpu()
+        self.seen_GL[x.k] += torch.bincount(rank_R, minlength=L).cpu()
         known_B = (self.counts[x.k + 1] * masked_B + L - 1) // L
         reveal_BL = x.masked_BL & (rank_BL < known_B[:, None])
         return torch.where(reveal_BL, final_BL, x.sample_BL), reveal_BL.float()
@@ -279,7 +282,7 @@ def teacher_plan(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig) 
         ValueError: if it leaves no masked position to the sampler.
     """
     teacher = TeacherRecorder.from_config(base.config)
-    runs.run(teacher, 1, range(min(config.batch_size, config.num_sequences)))
+    runs.run(teacher, 1, range(min(config.batch_size, config.resolved_num_sequences)))
     most = max((int(canvas.masked_BL.sum(1).max()) for canvas in teacher.canvases), default=0)
     if most == 0:
         raise ValueError("This pipeline call leaves no masked position to the sampler: there is nothing to distil.")

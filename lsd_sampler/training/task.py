@@ -1,12 +1,16 @@
 """What a training method works with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import torch
 
 from ..scheduling_lsd import LSDScheduler
 from .config import DistillConfig
+from .path_cache import PathCache
 from .progress import Progress
 from .recording import PipelineRuns, TeacherPlan
+from .workers import Workers
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,9 @@ class Task:
         config ([`DistillConfig`]): the options.
         log: called with the keyword arguments of each thing measured.
         progress ([`Progress`]): what is finished, on disk.
+        cache ([`PathCache`], *optional*): teacher paths of earlier runs.
+        data (`torch.LongTensor` of shape `(num_sequences, seq_len)`, *optional*): real sequences.
+        workers ([`Workers`]): the processes that share the work.
     """
 
     runs: PipelineRuns
@@ -28,3 +35,16 @@ class Task:
     config: DistillConfig
     log: Callable[..., None]
     progress: Progress
+    cache: PathCache | None = None
+    data: torch.Tensor | None = None
+    workers: Workers = field(default_factory=Workers)
+
+    @property
+    def sequences(self) -> range:
+        """Those that this process learns from."""
+        return self.workers.share(self.config.resolved_num_sequences)
+
+    def batches(self) -> list[range]:
+        """The same, `batch_size` at a time."""
+        share, size = self.sequences, self.config.batch_size
+        return [range(first, min(first + size, share.stop)) for first in range(share.start, share.stop, size)]

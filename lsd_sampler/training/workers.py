@@ -1,0 +1,78 @@
+"""Several processes that distil together, each on a share of the sequences: `accelerate launch -m
+lsd_sampler.cli.train`.
+
+What is learned depends on sums over sequences only, so a share is measured by each process, and the sums are added up.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import distributed
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes of this run, and which one this is. All processes must make the same calls of its methods.
+
+    Args:
+        rank (`int`): of this process.
+        size (`int`): number of processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def here(cls) -> "Workers":
+        """Those of the process group of `torch.distributed`, if there is one."""
+        if not distributed.is_available() or not distributed.is_initialized():
+            return cls()
+        return cls(distributed.get_rank(), distributed.get_world_size())
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes what is common to all."""
+        return self.rank == 0
+
+    def share(self, num_sequences: int) -> range:
+        """The sequences of this process: all shares are equal, so all processes make the same steps.
+
+        Raises:
+            ValueError: if they cannot be.
+        """
+        if num_sequences % self.size:
+            raise ValueError(f"`num_sequences` {num_sequences} must be a multiple of the {self.size} processes.")
+        each = num_sequences // self.size
+        return range(self.rank * each, (self.rank + 1) * each)
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over processes, on the CPU."""
+        return self._gather(tensor).sum(0)
+
+    def logsumexp(self, value: float) -> float:
+        """`log sum exp` over processes."""
+        return float(self._gather(torch.tensor(value, dtype=torch.float64)).logsumexp(0))
+
+    def broadcast(self, value: Any) -> Any:
+        """What the main process has."""
+        if self.size == 1:
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def _gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        # gathered and not reduced: so the order of a sum does not depend on how processes are connected
+        if self.size == 1:
+            return tensor.cpu()[None]
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        here = tensor.to(device)
+        gathered = [torch.empty_like(here) for _ in range(self.size)]
+        distributed.all_gather(gathered, here)
+        return torch.stack(gathered).cpu()
