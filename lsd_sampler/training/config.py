@@ -18,6 +18,10 @@ NETWORK_CALLS: Registry = Registry("method")
 """The network calls that each method makes, `(config, plan) -> int`; filled by their modules."""
 
 PATHS = ("teacher", "data", "bootstrap")
+NUM_SEQUENCES = {"teacher": 64, "data": 56, "bootstrap": 36}
+"""Default numbers: without a teacher, all passes together stay below a tenth of the paper's recipe for one NFE,
+`64 * 1024 + 20 * 64 * 8` calls, with 128 states and 64 steps of the bootstrap.
+"""
 AFFORDABLE_STEPS = 256
 """A teacher of more steps is replaced by a bootstrap, unless it is asked for."""
 VARIANTS = ("interval", "own_canvas", "literal")
@@ -45,7 +49,9 @@ class DistillConfig:
     count: str = _option("exact", "exact or bernoulli")
     nfe: tuple[int, ...] = _option((4, 8, 16, 32, 64), "numbers of network calls to make a sampler for")
     teacher_steps: int = _option(1024, "steps of the teacher (at most one per token, where more cannot differ)")
-    num_sequences: int | None = _option(None, "sequences to learn from; default: 64 of the teacher, else 32", int)
+    num_sequences: int | None = _option(
+        None, "sequences to learn from; default: 64 of the teacher, 56 of data, 36 bootstrapped", int
+    )
     paths: str | None = _option(
         None, "path_kl: sequences of the teacher, data or bootstrap; default: data if given, a teacher of few steps, "
         "else bootstrap",
@@ -131,7 +137,7 @@ class DistillConfig:
 
     @property
     def resolved_num_sequences(self) -> int:
-        return self.num_sequences or (32 if self.paths in ("data", "bootstrap") else 64)
+        return self.num_sequences or NUM_SEQUENCES[self.paths or "teacher"]
 
     @property
     def num_batches(self) -> int:

@@ -1,6 +1,7 @@
 """Teacher paths: integers only, made once, from which a student can be judged at any grid of times."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -60,8 +61,11 @@ def teacher_paths(task: Task) -> list[list[TeacherPath]]:
 
 
 def bootstrapped_paths(task: Task) -> list[list[TeacherPath]]:
-    """The same of the base solver at a few steps; see [`path_kl`]."""
-    return sampled_paths(task, "bootstrap", task.config.solver, min(task.config.bootstrap_steps, task.plan.num_masked))
+    """The same of the base solver at a few steps; see [`path_kl`]. Always in low-discrepancy order: there it errs
+    least, and what is used of a sequence is how it ends.
+    """
+    num_steps = min(task.config.bootstrap_steps, task.plan.num_masked)
+    return sampled_paths(task, "bootstrap", task.config.solver, num_steps, order="halton")
 
 
 def data_paths(task: Task) -> list[list[TeacherPath]]:
@@ -92,12 +96,18 @@ def check_data(data: torch.Tensor, num_sequences: int, plan: TeacherPlan) -> Non
         raise ValueError(f"`data` must be token ids, without the mask {plan.mask_token_id}; got {int(data.min())}.")
 
 
-def sampled_paths(task: Task, source: str, solver: str, num_steps: int) -> list[list[TeacherPath]]:
+def sampled_paths(task: Task, source: str, solver: str, num_steps: int, **options: Any) -> list[list[TeacherPath]]:
     """For each batch of sequences, the paths that a plain sampler makes; or made, where they are on disk.
 
     The network calls are counted either way: they are what the paths cost.
+
+    Args:
+        task ([`Task`]): whose sequences.
+        source (`str`): what they are, for the log.
+        solver, options: of the sampler, beside those of the base solver.
+        num_steps (`int`): its steps.
     """
-    sampler = PathRecorder.from_config(task.base.config, solver=solver)
+    sampler = PathRecorder.from_config(task.base.config, solver=solver, **options)
     config = {name: value for name, value in dict(sampler.config).items() if name[0] != "_"}
     batches = []
     for sequences in tqdm(task.batches(), desc="paths", unit="batch"):
