@@ -135,7 +135,7 @@ def test_resume_gives_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_many_calls_inherit() -> None:
-    """Above 32 calls nothing is measured: the same function of the share of known tokens is read off at more places."""
+    """Above 32 calls nothing is measured: the same function of the share of known tokens is read off elsewhere."""
     chain = random_chain(4, 48, seed=1)
     flattened = Flattened(chain.transition, chain.initial, 48)
     steps, (first, second), calls = learn(flattened, plain(chain), (6, 48), real(chain), num_sequences=256)
@@ -168,8 +168,8 @@ def test_too_few_sequences() -> None:
 @pytest.mark.parametrize(("power", "low", "high"), [(1.5, 0.78, 1.22), (1.0, 0.0, 1.0)])
 def test_standard_error_of_a_difference(power: float, low: float, high: float) -> None:
     """Of two sets of samples of one law the difference is 0 in expectation. Its root mean square in standard errors,
-    over 200 repetitions, is within 4.4 standard errors (of 0.05) of 1; no more than 1 where the law is the reference's:
-    the distance is then at its minimum, and the delta method errs on the safe side.
+    over 200 repetitions, is within 4.4 standard errors (of 0.05) of 1; no more than 1 where the law is that of the
+    reference: the distance is then at its minimum, and the delta method errs on the safe side.
     """
     chain = random_chain(6, 16, seed=2)
     p = chain.transition**power
