@@ -104,20 +104,24 @@ class DistillConfig:
 
     @property
     def resolved_order(self) -> str:
+        """The order of revealing."""
         assert self.order is not None  # filled in by __post_init__
         return self.order
 
     @property
     def resolved_relaxation(self) -> float:
+        """Share of the student's canvas that it does not begin alone."""
         assert self.relaxation is not None  # filled in by __post_init__
         return self.relaxation
 
     @property
     def resolved_teacher_solver(self) -> str:
+        """The solver of the teacher."""
         return self.teacher_solver or self.solver
 
     @property
     def num_batches(self) -> int:
+        """Batches that the sequences make."""
         return -(-self.num_sequences // self.batch_size)
 
     def batches(self) -> list[range]:
