@@ -7,8 +7,10 @@ import argparse
 import re
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pdoc
+from jinja2 import pass_context
 from latex2mathml.converter import convert
 from markdown_it import MarkdownIt
 from mdit_py_plugins.anchors import anchors_plugin
@@ -85,6 +87,18 @@ def with_html_links(html: str) -> str:
     return re.sub(r'<a href="\.\./[^"]*">(.*?)</a>', r"\1", html)
 
 
+def configure_api() -> None:
+    """Docstrings as they are written here: references such as [`~lsd_sampler.orders.Order`] stand in brackets."""
+    pdoc.render.configure(docformat="google", show_source=False, search=False)
+    to_markdown = pdoc.render.env.filters["to_markdown"]
+
+    @pass_context
+    def without_brackets(context: Any, docstring: str) -> str:
+        return to_markdown(context, re.sub(r"\[`~?([\w.]+)`\]", r"`\1`", docstring))
+
+    pdoc.render.env.filters["to_markdown"] = without_brackets
+
+
 def build(folder: Path) -> None:
     """Writes the whole site into a folder."""
     pages = {path: path.read_text(encoding="utf-8") for path in page_files()}
@@ -102,7 +116,7 @@ def build(folder: Path) -> None:
         (folder / html_name(path.name)).write_text(html, encoding="utf-8")
     for picture in DOCS.glob("*.png"):
         (folder / picture.name).write_bytes(picture.read_bytes())
-    pdoc.render.configure(docformat="google", show_source=False, search=False)
+    configure_api()
     pdoc.pdoc(*API, output_directory=folder / "api")
 
 
