@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 2
 export MKL_NUM_THREADS ?= $(OMP_NUM_THREADS)
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help venv demo test lint types format bench clean
+.PHONY: help venv demo test lint types format bench docs clean
 
 help:
 	@echo "make demo    distil and sample two models, print the tables, save plots to demo-output/"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint    ruff check, ruff format --check, pyright"
 	@echo "make types   pyright alone"
 	@echo "make format  let ruff rewrite the files"
+	@echo "make docs    the pages of docs/ and the API from its docstrings as HTML, in site/; offline"
 	@echo "make bench   time and memory inside schedulers, and of whole generations"
 
 venv: $(STAMP)
@@ -53,5 +54,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/generation.py --dtype bfloat16
 
+docs: $(STAMP)
+	$(BIN)/python -W error docs/build.py site
+
 clean:
-	rm -rf $(VENV) demo-output dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-output site dist .pytest_cache .ruff_cache .hypothesis

@@ -129,6 +129,8 @@ class Cosine(NoiseSchedule):
 
 
 class CosineSquared(Cosine):
+    """`alpha(t) = eps + (1 - eps) cos(pi t / 2)^2` (MDLM)."""
+
     name = "cosine_squared"
     power = 2
 

@@ -33,6 +33,7 @@ class DeferredLogits:
         self.ndim, self.dtype, self.device = 3, hidden_BLD.dtype, hidden_BLD.device
 
     def is_floating_point(self) -> bool:
+        """As of a tensor."""
         return self.hidden_BLD.is_floating_point()
 
     def __getitem__(self, sequences: slice) -> "DeferredLogits":

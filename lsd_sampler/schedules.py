@@ -53,6 +53,7 @@ class StepErrorTable:
 
     @property
     def seq_len(self) -> int:
+        """Positions that are masked at the start."""
         return self.table.shape[1]
 
     def step_costs(self) -> torch.Tensor:

@@ -39,6 +39,7 @@ class Gaussian(Corruption):
 
     @staticmethod
     def prior_weights(num_states: int, q_sigma: float) -> torch.Tensor:
+        """Law of a token at `t = 1`, up to a factor: float64 of shape `(num_states,)`."""
         level_V = torch.arange(1, num_states + 1, dtype=torch.float64)
         return torch.exp(-((level_V - num_states // 2) ** 2) / (2 * q_sigma**2))
 

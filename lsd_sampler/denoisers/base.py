@@ -176,6 +176,7 @@ class Denoiser(ModelMixin):
 
     @property
     def noise_schedule(self) -> str:
+        """Name of the noise schedule, as in `LSDScheduler`'s config."""
         return self.noise.name
 
     def scheduler_config(self) -> dict[str, Any]:

@@ -92,6 +92,7 @@ class OracleMetrics:
 
     @property
     def keys(self) -> tuple[str, ...]:
+        """The names that `compute` returns."""
         intervals = _interval_keys("forbidden_share", "reverse_kl", "bigram_tv")
         kept = _replicate_keys("reverse_kl", "cross_entropy", "bigram_entropy")
         return (*intervals, "forbidden_samples", "unigram_entropy", "bigram_entropy", "cross_entropy", *kept)
@@ -116,6 +117,7 @@ class OracleMetrics:
         return row | _kept({name: replicates[theirs].numpy() for name, theirs in names.items()})
 
     def verdict(self, sequences: torch.Tensor) -> float:
+        """The value of `verdict_key` alone."""
         return float(oracle_statistics(sequences, self.transition)["reverse_kl"])
 
 
@@ -165,10 +167,12 @@ class TokenMetrics:
 
     @property
     def likelihood_key(self) -> str | None:
+        """None: token ids alone have no likelihood."""
         return None
 
     @property
     def keys(self) -> tuple[str, ...]:
+        """The names that `compute` returns."""
         distances = (*(f"js_token_{n}gram" for n in self._token_references), "js_token_sum")
         embedded = (*_interval_keys("energy_distance"), "mauve") if self.features else ()
         kept = _replicate_keys(self.verdict_key, self.entropy_key)
@@ -186,6 +190,7 @@ class TokenMetrics:
         return row | self._embedded(sequences, texts or (), weights)
 
     def verdict(self, sequences: torch.Tensor) -> float:
+        """The value of `verdict_key` alone."""
         return _js_sum(sequences, self._token_references)
 
     def _distances(
@@ -264,10 +269,12 @@ class TextMetrics(TokenMetrics):
 
     @property
     def likelihood_key(self) -> str | None:
+        """The likelihood of the frontier, or None without a judge."""
         return "judge_nll" if self.judge else None
 
     @property
     def keys(self) -> tuple[str, ...]:
+        """The names that `compute` returns."""
         distances = _interval_keys(*(f"js_char_{n}gram" for n in self._char_references), "js_char_sum")
         return (*(_JUDGE_KEYS if self.judge else ()), *super().keys, "char_trigram_entropy", *distances)
 
@@ -286,6 +293,7 @@ class TextMetrics(TokenMetrics):
         return row | self._distances("js_char", texts, self._char_references, weights)
 
     def verdict(self, sequences: torch.Tensor) -> float:
+        """The value of `verdict_key` alone."""
         return _js_sum(decode(self.tokenizer, sequences), self._char_references)
 
     def _likelihood(self, sequences: torch.Tensor, texts: Sequence[str]) -> Values:

@@ -123,24 +123,29 @@ class DistillConfig:
 
     @property
     def resolved_order(self) -> str:
+        """The order of revealing."""
         assert self.order is not None  # filled in by __post_init__
         return self.order
 
     @property
     def resolved_relaxation(self) -> float:
+        """Share of the student's canvas that it does not begin alone."""
         assert self.relaxation is not None  # filled in by __post_init__
         return self.relaxation
 
     @property
     def resolved_teacher_solver(self) -> str:
+        """The solver of the teacher."""
         return self.teacher_solver or self.solver
 
     @property
     def resolved_num_sequences(self) -> int:
+        """Sequences to learn from, where they come from the source that is asked for."""
         return self.num_sequences or NUM_SEQUENCES[self.paths or "teacher"]
 
     @property
     def num_batches(self) -> int:
+        """Batches that the sequences make."""
         return -(-self.resolved_num_sequences // self.batch_size)
 
     def settled(self, num_steps: int, has_data: bool = False) -> "DistillConfig":

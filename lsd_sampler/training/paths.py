@@ -92,8 +92,11 @@ def check_data(data: torch.Tensor, num_sequences: int, plan: TeacherPlan) -> Non
         )
     if len(data) < num_sequences:
         raise ValueError(f"`data` has {len(data)} sequences, fewer than `num_sequences` {num_sequences}.")
-    if bool((data == plan.mask_token_id).any()) or int(data.min()) < 0:
-        raise ValueError(f"`data` must be token ids, without the mask {plan.mask_token_id}; got {int(data.min())}.")
+    if bool((data == plan.mask_token_id).any()):
+        raise ValueError(f"`data` must be real tokens, without the mask {plan.mask_token_id}.")
+    low, high = (int(bound) for bound in data.aminmax())
+    if low < 0 or (plan.num_columns is not None and high >= plan.num_columns):
+        raise ValueError(f"`data` must be token ids below {plan.num_columns}, got {low if low < 0 else high}.")
 
 
 def sampled_paths(task: Task, source: str, solver: str, num_steps: int, **options: Any) -> list[list[TeacherPath]]:

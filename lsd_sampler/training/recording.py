@@ -211,6 +211,7 @@ class TeacherRecorder(Recorder):
         if len(self.canvases) == self.canvas:
             self.canvases.append(RecordedCanvas(x.noise.masked_BL, x.sample_BL))
             self.mask_token_id, self.canvas_shape = x.mask_token_id, x.noise.shape
+            self.num_columns = x.logits_BLV.shape[-1]
         recorded = self.canvases[-1]
         if x.k in self.keep:
             recorded.states[x.k] = x.sample_BL.clone()
@@ -266,6 +267,7 @@ class TeacherPlan:
         num_steps (`int`): the teacher's steps on each.
         mask_token_id (`int`): the mask.
         is_image (`bool`): whether a canvas has height and width.
+        num_columns (`int`, *optional*): of the network's output.
     """
 
     num_masked: int
@@ -273,6 +275,7 @@ class TeacherPlan:
     num_steps: int
     mask_token_id: int
     is_image: bool = False
+    num_columns: int | None = None
 
 
 def teacher_plan(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig) -> TeacherPlan:
@@ -288,7 +291,7 @@ def teacher_plan(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig) 
         raise ValueError("This pipeline call leaves no masked position to the sampler: there is nothing to distil.")
     num_steps = config.teacher_steps_for(most, runs.time_conditioned)
     is_image = len(teacher.canvas_shape) > 1
-    return TeacherPlan(most, len(teacher.canvases), num_steps, teacher.mask_token_id, is_image)
+    return TeacherPlan(most, len(teacher.canvases), num_steps, teacher.mask_token_id, is_image, teacher.num_columns)
 
 
 def cross_entropy(
