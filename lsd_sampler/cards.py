@@ -10,10 +10,12 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData
 
 from .atomic import write_atomically
+from .choice_card import choice_section
 from .hub import is_hub_id
 from .scheduling_lsd import LSDScheduler
 from .solvers import SOLVERS
 from .training import METHODS, DistillConfig
+from .training.choice import chosen
 
 
 BEGIN, END = "<!-- lsd_sampler: written by lsd-train, refreshed by it -->", "<!-- lsd_sampler: end -->"
@@ -62,8 +64,10 @@ def make_card(
     plotted: bool,
 ) -> str:
     """The text of the sampler card; `snippet` is the code that shows its use."""
+    choice = choice_section(records)
+    config, records = chosen(config, records)
     nfe = sorted(scheduler.learned_sampler.steps)
-    tags = ["discrete-diffusion", "lsd", config.method, config.solver, *(f"steps:{M}" for M in nfe)]
+    tags = ["discrete-diffusion", "lsd", config.resolved_method, config.solver, *(f"steps:{M}" for M in nfe)]
     base_model = scheduler.config.base_model
     # the Hub refuses what is not the id of a model, such as the name of an oracle
     data = ModelCardData(
@@ -89,6 +93,7 @@ def make_card(
             nfe=", ".join(map(str, nfe)),
             gain=_gain(scheduler, records),
             table=_table(records),
+            choice=choice,
             plot="![learned schedule](schedule.png)" if plotted else "",
             protocol=_protocol(config, records),
             versions=f"torch {torch.__version__.split('+')[0]}, diffusers {diffusers.__version__}",
@@ -209,9 +214,10 @@ def _protocol(config: DistillConfig, records: list[dict[str, Any]]) -> str:
     blocks = f" on each of {paths['canvases']} canvases (blocks)" if paths["canvases"] > 1 else ""
     made = {"data": "real", "bootstrap": "bootstrapped"}.get(paths["source"], paths["source"])
     steps = f" of {paths['steps']} steps{blocks}" if "steps" in paths else ""
+    others = " (of all candidates)" if any(r["event"] == "candidate" for r in records) else ""
     return (
         f"{paths['sequences']} {made} sequences{steps}, seed {config.seed};"
-        f" {done['network_calls']} network calls{batches}, {done['seconds']:.0f} seconds; draws in float64."
+        f" {done['network_calls']} network calls{others}{batches}, {done['seconds']:.0f} seconds; draws in float64."
     )
 
 

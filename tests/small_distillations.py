@@ -21,7 +21,7 @@ def seen_by(denoiser: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def learn(denoiser: torch.nn.Module, call: dict[str, Any] | None = None, **options: Any) -> LSDScheduler:
-    return distill(pipeline_of(denoiser), DistillConfig(**options), **(call or {}))
+    return distill(pipeline_of(denoiser), DistillConfig(**{"method": "path_kl", **options}), **(call or {}))
 
 
 def samples(

@@ -18,7 +18,7 @@ from lsd_sampler.denoisers import countdown
 
 MODEL = "countdown:V=8,L=16"
 CASES: dict[str, dict[str, Any]] = {
-    "path_kl": {"nfe": (2, 8)},
+    "path_kl": {"method": "path_kl", "nfe": (2, 8)},
     "lsd": {"method": "lsd", "nfe": (3, 5), "teacher_steps": 16},
     "score": {"method": "lsd", "domain": "score", "nfe": (2,), "teacher_steps": 16},
     "lsd+": {"method": "lsd+", "nfe": (3, 5)},
@@ -59,7 +59,7 @@ def test_the_hub_can_read_it(folders: dict[str, Path], name: str) -> None:
     data = card.data.to_dict()
     assert data["library_name"] == "lsd_sampler"
     steps = [f"steps:{M}" for M in CASES[name]["nfe"]]
-    method = CASES[name].get("method", "path_kl")
+    method = CASES[name]["method"]
     methods = ["lsd"] if method == "lsd" else ["lsd", method]
     assert data["tags"] == ["discrete-diffusion", *methods, "tweedie", *steps]
     assert "base_model" not in data  # an oracle has no Hub id
@@ -154,7 +154,7 @@ def test_without_matplotlib_there_is_no_plot(tmp_path: Path, monkeypatch: pytest
 
 def test_what_others_wrote_survives_and_our_block_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cards, "_plot", lambda *_: False)  # plots take most of the time
-    train(tmp_path, nfe=(2, 8))
+    train(tmp_path, **CASES["path_kl"])
     path = tmp_path / "README.md"
     card = ModelCard.load(path)
     card.data["license"] = "mit"

@@ -17,7 +17,7 @@ from lsd_sampler.denoisers import MarkovDenoiser
 
 
 MODEL = "countdown:V=8,L=32"
-TINY = ["--model", MODEL, "--nfe", "4", "8", "--num-sequences", "8"]
+TINY = ["--model", MODEL, "--nfe", "4", "8", "--num-sequences", "8", "--method", "path_kl"]
 COMMANDS = {"lsd-train": train, "lsd-sample": sample, "lsd-eval": evaluate}
 WRITTEN = {"README.md", "config.json", "metrics.jsonl", "scheduler_config.json", "scheduler_model.safetensors"}
 

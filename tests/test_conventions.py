@@ -277,19 +277,30 @@ def test_lsd_train_goes_on_after_kill_9(tmp_path: Path) -> None:
     amused().save_pretrained(tmp_path / "pipeline")
     (tmp_path / "prompts.txt").write_text("a cat\ndog\n")
     argv = ["--pipeline", str(tmp_path / "pipeline"), "--prompts", str(tmp_path / "prompts.txt"), "--nfe", "2", "4"]
-    argv += ["--num-sequences", "40", "--batch-size", "2", "--num-states", "8", "--teacher-steps", "8"]
+    argv += [
+        "--num-sequences",
+        "40",
+        "--batch-size",
+        "2",
+        "--num-states",
+        "8",
+        "--teacher-steps",
+        "8",
+        "--method",
+        "path_kl",
+    ]
     killed = [*argv, "--output-dir", str(tmp_path / "killed")]
     # sums depend on the number of threads; conftest sets one in this process
     env = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "lsd_sampler.cli.train", *killed]
     process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
     progress, deadline = tmp_path / "killed" / "progress" / "progress-step_error.safetensors", time.monotonic() + 120
-    while not (progress.exists() and int(load_file(progress)["sequences"]) >= 4):
+    while not (progress.exists() and int(load_file(progress)["batches"]) >= 2):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert int(load_file(progress)["sequences"]) < 40 and not (tmp_path / "killed" / "README.md").exists()
+    assert int(load_file(progress)["batches"]) < 20 and not (tmp_path / "killed" / "README.md").exists()
     assert train.main([*killed, "--resume"]) == 0
     assert train.main([*argv, "--output-dir", str(tmp_path / "whole")]) == 0
     files = [tmp_path / name / "scheduler_model.safetensors" for name in ("killed", "whole")]

@@ -357,7 +357,7 @@ def test_score_coefficients_are_ratios_of_total_rates() -> None:
 
 def test_methods_for_masks_say_so() -> None:
     with pytest.raises(ValueError, match="`method` 'path_kl' is about revealing masks"):
-        distill(pipeline(), DistillConfig(order="random", nfe=(2,)))
+        distill(pipeline(), DistillConfig(method="path_kl", order="random", nfe=(2,)))
     with pytest.raises(ValueError, match="`domain` 'log_score' is for absorbing noise"):
         distill(pipeline(), DistillConfig(method="lsd", domain="log_score", nfe=(2,), teacher_steps=4))
 

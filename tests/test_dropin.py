@@ -107,7 +107,7 @@ def test_a_saved_pipeline_keeps_its_learned_scheduler(tmp_path: Path) -> None:
 
 
 def test_the_table_of_an_oracle_behind_llada2_is_that_of_the_direct_route() -> None:
-    chain, config = countdown(8, 32), DistillConfig(nfe=(4, 8), num_sequences=16)
+    chain, config = countdown(8, 32), DistillConfig(method="path_kl", nfe=(4, 8), num_sequences=16)
     direct = distill(MaskedDiffusionPipeline(chain, LSDScheduler(**chain.scheduler_config())), config)
     call = {"input_ids": NO_PROMPT, "mask_token_id": 8, "gen_length": 32, "block_length": 32}
     blocks = distill(oracle_llada2(chain), config, **call)
@@ -123,7 +123,7 @@ def test_quality_block_by_block() -> None:
     chain = countdown(32, 256)
     pipe: Any = oracle_llada2(chain)
     call = {"mask_token_id": 32, "gen_length": 256, "block_length": 64}
-    learned = distill(pipe, DistillConfig(nfe=(8,), num_sequences=16), input_ids=NO_PROMPT, **call)
+    learned = distill(pipe, DistillConfig(method="path_kl", nfe=(8,), num_sequences=16), input_ids=NO_PROMPT, **call)
     shares = []
     for pipe.scheduler in (learned, LSDScheduler(mask_token_id=32)):
         options = {"num_inference_steps": 8, "temperature": 1.0, "generator": seeded(1)}

@@ -160,7 +160,7 @@ def test_offline_a_short_name_says_what_is_missing(
 
 def test_memory_grows_with_what_needs_it() -> None:
     size = SHORT_NAMES["sedd-small"].size
-    config = DistillConfig(num_sequences=4, nfe=(4, 8), num_states=16)
+    config = DistillConfig(method="path_kl", num_sequences=4, nfe=(4, 8), num_states=16)
 
     def total(size: ModelSize = size, length: int = 1024, **options: Any) -> int:
         changed = DistillConfig(**{**config.to_dict(), **options})

@@ -196,7 +196,7 @@ def test_the_teacher_may_have_another_solver() -> None:
     with pytest.raises(ValueError, match="`solver`"):
         DistillConfig(teacher_solver="heun")
     with pytest.raises(ValueError, match="`teacher_solver`.*`order` 'random'"):
-        DistillConfig(teacher_solver="predictor_corrector")
+        DistillConfig(method="path_kl", teacher_solver="predictor_corrector")
 
 
 @pytest.mark.parametrize("teacher_solver", ["predictor_corrector", "theta_trapezoidal", "remdm_cap"])

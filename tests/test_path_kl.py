@@ -174,7 +174,7 @@ def trained() -> dict[str, tuple[LSDScheduler, list[dict[str, Any]]]]:
     out = {}
     for order in ("halton", "random"):
         records: list[dict[str, Any]] = []
-        config = DistillConfig(order=order, nfe=(4, 8, 16), num_sequences=64)
+        config = DistillConfig(method="path_kl", order=order, nfe=(4, 8, 16), num_sequences=64)
         out[order] = distill(pipeline_of(countdown(16, 64)), config, log=records.append), records
     return out
 

@@ -42,9 +42,9 @@ def test_what_counts_of_a_path_is_how_it_ends(order: str) -> None:
     """Data that are the teacher's final sequences give the teacher's table, bit for bit, without the teacher."""
     pipe = pipeline_of(random_chain(4, L))
     finals = final_sequences(pipe, order, L, 6)
-    by_teacher = distill(pipe, DistillConfig(order=order, paths="teacher", **SMALL))
+    by_teacher = distill(pipe, DistillConfig(method="path_kl", order=order, paths="teacher", **SMALL))
     canvases = seen_by(pipe.denoiser)
-    by_data = distill(pipe, DistillConfig(order=order, **SMALL), data=finals)
+    by_data = distill(pipe, DistillConfig(method="path_kl", order=order, **SMALL), data=finals)
     assert torch.equal(table(by_data), table(by_teacher))
     assert len(canvases) == 1 + 2 * L
 
@@ -54,9 +54,11 @@ def test_a_bootstrap_is_the_base_solver_in_low_discrepancy_order(order: str) -> 
     pipe = pipeline_of(random_chain(4, L))
     finals = final_sequences(pipe, "halton", 5, 6)
     records: list[dict[str, Any]] = []
-    config = DistillConfig(order=order, paths="bootstrap", bootstrap_steps=5, **SMALL)
+    config = DistillConfig(method="path_kl", order=order, paths="bootstrap", bootstrap_steps=5, **SMALL)
     bootstrapped = distill(pipe, config, log=records.append)
-    assert torch.equal(table(bootstrapped), table(distill(pipe, DistillConfig(order=order, **SMALL), data=finals)))
+    assert torch.equal(
+        table(bootstrapped), table(distill(pipe, DistillConfig(method="path_kl", order=order, **SMALL), data=finals))
+    )
     assert records[-1]["network_calls"] == 1 + 2 * (5 + L)
     assert next(r["source"] for r in records if r["event"] == "teacher") == "bootstrap"
 
@@ -93,7 +95,12 @@ def test_all_nfes_together_cost_a_tenth_of_one_by_the_papers_recipe(paths: str, 
 )
 def test_unusable_data_are_refused(data: torch.Tensor, words: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=words):
-        distill(pipeline_of(random_chain(4, L)), DistillConfig(**SMALL), data=data, checkpoint_dir=tmp_path / "p")
+        distill(
+            pipeline_of(random_chain(4, L)),
+            DistillConfig(method="path_kl", **SMALL),
+            data=data,
+            checkpoint_dir=tmp_path / "p",
+        )
     assert not (tmp_path / "p").exists()
 
 
@@ -106,9 +113,9 @@ def test_data_go_with_path_kl_and_whole_canvases() -> None:
     with pytest.raises(ValueError, match="`paths` 'bootstrap' goes with `method` 'path_kl'"):
         DistillConfig(method="jys", paths="bootstrap", **SMALL)
     with pytest.raises(ValueError, match="no prompt"):
-        distill(pipe, DistillConfig(**SMALL), data=data, prefix=[1, 2])
+        distill(pipe, DistillConfig(method="path_kl", **SMALL), data=data, prefix=[1, 2])
     with pytest.raises(ValueError, match="whole canvases"):
-        distill(pipe, DistillConfig(**SMALL), data=data[:, 2:], prefix=[1, 2])
+        distill(pipe, DistillConfig(method="path_kl", **SMALL), data=data[:, 2:], prefix=[1, 2])
 
 
 # ---- the cache ----

@@ -87,7 +87,9 @@ def test_distillation_sees_the_same_numbers(name: str, options: dict[str, Any]) 
     denoiser = DENOISERS[name]().double()
     learned = []
     for denoiser.defers_head in (True, False):
-        config = DistillConfig(nfe=(2, 4), num_sequences=4, teacher_steps=8, **options)
+        config = DistillConfig(
+            **{"method": "path_kl", "nfe": (2, 4), "num_sequences": 4, "teacher_steps": 8, **options}
+        )
         sampler = distill(pipeline(denoiser), config).learned_sampler
         # schedules are not compared: under a random network many cost the same, to rounding
         table = torch.empty(0) if sampler.step_error is None else sampler.step_error.table

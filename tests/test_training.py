@@ -97,7 +97,7 @@ def test_what_the_base_samplers_config_says_is_kept() -> None:
 def test_network_calls_are_counted_as_they_happen(options: dict[str, Any], calls: int) -> None:
     chain, records = countdown(4, 16), []
     canvases = seen_by(chain)
-    distill(pipeline_of(chain), DistillConfig(**options), log=records.append)
+    distill(pipeline_of(chain), DistillConfig(**{"method": "path_kl", **options}), log=records.append)
     assert records[-1]["event"] == "done"
     assert records[-1]["network_calls"] == len(canvases) == calls
     json.dumps(records, allow_nan=False)
@@ -110,7 +110,7 @@ def test_network_calls_are_counted_as_they_happen(options: dict[str, Any], calls
     ("name", "value"),
     [
         ("method", "path-kl"),
-        ("method", None),
+        ("method", ""),
         ("solver", "heun"),
         ("order", "holton"),
         ("order", ""),
@@ -152,14 +152,14 @@ def test_bad_option_is_named(name: str, value: Any) -> None:
 def test_config_is_frozen_sorted_and_json() -> None:
     config = DistillConfig(nfe=[16, 4, 4, 8])  # type: ignore[arg-type]
     assert config.nfe == (4, 8, 16)
-    assert (config.order, DistillConfig(method="lsd").order) == ("halton", "random")
+    assert [DistillConfig(method=name).order for name in ("path_kl", "lsd")] == ["halton", "random"]
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.seed = 1  # type: ignore[misc]
     loaded = json.loads(json.dumps(config.to_dict()))
     assert DistillConfig(**loaded) == config
     assert all(field.metadata["help"] for field in dataclasses.fields(DistillConfig))
     assert DistillConfig(seed=2**40).seed == 2**40
-    assert set(METHODS.names()) == set(NETWORK_CALLS.names()) == {"path_kl", "lsd", "lsd+", "jys"}
+    assert set(METHODS.names()) == set(NETWORK_CALLS.names()) == {"auto", "path_kl", "lsd", "lsd+", "jys"}
 
 
 @pytest.mark.parametrize(("num_states", "advice"), [(128, "only 16 tokens"), (5, "num_states")])

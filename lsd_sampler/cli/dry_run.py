@@ -7,6 +7,8 @@ from ..denoisers.published import SHORT_NAMES, HubModel
 from ..denoisers.sizes import ModelSize
 from ..training import DistillConfig
 from ..training.budget import memory_needed
+from ..training.choice import candidate_configs
+from ..training.config import AUTO
 from ..training.distill import base_scheduler, network_calls
 from ..training.path_kl import states_to_replay
 from ..training.recording import PipelineRuns, TeacherPlan, teacher_plan
@@ -58,6 +60,11 @@ def describe_cost(
     }
     if size is None:
         return cost
-    states = len(states_to_replay(config, plan.num_masked)) if config.method == "path_kl" else 0
-    memory = {"process": process_bytes, **memory_needed(size, config, plan.num_masked, states)}
+    configs = candidate_configs(config, plan)[0].values() if config.method == AUTO else [config]
+    needs = (memory_needed(size, each, plan.num_masked, _num_states(each, plan)) for each in configs)
+    memory = {"process": process_bytes, **max(needs, key=lambda need: sum(need.values()))}
     return {**cost, "parameters": size.parameters, "memory_bytes": {**memory, "total": sum(memory.values())}}
+
+
+def _num_states(config: DistillConfig, plan: TeacherPlan) -> int:
+    return len(states_to_replay(config, plan.num_masked)) if config.method == "path_kl" else 0

@@ -15,6 +15,7 @@ from ..scheduling_lsd import COUNTS
 from ..solvers import SOLVERS
 from ..training import METHODS, DistillConfig, distill
 from ..training.budget import process_bytes
+from ..training.choice import chosen
 from ..training.config import FILLERS, PATHS, VARIANTS, distillable_solvers
 from ..training.path_cache import default_cache_dir
 from ..training.progress import Progress
@@ -56,6 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
         flag, text = "--" + option.name.replace("_", "-"), option.metadata["help"]
         if option.name == "nfe":
             parser.add_argument(flag, type=positive_int, nargs="+", help=text)
+        elif option.name == "candidates":
+            parser.add_argument(flag, default=option.default, nargs="+", metavar="METHOD:ORDER", help=text)
         elif option.name in CHOICES:
             parser.add_argument(flag, default=option.default, choices=CHOICES[option.name], help=text)
         else:
@@ -68,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="with --pipeline: prompts, one a line")
     parser.add_argument("--pipeline-kwargs", type=json_object, metavar="JSON", help="further arguments of its call")
     parser.add_argument("--trust-remote-code", action="store_true", help="let --pipeline run code of its own repo")
-    parser.add_argument("--output-dir", type=Path, help="default: MODEL-METHOD-ORDER")
+    parser.add_argument("--output-dir", type=Path, help="default: MODEL-METHOD-ORDER, or MODEL-auto")
     parser.add_argument(
         "--resume", action="store_true", help="go on with a run that was stopped, in its output folder"
     )
@@ -100,7 +103,9 @@ def train(args: argparse.Namespace) -> None:
     has_text = any(isinstance(call_kwargs.get(name), str) for name in ("prefix", "suffix"))
     pipeline = load_pipeline(args, has_text) if args.model else load_diffusers_pipeline(args)
     config = configure(args, lambda config: plan_of(pipeline, config, call_kwargs))
-    output_dir = args.output_dir or Path(f"{Path(name).name.split(':')[0]}-{config.method}-{config.order}")
+    output_dir = args.output_dir or Path(
+        "-".join(filter(None, [Path(name).name.split(":")[0], config.method, config.order]))
+    )
     if args.dry_run:
         size = ModelSize.of(pipeline.denoiser) if args.model else None
         cost = describe_cost(size, config, plan_of(pipeline, config, call_kwargs), process)
@@ -148,6 +153,10 @@ def train(args: argparse.Namespace) -> None:
         call_kwargs=call_kwargs,
     )
     Progress(progress)  # it is all in the sampler now
+    choice = next((record for record in records if record["event"] == "choice"), None)
+    if choice:
+        print(f"Chosen: {choice['method']}, order {choice['order']}. {choice['reason']}")
+    _, records = chosen(config, records)
     states = next((record.get("states") for record in records if record["event"] == "step_error"), None)
     for record in records:
         if record["event"] == "schedule":

@@ -43,7 +43,7 @@ def memory_needed(size: ModelSize, config: DistillConfig, length: int, num_state
     kept = {
         "path_kl": 13 * sequences * length + 16 * num_states * length,
         "lsd": sequences * length * (13 + 8 * config.nfe[-1]),
-    }.get("lsd" if is_paired else config.method, 13 * sequences * length)
+    }.get("lsd" if is_paired else config.resolved_method, 13 * sequences * length)
     return {
         "weights": size.weight_bytes,
         "activations": 3 * batch * length * size.widest * itemsize,

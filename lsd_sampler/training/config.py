@@ -26,6 +26,8 @@ AFFORDABLE_STEPS = 256
 """A teacher of more steps is replaced by a bootstrap, unless it is asked for."""
 VARIANTS = ("interval", "own_canvas", "literal")
 FILLERS = ("teacher", "random")
+AUTO = "auto"
+"""The method that takes the best of the others."""
 MAX_JYS_STEPS = 512
 """Neighbouring times of a jys schedule lie at least two cells of its grid of 1,024 apart before it is refined."""
 
@@ -42,10 +44,12 @@ class DistillConfig:
         ValueError: for an option out of range; the message names it.
     """
 
-    method: str = _option("path_kl", "training method: path_kl, lsd, lsd+, jys")
+    method: str | None = _option(
+        None, "training method: path_kl, lsd, lsd+, jys; default: auto, the best of `candidates` on held-out sequences"
+    )
     solver: str = _option("tweedie", "base solver of teacher and student")
     teacher_solver: str | None = _option(None, "solver of the teacher, where it is another")
-    order: str | None = _option(None, "order of revealing; default: halton for path_kl, else random")
+    order: str | None = _option(None, "order of revealing; default: auto: the winner's; path_kl: halton; else random")
     count: str = _option("exact", "exact or bernoulli")
     nfe: tuple[int, ...] = _option((4, 8, 16, 32, 64), "numbers of network calls to make a sampler for")
     teacher_steps: int = _option(1024, "steps of the teacher (at most one per token, where more cannot differ)")
@@ -69,27 +73,35 @@ class DistillConfig:
         None, "share of the student's canvas that it does not begin alone (default: 0.05 for lsd+, else 0)", float
     )
     relaxation_filler: str = _option("teacher", "what is put there: teacher (its final tokens) or random (tokens)")
+    candidates: tuple[str, ...] = _option(
+        ("path_kl:halton", "path_kl:random", "lsd:random"),
+        "auto: what to choose from, METHOD:ORDER each; with `order` those of that order",
+    )
+    held_out_sequences: int = _option(16, "auto: teacher sequences to choose by, which none of them learned from")
     seed: int = _option(0, "of the teacher's noise")
 
     def __post_init__(self) -> None:
-        METHODS[self.method]
+        if self.method is None:
+            object.__setattr__(self, "method", AUTO)
+        METHODS[self.resolved_method]
+        object.__setattr__(self, "candidates", _checked_candidates(self.candidates))
         if not SOLVERS[self.solver].distillable:
             raise ValueError(
                 f"`solver` {self.solver!r} is a baseline, and nothing can be learned for it. Use one of"
                 f" {distillable_solvers()}."
             )
         object.__setattr__(self, "nfe", _sorted_nfe(self.nfe))
-        if self.order is None:
+        if self.order is None and self.method != AUTO:
             object.__setattr__(self, "order", "halton" if self.method == "path_kl" else "random")
-        if not SOLVERS[self.resolved_teacher_solver].distillable and self.order != "random":
+        if not SOLVERS[self.resolved_teacher_solver].distillable and self.resolved_order != "random":
             raise ValueError(
                 f"`teacher_solver` {self.teacher_solver!r} chooses positions itself: it goes with `order` 'random',"
                 f" got {self.order!r}."
             )
-        if self.relaxation is None:
+        if self.relaxation is None and self.method != AUTO:
             object.__setattr__(self, "relaxation", 0.05 if self.method == "lsd+" else 0.0)
-        check_number("relaxation", self.relaxation, low=0, high=1)
-        if self.resolved_relaxation and not self.method.startswith("lsd"):
+        check_number("relaxation", self.relaxation, optional=True, low=0, high=1)
+        if self.resolved_relaxation and self.method not in (AUTO, "lsd", "lsd+"):
             raise ValueError(f"`relaxation` is of the methods 'lsd' and 'lsd+'; {self.method!r} has no student.")
         if ORDERS[self.resolved_order].looks_at_logits:
             raise ValueError(
@@ -110,8 +122,9 @@ class DistillConfig:
             _check_positive(name, getattr(self, name))
         if self.num_sequences is not None:
             _check_positive("num_sequences", self.num_sequences)
-        if self.paths in ("data", "bootstrap") and self.method != "path_kl":
+        if self.paths in ("data", "bootstrap") and self.method not in (AUTO, "path_kl"):
             raise ValueError(f"`paths` {self.paths!r} goes with `method` 'path_kl': {self.method!r} needs a teacher.")
+        check_number("held_out_sequences", self.held_out_sequences, integer=True, low=2)
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ValueError(f"`seed` must be an integer >= 0, got {self.seed!r}.")
         rate = self.learning_rate
@@ -122,16 +135,20 @@ class DistillConfig:
             raise ValueError(f"`nfe` must be powers of two up to {MAX_JYS_STEPS} for `method` 'jys', got {unfit[0]}.")
 
     @property
+    def resolved_method(self) -> str:
+        """The training method."""
+        assert self.method is not None  # filled in by __post_init__
+        return self.method
+
+    @property
     def resolved_order(self) -> str:
-        """The order of revealing."""
-        assert self.order is not None  # filled in by __post_init__
-        return self.order
+        """The order of revealing; of `auto` without one, its teacher's, which is that of the forward process."""
+        return "random" if self.order is None else self.order
 
     @property
     def resolved_relaxation(self) -> float:
         """Share of the student's canvas that it does not begin alone."""
-        assert self.relaxation is not None  # filled in by __post_init__
-        return self.relaxation
+        return self.relaxation or 0.0
 
     @property
     def resolved_teacher_solver(self) -> str:
@@ -158,11 +175,14 @@ class DistillConfig:
         Raises:
             ValueError: if there are, and they are not wanted; or the other way round.
         """
-        if has_data and (self.method != "path_kl" or self.paths not in (None, "data")):
-            other = f"`paths` {self.paths!r}" if self.method == "path_kl" else f"`method` {self.method!r}"
+        has_use = self.method in (AUTO, "path_kl")
+        if has_data and not (has_use and self.paths in (None, "data")):
+            other = f"`paths` {self.paths!r}" if has_use else f"`method` {self.method!r}"
             raise ValueError(f"`data` is for `method` 'path_kl' with `paths` 'data'; it has no use for {other}.")
         if self.paths == "data" and not has_data:
             raise ValueError("`paths` 'data' needs `data`: real sequences.")
+        if self.method == AUTO:  # each candidate decides
+            return replace(self, paths="data") if has_data else self
         if self.method != "path_kl" or self.paths is not None:
             return self
         is_affordable = num_steps <= AFFORDABLE_STEPS
@@ -181,7 +201,7 @@ class DistillConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {**asdict(self), "nfe": list(self.nfe)}
+        return {**asdict(self), "nfe": list(self.nfe), "candidates": list(self.candidates)}
 
 
 def distillable_solvers() -> list[str]:
@@ -196,6 +216,18 @@ def _sorted_nfe(nfe: Any) -> tuple[int, ...]:
     for steps in values:
         _check_positive("nfe", steps)
     return tuple(sorted(set(values)))
+
+
+def _checked_candidates(candidates: Any) -> tuple[str, ...]:
+    names = list(candidates) if isinstance(candidates, Iterable) and not isinstance(candidates, str) else []
+    for name in names or [candidates]:
+        method, separator, order = name.partition(":") if isinstance(name, str) and names else ("", "", "")
+        if not separator or method not in METHODS.names() or method == AUTO or order not in ORDERS.names():
+            raise ValueError(
+                f"`candidates` must each be METHOD:ORDER, such as 'path_kl:halton', got {name!r}. Methods:"
+                f" {[known for known in METHODS.names() if known != AUTO]}, orders: {ORDERS.names()}."
+            )
+    return tuple(dict.fromkeys(names))
 
 
 def _check_positive(name: str, value: Any) -> None:

@@ -12,7 +12,8 @@ from diffusers import DiffusionPipeline
 
 from ..conventions import NO_MASK
 from ..scheduling_lsd import LSDScheduler
-from .config import METHODS, NETWORK_CALLS, DistillConfig
+from .choice import ChosenSampler, check_held_out
+from .config import AUTO, METHODS, NETWORK_CALLS, DistillConfig
 from .path_cache import PathCache
 from .paths import check_data
 from .progress import Progress
@@ -41,6 +42,7 @@ def distill(
         C (1 + batches N + sum of the NFEs)     for `lsd` (with Adam: `epochs * batches` times the sum),
         C (1 + batches (N + epochs * sum of the NFEs))      at most for `lsd+`,
         C (1 + batches (N + 68 (largest NFE - 1)))          at most for `jys`,
+        those of all candidates + C held-out batches (N + candidates * sum of the NFEs)     for `auto`,
 
     for C canvases in a run (1, or the blocks of LLaDA2Pipeline), N teacher steps and G states. Between steps, of B
     sequences on canvases of length L, at most
@@ -78,7 +80,7 @@ def distill(
     config = config or DistillConfig()
     base = base_scheduler(pipeline, config)
     config.settled(1, data is not None)  # refuses data that are not wanted, or are missing
-    if config.method != "lsd" and base.config.corruption != "absorbing":
+    if config.method not in ("lsd", AUTO) and base.config.corruption != "absorbing":
         raise ValueError(
             f"`method` {config.method!r} is about revealing masks, and {base.config.corruption} corruption has none:"
             " use `method` 'lsd'."
@@ -100,9 +102,11 @@ def distill(
     plan = _plan(runs, base, config, progress, data)
     config = config.settled(plan.num_steps, data is not None)
     cache = None if cache_dir is None else PathCache(Path(cache_dir).expanduser(), pipeline, call_kwargs)
-    learned = METHODS[config.method](Task(runs, base, plan, config, write, progress, cache, data, workers))
+    learned = METHODS[config.resolved_method](Task(runs, base, plan, config, write, progress, cache, data, workers))
     peak = {"peak_device_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
     write(event="done", network_calls=runs.network_calls, is_image=plan.is_image, **peak)
+    if isinstance(learned, ChosenSampler):
+        base = LSDScheduler.from_config(base.config, order=learned.order)
     if plan.mask_token_id != NO_MASK:
         base.register_to_config(mask_token_id=plan.mask_token_id)
     base.set_learned_sampler(learned)
@@ -114,7 +118,7 @@ def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDSch
     known = inspect.signature(LSDScheduler.__init__).parameters  # other schedulers have entries of their own
     kept = {name: value for name, value in pipeline.scheduler.config.items() if name in known}
     options: dict[str, Any] = {
-        "solver": config.solver, "solver_options": None, "order": config.order, "count": config.count,
+        "solver": config.solver, "solver_options": None, "order": config.resolved_order, "count": config.count,
         "schedule": "uniform", "draws": "exact",  # other draws cannot be replayed; a sampler may be loaded with them
     }  # fmt: skip
     return LSDScheduler(**kept | options)
@@ -127,7 +131,7 @@ def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
     prompt can be, may take fewer.)
     """
     config = config.settled(plan.num_steps, config.paths == "data")
-    return NETWORK_CALLS[config.method](config, plan)
+    return NETWORK_CALLS[config.resolved_method](config, plan)
 
 
 def _plan(
@@ -140,6 +144,7 @@ def _plan(
         network_calls(config, plan)  # refuses what cannot be done before anything is written
         if data is not None:
             check_data(data, config.resolved_num_sequences, plan)
+            check_held_out(data, config)
         progress.save("plan", {name: torch.tensor(value) for name, value in vars(plan).items()})
         return plan
     plan = TeacherPlan(**{name: tensor.item() for name, tensor in stored.items()})  # pyright: ignore[reportArgumentType]

@@ -1,5 +1,6 @@
 """What a distillation has finished, on disk: one that was killed goes on from there, to the same result."""
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -34,13 +35,19 @@ class Progress:
         resume: bool = False,
         workers: Workers | None = None,
     ):
-        self.folder, self.workers = folder, workers or Workers()
+        self.folder, self.workers, self._prefix = folder, workers or Workers(), PREFIX
         task = {**(task or {}), "processes": self.workers.size}
         self._task = hashlib.sha256(json.dumps(task, sort_keys=True, default=describe).encode()).hexdigest()
         if folder is not None and not resume:
             if self.workers.is_main:
                 self.clear()
             self.workers.wait()
+
+    def part(self, name: str) -> "Progress":
+        """A view of the same folder, in which all names are of this part of the work."""
+        part = copy.copy(self)
+        part._prefix = f"{self._prefix}{name}-"
+        return part
 
     def load(self, name: str, own: bool = False) -> dict[str, torch.Tensor] | None:
         """The tensors kept under a name, or None.
@@ -92,7 +99,7 @@ class Progress:
             self.folder.rmdir()
 
     def _path(self, name: str) -> Path | None:
-        return None if self.folder is None else self.folder / f"{PREFIX}{name}.safetensors"
+        return None if self.folder is None else self.folder / f"{self._prefix}{name}.safetensors"
 
 
 def describe(value: Any) -> Any:

@@ -1,0 +1,105 @@
+"""What held-out sequences cost a sampler: one yardstick for all schedules, coefficients and orders.
+
+A sampler decides by noise of its own in which step each position is revealed, and draws the tokens of a step
+independently. Given that noise `u`, the probability that it generates x is the product of `softmax(beta_k logits_k)`
+at the tokens of x, each in the step that reveals its position, on canvases that hold tokens of x. So
+
+    nats(x, u) = -sum_k sum_{i revealed in step k} log softmax(beta_k logits_k)[x_i]
+
+is the cost of x in that order, its mean over u an upper bound of `-log p_sampler(x)`, and its mean over x too differs
+between samplers only by the KL from `p_x` times the law of u to their law of (x, u). Where tokens come one at a time
+from an exact denoiser it is the chain rule, and exact.
+
+For x that a teacher drew, `u` must not be the teacher's: the order would be known to fit.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from ..canvas import StepInput
+from ..orders import ORDERS
+from ..scheduling_lsd import LSDScheduler
+from ..solvers import SOLVERS
+from .recording import PipelineRuns, Recorder, cross_entropy
+
+
+HeldOutBatch = tuple[Sequence[int], list[torch.Tensor]]
+"""Indices of some sequences; and for each canvas of their run the final tokens, `(B, L)`."""
+
+
+class HeldOutRecorder(Recorder):
+    """A sampler that reveals when it would, but always the held-out tokens; adds up what they cost it."""
+
+    def force(self, finals: list[torch.Tensor]) -> None:
+        """Sets what the canvases of the next run end with, `(B, L)` each."""
+        self.finals = finals
+        self.nats_B = torch.zeros(len(finals[0]), dtype=torch.float64)
+
+    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        final_BL = self._final(x)
+        # the sampler's own step says where; its tokens are not used
+        next_BL, probability_BL = super()._record(x)
+        revealed_BL = x.masked_BL & (next_BL != x.mask_token_id)
+        row_R, position_R = revealed_BL.nonzero(as_tuple=True)
+        token_R, beta = final_BL[row_R, position_R], float(self.steps.log_score_coefficients[x.k])
+        nats_R = cross_entropy(x.logits_BLV, row_R, position_R, token_R, x.mask_token_id, beta)
+        self.nats_B += x.spread(row_R, position_R, nats_R, 0.0).sum(1).cpu()
+        return torch.where(revealed_BL, final_BL, x.sample_BL), probability_BL
+
+    def _final(self, x: StepInput) -> torch.Tensor:
+        if self.canvas >= len(self.finals) or self.finals[self.canvas].shape != x.sample_BL.shape:
+            raise ValueError(
+                f"The held-out sequences have canvases of shapes {[tuple(final.shape) for final in self.finals]}; the"
+                f" pipeline's canvas {self.canvas} has {tuple(x.sample_BL.shape)}: use sequences of the same call."
+            )
+        final_BL = self.finals[self.canvas].to(x.sample_BL.device)
+        if x.k == 0 and not bool(torch.where(x.masked_BL, final_BL != x.mask_token_id, final_BL == x.sample_BL).all()):
+            raise ValueError(
+                "The held-out sequences do not fit the pipeline's canvas: where that is masked they must hold a token,"
+                " elsewhere what it holds."
+            )
+        return final_BL
+
+
+def held_out_nats(
+    runs: PipelineRuns, scheduler: LSDScheduler, num_inference_steps: int, batches: Sequence[HeldOutBatch]
+) -> torch.Tensor:
+    """What each held-out sequence costs a sampler, in nats per sequence. M network calls for each batch.
+
+    Args:
+        runs ([`PipelineRuns`]): runs the pipeline, with noise that the sequences do not depend on.
+        scheduler ([`LSDScheduler`]): the sampler, learned or plain, in any order that does not look at the logits.
+        num_inference_steps (`int`): M.
+        batches: the sequences, as [`HeldOutBatch`].
+
+    Returns:
+        `torch.DoubleTensor` of shape `(num_sequences,)`, in the order of `batches`.
+
+    Raises:
+        ValueError: if the sampler cannot be forced along a sequence exactly, or the sequences do not fit the pipeline.
+    """
+    check_can_be_forced(scheduler)
+    recorder = HeldOutRecorder.from_config(scheduler.config)
+    recorder.set_learned_sampler(scheduler.learned_sampler)
+    nats = []
+    for sequences, finals in batches:
+        recorder.force(finals)
+        runs.run(recorder, num_inference_steps, sequences)
+        nats.append(recorder.nats_B)
+    return torch.cat(nats)
+
+
+def check_can_be_forced(scheduler: LSDScheduler) -> None:
+    """Raises `ValueError` unless the law of a sampler's tokens, given when it reveals them, is known."""
+    config = scheduler.config
+    if ORDERS[config.order].looks_at_logits:
+        raise ValueError(
+            f"`order` {config.order!r} looks at the tokens that it draws: what other tokens cost it is not known."
+        )
+    if not SOLVERS[config.solver].distillable:
+        raise ValueError(f"`solver` {config.solver!r} goes its own way: what held-out tokens cost it is not known.")
+    if config.corruption != "absorbing":
+        raise ValueError(f"Under {config.corruption} noise tokens move again and again: none is revealed for good.")
+    if config.draws != "exact":
+        raise ValueError(f"`draws` {config.draws!r} are not by the denoiser's probabilities: use 'exact'.")
