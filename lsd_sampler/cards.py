@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from .atomic import write_atomically
 from .choice_card import choice_section
+from .coefficients_card import coefficients_section
 from .hub import is_hub_id
 from .scheduling_lsd import LSDScheduler
 from .solvers import SOLVERS
@@ -93,6 +94,7 @@ def make_card(
             nfe=", ".join(map(str, nfe)),
             gain=_gain(scheduler, records),
             table=_table(records),
+            coefficients=coefficients_section(records),
             choice=choice,
             plot="![learned schedule](schedule.png)" if plotted else "",
             protocol=_protocol(config, records),

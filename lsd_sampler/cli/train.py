@@ -169,9 +169,23 @@ def train(args: argparse.Namespace) -> None:
         elif record["event"] == "coefficients":
             key = "score_coefficients" if record["domain"] == "score" else "log_score_coefficients"
             print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
+        elif record["event"] == "log_score_coefficients":
+            print(describe_coefficients(record))
     print(f"Network calls: {records[-1]['network_calls']}. Saved to {output_dir}.")
     if repo_id:
         print(f"Uploaded: {upload_sampler(output_dir, repo_id)}")
+
+
+def describe_coefficients(record: dict[str, Any]) -> str:
+    """What the two-sided criterion found for one number of calls, in one line."""
+    if "left_out" in record:
+        return f"No log_score_coefficients: {record['left_out']}"
+    found = f"{record['nfe']:4d} calls  log_score_coefficients: {' '.join(f'{x:.4f}' for x in record['coefficients'])}"
+    if "inherited" in record:
+        return f"{found}  (those of fewer calls)"
+    change = f"{record['change']:+.5f} ({record['change_low']:+.5f} to {record['change_high']:+.5f})"
+    distances = f"{record['distance_before']:.5f} to {record['distance_after']:.5f}"
+    return f"{found}  (distance {distances}, change {change}{'' if record['adopted'] else ', not kept'})"
 
 
 def configure(args: argparse.Namespace, plan: Callable[[DistillConfig], TeacherPlan]) -> DistillConfig:

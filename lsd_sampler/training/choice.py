@@ -3,7 +3,8 @@
 Which of order, schedule and coefficients pays depends on the model, so it is measured: each candidate learns, and all
 are forced along sequences that none of them learned from (see `held_out`). The winner is the one of least nats per
 token, on average over the NFEs. The held-out sequences are real ones, where data are given; else the teacher's, in the
-order of the forward process (random) or the one that was asked for. The noise by which candidates reveal is another.
+order of the forward process (random) or the one that was asked for; or, of a teacher of too many steps, bootstrapped
+ones. The noise by which candidates reveal is another.
 
 It is a path KL, whose optimum are draws as sharp as the denoiser's or less: what sharper ones (beta > 1) are worth, it
 cannot say.
@@ -21,9 +22,9 @@ import torch
 from ..checkpoint import LearnedSampler
 from ..conventions import NO_MASK
 from ..scheduling_lsd import LSDScheduler
-from .config import AUTO, METHODS, NETWORK_CALLS, DistillConfig
+from .config import AFFORDABLE_STEPS, AUTO, METHODS, NETWORK_CALLS, DistillConfig
 from .held_out import HeldOutBatch, held_out_nats
-from .paths import data_paths, teacher_paths
+from .paths import bootstrapped_paths, data_paths, teacher_paths
 from .recording import PipelineRuns, TeacherPlan
 from .task import Task
 
@@ -33,8 +34,9 @@ HELD_OUT = "held_out"
 
 @dataclass
 class ChosenSampler(LearnedSampler):
-    """What the winner learned, and the order that it is for."""
+    """What the winner learned, by which method, and the order that it is for."""
 
+    method: str = "path_kl"
     order: str = "random"
 
 
@@ -55,7 +57,8 @@ def choose(task: Task) -> ChosenSampler:
         reason = _reason(winner, nats_CMS, task.config)
         _log_candidates(task, winner, nats_CMS, calls)
     task.log(event="choice", **_split(winner), reason=reason, network_calls=task.runs.network_calls)
-    return ChosenSampler(**vars(learned[winner]), order=_split(winner)["order"])
+    method, order = _split(winner).values()
+    return ChosenSampler(**vars(learned[winner]), method=method, order=order)
 
 
 def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
@@ -67,7 +70,8 @@ def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
     calls = first + sum(NETWORK_CALLS[c.resolved_method](c, plan) - first for c in configs.values())
     if len(configs) > 1:
         batches = -(-config.held_out_sequences // config.batch_size)
-        teacher = 0 if config.paths == "data" else plan.num_steps
+        bootstrap = min(config.bootstrap_steps, plan.num_masked)
+        teacher = 0 if config.paths == "data" else plan.num_steps if _has_teacher(config, plan) else bootstrap
         calls += plan.num_canvases * batches * (teacher + len(configs) * sum(config.nfe))
     return calls
 
@@ -100,6 +104,11 @@ def candidate_configs(
             configs[name] = candidate.settled(plan.num_steps, candidate.paths == "data")
         except ValueError as error:
             left_out[name] = str(error)
+    if not _has_teacher(config, plan):
+        for name in [name for name, each in configs.items() if each.method != "path_kl"]:
+            if len(configs) > 1:
+                del configs[name]
+                left_out[name] = f"it needs a teacher of {plan.num_steps} steps, which `paths` 'teacher' asks for."
     most = config.batch_size // 2 * num_processes
     for name in [name for name, candidate in configs.items() if _is_paired(candidate) and len(configs) > 1]:
         if most:
@@ -119,12 +128,17 @@ def candidate_config(config: DistillConfig, method: str, order: str) -> DistillC
     Raises:
         ValueError: if they do not fit the method.
     """
-    own: dict[str, Any] = {"method": method, "order": order}
+    own: dict[str, Any] = {"method": method, "order": order, "coefficients": None}
     if not method.startswith("lsd"):
         own["relaxation"] = None
     if method != "path_kl":
         own |= {"paths": None, "num_sequences": config.resolved_num_sequences}
     return dataclasses.replace(config, **own)
+
+
+def _has_teacher(config: DistillConfig, plan: TeacherPlan) -> bool:
+    """Whether the N-step teacher runs for candidates and held-out sequences."""
+    return config.paths == "teacher" or (config.paths != "bootstrap" and plan.num_steps <= AFFORDABLE_STEPS)
 
 
 def _is_paired(config: DistillConfig) -> bool:
@@ -173,19 +187,6 @@ def _base(task: Task, config: DistillConfig) -> LSDScheduler:
 # ---- measuring ----
 
 
-@dataclass(frozen=True)
-class HeldOutTask(Task):
-    """Sequences that are not to be learned from: those from index `first` on."""
-
-    first: int = 0
-
-    @property
-    def sequences(self) -> range:
-        """Those of this process."""
-        share = super().sequences
-        return range(self.first + share.start, self.first + share.stop)
-
-
 def check_held_out(data: torch.Tensor, config: DistillConfig) -> None:
     """Raises `ValueError` if a choice is to be made, and too few real sequences are left to make it by."""
     wanted = config.resolved_num_sequences + config.held_out_sequences
@@ -196,17 +197,19 @@ def check_held_out(data: torch.Tensor, config: DistillConfig) -> None:
         )
 
 
-def held_out_task(task: Task) -> HeldOutTask:
+def held_out_task(task: Task) -> Task:
     """The held-out sequences of a task, those behind the ones to learn from; each process takes an equal share."""
     size = task.workers.size
     num = max(1, task.config.held_out_sequences // size) * size
-    part = vars(_part(task, HELD_OUT, dataclasses.replace(task.config, num_sequences=num)))
-    return HeldOutTask(**part, first=task.config.resolved_num_sequences)
+    part = _part(task, HELD_OUT, dataclasses.replace(task.config, num_sequences=num))
+    return dataclasses.replace(part, first=task.config.resolved_num_sequences)
 
 
-def held_out_sequences(task: HeldOutTask) -> tuple[list[HeldOutBatch], torch.Tensor]:
+def held_out_sequences(task: Task) -> tuple[list[HeldOutBatch], torch.Tensor]:
     """The sequences of this process, and how many positions of each were masked, `(S,)`, float64."""
-    paths = teacher_paths(task) if task.data is None else data_paths(task)
+    has_teacher = _has_teacher(task.config, task.plan)
+    make = data_paths if task.data is not None else teacher_paths if has_teacher else bootstrapped_paths
+    paths = make(task)
     masked = [torch.stack([path.masked_BL.sum(1).cpu() for path in canvases]).sum(0) for canvases in paths]
     finals = [[path.final_BL for path in canvases] for canvases in paths]
     return list(zip(task.batches(), finals, strict=True)), torch.cat(masked).double()

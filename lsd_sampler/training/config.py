@@ -17,6 +17,7 @@ METHODS: Registry = Registry("method")
 NETWORK_CALLS: Registry = Registry("method")
 """The network calls that each method makes, `(config, plan) -> int`; filled by their modules."""
 
+COEFFICIENTS = ("two_sided", "plain")
 PATHS = ("teacher", "data", "bootstrap")
 NUM_SEQUENCES = {"teacher": 64, "data": 56, "bootstrap": 36}
 """Default numbers: without a teacher, all passes together stay below a tenth of the paper's recipe for one NFE,
@@ -77,6 +78,12 @@ class DistillConfig:
         ("path_kl:halton", "path_kl:random", "lsd:random"),
         "auto: what to choose from, METHOD:ORDER each; with `order` those of that order",
     )
+    coefficients: str | None = _option(
+        None, "of the log-score: two_sided (by a distance of samples from data or near-exact samples), plain (1, or "
+        "the method's own); default: two_sided for auto where path_kl wins, else plain",
+    )  # fmt: skip
+    coefficient_sequences: int = _option(128, "two_sided: samples at each of 14 points; twice as many to judge by")
+    reference_sequences: int = _option(512, "two_sided: sequences to compare with, where there are no data")
     held_out_sequences: int = _option(16, "auto: teacher sequences to choose by, which none of them learned from")
     seed: int = _option(0, "of the teacher's noise")
 
@@ -114,6 +121,7 @@ class DistillConfig:
             ("optimizer", ("exact", "adam")),
             ("variant", VARIANTS),
             ("paths", (None, *PATHS)),
+            ("coefficients", (None, *COEFFICIENTS)),
             ("relaxation_filler", FILLERS),
         ):
             if getattr(self, name) not in choices:
@@ -124,6 +132,10 @@ class DistillConfig:
             _check_positive("num_sequences", self.num_sequences)
         if self.paths in ("data", "bootstrap") and self.method not in (AUTO, "path_kl"):
             raise ValueError(f"`paths` {self.paths!r} goes with `method` 'path_kl': {self.method!r} needs a teacher.")
+        for name, least in (("coefficient_sequences", 2), ("reference_sequences", 16)):
+            check_number(name, getattr(self, name), integer=True, low=least)
+        if self.coefficients == "two_sided" and self.method == "lsd":
+            raise ValueError("`coefficients` 'two_sided' would replace those that `method` 'lsd' learns: use 'plain'.")
         check_number("held_out_sequences", self.held_out_sequences, integer=True, low=2)
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise ValueError(f"`seed` must be an integer >= 0, got {self.seed!r}.")

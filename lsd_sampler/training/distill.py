@@ -4,6 +4,7 @@ import inspect
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from diffusers import DiffusionPipeline
 
 from ..conventions import NO_MASK
 from ..scheduling_lsd import LSDScheduler
+from . import coefficients
 from .choice import ChosenSampler, check_held_out
 from .config import AUTO, METHODS, NETWORK_CALLS, DistillConfig
 from .path_cache import PathCache
@@ -43,6 +45,7 @@ def distill(
         C (1 + batches (N + epochs * sum of the NFEs))      at most for `lsd+`,
         C (1 + batches (N + 68 (largest NFE - 1)))          at most for `jys`,
         those of all candidates + C held-out batches (N + candidates * sum of the NFEs)     for `auto`,
+        C (18 batches * sum of the NFEs up to 32)           at most for two-sided coefficients, beside their reference,
 
     for C canvases in a run (1, or the blocks of LLaDA2Pipeline), N teacher steps and G states. Between steps, of B
     sequences on canvases of length L, at most
@@ -102,11 +105,15 @@ def distill(
     plan = _plan(runs, base, config, progress, data)
     config = config.settled(plan.num_steps, data is not None)
     cache = None if cache_dir is None else PathCache(Path(cache_dir).expanduser(), pipeline, call_kwargs)
-    learned = METHODS[config.resolved_method](Task(runs, base, plan, config, write, progress, cache, data, workers))
+    task = Task(runs, base, plan, config, write, progress, cache, data, workers)
+    learned = METHODS[config.resolved_method](task)
+    method = config.resolved_method
+    if isinstance(learned, ChosenSampler):
+        method, base = learned.method, LSDScheduler.from_config(base.config, order=learned.order)
+    if coefficients.wanted(config, method):
+        learned = coefficients.with_coefficients(replace(task, base=base), learned)
     peak = {"peak_device_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
     write(event="done", network_calls=runs.network_calls, is_image=plan.is_image, **peak)
-    if isinstance(learned, ChosenSampler):
-        base = LSDScheduler.from_config(base.config, order=learned.order)
     if plan.mask_token_id != NO_MASK:
         base.register_to_config(mask_token_id=plan.mask_token_id)
     base.set_learned_sampler(learned)
@@ -125,13 +132,17 @@ def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDSch
 
 
 def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
-    """Calls of the network, each on a batch, that a distillation makes; of `lsd+` and `jys`, at most.
+    """Calls of the network, each on a batch, that a distillation makes; of `lsd+`, `jys` and `auto`, at most.
 
     Of several processes, those of each. (A canvas that is full before its last step, as the rest of a block after a
     prompt can be, may take fewer.)
     """
     config = config.settled(plan.num_steps, config.paths == "data")
-    return NETWORK_CALLS[config.resolved_method](config, plan)
+    calls = NETWORK_CALLS[config.resolved_method](config, plan)
+    # whichever candidate wins
+    if plan.mask_token_id != NO_MASK and coefficients.wanted(config, config.resolved_method.replace(AUTO, "path_kl")):
+        calls += coefficients.network_calls(config, plan)
+    return calls
 
 
 def _plan(

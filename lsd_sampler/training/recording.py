@@ -268,6 +268,7 @@ class TeacherPlan:
         mask_token_id (`int`): the mask.
         is_image (`bool`): whether a canvas has height and width.
         num_columns (`int`, *optional*): of the network's output.
+        row_length (`int`): width of a canvas that is an image, else 0.
     """
 
     num_masked: int
@@ -276,6 +277,7 @@ class TeacherPlan:
     mask_token_id: int
     is_image: bool = False
     num_columns: int | None = None
+    row_length: int = 0
 
 
 def teacher_plan(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig) -> TeacherPlan:
@@ -290,8 +292,9 @@ def teacher_plan(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig) 
     if most == 0:
         raise ValueError("This pipeline call leaves no masked position to the sampler: there is nothing to distil.")
     num_steps = config.teacher_steps_for(most, runs.time_conditioned)
-    is_image = len(teacher.canvas_shape) > 1
-    return TeacherPlan(most, len(teacher.canvases), num_steps, teacher.mask_token_id, is_image, teacher.num_columns)
+    row_length = teacher.canvas_shape[-1] if len(teacher.canvas_shape) > 1 else 0
+    counted = most, len(teacher.canvases), num_steps
+    return TeacherPlan(*counted, teacher.mask_token_id, row_length > 0, teacher.num_columns, row_length)
 
 
 def cross_entropy(

@@ -27,6 +27,7 @@ class Task:
         cache ([`PathCache`], *optional*): teacher paths of earlier runs.
         data (`torch.LongTensor` of shape `(num_sequences, seq_len)`, *optional*): real sequences.
         workers ([`Workers`]): the processes that share the work.
+        first (`int`): index of the first sequence; the seed of each is its own.
     """
 
     runs: PipelineRuns
@@ -38,11 +39,13 @@ class Task:
     cache: PathCache | None = None
     data: torch.Tensor | None = None
     workers: Workers = field(default_factory=Workers)
+    first: int = 0
 
     @property
     def sequences(self) -> range:
-        """Those that this process learns from."""
-        return self.workers.share(self.config.resolved_num_sequences)
+        """Those of this process."""
+        share = self.workers.share(self.config.resolved_num_sequences)
+        return range(self.first + share.start, self.first + share.stop)
 
     def batches(self) -> list[range]:
         """The same, `batch_size` at a time."""

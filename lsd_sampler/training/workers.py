@@ -50,6 +50,10 @@ class Workers:
         """The sum over processes, on the CPU."""
         return self._gather(tensor).sum(0)
 
+    def concatenate(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The rows of all processes, which have equal numbers of them, in their order; on the CPU."""
+        return self._gather(tensor).flatten(0, 1)
+
     def logsumexp(self, value: float) -> float:
         """`log sum exp` over processes."""
         return float(self._gather(torch.tensor(value, dtype=torch.float64)).logsumexp(0))

@@ -1,0 +1,28 @@
+"""The section of a card on coefficients of the log-score that were learned by the two-sided criterion."""
+
+from typing import Any
+
+
+def coefficients_section(records: list[dict[str, Any]]) -> str:
+    """Coefficients, and the distances that decided on them; empty for a run without them."""
+    measured = [r for r in records if r["event"] == "log_score_coefficients" and "coefficients" in r]
+    if not measured:
+        return ""
+    head = "| network calls | `log_score_coefficients` | distance with 1 | with these | change, 99 % interval |"
+    meaning = (
+        "Distance: Jensen-Shannon divergences of token n-grams, rare ones pooled, between samples and sequences that\n"
+        "they were not fitted to. Coefficients are kept where they are better by more than chance, else they are 1."
+    )
+    rows = [_row(r) for r in measured]
+    return "\n\n".join(
+        ["## Coefficients of the log-score", "\n".join([head, "|--:|:--|--:|--:|:--|", *rows]), meaning]
+    )
+
+
+def _row(r: dict[str, Any]) -> str:
+    values = " ".join(f"{value:.3f}" for value in r["coefficients"])
+    if "inherited" in r:
+        return f"| {r['nfe']} | {values} | | | those of fewer calls |"
+    change = f"{r['change']:+.5f} ({r['change_low']:+.5f} to {r['change_high']:+.5f})"
+    kept = "" if r["adopted"] else ", not kept"
+    return f"| {r['nfe']} | {values} | {r['distance_before']:.5f} | {r['distance_after']:.5f} | {change}{kept} |"

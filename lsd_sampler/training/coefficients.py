@@ -1,0 +1,97 @@
+"""The last part of the default recipe: coefficients of the log-score, by the two-sided criterion (see `two_sided`), on
+top of the schedule and the order that were learned.
+
+The reference are data, where enough are given; else sequences of the base solver at a few steps, in low-discrepancy
+order.
+"""
+
+import dataclasses
+
+import torch
+
+from ..checkpoint import LearnedSampler, LearnedSteps
+from ..scheduling_lsd import LSDScheduler
+from .config import AUTO, DistillConfig
+from .paths import bootstrapped_paths
+from .recording import TeacherPlan
+from .task import Task
+from .two_sided import two_sided, two_sided_calls
+
+
+MAX_REFERENCES = 4096
+"""Of data, so many are compared with: more would tell little more."""
+
+
+def wanted(config: DistillConfig, method: str) -> bool:
+    """Whether a sampler of this method is to be given coefficients of the log-score."""
+    if config.coefficients is None:
+        return config.method == AUTO and method == "path_kl"
+    return config.coefficients == "two_sided" and not (config.method == AUTO and method == "lsd")
+
+
+def with_coefficients(task: Task, learned: LearnedSampler) -> LearnedSampler:
+    """The same sampler with coefficients for each NFE of the config.
+
+    Args:
+        task ([`Task`]): its `base` has the sampler's order.
+        learned ([`LearnedSampler`]): what a method learned.
+
+    Raises:
+        ValueError: if sequences to compare with cannot be had, and coefficients were asked for.
+    """
+    part = dataclasses.replace(task, progress=task.progress.part("coefficients"))
+    try:
+        reference = reference_sequences(part)
+    except UnequalLengths as error:
+        if task.config.coefficients is not None:
+            raise
+        task.log(event="log_score_coefficients", left_out=str(error))
+        return learned
+    scheduler = LSDScheduler.from_config(task.base.config)
+    scheduler.set_learned_sampler(learned)
+    steps = two_sided(
+        task.runs,
+        scheduler,
+        task.config.nfe,
+        reference,
+        num_sequences=task.config.coefficient_sequences,
+        batch_size=task.config.batch_size,
+        row_length=task.plan.row_length or None,
+        log=task.log,
+        progress=part.progress,
+    )
+    # processes on unlike machines may differ in the last bits
+    steps = {M: LearnedSteps(*task.workers.broadcast(tuple(vars(s).values()))) for M, s in steps.items()}
+    return dataclasses.replace(learned, steps=steps)
+
+
+class UnequalLengths(ValueError):
+    """The sequences of a pipeline differ in length, so they cannot be compared."""
+
+
+def reference_sequences(task: Task) -> torch.Tensor:
+    """The sequences that samples are compared with, `(num, seq_len)`, the same in all processes."""
+    if task.data is not None and len(task.data) >= task.config.reference_sequences:
+        return task.data[:MAX_REFERENCES]
+    num = _multiple(task.config.reference_sequences, task.workers.size)
+    config = dataclasses.replace(task.config, num_sequences=num)
+    first = task.config.resolved_num_sequences + task.config.held_out_sequences
+    later = dataclasses.replace(task, config=config, first=first)
+    batches = [torch.cat([path.final_BL for path in paths], dim=1) for paths in bootstrapped_paths(later)]
+    if len({batch.shape[1] for batch in batches}) > 1:
+        raise UnequalLengths(
+            "Sequences differ in length from batch to batch (a pipeline pads prompts to the longest), so samples"
+            " cannot be compared with them: use prompts of equal length, or `coefficients` 'plain'."
+        )
+    return task.workers.concatenate(torch.cat(batches))
+
+
+def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
+    """At most `C (batches min(64, L) + batches points sum of the NFEs)`; the first term is that of the reference."""
+    batches = -(-config.reference_sequences // config.batch_size)
+    made = plan.num_canvases * batches * min(config.bootstrap_steps, plan.num_masked)
+    return made + two_sided_calls(config.nfe, plan.num_canvases, config.coefficient_sequences, config.batch_size)
+
+
+def _multiple(number: int, of: int) -> int:
+    return -(-number // of) * of
