@@ -17,7 +17,12 @@ from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, di
 
 SHARED = {"nfe": (2, 4), "num_sequences": 8, "teacher_steps": 16}
 RUNS: dict[str, dict[str, Any]] = {
-    "auto": {"candidates": ("path_kl:halton", "lsd:random"), "held_out_sequences": 6},
+    "auto": {
+        "candidates": ("path_kl:halton", "lsd:random"),
+        "held_out_sequences": 6,
+        "reference_sequences": 64,
+        "coefficient_sequences": 16,
+    },
     "path_kl": {"method": "path_kl", "batch_size": 2},
     "path_kl bootstrapped": {"method": "path_kl", "paths": "bootstrap", "bootstrap_steps": 4, "order": "random"},
     "lsd log-score": {"method": "lsd"},

@@ -23,13 +23,14 @@ from lsd_sampler.training.recording import TeacherPlan
 
 MODEL = "countdown:V=8,L=32"
 DEFAULT = [("path_kl", "halton"), ("path_kl", "random"), ("lsd", "random")]
-SMALL: dict[str, Any] = {"nfe": (2, 4), "num_sequences": 6, "held_out_sequences": 5}
+SMALL: dict[str, Any] = {"nfe": (2, 4), "num_sequences": 6, "held_out_sequences": 5, "coefficients": "plain"}
 
 
 def choose(
     chain: torch.nn.Module, call: dict[str, Any] | None = None, **options: Any
 ) -> tuple[LSDScheduler, list[dict[str, Any]]]:
     records: list[dict[str, Any]] = []
+    options.setdefault("coefficients", "plain")
     return distill(pipeline_of(chain), DistillConfig(**options), log=records.append, **(call or {})), records
 
 
@@ -119,7 +120,7 @@ def test_what_does_not_suit_is_left_out_and_said() -> None:
     _, records = choose(random_chain(4, 8), nfe=(3,), num_sequences=4, candidates=candidates)
     (left_out,) = [r for r in of(records, "candidate") if "left_out" in r]
     assert left_out["method"] == "jys" and "powers of two" in left_out["left_out"]
-    _, records = choose(random_chain(4, 8), **SMALL, teacher_solver="predictor_corrector")
+    _, records = choose(random_chain(4, 8), **SMALL, teacher_solver="predictor_corrector", teacher_steps=32)
     left_out, *rest = of(records, "candidate")
     assert (left_out["method"], left_out["order"]) == ("path_kl", "halton")
     assert "`teacher_solver`" in left_out["left_out"] and len(rest) == 4
@@ -279,7 +280,7 @@ def test_from_the_command_line(
     """Cost, result, folder and card; and Python's defaults are the command's."""
     monkeypatch.setattr(cards, "_plot", lambda *_: False)
     monkeypatch.chdir(tmp_path)
-    argv = ["--model", MODEL, "--nfe", "4", "8", "--num-sequences", "8"]
+    argv = ["--model", MODEL, "--nfe", "4", "8", "--num-sequences", "8", "--coefficients", "plain"]
     assert train.main([*argv, "--dry-run"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["output_dir"] == "countdown-auto" and plan["memory_bytes"]["total"] > 0
@@ -323,9 +324,10 @@ def test_a_card_names_what_was_left_out() -> None:
 
 def test_memory_is_that_of_the_most_demanding_candidate(capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--model", "sedd-small", "--dry-run", "--nfe", "4", "--device", "cpu", "--num-sequences", "8"]
+    argv += ["--paths", "teacher", "--coefficients", "plain"]
     totals = []
     for method in ("auto", "path_kl", "lsd"):
-        assert train.main([*argv, "--method", method]) == 0
+        assert train.main([*(argv if method != "lsd" else argv[:-4]), "--method", method]) == 0
         memory = json.loads(capsys.readouterr().out)["memory_bytes"]
         totals.append(memory["total"] - memory["process"])
     assert totals[0] == max(totals[1:])

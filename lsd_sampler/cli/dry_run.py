@@ -1,11 +1,12 @@
 """`lsd-train --dry-run`: what a run would load, do and need."""
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
 from ..denoisers.published import SHORT_NAMES, HubModel
 from ..denoisers.sizes import ModelSize
-from ..training import DistillConfig
+from ..training import DistillConfig, coefficients
 from ..training.budget import memory_needed
 from ..training.choice import candidate_configs
 from ..training.config import AUTO
@@ -60,10 +61,16 @@ def describe_cost(
     }
     if size is None:
         return cost
-    configs = candidate_configs(config, plan)[0].values() if config.method == AUTO else [config]
+    configs = [*candidate_configs(config, plan)[0].values()] if config.method == AUTO else [config]
+    configs += [replace(each, num_sequences=config.batch_size) for each in configs if coefficients_of(config, each)]
     needs = (memory_needed(size, each, plan.num_masked, _num_states(each, plan)) for each in configs)
     memory = {"process": process_bytes, **max(needs, key=lambda need: sum(need.values()))}
     return {**cost, "parameters": size.parameters, "memory_bytes": {**memory, "total": sum(memory.values())}}
+
+
+def coefficients_of(config: DistillConfig, candidate: DistillConfig) -> bool:
+    """Whether a candidate that wins is given coefficients, for which whole batches are sampled."""
+    return coefficients.wanted(config, candidate.resolved_method)
 
 
 def _num_states(config: DistillConfig, plan: TeacherPlan) -> int:

@@ -100,7 +100,7 @@ def train(args: argparse.Namespace) -> None:
         cost = describe_cost(model.size, config, plan_of_published(model.size, config, call_kwargs), process)
         print_json({"model": name, **config.to_dict(), **describe_download(model), **cost})
         return
-    has_text = any(isinstance(call_kwargs.get(name), str) for name in ("prefix", "suffix"))
+    has_text = args.data is not None or any(isinstance(call_kwargs.get(name), str) for name in ("prefix", "suffix"))
     pipeline = load_pipeline(args, has_text) if args.model else load_diffusers_pipeline(args)
     config = configure(args, lambda config: plan_of(pipeline, config, call_kwargs))
     output_dir = args.output_dir or Path(
