@@ -1,5 +1,5 @@
-"""The commands in processes of their own, to be killed or starved. They are forked from a server that has imported all,
-so that one costs milliseconds.
+"""The commands in processes of their own, to be killed or starved. They are forked from a server that has imported
+all, so that one costs milliseconds.
 """
 
 import multiprocessing

@@ -83,17 +83,7 @@ def test_each_moment_of_writing_can_be_survived(tmp_path: Path) -> None:
     """Killed at the first thing that it does to a file; then, gone on with, at the second, and so on to the end: kills
     while a finished sampler is put in place of its parts are among them.
     """
-    options = [
-        *ORACLE,
-        "--nfe",
-        "2",
-        "--num-sequences",
-        "2",
-        "--method",
-        "lsd",
-        "--cache-dir",
-        str(tmp_path / "cache"),
-    ]
+    options = [*ORACLE, "--nfe", "2", "--num-sequences", "2", "--method", "lsd", "--cache-dir", str(tmp_path / "c")]
     whole, folder = tmp_path / "whole", tmp_path / "killed"
     assert run_child([*options, "--output-dir", str(whole)]).code == 0
     for number in itertools.count(1):

@@ -100,7 +100,7 @@ class PipelineRuns:
         with scheduler_in_place(self.pipeline, scheduler), torch.no_grad():
             try:
                 output = self.pipeline(generator=self.generators(sequences), **kwargs)  # type: ignore[operator]
-            except (RuntimeError, MemoryError) as error:
+            except (RuntimeError, MemoryError, OSError) as error:
                 if not is_out_of_memory(error):
                     raise
                 raise BatchTooLarge(len(sequences)) from error
