@@ -6,10 +6,15 @@ import re
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from child_processes import SERVER, run_child
 
+from lsd_sampler import cards
+from lsd_sampler.cli import train
+from lsd_sampler.denoisers import MarkovDenoiser
 from lsd_sampler.training.progress import kept_files
 
 
@@ -28,6 +33,9 @@ METHODS = {
     + ["--cache-dir", "/dev/null"],
 }
 KILLS = 20
+# the calls that it takes to make the paths of all sequences, and the calls of a part thereafter
+TEACHERS = {"path_kl": 129, "lsd": 65, "lsd+": 33, "jys": 17, "bootstrap": 65, "adam": 17}
+PARTS = {"path_kl": 16, "lsd": 8, "lsd+": 16, "jys": 6, "bootstrap": 16, "adam": 4 * 4}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -93,3 +101,33 @@ def test_each_moment_of_writing_can_be_survived(tmp_path: Path) -> None:
         assert code == -signal.SIGKILL
     assert number > 30
     assert contents(folder) == contents(whole)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_finished_is_not_done_again(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped at its n-th network call, for several n, and gone on with: both together make no more calls than one run
+    and the part that was in the works.
+    """
+    monkeypatch.setattr(cards, "_plot", lambda *_: False)
+    calls, stop_at, forward = [0], [0], MarkovDenoiser.forward
+
+    def stopped(*args: Any, **kwargs: Any) -> torch.Tensor:
+        if calls[0] == stop_at[0]:
+            raise KeyboardInterrupt
+        calls[0] += 1
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(MarkovDenoiser, "forward", stopped)
+
+    def calls_of_a_run(name: str, stop: int) -> int:
+        calls[0], stop_at[0] = 0, stop
+        code = train.main(
+            [*ORACLE, "--cache-dir", "/dev/null", "--output-dir", str(tmp_path / name), *METHODS[method]]
+        )
+        assert code == (0 if stop < 0 else 130)
+        return calls[0]
+
+    whole = calls_of_a_run("whole", -1)
+    for n in range(TEACHERS[method], whole, whole // 7):
+        again = calls_of_a_run(f"stopped-{n}", n) + calls_of_a_run(f"stopped-{n}", -1)
+        assert whole <= again <= whole + PARTS[method], f"stopped at {n} of {whole}"
