@@ -15,7 +15,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OPTIONAL = ["accelerate", "datasets", "flash_attn", "matplotlib", "mauve", "torchmetrics", "wandb"]
+OPTIONAL = [
+    "accelerate",
+    "datasets",
+    "flash_attn",
+    "matplotlib",
+    "mauve",
+    "tensorboard",
+    "torchmetrics",
+    "trackio",
+    "wandb",
+]
 
 
 def _run(code: str) -> str:

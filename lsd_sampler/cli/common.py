@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from ..out_of_memory import is_out_of_memory
+
 
 def add_model_arguments(parser: argparse.ArgumentParser, with_pipeline: bool = False):  # noqa: ANN201
     """`--model` (or a whole pipeline) and where and how it is loaded; returns the group of what excludes it."""
@@ -130,13 +132,37 @@ def load_sampler(name: str):  # noqa: ANN201  (imported late)
         raise OSError(f"`--sampler` {name!r}: {str(error).splitlines()[0]}") from error
 
 
-def check_output_dir(folder: Path) -> None:
+def check_output_dir(folder: Path, flag: str = "--output-dir") -> None:
     """Refuses, before any work is done, a folder that could not be written to afterwards."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise NotADirectoryError(f"`--output-dir` {str(folder)!r}: {str(existing)!r} is a file.")
+        raise NotADirectoryError(f"`{flag}` {str(folder)!r}: {str(existing)!r} is a file.")
     if not os.access(existing, os.W_OK):
-        raise PermissionError(f"`--output-dir` {str(folder)!r}: no permission to write to {str(existing)!r}.")
+        raise PermissionError(f"`{flag}` {str(folder)!r}: no permission to write to {str(existing)!r}.")
+
+
+@contextmanager
+def within_memory(args: argparse.Namespace, flag: str, number: int) -> Iterator[None]:
+    """Turns lack of memory into a sentence that says what to try.
+
+    Args:
+        args: with `dtype`.
+        flag (`str`), number (`int`): what decides the size of a batch.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OSError(smaller_batch(flag, number, args.dtype)) from error
+
+
+def smaller_batch(flag: str, number: int, dtype: str | None) -> str:
+    """What to try when memory ran out with so many sequences."""
+    if number > 1:
+        return f"out of memory with `{flag} {number}`: try `{flag} {number // 2}`."
+    dtype_advice = "" if dtype in ("bfloat16", "float16") else "`--dtype bfloat16` or "
+    return f"out of memory: the model does not fit. Try {dtype_advice}another `--device`."
 
 
 def run(command: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
@@ -147,11 +173,13 @@ def run(command: Callable[[argparse.Namespace], None], parser: argparse.Argument
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
-    except torch.OutOfMemoryError:
-        flag = "--batch-size" if hasattr(args, "batch_size") else "--num-samples"
-        print(f"Error: out of memory: try half the {flag}.", file=sys.stderr)
-        return 1
-    except (ValueError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        # what remains of lack of memory came before there was a batch
+        if is_out_of_memory(error):
+            print(f"Error: {smaller_batch('', 1, args.dtype)}", file=sys.stderr)
+        elif isinstance(error, (ValueError, OSError)):
+            print(f"Error: {error}", file=sys.stderr)
+        else:
+            raise
         return 1
     return 0

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import write_atomically
-from .common import add_model_arguments, check_output_dir, load_pipeline, positive_int, run
+from .common import add_model_arguments, check_output_dir, load_pipeline, positive_int, run, within_memory
 from .evaluation_parts import BASELINE_FORM, keeping_rows, make_metrics, make_samplers
 
 
@@ -66,7 +66,8 @@ def command(args: argparse.Namespace) -> None:
     samplers = make_samplers(args, pipeline.denoiser.scheduler_config())
     check_output_dir(args.output_dir)
     output = args.output_dir / "metrics.jsonl"
-    with keeping_rows(output):
+    num_rows = min(args.batch_size, args.num_samples)
+    with keeping_rows(output), within_memory(args, "--batch-size", num_rows):
         args.output_dir.mkdir(parents=True, exist_ok=True)
         print(f"Output folder: {args.output_dir}", flush=True, file=sys.stderr if args.json else sys.stdout)
         metrics, floor = make_metrics(args, pipeline)
@@ -176,7 +177,8 @@ def compare_images(args: argparse.Namespace) -> None:
     sizes = {str(folder): len(image_files(folder)) for folder in args.images}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"`--images` must hold equal numbers to be compared, got {sizes}.")
-    with keeping_rows(args.output_dir / "metrics.jsonl"):
+    num_rows = min(args.batch_size, *sizes.values())
+    with keeping_rows(args.output_dir / "metrics.jsonl"), within_memory(args, "--batch-size", num_rows):
         options = {"batch_size": args.batch_size, "device": args.device}
         rows = [
             {"images": name, "number": num, "FID": frechet_inception_distance(name, args.image_reference, **options)}

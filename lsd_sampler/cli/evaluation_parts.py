@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ..evaluation.embedding import Features, denoiser_features
 from ..evaluation.harness import floor_row, text_windows
-from ..evaluation.judge import JudgeError, JudgeNLL, is_out_of_memory
+from ..evaluation.judge import JudgeError, JudgeNLL
 from ..evaluation.metrics import MetricSet, OracleMetrics, TextMetrics, TokenMetrics
 from ..evaluation.rows import Row, read_jsonl
 from ..scheduling_lsd import LSDScheduler
@@ -135,13 +135,9 @@ def keeping_rows(path: Path) -> Iterator[None]:
         yield
     except ImportError as error:
         raise ValueError(str(error)) from error
-    except (JudgeError, OSError, RuntimeError, MemoryError) as error:
+    except (JudgeError, OSError) as error:
         kept = f" {_num_rows(path)} finished rows are kept in {path}: go on with `--resume`." if path.exists() else ""
-        if isinstance(error, (JudgeError, OSError)):
-            raise OSError(str(error).rstrip(".") + "." + kept) from error
-        if is_out_of_memory(error):
-            raise OSError(f"Out of memory: try half the `--batch-size`.{kept}") from error
-        raise
+        raise OSError(str(error).rstrip(".") + "." + kept) from error
 
 
 def _option(entry: str, text: str) -> tuple[str, Any]:

@@ -9,7 +9,15 @@ from typing import Any
 import torch
 
 from ..atomic import write_atomically
-from .common import add_model_arguments, load_pipeline, load_sampler, positive_int, run
+from .common import (
+    add_model_arguments,
+    check_output_dir,
+    load_pipeline,
+    load_sampler,
+    positive_int,
+    run,
+    within_memory,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,25 +35,29 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def command(args: argparse.Namespace) -> None:
+    if args.output:
+        if args.output.is_dir():
+            raise IsADirectoryError(f"`--output` {str(args.output)!r} is a folder: give the name of a file.")
+        check_output_dir(args.output.parent, "--output")
     pipeline = load_pipeline(args)
     if args.sampler:
         pipeline.scheduler = load_sampler(args.sampler)
-    output: Any = pipeline(
-        prefix=args.prefix,
-        suffix=args.suffix,
-        length=args.length,
-        num_samples=args.num_samples,
-        num_inference_steps=args.nfe,
-        temperature=args.temperature,
-        generator=torch.Generator().manual_seed(args.seed),
-    )
+    with within_memory(args, "--num-samples", args.num_samples):
+        output: Any = pipeline(
+            prefix=args.prefix,
+            suffix=args.suffix,
+            length=args.length,
+            num_samples=args.num_samples,
+            num_inference_steps=args.nfe,
+            temperature=args.temperature,
+            generator=torch.Generator().manual_seed(args.seed),
+        )
     sequences = output.sequences.tolist()
     texts = output.texts or [" ".join(map(str, ids)) for ids in sequences]
+    print("\n\n".join(texts), flush=True)  # first: these are kept if the file cannot be written
     if args.output:
         lines = [json.dumps({"text": text, "ids": ids}) for text, ids in zip(texts, sequences, strict=True)]
-        args.output.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(args.output, ("\n".join(lines) + "\n").encode())
-    print("\n\n".join(texts))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,10 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ..atomic import remove_leftovers
 from ..denoisers.sizes import ModelSize
 from ..hub import make_repo, upload_sampler
 from ..orders import ORDERS
-from ..scheduling_lsd import COUNTS
+from ..scheduling_lsd import COUNTS, LSDScheduler
 from ..solvers import SOLVERS
 from ..training import METHODS, DistillConfig, distill
 from ..training.budget import process_bytes
@@ -20,6 +21,7 @@ from ..training.config import FILLERS, PATHS, VARIANTS, distillable_solvers
 from ..training.path_cache import default_cache_dir
 from ..training.progress import Progress
 from ..training.recording import TeacherPlan
+from ..training.tracking import available, tracking
 from ..training.workers import Workers
 from .common import (
     add_model_arguments,
@@ -33,6 +35,8 @@ from .common import (
     run,
 )
 from .dry_run import describe_cost, describe_download, plan_of, plan_of_published, published
+from .environment import PrintVersions
+from .faults import keeping_progress
 from .texts import read_sequences
 
 
@@ -52,6 +56,7 @@ CHOICES = {
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lsd-train", description=__doc__)
+    parser.add_argument("--env", action=PrintVersions, help="print versions, for bug reports, then stop")
     add_model_arguments(parser, with_pipeline=True)
     for option in fields(DistillConfig):
         flag, text = "--" + option.name.replace("_", "-"), option.metadata["help"]
@@ -81,6 +86,10 @@ def build_parser() -> argparse.ArgumentParser:
         default=default_cache_dir(),
         help="of teacher paths for later runs; default: %(default)s",
     )
+    parser.add_argument(
+        "--report-to", nargs="+", default=["none"], metavar="TRACKER",
+        help="accelerate's trackers: tensorboard, trackio, wandb, ...; or all that are installed; default: none",
+    )  # fmt: skip
     parser.add_argument("--push-to-hub", metavar="USER/NAME", help="upload the result to this Hub repo")
     parser.add_argument("--dry-run", action="store_true", help="print the configuration and the cost, then stop")
     return parser
@@ -93,6 +102,7 @@ def command(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> None:
     name = args.model or args.pipeline
+    report_to = available(args.report_to)
     call_kwargs = read_call_kwargs(args)
     process = process_bytes() if args.device.type == "cpu" else 0
     if model := published(args):
@@ -112,6 +122,18 @@ def train(args: argparse.Namespace) -> None:
         kind = "model" if args.model else "pipeline"
         print_json({kind: name, **config.to_dict(), "output_dir": str(output_dir), **cost})
         return
+    learn(args, pipeline, config, output_dir, call_kwargs, report_to)
+
+
+def learn(
+    args: argparse.Namespace,
+    pipeline: Any,
+    config: DistillConfig,
+    output_dir: Path,
+    call_kwargs: dict[str, Any],
+    report_to: list[str],
+) -> None:
+    """Learns, and leaves the folder behind; what stops it leaves what `--resume` goes on from."""
     check_output_dir(output_dir)
     data = read_sequences(args.data, pipeline, args.length) if args.data else None
     is_main = Workers.here().is_main
@@ -119,40 +141,52 @@ def train(args: argparse.Namespace) -> None:
     repo_id = make_repo(args.push_to_hub) if args.push_to_hub and is_main else None
     if is_main:
         print(f"Output folder: {output_dir}", flush=True)
-    from ..cards import save_sampler
-
-    records: list[dict[str, Any]] = [{"event": "config", "model": name, **config.to_dict()}]
-
-    def log(record: dict[str, Any]) -> None:
-        records.append(record)
-        if is_main:
-            print(json.dumps(record), file=sys.stderr)
-
-    progress = output_dir / "progress"
+        remove_leftovers(output_dir)
+    records: list[dict[str, Any]] = [{"event": "config", "model": args.model or args.pipeline, **config.to_dict()}]
     options: dict[str, Any] = {
-        "checkpoint_dir": progress,
+        "checkpoint_dir": output_dir / "progress",
         "resume": args.resume,
         "cache_dir": args.cache_dir,
         "data": data,
     }
-    scheduler = distill(pipeline, config, log=log, **options, **call_kwargs)
-    if not is_main:
-        return
+    with (
+        keeping_progress(output_dir / "progress", config, args.dtype),
+        tracking(report_to if is_main else [], output_dir, records[0], args.device.type == "cpu") as track,
+    ):
+
+        def log(record: dict[str, Any]) -> None:
+            records.append(record)
+            if is_main:
+                print(json.dumps(record), file=sys.stderr)
+                track(record)
+
+        scheduler = distill(pipeline, config, log=log, **options, **call_kwargs)
+        if not is_main:
+            return
+        described = {"config": config, "records": records, "repo_id": repo_id, "call_kwargs": call_kwargs}
+        save(args, pipeline, scheduler, output_dir, **described)
+        Progress(output_dir / "progress")  # it is all in the sampler now
+    print_results(config, records)
+    print(f"Network calls: {records[-1]['network_calls']}. Saved to {output_dir}.")
+    if repo_id:
+        print(f"Uploaded: {upload_sampler(output_dir, repo_id)}")
+
+
+def save(args: argparse.Namespace, pipeline: Any, scheduler: LSDScheduler, output_dir: Path, **described: Any) -> None:
+    """The sampler, and what describes it."""
+    from ..cards import save_sampler
+
+    name = args.model or args.pipeline
     if not Path(name).expanduser().exists():  # a path of this machine means nothing elsewhere
         model = pipeline.denoiser if args.model else pipeline
         revision = getattr(model, "commit_hash", None) or args.revision
         scheduler.register_to_config(base_model=model.name_or_path, base_model_revision=revision)
-    save_sampler(
-        scheduler,
-        output_dir,
-        model=name,
-        config=config,
-        records=records,
-        repo_id=repo_id,
-        pipeline_class=type(pipeline).__name__ if args.pipeline else None,
-        call_kwargs=call_kwargs,
-    )
-    Progress(progress)  # it is all in the sampler now
+    pipeline_class = type(pipeline).__name__ if args.pipeline else None
+    save_sampler(scheduler, output_dir, model=name, pipeline_class=pipeline_class, **described)
+
+
+def print_results(config: DistillConfig, records: list[dict[str, Any]]) -> None:
+    """What was chosen and learned, for each number of calls."""
     choice = next((record for record in records if record["event"] == "choice"), None)
     if choice:
         print(f"Chosen: {choice['method']}, order {choice['order']}. {choice['reason']}")
@@ -171,9 +205,6 @@ def train(args: argparse.Namespace) -> None:
             print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
         elif record["event"] == "log_score_coefficients":
             print(describe_coefficients(record))
-    print(f"Network calls: {records[-1]['network_calls']}. Saved to {output_dir}.")
-    if repo_id:
-        print(f"Uploaded: {upload_sampler(output_dir, repo_id)}")
 
 
 def describe_coefficients(record: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 
+from ..out_of_memory import is_out_of_memory
 from ..validation import check_number
 from .tokens import encode, load_tokenizer_file, same_token_ids
 
@@ -257,11 +258,6 @@ def _in_a_sentence(batch_size: int) -> Iterator[None]:
         raise JudgeError(
             f"The judge ran out of memory on {batch_size} sequences: try {smaller} or `--judge-dtype bfloat16`."
         ) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on an accelerator or (where torch says so in words only) on the CPU."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
 def _first_line(error: Exception) -> str:

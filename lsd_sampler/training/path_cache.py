@@ -12,10 +12,11 @@ from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ..atomic import write_atomically
+from ..atomic import remove_leftovers, write_atomically
 from .progress import describe
 
 
+DAY = 86400.0
 FORMAT = 1  # to be raised when the same teacher would make other paths
 
 
@@ -39,6 +40,7 @@ class PathCache:
 
     def __init__(self, folder: Path, pipeline: DiffusionPipeline, call: dict[str, Any]):
         self.folder = folder
+        remove_leftovers(folder, older_than=DAY)
         self.of = {"format": FORMAT, "pipeline": fingerprint(pipeline), "call": call}
 
     def load(self, teacher: dict[str, Any]) -> dict[str, torch.Tensor] | None:

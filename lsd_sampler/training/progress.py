@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ..atomic import write_atomically
+from ..atomic import remove_leftovers, write_atomically
 from .workers import Workers
 
 
@@ -38,9 +38,11 @@ class Progress:
         self.folder, self.workers, self._prefix = folder, workers or Workers(), PREFIX
         task = {**(task or {}), "processes": self.workers.size}
         self._task = hashlib.sha256(json.dumps(task, sort_keys=True, default=describe).encode()).hexdigest()
-        if folder is not None and not resume:
+        if folder is not None:
             if self.workers.is_main:
-                self.clear()
+                remove_leftovers(folder)
+                if not resume:
+                    self.clear()
             self.workers.wait()
 
     def part(self, name: str) -> "Progress":
@@ -93,13 +95,18 @@ class Progress:
         """Removes all that was kept, and the folder if nothing else is in it."""
         if self.folder is None or not self.folder.is_dir():
             return
-        for path in self.folder.glob(f"{PREFIX}*.safetensors"):
-            path.unlink()
+        for path in kept_files(self.folder):
+            path.unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
     def _path(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / f"{self._prefix}{name}.safetensors"
+
+
+def kept_files(folder: Path) -> list[Path]:
+    """What a distillation has kept in a folder so far; nothing if there is no such folder."""
+    return sorted(folder.glob(f"{PREFIX}*.safetensors"))
 
 
 def describe(value: Any) -> Any:

@@ -21,6 +21,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 
 from ..canvas import Canvas, DrawOptions, StepInput
 from ..checkpoint import LearnedSampler, LearnedSteps
+from ..out_of_memory import BatchTooLarge, is_out_of_memory
 from ..rows import ModelOutput, check_row_maximum, row_chunks
 from ..schedules import grid_from_counts
 from ..scheduling_lsd import LSDScheduler
@@ -89,11 +90,20 @@ class PipelineRuns:
         return kwargs
 
     def run(self, scheduler: "Recorder", num_inference_steps: int, sequences: Sequence[int]) -> None:
-        """One generation of these sequences under `scheduler`."""
+        """One generation of these sequences under `scheduler`.
+
+        Raises:
+            BatchTooLarge: if memory runs out.
+        """
         scheduler.begin(num_inference_steps)
         kwargs = {**self.arguments(sequences), "num_inference_steps": num_inference_steps}
         with scheduler_in_place(self.pipeline, scheduler), torch.no_grad():
-            output = self.pipeline(generator=self.generators(sequences), **kwargs)  # type: ignore[operator]
+            try:
+                output = self.pipeline(generator=self.generators(sequences), **kwargs)  # type: ignore[operator]
+            except (RuntimeError, MemoryError, OSError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise BatchTooLarge(len(sequences)) from error
         # a pipeline that calls the network less often than the scheduler says so
         made = getattr(output, "network_calls", None)
         self.network_calls += scheduler.calls if made is None else made

@@ -1,0 +1,42 @@
+"""`lsd-train --env`: what a bug report should say."""
+
+import argparse
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..evaluation.protocol import hardware
+
+
+PACKAGES = (
+    "torch", "diffusers", "transformers", "tokenizers", "huggingface_hub", "safetensors", "numpy",
+    "accelerate", "matplotlib", "jinja2",
+)  # fmt: skip
+
+
+class PrintVersions(argparse.Action):
+    """An argparse flag that prints versions and hardware, one a line, and stops."""
+
+    def __init__(self, option_strings: list[str], dest: str, **options: Any):
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print("\n".join(f"{name}: {value}" for name, value in environment().items()))
+        parser.exit()
+
+
+def environment() -> dict[str, str]:
+    """Name -> version, or what there is."""
+    found = {"lsd_sampler": __version__, "Python": platform.python_version(), "platform": platform.platform()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    found["CUDA of torch"] = torch.version.cuda or "none"
+    for i in range(torch.cuda.device_count()):
+        found[f"cuda:{i}"] = hardware(torch.device("cuda", i))
+    return {**found, "cpu": hardware(torch.device("cpu"))}

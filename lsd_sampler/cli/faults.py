@@ -1,0 +1,50 @@
+"""What can stop `lsd-train`, in one sentence, with what was kept or what to try."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..out_of_memory import BatchTooLarge, is_out_of_memory
+from ..solvers import SOLVERS
+from ..training import DistillConfig
+from ..training.config import AUTO
+from ..training.progress import kept_files
+from ..training.workers import Workers
+from .common import smaller_batch
+
+
+@contextmanager
+def keeping_progress(folder: Path, config: DistillConfig, dtype: str | None) -> Iterator[None]:
+    """Turns a full disk, a vanished folder or lack of memory into a sentence.
+
+    Args:
+        folder (`Path`): where finished parts are kept.
+        config ([`DistillConfig`]): the run.
+        dtype (`str`, *optional*): of the weights, where it was chosen.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            flag, number = batch_flag(config, error.num_rows) if isinstance(error, BatchTooLarge) else ("", 1)
+            raise OSError(smaller_batch(flag, number, dtype)) from error
+        if not isinstance(error, OSError):
+            raise
+        num = len(kept_files(folder))
+        kept = f" {num} finished parts are kept in {folder}: go on with `--resume`." if num else ""
+        raise OSError(str(error).rstrip(".") + "." + kept) from error
+
+
+def batch_flag(config: DistillConfig, num_rows: int) -> tuple[str, int]:
+    """The flag of `lsd-train` that decides how large a batch of so many rows was, and what it stood at."""
+    if config.method == AUTO or config.coefficients == "two_sided":  # no part of these has larger batches
+        return "--batch-size", num_rows
+    num_sequences = config.resolved_num_sequences
+    share = num_sequences // Workers.here().size
+    of_teacher = min(config.batch_size, share)
+    if config.optimizer == "adam" and num_rows == 2 * config.adam_batch_size != of_teacher:
+        return "--adam-batch-size", config.adam_batch_size
+    # lsd runs on teacher and student of all sequences at once; a teacher that masks again, on all sequences
+    if num_rows > of_teacher or not SOLVERS[config.resolved_teacher_solver].distillable:
+        return "--num-sequences", num_sequences
+    return "--batch-size", num_rows
