@@ -172,13 +172,13 @@ def test_reference_of_a_folder_is_all_its_texts(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("two")
     (tmp_path / "a.txt").write_text("one")
     (tmp_path / "notes.md").write_text("not read")
-    assert read_texts(tmp_path) == ["one", "two"]
+    assert read_texts(tmp_path, "--reference") == ["one", "two"]
     (tmp_path / "c.txt").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(ValueError, match="c.txt"):
-        read_texts(tmp_path)
+        read_texts(tmp_path, "--reference")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no file"):
-        read_texts(tmp_path / "empty")
+        read_texts(tmp_path / "empty", "--reference")
 
 
 def test_known_mistakes(text_model: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

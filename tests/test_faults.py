@@ -25,7 +25,7 @@ from lsd_sampler.out_of_memory import BatchTooLarge, is_out_of_memory
 
 
 ORACLE = ["--model", "countdown:V=4,L=16", "--device", "cpu"]
-TRAIN = [*ORACLE, "--nfe", "2", "4", "--num-sequences", "8"]
+TRAIN = [*ORACLE, "--nfe", "2", "4", "--num-sequences", "8", "--method", "path_kl"]
 COMMANDS = {"lsd-train": train, "lsd-sample": sample, "lsd-eval": evaluate}
 
 
@@ -163,6 +163,7 @@ def test_one_sequence_that_does_not_fit(
         flag = "--num-samples" if command == "lsd-sample" else "--batch-size"
         argv = [*ORACLE, flag, "1", "--nfe", "4"]
         argv += [] if command == "lsd-sample" else ["--output-dir", str(tmp_path)]
+        argv += ["--method", "path_kl"] if command == "lsd-train" else []
         fails(capsys, command, argv, "the model does not fit", "--dtype bfloat16", "--device")
         last = fails(capsys, command, [*argv, "--dtype", "bfloat16"], "the model does not fit", "--device")
         assert "bfloat16" not in last
@@ -179,7 +180,7 @@ def test_a_model_that_cannot_be_loaded(capsys: pytest.CaptureFixture[str], monke
 def test_distill_says_how_large_the_batch_was(monkeypatch: pytest.MonkeyPatch) -> None:
     raises_from(monkeypatch, 3)
     with pytest.raises(BatchTooLarge, match="6 sequences") as error:
-        distill(pipeline_of(countdown(4, 16)), DistillConfig(nfe=(2,), num_sequences=6))
+        distill(pipeline_of(countdown(4, 16)), DistillConfig(method="path_kl", nfe=(2,), num_sequences=6))
     assert error.value.num_rows == 6 and isinstance(error.value.__cause__, torch.OutOfMemoryError)
 
 

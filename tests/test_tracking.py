@@ -15,6 +15,7 @@ from lsd_sampler.training.tracking import available, flatten, tracking
 
 
 ARGV = ["--model", "countdown:V=4,L=16", "--device", "cpu", "--nfe", "2", "4", "--num-sequences", "4"]
+ARGV += ["--method", "path_kl"]
 
 
 @pytest.fixture(autouse=True)
