@@ -136,6 +136,7 @@ class Trainer:
         args = self.args
         self.ema.to(torch.bfloat16).save_pretrained(args.output_dir)
         loss, parameters = self.evaluate(), sum(p.numel() for p in self.ema.parameters()) / 1e6
+        chain = f"countdown:V={args.vocab_size},L={args.length}"
         card = f"""---
 license: apache-2.0
 tags: [masked-diffusion, sedd]
@@ -145,11 +146,13 @@ tags: [masked-diffusion, sedd]
 
 SEDD model of {parameters:.2f} M parameters (absorbing, log-linear noise), for tests and benchmarks.
 
-- Data: exact samples of the Markov chain `countdown:V={args.vocab_size},L={args.length}` (s goes to s - 1, and 0 to any state alike).
-- Training: {self.step} steps of {args.batch_size} x {args.length} tokens, {self.elapsed / 60:.0f} minutes on a CPU, bfloat16 autocast,
-  denoising weighted score entropy, moving average {EMA_DECAY}; `examples/train_countdown_sedd.py`.
-- Validation loss: {loss:.4f} nats per token, an upper bound of the negative log-likelihood ({args.valid_sequences} new sequences, weights in
-  bfloat16 as stored here). The entropy of the data, which no model is below: {data_entropy(self.oracle):.4f}.
+- Data: exact samples of the Markov chain `{chain}` (s goes to s - 1, and 0 to any state alike).
+- Training: {self.step} steps of {args.batch_size} x {args.length} tokens, {self.elapsed / 60:.0f} minutes on a CPU,
+  bfloat16 autocast, denoising weighted score entropy, moving average of weights {EMA_DECAY};
+  `examples/train_countdown_sedd.py --minutes {args.minutes:g} --batch-size {args.batch_size}`.
+- Validation loss: {loss:.4f} nats per token, an upper bound of the negative log-likelihood
+  ({args.valid_sequences} new sequences, weights in bfloat16 as stored here).
+  No model is below {data_entropy(self.oracle):.4f}, the entropy of the data.
 """
         (args.output_dir / "README.md").write_text(card)
         print(f"validation loss of the exported model: {loss:.4f}")

@@ -122,8 +122,8 @@ def _oracle(args: argparse.Namespace, denoiser: Any) -> Any:
     length = args.length or denoiser.length
     if oracle.vocab_size != denoiser.vocab_size or oracle.length < length:
         raise ValueError(
-            f"`--oracle` {args.oracle!r} has {oracle.vocab_size} states and {oracle.length} positions, but {args.model}"
-            f" has {denoiser.vocab_size} tokens and {length} positions."
+            f"`--oracle` {args.oracle!r} has {oracle.vocab_size} states and {oracle.length} positions, but"
+            f" {args.model} has {denoiser.vocab_size} tokens and {length} positions."
         )
     return oracle
 
