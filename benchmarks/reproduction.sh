@@ -61,6 +61,22 @@ books_table() {
         --nfe "$@" --output-dir "$OUT/books-all"
 }
 
+# ---- the frontier at matched entropy ----
+
+frontier() { # NFE SAMPLER...: learned ones with a leading "books-"
+    local nfe=$1 plain=() folders=()
+    shift
+    for name in "$@"; do
+        if [[ $name == books-* ]]; then folders+=("$SAMPLERS/$name"); else plain+=("$name"); fi
+    done
+    lsd-eval "${BOOKS_EVAL[@]}" --temperature-nfe "$nfe" --nfe "$nfe" --frontier --temperatures 0.7 0.8 0.9 1.0 1.1 \
+        --baselines "${plain[@]}" --sampler "${folders[@]}" --output-dir "$OUT/frontier-$nfe"
+}
+FRONTIER=(tweedie theta_trapezoidal tweedie:confidence:cosine tweedie:halton remdm_conf books-jys books-lsd-log_score
+    books-lsd+ books-path_kl-halton)
+frontier_8() { frontier 8 "${FRONTIER[@]}"; }
+frontier_16() { frontier 16 tweedie tweedie:halton books-lsd+ books-path_kl-halton; }
+
 # ---- countdown: the exact oracle, and a trained SEDD ----
 
 ORACLE=(--model countdown:V=32,L=256)
@@ -135,7 +151,7 @@ DRAWS=(euler@count=bernoulli euler@count=bernoulli,draws=float32_eps1e-6)
 draws_oracle() { lsd-eval "${ORACLE_EVAL[@]}" --baselines "${DRAWS[@]}" --nfe 8 16 32 64 --output-dir "$OUT/oracle-draws"; }
 draws_sedd() { lsd-eval "${SEDD_EVAL[@]}" --baselines "${DRAWS[@]}" --nfe 8 16 32 64 --output-dir "$OUT/sedd-draws"; }
 draws_books() {
-    lsd-eval "${BOOKS[@]}" --judge models/books-gpt2 --reference models/books-valid.txt.xz --num-samples 256 --temperatures 1 --resume \
+    lsd-eval "${BOOKS[@]}" --judge models/books-gpt2 --reference models/books-valid.txt.xz --num-samples 128 --temperatures 1 --resume \
         --baselines "${DRAWS[@]}" --nfe 8 16 64 --output-dir "$OUT/books-draws"
 }
 
