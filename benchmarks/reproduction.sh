@@ -2,7 +2,7 @@
 # Every number of docs/reproduction.md: bash benchmarks/reproduction.sh PART...
 #
 # Each part may be stopped and called again: finished samplers and rows are kept in $OUT (default: reproduction) and
-# reused. Parts that end in _table only put finished rows together.
+# reused. "books_positional:4,8" is the part `books_positional` at 4 and 8 calls.
 set -euo pipefail
 OUT=${OUT:-reproduction}
 SAMPLERS=$OUT/samplers
@@ -11,13 +11,6 @@ train() { # NAME OPTIONS...: a sampler, unless it is there
     local name=$1
     shift
     [[ -f $SAMPLERS/$name/scheduler_config.json ]] || lsd-train "$@" --resume --output-dir "$SAMPLERS/$name"
-}
-
-merge() { # TARGET SOURCE...: the rows of several evaluations in one folder
-    local target=$1
-    shift
-    mkdir -p "$OUT/$target"
-    for part in "$@"; do cat "$OUT/$part/metrics.jsonl"; done > "$OUT/$target/metrics.jsonl"
 }
 
 learned() { # PREFIX NAME...: folders of samplers
@@ -36,6 +29,7 @@ POSITIONAL=(tweedie theta_rk2 theta_trapezoidal tweedie:halton_maskgit:arccos tw
     remdm_conf remdm_loop dndm)
 BY_LOGITS=(tweedie:confidence:cosine tweedie@confidence_temperature=4.5:confidence:arccos dndm_k
     entropy_bounded entropy_bounded@gamma=30 fast_dllm_threshold fast_dllm_factor k_gillespie predictor_corrector)
+BY_LOGITS_MAIN=(tweedie:confidence:cosine tweedie@confidence_temperature=4.5:confidence:arccos entropy_bounded@gamma=30)
 LEARNED=(path_kl-halton path_kl-random jys lsd+)
 
 books_train() {
@@ -50,17 +44,12 @@ books_train() {
 
 books_positional() { lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines "${POSITIONAL[@]}" --nfe "$@" --output-dir "$OUT/books-positional"; }
 books_by_logits() { lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines "${BY_LOGITS[@]}" --nfe "$@" --output-dir "$OUT/books-by-logits"; }
+books_by_logits_main() { lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines "${BY_LOGITS_MAIN[@]}" --nfe "$@" --output-dir "$OUT/books-by-logits"; }
 books_learned() {
     lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines --sampler $(learned books "${LEARNED[@]}") --nfe "$@" --output-dir "$OUT/books-learned"
 }
 # its coefficients flatten the predictions, so its best temperature is lower
 books_lsd() { lsd-eval "${BOOKS_EVAL[@]}" --temperatures 0.5 0.6 0.7 0.8 --baselines --sampler "$SAMPLERS/books-lsd-log_score" --nfe "$@" --output-dir "$OUT/books-lsd"; }
-books_table() {
-    merge books-all books-positional books-by-logits books-learned
-    lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines "${POSITIONAL[@]}" "${BY_LOGITS[@]}" --sampler $(learned books "${LEARNED[@]}") \
-        --nfe "$@" --output-dir "$OUT/books-all"
-}
-
 # ---- the frontier at matched entropy ----
 
 frontier() { # NFE SAMPLER...: learned ones with a leading "books-"
@@ -99,7 +88,7 @@ oracle_train() {
     train oracle-path_kl-halton "${common[@]}" --method path_kl --order halton
 }
 oracle_baselines() { lsd-eval "${ORACLE_EVAL[@]}" --baselines "${COUNTDOWN[@]}" --nfe "$@" --output-dir "$OUT/oracle"; }
-oracle_table() {
+oracle_all() {
     lsd-eval "${ORACLE_EVAL[@]}" --baselines "${COUNTDOWN[@]}" --sampler $(learned oracle "${COUNTDOWN_LEARNED[@]}") --nfe "$@" --output-dir "$OUT/oracle"
 }
 
@@ -114,15 +103,13 @@ sedd_train() {
     train sedd-lsd+ "${SEDD_TRAIN[@]}" --method lsd+
     train sedd-jys "${SEDD_TRAIN[@]}" --method jys --nfe 4 8 16 32
 }
+SEDD_MAIN=(tweedie euler@count=bernoulli tweedie@count=bernoulli theta_trapezoidal
+    tweedie@confidence_temperature=4.5:confidence:arccos tweedie:halton_maskgit:arccos tweedie:halton remdm_conf dndm)
+sedd_main() { lsd-eval "${SEDD_EVAL[@]}" --baselines "${SEDD_MAIN[@]}" --nfe "$@" --output-dir "$OUT/sedd-baselines"; }
 sedd_baselines() { lsd-eval "${SEDD_EVAL[@]}" --baselines "${COUNTDOWN[@]}" tweedie@count=bernoulli --nfe "$@" --output-dir "$OUT/sedd-baselines"; }
 sedd_learned() {
     lsd-eval "${SEDD_EVAL[@]}" --baselines --sampler $(learned sedd "${COUNTDOWN_LEARNED[@]}") --nfe "$@" --output-dir "$OUT/sedd-learned"
 }
-sedd_table() {
-    merge sedd sedd-baselines sedd-learned
-    lsd-eval "${SEDD_EVAL[@]}" --baselines "${COUNTDOWN[@]}" tweedie@count=bernoulli --sampler $(learned sedd "${COUNTDOWN_LEARNED[@]}") --nfe "$@" --output-dir "$OUT/sedd"
-}
-
 # ---- the relaxed start (the paper's table 5) ----
 
 RELAXATIONS=(0 0.01 0.05 0.1 0.2)
@@ -165,7 +152,6 @@ literal() {
     done
 }
 
-# "books_positional:4,8" is the call `books_positional 4 8`
 for part in "$@"; do
     IFS=:, read -r -a call <<< "$part"
     "${call[@]}"
