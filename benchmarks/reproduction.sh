@@ -30,7 +30,7 @@ POSITIONAL=(tweedie theta_rk2 theta_trapezoidal tweedie:halton_maskgit:arccos tw
 BY_LOGITS=(tweedie:confidence:cosine tweedie@confidence_temperature=4.5:confidence:arccos dndm_k
     entropy_bounded entropy_bounded@gamma=30 fast_dllm_threshold fast_dllm_factor k_gillespie predictor_corrector)
 BY_LOGITS_MAIN=(tweedie:confidence:cosine tweedie@confidence_temperature=4.5:confidence:arccos entropy_bounded@gamma=30)
-LEARNED=(path_kl-halton path_kl-random jys lsd+)
+LEARNED=(path_kl-halton path_kl-random lsd+)
 
 books_train() {
     local common=("${BOOKS[@]}" --num-sequences 32 --batch-size 32)
@@ -48,6 +48,7 @@ books_by_logits_main() { lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --base
 books_learned() {
     lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines --sampler $(learned books "${LEARNED[@]}") --nfe "$@" --output-dir "$OUT/books-learned"
 }
+books_jys() { lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines --sampler "$SAMPLERS/books-jys" --nfe "$@" --output-dir "$OUT/books-jys"; }
 # its coefficients flatten the predictions, so its best temperature is lower
 books_lsd() { lsd-eval "${BOOKS_EVAL[@]}" --temperatures 0.5 0.6 0.7 0.8 --baselines --sampler "$SAMPLERS/books-lsd-log_score" --nfe "$@" --output-dir "$OUT/books-lsd"; }
 # ---- the frontier at matched entropy ----
@@ -61,10 +62,10 @@ frontier() { # NFE SAMPLER...: learned ones with a leading "books-"
     lsd-eval "${BOOKS_EVAL[@]}" --temperature-nfe "$nfe" --nfe "$nfe" --frontier --temperatures 0.7 0.8 0.9 1.0 1.1 \
         --baselines "${plain[@]}" --sampler "${folders[@]}" --output-dir "$OUT/frontier-$nfe"
 }
-FRONTIER=(tweedie theta_trapezoidal tweedie:confidence:cosine tweedie:halton remdm_conf books-jys books-lsd-log_score
-    books-lsd+ books-path_kl-halton)
+FRONTIER=(tweedie tweedie@confidence_temperature=4.5:confidence:arccos tweedie:halton books-lsd-log_score books-lsd+
+    books-path_kl-halton)
 frontier_8() { frontier 8 "${FRONTIER[@]}"; }
-frontier_16() { frontier 16 tweedie tweedie:halton books-lsd+ books-path_kl-halton; }
+frontier_16() { frontier 16 tweedie books-lsd+ books-path_kl-halton; }
 
 # ---- countdown: the exact oracle, and a trained SEDD ----
 
@@ -77,6 +78,7 @@ COUNTDOWN=(tweedie euler euler@count=bernoulli theta_rk2 theta_trapezoidal tweed
     remdm_rescale remdm_conf remdm_loop dndm dndm_k entropy_bounded@gamma=1 entropy_bounded@gamma=4 entropy_bounded@gamma=16 k_gillespie
     predictor_corrector fast_dllm_threshold fast_dllm_factor)
 COUNTDOWN_LEARNED=(jys lsd-score lsd-log_score lsd+ path_kl-random path_kl-halton)
+SEDD_LEARNED=(lsd-score lsd-log_score lsd+ path_kl-random path_kl-halton)
 
 oracle_train() {
     local common=("${ORACLE[@]}" --num-sequences 64 --nfe 2 4 8 16 32 64)
@@ -108,8 +110,9 @@ SEDD_MAIN=(tweedie euler@count=bernoulli tweedie@count=bernoulli theta_trapezoid
 sedd_main() { lsd-eval "${SEDD_EVAL[@]}" --baselines "${SEDD_MAIN[@]}" --nfe "$@" --output-dir "$OUT/sedd-baselines"; }
 sedd_baselines() { lsd-eval "${SEDD_EVAL[@]}" --baselines "${COUNTDOWN[@]}" tweedie@count=bernoulli --nfe "$@" --output-dir "$OUT/sedd-baselines"; }
 sedd_learned() {
-    lsd-eval "${SEDD_EVAL[@]}" --baselines --sampler $(learned sedd "${COUNTDOWN_LEARNED[@]}") --nfe "$@" --output-dir "$OUT/sedd-learned"
+    lsd-eval "${SEDD_EVAL[@]}" --baselines --sampler $(learned sedd "${SEDD_LEARNED[@]}") --nfe "$@" --output-dir "$OUT/sedd-learned"
 }
+sedd_jys() { lsd-eval "${SEDD_EVAL[@]}" --baselines --sampler "$SAMPLERS/sedd-jys" --nfe "$@" --output-dir "$OUT/sedd-jys"; }
 # ---- the relaxed start (the paper's table 5) ----
 
 RELAXATIONS=(0 0.01 0.05 0.1 0.2)
@@ -126,7 +129,7 @@ relaxation_train() { # oracle or sedd
         done
     done
 }
-relaxation_table() { # oracle or sedd
+relaxation_all() { # oracle or sedd
     local which=("${ORACLE_EVAL[@]}")
     [[ $1 == oracle ]] || which=("${SEDD_EVAL[@]}")
     lsd-eval "${which[@]}" --baselines euler@count=bernoulli --sampler "$SAMPLERS/$1"-relaxed-* --nfe 8 16 --output-dir "$OUT/$1-relaxation"
