@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--temperature-nfe", type=positive_int, help="choose temperatures at so many calls only: cheaper"
     )
     parser.add_argument("--frontier", action="store_true", help="likelihood against entropy along the temperatures")
+    parser.add_argument("--oracle", metavar="CHAIN", help="judge the samples by this Markov chain: countdown:V=32,...")
     parser.add_argument("--judge", help="causal language model: folder or Hub id")
     parser.add_argument("--judge-dtype", choices=DTYPES, help="precision of its weights; default: as stored")
     parser.add_argument("--judge-batch-size", type=positive_int, help="sequences at once; default: what fits")
@@ -113,7 +114,7 @@ def check_frontier(args: argparse.Namespace, metrics: Any, floor: Any) -> list[f
 
 def labels(args: argparse.Namespace) -> dict[str, str]:
     """What decides a row beside its sampler; a row of another judge or reference is not reused."""
-    named = {"judge": args.judge, "judge_dtype": args.judge_dtype, "reference": args.reference}
+    named = {"oracle": args.oracle, "judge": args.judge, "judge_dtype": args.judge_dtype, "reference": args.reference}
     return {"model": args.model, **{name: str(value) for name, value in named.items() if value is not None}}
 
 

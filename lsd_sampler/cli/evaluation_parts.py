@@ -27,14 +27,18 @@ _IMAGES_NEEDED = (
     "These samples are tokens of images and are compared as such; FID needs images: decode samples with the model's VQ"
     " decoder, save them, and give their folders to `--images`."
 )
+_SCHEDULER_OPTIONS = ("count", "draws", "confidence_temperature")  # the others are the solver's
 _REAL_SEED = 1_000_000  # of real data and teacher samples: far from the seeds of what is judged
 
 
 def baseline(text: str, config: dict[str, Any]) -> LSDScheduler:
     """The plain sampler described by SOLVER[@OPTION=VALUE,...][:ORDER[:SCHEDULE]].
 
+    The options are those of the solver, and `count`, `draws` and `confidence_temperature` of the scheduler.
+
     Args:
-        text (`str`): for example `tweedie`, `tweedie:halton:cosine` or `remdm_cap@eta=0.02`.
+        text (`str`): for example `tweedie`, `tweedie:halton:cosine`, `remdm_cap@eta=0.02` or
+            `euler@count=bernoulli,draws=float32_eps1e-6`.
         config (`dict`): of the denoiser's scheduler.
 
     Raises:
@@ -45,8 +49,10 @@ def baseline(text: str, config: dict[str, Any]) -> LSDScheduler:
     if len(rest) > 2 or (at and not options):
         raise ValueError(f"`--baselines` entries have the form {BASELINE_FORM}, got {text!r}.")
     named: dict[str, Any] = {"solver": solver, **dict(zip(("order", "schedule"), rest, strict=False))}
-    if options:
-        named["solver_options"] = dict(_option(entry, text) for entry in options.split(","))
+    given = dict(_option(entry, text) for entry in options.split(",")) if options else {}
+    named |= {name: given.pop(name) for name in _SCHEDULER_OPTIONS if name in given}
+    if given:
+        named["solver_options"] = given
     return LSDScheduler(**config, **named)
 
 
@@ -73,12 +79,10 @@ def make_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[MetricSet, Ro
 
     Of real data one half is the reference, and the floor comes from the other.
     """
-    from ..denoisers.markov import MarkovDenoiser
-
-    denoiser = pipeline.denoiser
-    if isinstance(denoiser, MarkovDenoiser):
-        metrics = OracleMetrics(denoiser.transition.cpu())
-        real = denoiser.sample(args.num_samples, torch.Generator().manual_seed(args.seed + _REAL_SEED))
+    denoiser, oracle = pipeline.denoiser, _oracle(args, pipeline.denoiser)
+    if oracle is not None:
+        metrics = OracleMetrics(oracle.transition.cpu())
+        real = oracle.sample(args.num_samples, torch.Generator().manual_seed(args.seed + _REAL_SEED))
         return metrics, floor_row(metrics, real[:, : args.length or denoiser.length].cpu())
     if denoiser.canvas_shape is not None:
         print(_IMAGES_NEEDED, file=sys.stderr)
@@ -97,6 +101,30 @@ def make_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[MetricSet, Ro
         return metrics, None
     num_texts = 0 if pipeline.tokenizer is None else args.num_texts
     return metrics, floor_row(metrics, real[half : half + args.num_samples], name=name, num_texts=num_texts)
+
+
+def _oracle(args: argparse.Namespace, denoiser: Any) -> Any:
+    """The Markov chain that samples are judged by: `--oracle`, or the denoiser where it is one; else None.
+
+    Raises:
+        ValueError: if `--oracle` is no chain, or one of other tokens or shorter sequences than the model's.
+        OSError: if it cannot be loaded.
+    """
+    from ..denoisers import load_denoiser
+    from ..denoisers.markov import MarkovDenoiser
+
+    oracle = denoiser if args.oracle is None else load_denoiser(args.oracle)
+    if args.oracle is None:
+        return oracle if isinstance(oracle, MarkovDenoiser) else None
+    if not isinstance(oracle, MarkovDenoiser):
+        raise ValueError(f"`--oracle` {args.oracle!r} is no Markov chain, as `countdown:V=32,L=256` is.")
+    length = args.length or denoiser.length
+    if oracle.vocab_size != denoiser.vocab_size or oracle.length < length:
+        raise ValueError(
+            f"`--oracle` {args.oracle!r} has {oracle.vocab_size} states and {oracle.length} positions, but"
+            f" {args.model} has {denoiser.vocab_size} tokens and {length} positions."
+        )
+    return oracle
 
 
 def load_judge(args: argparse.Namespace, tokenizer: Any) -> JudgeNLL | None:

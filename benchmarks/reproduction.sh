@@ -1,0 +1,161 @@
+#!/usr/bin/env bash
+# Every number of docs/reproduction.md: bash benchmarks/reproduction.sh PART...
+#
+# Each part may be stopped and called again: finished samplers and rows are kept in $OUT (default: reproduction) and
+# reused. "books_positional:4,8" is the part `books_positional` at 4 and 8 calls.
+set -euo pipefail
+OUT=${OUT:-reproduction}
+SAMPLERS=$OUT/samplers
+
+train() { # NAME OPTIONS...: a sampler, unless it is there
+    local name=$1
+    shift
+    [[ -f $SAMPLERS/$name/scheduler_config.json ]] || lsd-train "$@" --resume --output-dir "$SAMPLERS/$name"
+}
+
+learned() { # PREFIX NAME...: folders of samplers
+    local prefix=$1
+    shift
+    for name in "$@"; do echo "$SAMPLERS/$prefix-$name"; done
+}
+
+# ---- the books model ----
+
+BOOKS=(--model models/books-radd --dtype bfloat16)
+BOOKS_EVAL=("${BOOKS[@]}" --judge models/books-gpt2 --reference models/books-valid.txt.xz --num-samples "${BOOKS_SAMPLES:-128}"
+    --temperature-nfe 8 --num-texts 1 --resume)
+TEMPERATURES=(--temperatures 0.8 0.9 1.0 1.1)
+POSITIONAL=(tweedie theta_rk2 theta_trapezoidal tweedie:halton_maskgit:arccos tweedie:halton remdm_cap remdm_rescale
+    remdm_conf remdm_loop dndm)
+BY_LOGITS=(tweedie:confidence:cosine tweedie@confidence_temperature=4.5:confidence:arccos dndm_k
+    entropy_bounded entropy_bounded@gamma=30 fast_dllm_threshold fast_dllm_factor k_gillespie predictor_corrector)
+BY_LOGITS_MAIN=(tweedie:confidence:cosine tweedie@confidence_temperature=4.5:confidence:arccos entropy_bounded@gamma=30)
+LEARNED=(path_kl-halton path_kl-random lsd+)
+
+books_train() {
+    local common=("${BOOKS[@]}" --num-sequences 32 --batch-size 32)
+    train books-path_kl-halton "${common[@]}" --method path_kl --order halton
+    train books-path_kl-random "${common[@]}" --method path_kl --order random
+    train books-lsd-log_score "${common[@]}" --method lsd --domain log_score
+    train books-lsd+ "${common[@]}" --method lsd+ --epochs 5
+    train books-lsd-score "${common[@]}" --method lsd --domain score --nfe 8
+    train books-jys "${BOOKS[@]}" --method jys --num-sequences 16 --batch-size 16
+}
+
+books_positional() { lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines "${POSITIONAL[@]}" --nfe "$@" --output-dir "$OUT/books-positional"; }
+books_by_logits() { lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines "${BY_LOGITS[@]}" --nfe "$@" --output-dir "$OUT/books-by-logits"; }
+books_by_logits_main() { lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines "${BY_LOGITS_MAIN[@]}" --nfe "$@" --output-dir "$OUT/books-by-logits"; }
+books_learned() {
+    lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines --sampler $(learned books "${LEARNED[@]}") --nfe "$@" --output-dir "$OUT/books-learned"
+}
+books_jys() { lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines --sampler "$SAMPLERS/books-jys" --nfe "$@" --output-dir "$OUT/books-jys"; }
+# its coefficients flatten the predictions, so its best temperature is lower
+books_lsd() { lsd-eval "${BOOKS_EVAL[@]}" --temperatures 0.5 0.6 0.7 0.8 --baselines --sampler "$SAMPLERS/books-lsd-log_score" --nfe "$@" --output-dir "$OUT/books-lsd"; }
+# ---- the frontier at matched entropy ----
+
+frontier() { # NFE SAMPLER...: learned ones with a leading "books-"
+    local nfe=$1 plain=() folders=()
+    shift
+    for name in "$@"; do
+        if [[ $name == books-* ]]; then folders+=("$SAMPLERS/$name"); else plain+=("$name"); fi
+    done
+    lsd-eval "${BOOKS_EVAL[@]}" --temperature-nfe "$nfe" --nfe "$nfe" --frontier --temperatures 0.7 0.8 0.9 1.0 1.1 \
+        --baselines "${plain[@]}" --sampler "${folders[@]}" --output-dir "$OUT/frontier-$nfe"
+}
+FRONTIER=(tweedie tweedie@confidence_temperature=4.5:confidence:arccos tweedie:halton books-lsd-log_score books-lsd+
+    books-path_kl-halton)
+frontier_8() { frontier 8 "${FRONTIER[@]}"; }
+frontier_16() { frontier 16 tweedie books-lsd+ books-path_kl-halton; }
+
+# ---- countdown: the exact oracle, and a trained SEDD ----
+
+ORACLE=(--model countdown:V=32,L=256)
+ORACLE_EVAL=("${ORACLE[@]}" --num-samples 512 --resume)
+SEDD=(--model models/countdown-sedd)
+SEDD_EVAL=("${SEDD[@]}" --oracle countdown:V=32,L=256 --num-samples 128 --resume)
+COUNTDOWN=(tweedie euler euler@count=bernoulli theta_rk2 theta_trapezoidal tweedie:confidence:cosine
+    tweedie@confidence_temperature=4.5:confidence:arccos tweedie:halton_maskgit:arccos tweedie:halton remdm_cap
+    remdm_rescale remdm_conf remdm_loop dndm dndm_k entropy_bounded@gamma=1 entropy_bounded@gamma=4 entropy_bounded@gamma=16 k_gillespie
+    predictor_corrector fast_dllm_threshold fast_dllm_factor)
+COUNTDOWN_LEARNED=(jys lsd-score lsd-log_score lsd+ path_kl-random path_kl-halton)
+SEDD_LEARNED=(lsd-score lsd-log_score lsd+ path_kl-random path_kl-halton)
+
+oracle_train() {
+    local common=("${ORACLE[@]}" --num-sequences 64 --nfe 2 4 8 16 32 64)
+    train oracle-jys "${common[@]}" --method jys
+    train oracle-lsd-score "${common[@]}" --method lsd --domain score
+    train oracle-lsd-log_score "${common[@]}" --method lsd --domain log_score
+    train oracle-lsd+ "${common[@]}" --method lsd+
+    train oracle-path_kl-random "${common[@]}" --method path_kl --order random
+    train oracle-path_kl-halton "${common[@]}" --method path_kl --order halton
+}
+oracle_baselines() { lsd-eval "${ORACLE_EVAL[@]}" --baselines "${COUNTDOWN[@]}" --nfe "$@" --output-dir "$OUT/oracle"; }
+oracle_all() {
+    lsd-eval "${ORACLE_EVAL[@]}" --baselines "${COUNTDOWN[@]}" --sampler $(learned oracle "${COUNTDOWN_LEARNED[@]}") --nfe "$@" --output-dir "$OUT/oracle"
+}
+
+# SEDD's scores are not normalised: Bernoulli counts, as in the paper, reveal as many tokens as they say
+SEDD_TEACHER=("${SEDD[@]}" --num-sequences 16 --batch-size 16 --teacher-steps 256)
+SEDD_TRAIN=("${SEDD_TEACHER[@]}" --count bernoulli --solver euler --epochs 5)
+sedd_train() {
+    train sedd-lsd-score "${SEDD_TRAIN[@]}" --method lsd --domain score
+    train sedd-lsd-log_score "${SEDD_TRAIN[@]}" --method lsd --domain log_score
+    train sedd-path_kl-random "${SEDD_TEACHER[@]}" --method path_kl --order random
+    train sedd-path_kl-halton "${SEDD_TEACHER[@]}" --method path_kl --order halton
+    train sedd-lsd+ "${SEDD_TRAIN[@]}" --method lsd+
+    train sedd-jys "${SEDD_TRAIN[@]}" --method jys --nfe 4 8 16 32
+}
+SEDD_MAIN=(tweedie euler@count=bernoulli tweedie@count=bernoulli theta_trapezoidal
+    tweedie@confidence_temperature=4.5:confidence:arccos tweedie:halton_maskgit:arccos tweedie:halton remdm_conf dndm)
+sedd_main() { lsd-eval "${SEDD_EVAL[@]}" --baselines "${SEDD_MAIN[@]}" --nfe "$@" --output-dir "$OUT/sedd-baselines"; }
+sedd_baselines() { lsd-eval "${SEDD_EVAL[@]}" --baselines "${COUNTDOWN[@]}" tweedie@count=bernoulli --nfe "$@" --output-dir "$OUT/sedd-baselines"; }
+sedd_learned() {
+    lsd-eval "${SEDD_EVAL[@]}" --baselines --sampler $(learned sedd "${SEDD_LEARNED[@]}") --nfe "$@" --output-dir "$OUT/sedd-learned"
+}
+sedd_jys() { lsd-eval "${SEDD_EVAL[@]}" --baselines --sampler "$SAMPLERS/sedd-jys" --nfe "$@" --output-dir "$OUT/sedd-jys"; }
+# ---- the relaxed start (the paper's table 5) ----
+
+RELAXATIONS=(0 0.01 0.05 0.1 0.2)
+relaxation_train() { # oracle or sedd
+    # a coefficient of the score is 1 for a normalised denoiser, whatever the start
+    local common=("${ORACLE[@]}" --num-sequences 64) domain=log_score
+    [[ $1 == oracle ]] || common=("${SEDD_TRAIN[@]}") domain=score
+    for share in "${RELAXATIONS[@]}"; do
+        for filler in teacher random; do
+            [[ $share == 0 && $filler == random ]] && continue
+            local options=(--nfe 8 16 --relaxation "$share" --relaxation-filler "$filler")
+            train "$1-relaxed-lsd+-$share-$filler" "${common[@]}" --method lsd+ "${options[@]}"
+            train "$1-relaxed-lsd-$domain-$share-$filler" "${common[@]}" --method lsd --domain $domain "${options[@]}"
+        done
+    done
+}
+relaxation_all() { # oracle or sedd
+    local which=("${ORACLE_EVAL[@]}")
+    [[ $1 == oracle ]] || which=("${SEDD_EVAL[@]}")
+    lsd-eval "${which[@]}" --baselines euler@count=bernoulli --sampler "$SAMPLERS/$1"-relaxed-* --nfe 8 16 --output-dir "$OUT/$1-relaxation"
+}
+
+# ---- draws as in released code ----
+
+DRAWS=(euler@count=bernoulli euler@count=bernoulli,draws=float32_eps1e-6)
+draws_oracle() { lsd-eval "${ORACLE_EVAL[@]}" --baselines "${DRAWS[@]}" --nfe 8 16 32 64 --output-dir "$OUT/oracle-draws"; }
+draws_sedd() { lsd-eval "${SEDD_EVAL[@]}" --baselines "${DRAWS[@]}" --nfe 8 16 32 64 --output-dir "$OUT/sedd-draws"; }
+draws_books() {
+    lsd-eval "${BOOKS[@]}" --judge models/books-gpt2 --reference models/books-valid.txt.xz --num-samples 128 --temperatures 1 --resume \
+        --baselines "${DRAWS[@]}" --nfe 8 16 64 --output-dir "$OUT/books-draws"
+}
+
+# ---- eq. 8 as printed ----
+
+literal() {
+    local common=(--num-sequences 16 --nfe 4 8 16 --method lsd+ --variant literal)
+    for domain in score log_score; do
+        train "oracle-literal-$domain" "${ORACLE[@]}" "${common[@]}" --domain $domain
+        train "sedd-literal-$domain" "${SEDD[@]}" "${common[@]}" --domain $domain --teacher-steps 256 --count bernoulli --solver euler
+    done
+}
+
+for part in "$@"; do
+    IFS=:, read -r -a call <<< "$part"
+    "${call[@]}"
+done
