@@ -51,6 +51,16 @@ books_learned() {
 books_jys() { lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines --sampler "$SAMPLERS/books-jys" --nfe "$@" --output-dir "$OUT/books-jys"; }
 # its coefficients flatten the predictions, so its best temperature is lower
 books_lsd() { lsd-eval "${BOOKS_EVAL[@]}" --temperatures 0.5 0.6 0.7 0.8 --baselines --sampler "$SAMPLERS/books-lsd-log_score" --nfe "$@" --output-dir "$OUT/books-lsd"; }
+# the verdict: the default, what it adds to, and the best of the others, with more samples, each at its own best temperature
+books_default() {
+    train books-default "${BOOKS[@]}" --data models/books-train.txt.xz --nfe 4 8 16 32 64 --coefficient-sequences 64
+}
+verdict() {
+    lsd-eval "${BOOKS[@]}" --judge models/books-gpt2 --reference models/books-valid.txt.xz --num-samples 512 --num-texts 1 --resume \
+        --temperatures 0.9 1.0 1.1 --temperature-nfe 8 --baselines tweedie tweedie:halton tweedie:halton_maskgit:arccos \
+        --sampler $(learned books default path_kl-halton) --nfe "$@" --output-dir "$OUT/verdict"
+}
+
 # ---- the frontier at matched entropy ----
 
 frontier() { # NFE SAMPLER...: learned ones with a leading "books-"
@@ -88,6 +98,10 @@ oracle_train() {
     train oracle-lsd+ "${common[@]}" --method lsd+
     train oracle-path_kl-random "${common[@]}" --method path_kl --order random
     train oracle-path_kl-halton "${common[@]}" --method path_kl --order halton
+}
+oracle_default() {
+    train oracle-default "${ORACLE[@]}" --num-sequences 64 --nfe 2 4 8 16 32 64
+    lsd-eval "${ORACLE_EVAL[@]}" --baselines tweedie --sampler $(learned oracle default) --nfe 2 4 8 16 32 64 --output-dir "$OUT/oracle-default"
 }
 oracle_baselines() { lsd-eval "${ORACLE_EVAL[@]}" --baselines "${COUNTDOWN[@]}" --nfe "$@" --output-dir "$OUT/oracle"; }
 oracle_all() {
