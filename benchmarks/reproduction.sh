@@ -51,6 +51,13 @@ books_learned() {
 books_jys() { lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines --sampler "$SAMPLERS/books-jys" --nfe "$@" --output-dir "$OUT/books-jys"; }
 # its coefficients flatten the predictions, so its best temperature is lower
 books_lsd() { lsd-eval "${BOOKS_EVAL[@]}" --temperatures 0.5 0.6 0.7 0.8 --baselines --sampler "$SAMPLERS/books-lsd-log_score" --nfe "$@" --output-dir "$OUT/books-lsd"; }
+# the best of the table and the base solver with more samples, at the temperature that all of them had there
+verdict() {
+    lsd-eval "${BOOKS[@]}" --judge models/books-gpt2 --reference models/books-valid.txt.xz --num-samples 512 --temperatures 0.9 --num-texts 1 \
+        --resume --baselines tweedie tweedie:halton_maskgit:arccos tweedie:halton \
+        --sampler $(learned books lsd+ path_kl-halton) --nfe "$@" --output-dir "$OUT/verdict"
+}
+
 # ---- the frontier at matched entropy ----
 
 frontier() { # NFE SAMPLER...: learned ones with a leading "books-"
