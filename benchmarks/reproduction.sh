@@ -55,6 +55,14 @@ books_lsd() { lsd-eval "${BOOKS_EVAL[@]}" --temperatures 0.5 0.6 0.7 0.8 --basel
 books_default() {
     train books-default "${BOOKS[@]}" --data models/books-train.txt.xz --nfe 4 8 16 32 64 --coefficient-sequences 64
 }
+books_default_rows() {
+    lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines --sampler "$SAMPLERS/books-default" --nfe "$@" --output-dir "$OUT/books-default"
+}
+# at the temperature that both have there
+verdict_1024() {
+    lsd-eval "${BOOKS[@]}" --judge models/books-gpt2 --reference models/books-valid.txt.xz --num-samples 1024 --num-texts 1 --resume \
+        --temperatures 1.0 --baselines tweedie:halton --sampler "$SAMPLERS/books-default" --nfe "$@" --output-dir "$OUT/verdict-1024"
+}
 verdict() {
     lsd-eval "${BOOKS[@]}" --judge models/books-gpt2 --reference models/books-valid.txt.xz --num-samples 512 --num-texts 1 --resume \
         --temperatures 0.9 1.0 1.1 --temperature-nfe 8 --baselines tweedie tweedie:halton tweedie:halton_maskgit:arccos \
@@ -156,7 +164,7 @@ draws_oracle() { lsd-eval "${ORACLE_EVAL[@]}" --baselines "${DRAWS[@]}" --nfe 8 
 draws_sedd() { lsd-eval "${SEDD_EVAL[@]}" --baselines "${DRAWS[@]}" --nfe 8 16 32 64 --output-dir "$OUT/sedd-draws"; }
 draws_books() {
     lsd-eval "${BOOKS[@]}" --judge models/books-gpt2 --reference models/books-valid.txt.xz --num-samples 128 --temperatures 1 --resume \
-        --baselines "${DRAWS[@]}" --nfe 8 16 64 --output-dir "$OUT/books-draws"
+        --baselines "${DRAWS[@]}" --nfe 8 16 --output-dir "$OUT/books-draws"
 }
 
 # ---- eq. 8 as printed ----
