@@ -38,7 +38,7 @@ def main() -> None:
     if args.sampler:
         schedulers["ours, learned"] = LSDScheduler.from_pretrained(args.sampler)
     else:
-        config = DistillConfig(nfe=(args.steps,), num_sequences=args.num_sequences)
+        config = DistillConfig(method="path_kl", nfe=(args.steps,), num_sequences=args.num_sequences)
         schedulers["ours, learned"] = distill(pipe, config, **call)
 
     calls, rows = [], []

@@ -87,7 +87,7 @@ def main() -> None:
     denoiser = WalkDenoiser(network)
     plain = LSDScheduler(**denoiser.scheduler_config())
     pipe = MaskedDiffusionPipeline(denoiser, plain)
-    learned = distill(pipe, DistillConfig(nfe=(8,), num_sequences=args.num_sequences))
+    learned = distill(pipe, DistillConfig(method="path_kl", nfe=(8,), num_sequences=args.num_sequences))
     for name, scheduler, num_steps in (("plain", plain, 8), ("learned", learned, 8), ("plain", plain, LENGTH)):
         tokens = sample(network, scheduler, num_steps)
         jumps = (tokens.diff(dim=1).abs() != 1).double().mean()

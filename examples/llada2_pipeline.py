@@ -82,7 +82,7 @@ def main() -> None:
     if args.sampler:
         schedulers["Ours, learned"] = LSDScheduler.from_pretrained(args.sampler)
     else:  # one text at a time, because chat templates take one prompt
-        config = DistillConfig(nfe=(args.steps,), num_sequences=args.num_sequences, batch_size=1)
+        config = DistillConfig(method="path_kl", nfe=(args.steps,), num_sequences=args.num_sequences, batch_size=1)
         schedulers["Ours, learned"] = distill(pipe, config, **call)
 
     pipe.set_progress_bar_config(disable=True)

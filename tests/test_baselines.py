@@ -393,7 +393,7 @@ def test_nothing_is_learned_for_a_baseline(solver: str) -> None:
 
 def test_a_pipeline_with_a_baseline_can_be_distilled() -> None:
     pipeline = chain("remdm_cap", length=8, solver_options={"eta": 0.5})
-    learned = distill(pipeline, DistillConfig(nfe=(2,), num_sequences=2))
+    learned = distill(pipeline, DistillConfig(method="path_kl", nfe=(2,), num_sequences=2))
     assert (learned.config.solver, learned.config.solver_options) == ("tweedie", None)
 
 

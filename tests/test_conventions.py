@@ -255,7 +255,7 @@ def run_python(code: str, *args: str) -> None:
 def test_a_saved_pipeline_in_a_new_process(tmp_path: Path) -> None:
     """`import lsd_sampler` is all that diffusers needs to give the learned scheduler back."""
     pipe = amused()
-    config = DistillConfig(nfe=(4,), num_sequences=2, num_states=8)
+    config = DistillConfig(method="path_kl", nfe=(4,), num_sequences=2, num_states=8)
     pipe.scheduler = distill(pipe, config, prompt=["a cat", "dog"])
     pipe.save_pretrained(tmp_path / "pipeline")
     run_python(

@@ -96,7 +96,7 @@ def test_a_process_without_a_mask_is_refused() -> None:
 
 def test_a_saved_pipeline_keeps_its_learned_scheduler(tmp_path: Path) -> None:
     pipe = amused()
-    config = DistillConfig(nfe=(4,), num_sequences=2, num_states=8)
+    config = DistillConfig(method="path_kl", nfe=(4,), num_sequences=2, num_states=8)
     pipe.scheduler = distill(pipe, config, prompt=["a cat", "dog"])
     pipe.save_pretrained(tmp_path)
     again = DiffusionPipeline.from_pretrained(tmp_path)
@@ -160,7 +160,16 @@ class Killed(Exception):
 @pytest.mark.parametrize("options", [{}, {"method": "lsd"}, {"method": "lsd", "optimizer": "adam", "epochs": 3}])
 @pytest.mark.parametrize("after", [1, 9, 14])
 def test_a_killed_run_goes_on_to_the_same_result(tmp_path: Path, options: dict[str, Any], after: int) -> None:
-    config = DistillConfig(**{"nfe": (2, 4), "num_sequences": 6, "batch_size": 2, "adam_batch_size": 2, **options})
+    config = DistillConfig(
+        **{
+            "nfe": (2, 4),
+            "num_sequences": 6,
+            "batch_size": 2,
+            "adam_batch_size": 2,
+            "coefficients": "plain",
+            **options,
+        }
+    )
     call = {"prompt": ["a cat", "dog"], "guidance_scale": 2.0, "checkpoint_dir": tmp_path}
     config = DistillConfig(**{**config.to_dict(), "num_states": 8, "teacher_steps": 8})
     whole = distill(amused(), config, **{**call, "checkpoint_dir": None})
@@ -191,6 +200,7 @@ def test_lsd_train_on_a_pipeline(
     Path("prompts.txt").write_text("a cat\n\ndog\n")
     argv = ["--pipeline", "pipeline", "--prompts", "prompts.txt", "--pipeline-kwargs", '{"guidance_scale": 2.0}']
     argv += ["--num-sequences", "4", "--num-states", "8", "--nfe", "2", "4", "--output-dir", "out"]
+    argv += ["--coefficients", "plain"]
     assert train.main([*argv, "--dry-run"]) == 0
     planned = json.loads(capsys.readouterr().out)
     assert planned["canvases"] == 1 and not Path("out").exists()

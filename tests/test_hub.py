@@ -411,6 +411,7 @@ def test_from_a_shell_to_another_process(hub: HubServer, run: Run, tmp_path: Pat
     """lsd-train, push; and elsewhere, with nothing cached: a pipeline with the sampler by id, and lsd-sample."""
     model, out = "countdown:V=4,L=16", tmp_path / "sampler"
     argv = ["--model", model, "--nfe", "2", "4", "--num-sequences", "8", "--output-dir", str(out)]
+    argv += ["--coefficients", "plain"]
     done = subprocess.run(
         [sys.executable, "-m", "lsd_sampler.cli.train", *argv, "--push-to-hub", "chain"],
         env={**environment(hub, tmp_path / "first"), "HF_TOKEN": TOKEN}, capture_output=True, text=True, timeout=120,
@@ -454,6 +455,7 @@ def test_models_by_id(hub: HubServer, run: Run, tmp_path: Path) -> None:
         assert run(sequences, f"user/{name}-pipe") == run(any_sequences, f"user/{name}-pipe") == expected
 
         argv = ["--model", f"user/{name}", "--nfe", "2", "--num-sequences", "2", "--output-dir", str(tmp_path / "out")]
+        argv += ["--coefficients", "plain"]
         run(command, train.main, *argv)
         config = LSDScheduler.from_pretrained(tmp_path / "out").config
         assert (config.base_model, config.base_model_revision) == (f"user/{name}", commit)
@@ -492,6 +494,7 @@ def test_pipelines_of_diffusers_by_id(hub: HubServer, run: Run, tmp_path: Path) 
 
     (tmp_path / "prompts.txt").write_text("a\n")
     argv = ["--pipeline", "user/amused-learned", "--prompts", str(tmp_path / "prompts.txt"), "--nfe", "2"]
+    argv += ["--coefficients", "plain"]
     run(command, train.main, *argv, "--num-sequences", "2", "--output-dir", str(tmp_path / "out"))
     config = LSDScheduler.from_pretrained(tmp_path / "out").config
     assert config.base_model == "user/amused-learned"

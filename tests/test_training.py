@@ -30,7 +30,9 @@ def test_network_and_pipeline_are_left_as_they_were(options: dict[str, Any]) -> 
     pipe.set_progress_bar_config(desc="mine", disable=True)
     scheduler, config = pipe.scheduler, dict(pipe.config)
     before = {name: value.clone() for name, value in denoiser.state_dict().items()}
-    learned = distill(pipe, DistillConfig(nfe=(2, 4), num_sequences=4, teacher_steps=12, **options))
+    learned = distill(
+        pipe, DistillConfig(**{"method": "path_kl", "nfe": (2, 4), "num_sequences": 4, "teacher_steps": 12, **options})
+    )
     assert all(torch.equal(value, before[name]) for name, value in denoiser.state_dict().items())
     assert all(parameter.grad is None for parameter in denoiser.parameters())
     assert not denoiser.training
@@ -55,17 +57,17 @@ def test_pipeline_is_restored_when_the_network_raises(call: int, error: type[Bas
 
     hook = chain.register_forward_pre_hook(fail)
     with pytest.raises(error, match="the network broke"):
-        distill(pipe, DistillConfig(nfe=(4,), num_sequences=2))
+        distill(pipe, DistillConfig(method="path_kl", nfe=(4,), num_sequences=2))
     assert pipe.scheduler is scheduler
     assert pipe._progress_bar_config == {"desc": "mine", "disable": True}
     hook.remove()
-    assert distill(pipe, DistillConfig(nfe=(4,), num_sequences=2)).learned_sampler
+    assert distill(pipe, DistillConfig(method="path_kl", nfe=(4,), num_sequences=2)).learned_sampler
 
 
 def test_what_the_base_samplers_config_says_is_kept() -> None:
     chain = countdown(8, 16)
     pipe = pipeline_of(chain, noise_eps=0.01, sampling_eps=1e-3, order="confidence")
-    learned = distill(pipe, DistillConfig(nfe=(4,), num_sequences=2, solver="euler"))
+    learned = distill(pipe, DistillConfig(method="path_kl", nfe=(4,), num_sequences=2, solver="euler"))
     assert learned.config.noise_eps == 0.01 and learned.config.sampling_eps == 1e-3
     assert (learned.config.solver, learned.config.order, learned.config.count) == ("euler", "halton", "exact")
     assert float(learned.steps_for(4).timesteps[-1]) == 1e-3
@@ -150,7 +152,7 @@ def test_bad_option_is_named(name: str, value: Any) -> None:
 
 
 def test_config_is_frozen_sorted_and_json() -> None:
-    config = DistillConfig(nfe=[16, 4, 4, 8])  # type: ignore[arg-type]
+    config = DistillConfig(method="path_kl", nfe=[16, 4, 4, 8])  # type: ignore[arg-type]
     assert config.nfe == (4, 8, 16)
     assert [DistillConfig(method=name).order for name in ("path_kl", "lsd")] == ["halton", "random"]
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -167,7 +169,7 @@ def test_more_steps_than_states_is_refused_before_the_work(num_states: int, advi
     chain = countdown(4, 16)
     canvases = seen_by(chain)
     with pytest.raises(ValueError, match="`nfe` 17") as error:
-        distill(pipeline_of(chain), DistillConfig(nfe=(4, 17), num_states=num_states))
+        distill(pipeline_of(chain), DistillConfig(method="path_kl", nfe=(4, 17), num_states=num_states))
     assert advice in str(error.value)
     assert len(canvases) <= 1
 
@@ -195,7 +197,7 @@ def test_missing_mask_token_is_a_named_error() -> None:
     pipe = pipeline_of(countdown(4, 16))
     pipe.scheduler = LSDScheduler()
     with pytest.raises(ValueError, match="mask_token_id"):
-        distill(pipe, DistillConfig(nfe=(4,)))
+        distill(pipe, DistillConfig(method="path_kl", nfe=(4,)))
 
 
 # ---- acceptance ----
