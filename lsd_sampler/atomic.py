@@ -27,10 +27,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are private
         os.replace(name, path)
     except OSError as error:
-        if error.errno is not None and error.filename in (
-            None,
-            name,
-        ):  # of a full disk the system does not say which file it was
+        # of a full disk the system does not say which file it was
+        if error.errno is not None and error.filename in (None, name):
             error.filename = str(path)
         raise
     finally:

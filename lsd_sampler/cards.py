@@ -17,6 +17,7 @@ from .scheduling_lsd import LSDScheduler
 from .solvers import SOLVERS
 from .training import METHODS, DistillConfig
 from .training.choice import chosen
+from .training.paths import KINDS
 
 
 BEGIN, END = "<!-- lsd_sampler: written by lsd-train, refreshed by it -->", "<!-- lsd_sampler: end -->"
@@ -211,10 +212,9 @@ def _protocol(config: DistillConfig, records: list[dict[str, Any]]) -> str:
     done = next(r for r in records if r["event"] == "done")
     paths = next(r for r in records if r["event"] == "teacher")
     # a student that is compared with the teacher's predictions runs on all sequences at once
-    together = config.method == "lsd" or config.variant == "literal"
-    batches = "" if together else f" on batches of up to {config.batch_size}"
+    batches = "" if config.is_paired else f" on batches of up to {config.batch_size}"
     blocks = f" on each of {paths['canvases']} canvases (blocks)" if paths["canvases"] > 1 else ""
-    made = {"data": "real", "bootstrap": "bootstrapped"}.get(paths["source"], paths["source"])
+    made = KINDS[paths["source"]]
     steps = f" of {paths['steps']} steps{blocks}" if "steps" in paths else ""
     others = " (of all candidates)" if any(r["event"] == "candidate" for r in records) else ""
     return (

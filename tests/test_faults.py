@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,27 +60,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 # ---- lack of memory ----
 
 
-def cpu_allocator_error() -> BaseException:
-    try:
-        torch.empty(2**62, dtype=torch.uint8)
-    except RuntimeError as error:
-        return error
-    pytest.fail("there was that much memory")
-
-
-def numpy_error() -> BaseException:
-    try:
-        np.empty(2**62, dtype=np.uint8)
-    except MemoryError as error:
-        return error
-    pytest.fail("there was that much memory")
+def error_of(allocate: Callable[[], Any]) -> BaseException:
+    """What is raised by a library that asks for more memory than there is."""
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
+        allocate()
+    return caught.value
 
 
 ERRORS = {
     "CUDA": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
     "CUDA, by its driver": lambda: RuntimeError("CUDA error: out of memory"),
-    "CPU": cpu_allocator_error,
-    "numpy": numpy_error,
+    "CPU": lambda: error_of(lambda: torch.empty(2**62, dtype=torch.uint8)),
+    "numpy": lambda: error_of(lambda: np.empty(2**62, dtype=np.uint8)),
     "Python": MemoryError,
     "system": lambda: OSError(12, os.strerror(12)),
 }
@@ -171,7 +162,7 @@ def test_one_sequence_that_does_not_fit(
 
 def test_a_model_that_cannot_be_loaded(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: Any) -> None:
-        raise cpu_allocator_error()
+        raise ERRORS["CPU"]()
 
     monkeypatch.setattr(sample, "load_pipeline", load)
     fails(capsys, "lsd-sample", [*ORACLE, "--num-samples", "8"], "the model does not fit", "--dtype bfloat16")

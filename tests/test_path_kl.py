@@ -6,27 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from enumerated_paths import orders_of_revealing
 from small_distillations import learn, pipeline_of, samples, seen_by
 
 from lsd_sampler import DistillConfig, LSDScheduler, distill
 from lsd_sampler.denoisers import MarkovDenoiser, countdown, random_chain
 from lsd_sampler.evaluation import forbidden_share, reverse_kl_per_transition
-from lsd_sampler.orders import ORDERS
 from lsd_sampler.training.path_kl import isotonic_decreasing
 from lsd_sampler.training.recording import PipelineRuns, Recorder, StepErrorRecorder, TeacherRecorder
 
 
 # ---- path_kl: the table ----
-
-
-def orders_of_revealing(order: str, length: int) -> list[tuple[int, ...]]:
-    """Permutations (rank -> position), each as often as it is likely."""
-    if order == "random":
-        return list(itertools.permutations(range(length)))
-    # shifts at the centres of cells finer than any at which the order changes
-    shifts = (torch.arange(256, dtype=torch.float64) + 0.5) / 256
-    keys = ORDERS[order].keys(torch.zeros(256, length), torch.stack([shifts, shifts], dim=1), (length,))
-    return [tuple(row) for row in keys.argsort(dim=1).tolist()]
 
 
 def enumerated_nats(chain: MarkovDenoiser, order: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -31,8 +31,7 @@ def memory_needed(size: ModelSize, config: DistillConfig, length: int, num_state
     """
     sequences = config.resolved_num_sequences
     # lsd's teacher and student share a batch
-    is_paired = config.method == "lsd" or config.variant == "literal"
-    batch = 2 * sequences if is_paired else min(config.batch_size, sequences)
+    batch = 2 * sequences if config.is_paired else min(config.batch_size, sequences)
     itemsize, output = max(4, int(size.bytes_per_parameter)), batch * length * size.columns
     logits = itemsize * (3 * min(output, max(HEAD_ELEMENTS, size.columns)) if size.defers_head else 2 * output)
     solves = config.domain == "log_score" or (config.domain is None and size.prediction_type == "logits")
@@ -43,7 +42,7 @@ def memory_needed(size: ModelSize, config: DistillConfig, length: int, num_state
     kept = {
         "path_kl": 13 * sequences * length + 16 * num_states * length,
         "lsd": sequences * length * (13 + 8 * config.nfe[-1]),
-    }.get("lsd" if is_paired else config.resolved_method, 13 * sequences * length)
+    }.get("lsd" if config.is_paired else config.resolved_method, 13 * sequences * length)
     return {
         "weights": size.weight_bytes,
         "activations": 3 * batch * length * size.widest * itemsize,

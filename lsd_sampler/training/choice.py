@@ -13,6 +13,7 @@ cannot say.
 import copy
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +23,9 @@ import torch
 from ..checkpoint import LearnedSampler
 from ..conventions import NO_MASK
 from ..scheduling_lsd import LSDScheduler
-from .config import AFFORDABLE_STEPS, AUTO, METHODS, NETWORK_CALLS, DistillConfig
+from .config import AUTO, METHODS, NETWORK_CALLS, DistillConfig
 from .held_out import HeldOutBatch, held_out_nats
-from .paths import bootstrapped_paths, data_paths, teacher_paths
+from .paths import KINDS, source_paths, source_steps
 from .recording import PipelineRuns, TeacherPlan
 from .task import Task
 
@@ -54,7 +55,8 @@ def choose(task: Task) -> ChosenSampler:
     if len(learned) > 1:
         nats_CMS = _measure(task, configs, learned)
         winner = min(nats_CMS, key=lambda name: float(nats_CMS[name].mean()))
-        reason = _reason(winner, nats_CMS, task.config)
+        kind = KINDS[task.config.source(task.plan.num_steps)]
+        reason = _reason(winner, nats_CMS, task.config.nfe, kind)
         _log_candidates(task, winner, nats_CMS, calls)
     task.log(event="choice", **_split(winner), reason=reason, network_calls=task.runs.network_calls)
     method, order = _split(winner).values()
@@ -70,9 +72,7 @@ def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
     calls = first + sum(NETWORK_CALLS[c.resolved_method](c, plan) - first for c in configs.values())
     if len(configs) > 1:
         batches = -(-config.held_out_sequences // config.batch_size)
-        bootstrap = min(config.bootstrap_steps, plan.num_masked)
-        teacher = 0 if config.paths == "data" else plan.num_steps if _has_teacher(config, plan) else bootstrap
-        calls += plan.num_canvases * batches * (teacher + len(configs) * sum(config.nfe))
+        calls += plan.num_canvases * batches * (source_steps(config, plan) + len(configs) * sum(config.nfe))
     return calls
 
 
@@ -104,13 +104,14 @@ def candidate_configs(
             configs[name] = candidate.settled(plan.num_steps, candidate.paths == "data")
         except ValueError as error:
             left_out[name] = str(error)
-    if not _has_teacher(config, plan):
+    unasked = dataclasses.replace(config, paths=None) if config.paths == "data" else config
+    if unasked.source(plan.num_steps) == "bootstrap":
         for name in [name for name, each in configs.items() if each.method != "path_kl"]:
             if len(configs) > 1:
                 del configs[name]
                 left_out[name] = f"it needs a teacher of {plan.num_steps} steps, which `paths` 'teacher' asks for."
     most = config.batch_size // 2 * num_processes
-    for name in [name for name, candidate in configs.items() if _is_paired(candidate) and len(configs) > 1]:
+    for name in [name for name, candidate in configs.items() if candidate.is_paired and len(configs) > 1]:
         if most:
             num_sequences = min(config.resolved_num_sequences, most)
             configs[name] = dataclasses.replace(configs[name], num_sequences=num_sequences)
@@ -134,15 +135,6 @@ def candidate_config(config: DistillConfig, method: str, order: str) -> DistillC
     if method != "path_kl":
         own |= {"paths": None, "num_sequences": config.resolved_num_sequences}
     return dataclasses.replace(config, **own)
-
-
-def _has_teacher(config: DistillConfig, plan: TeacherPlan) -> bool:
-    """Whether the N-step teacher runs for candidates and held-out sequences."""
-    return config.paths == "teacher" or (config.paths != "bootstrap" and plan.num_steps <= AFFORDABLE_STEPS)
-
-
-def _is_paired(config: DistillConfig) -> bool:
-    return config.method == "lsd" or (config.method == "lsd+" and config.variant == "literal")
 
 
 def chosen(config: DistillConfig, records: list[dict[str, Any]]) -> tuple[DistillConfig, list[dict[str, Any]]]:
@@ -207,9 +199,7 @@ def held_out_task(task: Task) -> Task:
 
 def held_out_sequences(task: Task) -> tuple[list[HeldOutBatch], torch.Tensor]:
     """The sequences of this process, and how many positions of each were masked, `(S,)`, float64."""
-    has_teacher = _has_teacher(task.config, task.plan)
-    make = data_paths if task.data is not None else teacher_paths if has_teacher else bootstrapped_paths
-    paths = make(task)
+    paths = source_paths(task)
     masked = [torch.stack([path.masked_BL.sum(1).cpu() for path in canvases]).sum(0) for canvases in paths]
     finals = [[path.final_BL for path in canvases] for canvases in paths]
     return list(zip(task.batches(), finals, strict=True)), torch.cat(masked).double()
@@ -268,16 +258,15 @@ def _log_candidates(task: Task, winner: str, nats_CMS: dict[str, torch.Tensor], 
             )
 
 
-def _reason(winner: str, nats_CMS: dict[str, torch.Tensor], config: DistillConfig) -> str:
+def _reason(winner: str, nats_CMS: dict[str, torch.Tensor], nfe: Sequence[int], kind: str) -> str:
     """Why it won, in one sentence."""
     mean_CS = {name: nats_MS.mean(0) for name, nats_MS in nats_CMS.items()}
     second = min((name for name in mean_CS if name != winner), key=lambda name: float(mean_CS[name].mean()))
     difference, error = _mean_and_error(mean_CS[second] - mean_CS[winner])
     (method, order), (next_method, next_order) = (_split(name).values() for name in (winner, second))
-    source = "real" if config.paths == "data" else "teacher"
     return (
-        f"{len(mean_CS[winner])} held-out {source} sequences cost `{method}` in `{order}` order the least,"
-        f" {float(mean_CS[winner].mean()):.4f} nats per token on average over {', '.join(map(str, config.nfe))}"
+        f"{len(mean_CS[winner])} held-out {kind} sequences cost `{method}` in `{order}` order the least,"
+        f" {float(mean_CS[winner].mean()):.4f} nats per token on average over {', '.join(map(str, nfe))}"
         f" network calls; next is `{next_method}` in `{next_order}` order with {difference:.4f} more (standard error"
         f" {error:.4f}{'' if difference > 2 * error else ', so the two cannot be told apart'})."
     )

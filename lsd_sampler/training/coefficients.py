@@ -12,7 +12,7 @@ import torch
 from ..checkpoint import LearnedSampler, LearnedSteps
 from ..scheduling_lsd import LSDScheduler
 from .config import AUTO, DistillConfig
-from .paths import bootstrapped_paths
+from .paths import bootstrap_steps, bootstrapped_paths
 from .recording import TeacherPlan
 from .task import Task
 from .two_sided import two_sided, two_sided_calls
@@ -89,7 +89,7 @@ def reference_sequences(task: Task) -> torch.Tensor:
 def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
     """At most `C (batches min(64, L) + batches points sum of the NFEs)`; the first term is that of the reference."""
     batches = -(-config.reference_sequences // config.batch_size)
-    made = plan.num_canvases * batches * min(config.bootstrap_steps, plan.num_masked)
+    made = plan.num_canvases * batches * bootstrap_steps(config, plan)
     return made + two_sided_calls(config.nfe, plan.num_canvases, config.coefficient_sequences, config.batch_size)
 
 

@@ -173,6 +173,11 @@ class DistillConfig:
         return self.num_sequences or NUM_SEQUENCES[self.paths or "teacher"]
 
     @property
+    def is_paired(self) -> bool:
+        """Whether teacher and student of all sequences run in one batch."""
+        return self.method == "lsd" or (self.method == "lsd+" and self.variant == "literal")
+
+    @property
     def num_batches(self) -> int:
         """Batches that the sequences make."""
         return -(-self.resolved_num_sequences // self.batch_size)
@@ -193,12 +198,17 @@ class DistillConfig:
             raise ValueError(f"`data` is for `method` 'path_kl' with `paths` 'data'; it has no use for {other}.")
         if self.paths == "data" and not has_data:
             raise ValueError("`paths` 'data' needs `data`: real sequences.")
-        if self.method == AUTO:  # each candidate decides
-            return replace(self, paths="data") if has_data else self
-        if self.method != "path_kl" or self.paths is not None:
-            return self
-        is_affordable = num_steps <= AFFORDABLE_STEPS
-        return replace(self, paths="data" if has_data else "teacher" if is_affordable else "bootstrap")
+        config = replace(self, paths="data") if has_data else self
+        # of auto, each candidate decides
+        return replace(config, paths=config.source(num_steps)) if self.method == "path_kl" else config
+
+    def source(self, num_steps: int) -> str:
+        """Where sequences come from, of which only the end counts: data, teacher or bootstrap.
+
+        Args:
+            num_steps (`int`): the teacher's, on each canvas.
+        """
+        return self.paths or ("teacher" if num_steps <= AFFORDABLE_STEPS else "bootstrap")
 
     def teacher_steps_for(self, num_masked: int, time_conditioned: bool) -> int:
         """The teacher's steps where so many positions are masked; at least the largest NFE.

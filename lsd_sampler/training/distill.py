@@ -139,8 +139,9 @@ def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
     """
     config = config.settled(plan.num_steps, config.paths == "data")
     calls = NETWORK_CALLS[config.resolved_method](config, plan)
-    # whichever candidate wins
-    if plan.mask_token_id != NO_MASK and coefficients.wanted(config, config.resolved_method.replace(AUTO, "path_kl")):
+    # at most: whichever candidate wins
+    winner = "path_kl" if config.method == AUTO else config.resolved_method
+    if plan.mask_token_id != NO_MASK and coefficients.wanted(config, winner):
         calls += coefficients.network_calls(config, plan)
     return calls
 

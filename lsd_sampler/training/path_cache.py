@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,13 @@ class PathCache:
     """
 
     def __init__(self, folder: Path, pipeline: DiffusionPipeline, call: dict[str, Any]):
-        self.folder = folder
+        self.folder, self._pipeline, self._call = folder, pipeline, call
         remove_leftovers(folder, older_than=DAY)
-        self.of = {"format": FORMAT, "pipeline": fingerprint(pipeline), "call": call}
+
+    @cached_property
+    def _of(self) -> dict[str, Any]:
+        # all weights are read for this: not before paths are asked for, and once
+        return {"format": FORMAT, "pipeline": fingerprint(self._pipeline), "call": self._call}
 
     def load(self, teacher: dict[str, Any]) -> dict[str, torch.Tensor] | None:
         """The tensors of a teacher (its scheduler's config, steps, seed, sequences), or None."""
@@ -60,7 +65,7 @@ class PathCache:
             return
 
     def _path(self, teacher: dict[str, Any]) -> Path:
-        identity = json.dumps({**self.of, "teacher": teacher}, sort_keys=True, default=describe)
+        identity = json.dumps({**self._of, "teacher": teacher}, sort_keys=True, default=describe)
         return self.folder / f"teacher-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.safetensors"
 
 

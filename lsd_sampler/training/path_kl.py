@@ -14,7 +14,7 @@ from ..checkpoint import LearnedSampler, LearnedSteps
 from ..orders import ORDERS
 from ..schedules import StepErrorTable, grid_from_counts, replay_states
 from .config import METHODS, NETWORK_CALLS, DistillConfig
-from .paths import bootstrapped_paths, data_paths, teacher_paths
+from .paths import source_paths, source_steps
 from .recording import StepErrorRecorder, TeacherPlan
 from .task import Task
 
@@ -45,12 +45,8 @@ def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
         ValueError: if an NFE of the config needs more states.
     """
     states = len(states_to_replay(config, plan.num_masked))
-    before = {"teacher": plan.num_steps, "bootstrap": min(config.bootstrap_steps, plan.num_masked), "data": 0}
-    return plan.num_canvases * (1 + config.num_batches * (before[config.paths or "teacher"] + states))
+    return plan.num_canvases * (1 + config.num_batches * (source_steps(config, plan) + states))
 
-
-SOURCES = {"teacher": teacher_paths, "bootstrap": bootstrapped_paths, "data": data_paths}
-"""Where sequences come from: of the N-step teacher, of the base solver at a few steps, or real ones."""
 
 METHODS.register("path_kl", path_kl)
 NETWORK_CALLS.register("path_kl", network_calls)
@@ -60,7 +56,7 @@ def measure_step_errors(task: Task) -> StepErrorTable:
     """The step-error table: one run of the pipeline for each batch of sequences, beside what these cost."""
     recorder = StepErrorRecorder.from_config(task.base.config)
     states = states_to_replay(task.config, task.plan.num_masked)
-    batches = SOURCES[task.config.paths or "teacher"](task)
+    batches = source_paths(task)
     zeros = torch.zeros(len(states), task.plan.num_masked, dtype=torch.float64)
     sums = task.progress.load("step_error", own=True) or {
         "nats": zeros,

@@ -7,6 +7,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..canvas import StepInput
+from .config import DistillConfig
 from .recording import Recorder, TeacherPlan
 from .task import Task
 
@@ -64,7 +65,7 @@ def bootstrapped_paths(task: Task) -> list[list[TeacherPath]]:
     """The same of the base solver at a few steps; see [`path_kl`]. Always in low-discrepancy order: there it errs
     least, and what is used of a sequence is how it ends.
     """
-    num_steps = min(task.config.bootstrap_steps, task.plan.num_masked)
+    num_steps = bootstrap_steps(task.config, task.plan)
     return sampled_paths(task, "bootstrap", task.config.solver, num_steps, order="halton")
 
 
@@ -78,6 +79,27 @@ def data_paths(task: Task) -> list[list[TeacherPath]]:
         path = TeacherPath(torch.ones_like(final_BL, dtype=torch.bool), final_BL, torch.zeros_like(final_BL))
         batches.append([path])
     return batches
+
+
+SOURCES = {"teacher": teacher_paths, "bootstrap": bootstrapped_paths, "data": data_paths}
+KINDS = {"teacher": "teacher", "bootstrap": "bootstrapped", "data": "real"}
+"""What sequences of each source are called."""
+
+
+def source_paths(task: Task) -> list[list[TeacherPath]]:
+    """For each batch, sequences of the source that the config asks for (see [`DistillConfig.source`])."""
+    return SOURCES[task.config.source(task.plan.num_steps)](task)
+
+
+def source_steps(config: DistillConfig, plan: TeacherPlan) -> int:
+    """Network calls that a batch of these costs, on each canvas."""
+    steps = {"teacher": plan.num_steps, "bootstrap": bootstrap_steps(config, plan), "data": 0}
+    return steps[config.source(plan.num_steps)]
+
+
+def bootstrap_steps(config: DistillConfig, plan: TeacherPlan) -> int:
+    """Of the base solver: no more than there are tokens."""
+    return min(config.bootstrap_steps, plan.num_masked)
 
 
 def check_data(data: torch.Tensor, num_sequences: int, plan: TeacherPlan) -> None:

@@ -276,7 +276,6 @@ class TeacherPlan:
         num_canvases (`int`): canvases in one run.
         num_steps (`int`): the teacher's steps on each.
         mask_token_id (`int`): the mask.
-        is_image (`bool`): whether a canvas has height and width.
         num_columns (`int`, *optional*): of the network's output.
         row_length (`int`): width of a canvas that is an image, else 0.
     """
@@ -285,9 +284,13 @@ class TeacherPlan:
     num_canvases: int
     num_steps: int
     mask_token_id: int
-    is_image: bool = False
     num_columns: int | None = None
     row_length: int = 0
+
+    @property
+    def is_image(self) -> bool:
+        """Whether a canvas has height and width."""
+        return self.row_length > 0
 
 
 def teacher_plan(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig) -> TeacherPlan:
@@ -304,7 +307,7 @@ def teacher_plan(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig) 
     num_steps = config.teacher_steps_for(most, runs.time_conditioned)
     row_length = teacher.canvas_shape[-1] if len(teacher.canvas_shape) > 1 else 0
     counted = most, len(teacher.canvases), num_steps
-    return TeacherPlan(*counted, teacher.mask_token_id, row_length > 0, teacher.num_columns, row_length)
+    return TeacherPlan(*counted, teacher.mask_token_id, teacher.num_columns, row_length)
 
 
 def cross_entropy(
