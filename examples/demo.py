@@ -16,7 +16,7 @@ import torch
 
 from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
 from lsd_sampler.cards import save_sampler
-from lsd_sampler.cli.evaluation_parts import read_texts
+from lsd_sampler.cli.texts import read_texts
 from lsd_sampler.evaluation import (
     Harness,
     JudgeNLL,
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few samples: shows that it runs, not how good it is")
     args = parser.parse_args()
     if args.quick:
-        args.num_sequences, args.oracle_samples, args.text_samples = 8, 32, 16
+        args.num_sequences, args.oracle_samples, args.text_samples = 2, 16, 4
     if not (MODELS / "books-radd" / "model.safetensors").exists():
         sys.exit(f"The demo's models are missing: no {MODELS / 'books-radd'}. Run it from a clone of the repository.")
     tic = time.perf_counter()

@@ -17,7 +17,8 @@ from test_maskgit import random_model
 from tokenizers import Tokenizer, models
 
 from lsd_sampler.cli import evaluate
-from lsd_sampler.cli.evaluation_parts import baseline, read_texts
+from lsd_sampler.cli.evaluation_parts import baseline
+from lsd_sampler.cli.texts import read_texts
 from lsd_sampler.denoisers import RADDDenoiser
 from lsd_sampler.evaluation import JudgeNLL, read_jsonl
 

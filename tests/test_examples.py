@@ -66,7 +66,6 @@ def test_training_a_text_model_resumes_and_exports(tmp_path: Path) -> None:
 
 
 @needs_models
-@pytest.mark.slow
 def test_demo(tmp_path: Path) -> None:
     out = run(ROOT / "examples" / "demo.py", "--quick", "--output-dir", "demo", cwd=tmp_path)
     assert "path_kl halton" in out and "real text" in out

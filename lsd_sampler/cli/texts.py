@@ -13,8 +13,12 @@ from ..evaluation.harness import text_windows
 TEXT_SUFFIXES = (".txt", ".txt.xz")
 
 
-def read_texts(path: Path, flag: str) -> list[str]:
+def read_texts(path: Path, flag: str = "path") -> list[str]:
     """A text file (.txt, or .txt.xz), or all of a folder.
+
+    Args:
+        path (`Path`): of the file or folder.
+        flag (`str`): what errors call it.
 
     Raises:
         OSError: if there is no such file.
