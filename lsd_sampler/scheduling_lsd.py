@@ -2,7 +2,7 @@
 
 import functools
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from diffusers.utils.outputs import BaseOutput
 
 from .canvas import Canvas, DrawOptions, StepInput, as_rows, check_known_tokens
 from .checkpoint import FORMAT_VERSION, LearnedSampler, LearnedSteps
+from .coefficients import interpolated_coefficients
 from .conventions import (
     FROM_CONFIG,
     BlockPipelineMethods,
@@ -254,8 +255,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         self.register_to_config(learned=bool(learned_sampler), tensors_sha256=None)
 
     def steps_for(self, num_inference_steps: int) -> LearnedSteps:
-        """The numbers of the sampler with so many steps: learned, solved from the step-error table, or the plain base
-        solver's.
+        """The numbers of the sampler with so many steps: learned, solved from the step-error table (with coefficients
+        of the log-score interpolated between numbers of steps that were learned), or the plain base solver's.
 
         Raises:
             ValueError: if `num_inference_steps` is not positive, or this sampler has no numbers for it.
@@ -268,7 +269,9 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             return self.learned_sampler.steps[M]
         if self.learned_sampler.step_error is not None:
             counts, _ = self.learned_sampler.step_error.solve(M)
-            return LearnedSteps.plain(grid_from_counts(counts, self.noise, self.config.sampling_eps))
+            steps = LearnedSteps.plain(grid_from_counts(counts, self.noise, self.config.sampling_eps))
+            beta_M = interpolated_coefficients(self.learned_sampler.steps, steps.timesteps, self.noise)
+            return replace(steps, log_score_coefficients=beta_M)
         if self.learned_sampler:
             raise ValueError(
                 f"`num_inference_steps` must be one of {self.available_num_inference_steps}, which this sampler"

@@ -21,7 +21,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "candidates": ("path_kl:halton", "lsd:random"),
         "held_out_sequences": 6,
         "reference_sequences": 64,
-        "coefficient_sequences": 16,
+        "coefficient_sequences": 17,
     },
     "path_kl": {"method": "path_kl", "batch_size": 2},
     "path_kl bootstrapped": {"method": "path_kl", "paths": "bootstrap", "bootstrap_steps": 4, "order": "random"},
@@ -51,7 +51,18 @@ def learned_numbers() -> dict[str, torch.Tensor]:
         scheduler = LSDScheduler(**chain.scheduler_config())
         if name in SCORE_RUNS:
             scheduler = LSDScheduler(**{**chain.scheduler_config(), "prediction_type": "log_score"})
-        learned = distill(MaskedDiffusionPipeline(chain, scheduler), DistillConfig(**SHARED, **options))
+        records: list[dict[str, Any]] = []
+        config = DistillConfig(**SHARED, **options)
+        learned = distill(MaskedDiffusionPipeline(chain, scheduler), config, log=records.append)
+        for record in records:
+            if record["event"] == "log_score_coefficients":
+                measured = [
+                    *record["found"],
+                    record["distance_before"],
+                    record["distance_after"],
+                    record["change_high"],
+                ]
+                found[f"{name}.{record['nfe']}.measured"] = torch.tensor(measured, dtype=torch.float64)
         for M, steps in learned.learned_sampler.steps.items():
             found |= {f"{name}.{M}.{key}": tensor for key, tensor in asdict(steps).items()}
         if learned.learned_sampler.step_error is not None:

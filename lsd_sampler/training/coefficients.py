@@ -59,6 +59,7 @@ def with_coefficients(task: Task, learned: LearnedSampler) -> LearnedSampler:
         row_length=task.plan.row_length or None,
         log=task.log,
         progress=part.progress,
+        workers=task.workers,
     )
     # processes on unlike machines may differ in the last bits
     steps = {M: LearnedSteps(*task.workers.broadcast(tuple(vars(s).values()))) for M, s in steps.items()}
@@ -78,7 +79,8 @@ def reference_sequences(task: Task) -> torch.Tensor:
     first = task.config.resolved_num_sequences + task.config.held_out_sequences
     later = dataclasses.replace(task, config=config, first=first)
     batches = [torch.cat([path.final_BL for path in paths], dim=1) for paths in bootstrapped_paths(later)]
-    if len({batch.shape[1] for batch in batches}) > 1:
+    lengths = torch.tensor([[min(batch.shape[1] for batch in batches), max(batch.shape[1] for batch in batches)]])
+    if len(task.workers.concatenate(lengths).unique()) > 1:  # the same answer in all processes
         raise UnequalLengths(
             "Sequences differ in length from batch to batch (a pipeline pads prompts to the longest), so samples"
             " cannot be compared with them: use prompts of equal length, or `coefficients` 'plain'."

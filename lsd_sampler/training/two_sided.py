@@ -22,10 +22,12 @@ from tqdm.auto import tqdm
 
 from ..canvas import StepInput
 from ..checkpoint import LearnedSampler, LearnedSteps
+from ..coefficients import known_shares
 from ..scheduling_lsd import LSDScheduler
 from .ngram_cells import CellDistance
 from .progress import Progress
 from .recording import PipelineRuns, Recorder
+from .workers import Workers
 
 
 MAX_NFE = 32
@@ -63,6 +65,7 @@ def two_sided(
     row_length: int | None = None,
     log: Callable[..., None] = lambda **_: None,
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> dict[int, LearnedSteps]:
     """Learns `log_score_coefficients`, with all else as it is.
 
@@ -81,6 +84,7 @@ def two_sided(
         row_length (`int`, *optional*): of a canvas that is an image.
         log (*optional*): called with the keyword arguments of each thing measured.
         progress ([`Progress`], *optional*): keeps each distance as soon as it is known.
+        workers ([`Workers`], *optional*): the processes that share the samples; all have the same `reference`.
 
     Returns:
         for each number of calls the numbers of the sampler.
@@ -99,7 +103,7 @@ def two_sided(
         runs, scheduler, num_sequences, batch_size, reference.shape[1],
         CellDistance.make(guide, fitted, num_sequences, row_length),
         CellDistance.make(guide, held_out, 2 * num_sequences, row_length),
-        progress or Progress(),
+        progress or Progress(), workers or Workers(),
     )  # fmt: skip
     learned, ends = {}, (0.0, 0.0)
     for M in sorted(set(nfe)):
@@ -135,8 +139,7 @@ def coefficients(steps: LearnedSteps, scheduler: LSDScheduler, ends: tuple[float
     """The coefficient of each step: its logarithm goes linearly with the share of known tokens, from one end to the
     other. float64 of shape `(M,)`.
     """
-    masked_M = scheduler.noise.masked(steps.timesteps[:-1])
-    known_M = 1 - masked_M / masked_M[0]
+    known_M = known_shares(steps.timesteps, scheduler.noise)
     return torch.exp(ends[0] + (ends[1] - ends[0]) * known_M)
 
 
@@ -153,8 +156,9 @@ class _Search:
         fitted: CellDistance,
         held_out: CellDistance,
         progress: Progress,
+        workers: Workers,
     ):
-        self.runs, self.scheduler, self.progress = runs, scheduler, progress
+        self.runs, self.scheduler, self.progress, self.workers = runs, scheduler, progress, workers
         self.num_sequences, self.batch_size, self.length = num_sequences, batch_size, length
         self.fitted, self.held_out = fitted, held_out
 
@@ -209,15 +213,20 @@ class _Search:
         steps = replace(steps, log_score_coefficients=coefficients(steps, self.scheduler, ends))
         student = SampleRecorder.from_config(self.scheduler.config)
         student.set_learned_sampler(LearnedSampler({M: steps}))
+        # shares are equal, so that all processes run alike: what is over is left out
+        each = -(-len(sequences) // self.workers.size)
+        begin = sequences.start + self.workers.rank * each
         batches = []
-        for first in range(sequences.start, sequences.stop, self.batch_size):
-            batch = range(first, min(first + self.batch_size, sequences.stop))
+        for first in range(begin, begin + each, self.batch_size):
+            batch = range(first, min(first + self.batch_size, begin + each))
             self.runs.run(student, M, [FIRST_SEQUENCE + i for i in batch])
-            batches.append(torch.cat([end.cpu() for end in student.ends], dim=1))
-        ids, length = torch.cat(batches), self.length
-        if ids.shape[1] != length:
-            raise ValueError(f"`reference` has sequences of {length} tokens, the pipeline makes {ids.shape[1]}.")
-        return ids
+            ids = torch.cat([end.cpu() for end in student.ends], dim=1)
+            if ids.shape[1] != self.length:
+                raise ValueError(
+                    f"`reference` has sequences of {self.length} tokens, the pipeline makes {ids.shape[1]}."
+                )
+            batches.append(ids)
+        return self.workers.concatenate(torch.cat(batches))[: len(sequences)]
 
 
 def _hexagon(centre: tuple[float, float]) -> list[tuple[float, float]]:
