@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -88,12 +87,6 @@ def distill(
             f"`method` {config.method!r} is about revealing masks, and {base.config.corruption} corruption has none:"
             " use `method` 'lsd'."
         )
-    started = time.perf_counter()
-
-    def write(**values: Any) -> None:
-        if log is not None:
-            log({**values, "seconds": round(time.perf_counter() - started, 3)})
-
     runs, workers = PipelineRuns(pipeline, config.seed, call_kwargs), Workers.here()
     scheduler = dict(base.config)
     scheduler.pop("_use_default_values", None)  # in another order in each process
@@ -102,6 +95,11 @@ def distill(
         identity["data"] = data
     workers.share(config.resolved_num_sequences)  # refuses what cannot be shared
     progress = Progress(None if checkpoint_dir is None else Path(checkpoint_dir), identity, resume, workers)
+
+    def write(**values: Any) -> None:
+        if log is not None:
+            log({**values, "seconds": round(progress.seconds, 3)})
+
     plan = _plan(runs, base, config, progress, data)
     config = config.settled(plan.num_steps, data is not None)
     cache = None if cache_dir is None else PathCache(Path(cache_dir).expanduser(), pipeline, call_kwargs)

@@ -1,8 +1,10 @@
 """What a distillation has finished, on disk: one that was killed goes on from there, to the same result."""
 
+import contextlib
 import copy
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,12 @@ class Progress:
                 if not resume:
                     self.clear()
             self.workers.wait()
+        self._started = time.perf_counter() - self._spent()
+
+    @property
+    def seconds(self) -> float:
+        """The time that the work has taken, with that of runs that were stopped, up to what these had kept."""
+        return time.perf_counter() - self._started
 
     def part(self, name: str) -> "Progress":
         """A view of the same folder, in which all names are of this part of the work."""
@@ -70,7 +78,7 @@ class Progress:
         path = self._path(self._own(name) if own else name)
         if path is not None and (own or self.workers.is_main):
             tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-            write_atomically(path, save(tensors, metadata={"task": self._task}))
+            write_atomically(path, save(tensors, metadata={"task": self._task, "seconds": str(self.seconds)}))
 
     def _own(self, name: str) -> str:
         return name if self.workers.size == 1 else f"{name}-of-{self.workers.rank}"
@@ -90,6 +98,19 @@ class Progress:
                 " resuming."
             )
         return tensors
+
+    def _spent(self) -> float:
+        """The latest time in what was kept of this task; what is damaged is found when it is read."""
+        latest = 0.0
+        for path in [] if self.folder is None else kept_files(self.folder):
+            with (
+                contextlib.suppress(SafetensorError, ValueError, FileNotFoundError),
+                safe_open(path, framework="pt") as file,
+            ):
+                metadata = file.metadata() or {}
+                if metadata.get("task") == self._task:
+                    latest = max(latest, float(metadata.get("seconds", 0)))
+        return latest
 
     def clear(self) -> None:
         """Removes all that was kept, and the folder if nothing else is in it."""
