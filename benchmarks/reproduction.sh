@@ -31,6 +31,8 @@ BY_LOGITS=(tweedie:confidence:cosine tweedie@confidence_temperature=4.5:confiden
     entropy_bounded entropy_bounded@gamma=30 fast_dllm_threshold fast_dllm_factor k_gillespie predictor_corrector)
 BY_LOGITS_MAIN=(tweedie:confidence:cosine tweedie@confidence_temperature=4.5:confidence:arccos entropy_bounded@gamma=30)
 LEARNED=(path_kl-halton path_kl-random lsd+)
+CLOSE=(tweedie euler@count=bernoulli theta_trapezoidal tweedie:halton tweedie:halton_maskgit:arccos remdm_cap remdm_rescale
+    remdm_conf dndm k_gillespie predictor_corrector)
 
 books_train() {
     local common=("${BOOKS[@]}" --num-sequences 32 --batch-size 32)
@@ -57,6 +59,19 @@ books_default() {
 }
 books_default_rows() {
     lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines --sampler "$SAMPLERS/books-default" --nfe "$@" --output-dir "$OUT/books-default"
+}
+# all that are not far behind in the tables above, with as many samples; same rows as `verdict`
+verdict_all() {
+    mkdir -p "$OUT/verdict-all"
+    [[ -f $OUT/verdict-all/metrics.jsonl || ! -f $OUT/verdict/metrics.jsonl ]] || cp "$OUT/verdict/metrics.jsonl" "$OUT/verdict-all"
+    lsd-eval "${BOOKS[@]}" --judge models/books-gpt2 --reference models/books-valid.txt.xz --num-samples 512 --num-texts 1 --resume \
+        --temperatures 0.9 1.0 1.1 --temperature-nfe 8 --baselines "${CLOSE[@]}" \
+        --sampler $(learned books default path_kl-halton path_kl-random lsd+ jys) --nfe "$@" --output-dir "$OUT/verdict-all"
+}
+# numbers of calls that it was not trained for
+books_between() {
+    lsd-eval "${BOOKS[@]}" --judge models/books-gpt2 --reference models/books-valid.txt.xz --num-samples 512 --num-texts 1 --resume \
+        --temperatures 1.0 --baselines --sampler $(learned books default path_kl-halton) --nfe "$@" --output-dir "$OUT/books-between"
 }
 # the same rows: the default beside the best published one
 verdict_published() {
@@ -141,6 +156,10 @@ sedd_main() { lsd-eval "${SEDD_EVAL[@]}" --baselines "${SEDD_MAIN[@]}" --nfe "$@
 sedd_baselines() { lsd-eval "${SEDD_EVAL[@]}" --baselines "${COUNTDOWN[@]}" tweedie@count=bernoulli --nfe "$@" --output-dir "$OUT/sedd-baselines"; }
 sedd_learned() {
     lsd-eval "${SEDD_EVAL[@]}" --baselines --sampler $(learned sedd "${SEDD_LEARNED[@]}") --nfe "$@" --output-dir "$OUT/sedd-learned"
+}
+sedd_default() {
+    train sedd-default "${SEDD_TEACHER[@]}" --nfe 4 8 16 32 --coefficient-sequences 64
+    lsd-eval "${SEDD_EVAL[@]}" --baselines --sampler $(learned sedd default) --nfe 4 8 16 32 --output-dir "$OUT/sedd-default"
 }
 sedd_jys() { lsd-eval "${SEDD_EVAL[@]}" --baselines --sampler "$SAMPLERS/sedd-jys" --nfe "$@" --output-dir "$OUT/sedd-jys"; }
 # ---- the relaxed start (the paper's table 5) ----

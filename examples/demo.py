@@ -2,8 +2,9 @@
 
     python examples/demo.py --output-dir demo-output
 
-No network is needed. Both models come with the repository (`countdown` is a formula). Prints two tables, and saves the
-samplers, a plot and a few samples side by side. `--quick` does the same on a few samples, to see that it runs.
+No network is needed. Both models come with the repository (`countdown` is a formula), and so does what `lsd-train`
+learns for the second by default, with real text. Prints two tables, and saves the samplers, plots and a few samples
+side by side. `--quick` does the same on a few samples, to see that it runs.
 """
 
 import argparse
@@ -40,6 +41,7 @@ METHODS = {
     "path_kl random": DistillConfig(method="path_kl", order="random", nfe=NFE),
     "path_kl halton": DistillConfig(method="path_kl", order="halton", nfe=NFE),
 }
+DEFAULT = DistillConfig(nfe=NFE)  # what `lsd-train` does without `--method`
 TEMPERATURES = (0.6, 0.8, 0.9, 1.0, 1.1)
 TEACHER_TEMPERATURES = (0.9, 1.0)
 
@@ -49,12 +51,17 @@ def say(text: str) -> None:
 
 
 def distil_all(
-    pipe: MaskedDiffusionPipeline, model: str, folder: Path, num_sequences: int, num_states: int
+    pipe: MaskedDiffusionPipeline,
+    model: str,
+    folder: Path,
+    methods: dict[str, DistillConfig],
+    num_sequences: int,
+    num_states: int,
 ) -> dict[str, LSDScheduler]:
     """The base sampler, and one for each method; each is saved with its card."""
     length = pipe.denoiser.length
     samplers = {"base": LSDScheduler(**pipe.denoiser.scheduler_config())}
-    for name, config in METHODS.items():
+    for name, config in methods.items():
         options = {
             **config.to_dict(),
             "num_sequences": num_sequences,
@@ -74,7 +81,8 @@ def countdown(args: argparse.Namespace) -> list[dict[str, Any]]:
         "\n== countdown: a Markov chain of 32 states, 256 tokens. The denoiser is exact: all error is the sampler's =="
     )
     pipe = MaskedDiffusionPipeline.from_pretrained("countdown")
-    samplers = distil_all(pipe, "countdown", args.output_dir / "countdown", args.num_sequences, 128)
+    methods = {**METHODS, "default": DEFAULT}
+    samplers = distil_all(pipe, "countdown", args.output_dir / "countdown", methods, args.num_sequences, 128)
     metrics = OracleMetrics(pipe.denoiser.transition)
     harness = Harness(pipe, samplers, metrics, num_samples=args.oracle_samples)
     floor = floor_row(metrics, pipe.denoiser.sample(args.oracle_samples, torch.Generator().manual_seed(7)))
@@ -87,7 +95,8 @@ def books(args: argparse.Namespace) -> list[dict[str, Any]]:
     say("== books: a masked diffusion model of English novels, 128 byte-pair tokens ==")
     model = str(MODELS / "books-radd")
     pipe = MaskedDiffusionPipeline.from_pretrained(model, dtype=torch.bfloat16)
-    samplers = distil_all(pipe, model, args.output_dir / "books", args.num_sequences // 2, 64)
+    samplers = distil_all(pipe, model, args.output_dir / "books", METHODS, args.num_sequences // 2, 64)
+    samplers["default"] = LSDScheduler.from_pretrained(MODELS / "books-default")
     (text,) = read_texts(MODELS / "books-valid.txt.xz")
     windows = text_windows(pipe.tokenizer, text, pipe.denoiser.length)
     windows = windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))]

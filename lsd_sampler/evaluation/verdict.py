@@ -153,7 +153,7 @@ class Winner:
 
 
 def winners(rows: Sequence[Row], key: str, *, confidence: float = 0.95) -> list[Winner]:
-    """The best sampler at each number of calls, with the paired bootstrap interval of its lead.
+    """The best sampler at each number of calls, with the paired bootstrap interval of its lead over the next.
 
     Args:
         rows: judged rows, with `KEY_replicates`.
@@ -162,13 +162,30 @@ def winners(rows: Sequence[Row], key: str, *, confidence: float = 0.95) -> list[
     """
     found = []
     for nfe in sorted({row["nfe"] for row in rows}):
-        ranked = sorted((row for row in rows if row["nfe"] == nfe), key=lambda row: row[key])
-        best = ranked[0]
-        if len(ranked) == 1:
-            found.append(Winner(nfe, best["sampler"], best[key]))
-            continue
-        second, tail = ranked[1], (1 - confidence) / 2
-        low, high = np.quantile(_centred(second, key) - _centred(best, key), [tail, 1 - tail])
-        lead = second[key] - best[key]
-        found.append(Winner(nfe, best["sampler"], best[key], second["sampler"], lead, float(low), float(high)))
+        at_nfe = [row for row in rows if row["nfe"] == nfe]
+        best = min(at_nfe, key=lambda row: row[key])
+        others = leads(at_nfe, best["sampler"], key, confidence=confidence)
+        found.append(others[0] if others else Winner(nfe, best["sampler"], best[key]))
+    return found
+
+
+def leads(rows: Sequence[Row], sampler: str, key: str, *, confidence: float = 0.95) -> list[Winner]:
+    """How much further away than one sampler every other is, at each number of calls; the closest first.
+
+    Resamples are drawn for all rows alike, so the noise that samplers share (common random numbers) cancels. A lead
+    may be negative.
+
+    Args:
+        rows: judged rows, with `KEY_replicates`.
+        sampler (`str`): whose leads.
+        key (`str`): the distance, lower is better.
+        confidence (`float`): of the intervals, each for itself.
+    """
+    found, tail = [], (1 - confidence) / 2
+    for best in sorted((row for row in rows if row["sampler"] == sampler), key=lambda row: row["nfe"]):
+        others = [row for row in rows if row["nfe"] == best["nfe"] and row["sampler"] != sampler]
+        for row in sorted(others, key=lambda row: row[key]):
+            low, high = np.quantile(_centred(row, key) - _centred(best, key), [tail, 1 - tail])
+            lead = row[key] - best[key]
+            found.append(Winner(best["nfe"], sampler, best[key], row["sampler"], lead, float(low), float(high)))
     return found
