@@ -13,6 +13,8 @@ def coefficients_section(records: list[dict[str, Any]]) -> str:
         "Distance: Jensen-Shannon divergences of token n-grams, rare ones pooled, between samples and sequences that\n"
         "they were not fitted to. Coefficients are kept where they are better by more than chance, else they are 1."
     )
+    if len(measured) > 1 and any(r["event"] == "step_error" for r in records):  # a schedule for any number of calls
+        meaning += "\nBetween two numbers of calls they are interpolated, beyond them they are 1."
     rows = [_row(r) for r in measured]
     return "\n\n".join(
         ["## Coefficients of the log-score", "\n".join([head, "|--:|:--|--:|--:|:--|", *rows]), meaning]
