@@ -12,7 +12,11 @@ import torch
 from distributed_run import learned_numbers
 from safetensors.torch import load_file
 
+from lsd_sampler import DistillConfig
 from lsd_sampler.cli import train
+from lsd_sampler.training.choice import candidate_configs
+from lsd_sampler.training.recording import TeacherPlan
+from lsd_sampler.training.task import num_sequences
 from lsd_sampler.training.workers import Workers
 
 
@@ -70,5 +74,19 @@ def test_shares_are_equal_and_whole() -> None:
         shares = [Workers(rank, size).share(12) for rank in range(size)]
         assert [i for share in shares for i in share] == list(range(12))
         assert {len(share) for share in shares} == {12 // size}
-    with pytest.raises(ValueError, match="`num_sequences` 7 must be a multiple of the 2 processes"):
+    with pytest.raises(ValueError, match="`num_sequences` 7 must be a multiple of the 2 processes, such as 8"):
         Workers(0, 2).share(7)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 8])
+def test_numbers_that_nobody_asked_for_can_be_shared(size: int) -> None:
+    """By any number of processes, whatever the source; a number that was asked for stays as it is."""
+    for num_steps in (128, 1024):  # of a teacher that is affordable, and of one that is not
+        plan = TeacherPlan(num_steps, 1, num_steps, 4)
+        for paths in (None, "teacher", "data", "bootstrap"):
+            config = DistillConfig(paths=paths)
+            configs, _ = candidate_configs(config, plan, Workers(0, size))
+            assert len(configs) >= 2
+            for each in (config, *configs.values()):
+                assert len(Workers(0, size).share(num_sequences(each, Workers(0, size)))) > 0
+    assert num_sequences(DistillConfig(num_sequences=10), Workers(0, 4)) == 10

@@ -75,8 +75,8 @@ def _recorded_canvases(task: Task) -> list[RecordedCanvas]:
         task.runs.run(teacher, task.plan.num_steps, task.sequences)
         stored = {"network_calls": torch.tensor(task.runs.network_calls)}
         for c, canvas in enumerate(teacher.canvases):
-            stored |= {f"{c}.masked": canvas.masked_BL, f"{c}.final": canvas.final_BL}
-            stored |= {f"{c}.{k}": state for k, state in canvas.states.items()}
+            stored |= {f"{c}.masked": canvas.masked_BL.cpu(), f"{c}.final": canvas.final_BL.cpu()}
+            stored |= {f"{c}.{k}": state.cpu() for k, state in canvas.states.items()}
         task.progress.save("canvases", stored, own=True)
     task.runs.network_calls = int(stored["network_calls"])
     canvases = [
@@ -89,7 +89,7 @@ def _recorded_canvases(task: Task) -> list[RecordedCanvas]:
         event="teacher",
         source="teacher",
         steps=task.plan.num_steps,
-        sequences=task.config.resolved_num_sequences,
+        sequences=task.num_sequences,
         canvases=len(canvases),
         kept_bytes=sum(canvas.nbytes for canvas in canvases),
         network_calls=task.runs.network_calls,

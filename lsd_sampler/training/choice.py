@@ -28,6 +28,7 @@ from .held_out import HeldOutBatch, held_out_nats
 from .paths import KINDS, source_paths, source_steps
 from .recording import PipelineRuns, TeacherPlan
 from .task import Task
+from .workers import Workers
 
 
 HELD_OUT = "held_out"
@@ -43,7 +44,7 @@ class ChosenSampler(LearnedSampler):
 
 def choose(task: Task) -> ChosenSampler:
     """Learns all candidates, and takes the one that held-out sequences cost the least."""
-    configs, left_out = candidate_configs(task.config, task.plan, task.workers.size)
+    configs, left_out = candidate_configs(task.config, task.plan, task.workers)
     for name, reason in left_out.items():
         task.log(event="candidate", **_split(name), left_out=reason)
     learned, calls = {}, {}
@@ -84,7 +85,7 @@ NETWORK_CALLS.register(AUTO, network_calls)
 
 
 def candidate_configs(
-    config: DistillConfig, plan: TeacherPlan, num_processes: int = 1
+    config: DistillConfig, plan: TeacherPlan, workers: Workers | None = None
 ) -> tuple[dict[str, DistillConfig], dict[str, str]]:
     """The candidates by name, each with its own options; and those that cannot be, with the reason.
 
@@ -94,6 +95,7 @@ def candidate_configs(
     Raises:
         ValueError: if none can be.
     """
+    workers = workers or Workers()
     configs, left_out = {}, {}
     for name in _names(config):
         method, order = _split(name).values()
@@ -101,6 +103,8 @@ def candidate_configs(
             if plan.mask_token_id == NO_MASK and (method, order) != ("lsd", "random"):
                 raise ValueError(f"{name} is about revealing masks, and there are none.")
             candidate = candidate_config(config, method, order)
+            if config.num_sequences is None and candidate.num_sequences is not None:
+                candidate = dataclasses.replace(candidate, num_sequences=workers.multiple(candidate.num_sequences))
             configs[name] = candidate.settled(plan.num_steps, candidate.paths == "data")
         except ValueError as error:
             left_out[name] = str(error)
@@ -110,10 +114,10 @@ def candidate_configs(
             if len(configs) > 1:
                 del configs[name]
                 left_out[name] = f"it needs a teacher of {plan.num_steps} steps, which `paths` 'teacher' asks for."
-    most = config.batch_size // 2 * num_processes
+    most = config.batch_size // 2 * workers.size
     for name in [name for name, candidate in configs.items() if candidate.is_paired and len(configs) > 1]:
         if most:
-            num_sequences = min(config.resolved_num_sequences, most)
+            num_sequences = min(configs[name].resolved_num_sequences, most)
             configs[name] = dataclasses.replace(configs[name], num_sequences=num_sequences)
         else:
             del configs[name]
@@ -179,9 +183,11 @@ def _base(task: Task, config: DistillConfig) -> LSDScheduler:
 # ---- measuring ----
 
 
-def check_held_out(data: torch.Tensor, config: DistillConfig) -> None:
-    """Raises `ValueError` if a choice is to be made, and too few real sequences are left to make it by."""
-    wanted = config.resolved_num_sequences + config.held_out_sequences
+def check_held_out(data: torch.Tensor, config: DistillConfig, num_sequences: int) -> None:
+    """Raises `ValueError` if a choice is to be made, and too few real sequences are left to make it by, behind the
+    first `num_sequences`.
+    """
+    wanted = num_sequences + config.held_out_sequences
     if config.method == AUTO and len(data) < wanted:
         raise ValueError(
             f"`data` has {len(data)} sequences, fewer than {wanted}: `num_sequences` to learn from, and"
@@ -194,7 +200,7 @@ def held_out_task(task: Task) -> Task:
     size = task.workers.size
     num = max(1, task.config.held_out_sequences // size) * size
     part = _part(task, HELD_OUT, dataclasses.replace(task.config, num_sequences=num))
-    return dataclasses.replace(part, first=task.config.resolved_num_sequences)
+    return dataclasses.replace(part, first=task.num_sequences)
 
 
 def held_out_sequences(task: Task) -> tuple[list[HeldOutBatch], torch.Tensor]:

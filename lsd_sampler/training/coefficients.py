@@ -74,9 +74,9 @@ def reference_sequences(task: Task) -> torch.Tensor:
     """The sequences that samples are compared with, `(num, seq_len)`, the same in all processes."""
     if task.data is not None and len(task.data) >= task.config.reference_sequences:
         return task.data[:MAX_REFERENCES]
-    num = _multiple(task.config.reference_sequences, task.workers.size)
+    num = task.workers.multiple(task.config.reference_sequences)
     config = dataclasses.replace(task.config, num_sequences=num)
-    first = task.config.resolved_num_sequences + task.config.held_out_sequences
+    first = task.num_sequences + task.config.held_out_sequences
     later = dataclasses.replace(task, config=config, first=first)
     batches = [torch.cat([path.final_BL for path in paths], dim=1) for paths in bootstrapped_paths(later)]
     lengths = torch.tensor([[min(batch.shape[1] for batch in batches), max(batch.shape[1] for batch in batches)]])
@@ -93,7 +93,3 @@ def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
     batches = -(-config.reference_sequences // config.batch_size)
     made = plan.num_canvases * batches * bootstrap_steps(config, plan)
     return made + two_sided_calls(config.nfe, plan.num_canvases, config.coefficient_sequences, config.batch_size)
-
-
-def _multiple(number: int, of: int) -> int:
-    return -(-number // of) * of

@@ -15,11 +15,11 @@ from ..scheduling_lsd import LSDScheduler
 from . import coefficients
 from .choice import ChosenSampler, check_held_out
 from .config import AUTO, METHODS, NETWORK_CALLS, DistillConfig
-from .path_cache import PathCache
+from .path_cache import PathCache, fingerprint
 from .paths import check_data
 from .progress import Progress
 from .recording import PipelineRuns, TeacherPlan, teacher_plan
-from .task import Task
+from .task import Task, num_sequences
 from .workers import Workers
 
 
@@ -90,10 +90,13 @@ def distill(
     runs, workers = PipelineRuns(pipeline, config.seed, call_kwargs), Workers.here()
     scheduler = dict(base.config)
     scheduler.pop("_use_default_values", None)  # in another order in each process
-    identity = {"config": config.to_dict(), "scheduler": scheduler, "model": _name(pipeline), "call": call_kwargs}
+    identity = {"config": config.to_dict(), "scheduler": scheduler, "call": call_kwargs}
     if data is not None:
         identity["data"] = data
-    workers.share(config.resolved_num_sequences)  # refuses what cannot be shared
+    if config.num_sequences:
+        workers.share(config.num_sequences)  # refuses what cannot be shared
+    if checkpoint_dir is not None:  # what was kept of other weights is not to go on with
+        identity["pipeline"] = fingerprint(pipeline)
     progress = Progress(None if checkpoint_dir is None else Path(checkpoint_dir), identity, resume, workers)
 
     def write(**values: Any) -> None:
@@ -102,7 +105,9 @@ def distill(
 
     plan = _plan(runs, base, config, progress, data)
     config = config.settled(plan.num_steps, data is not None)
-    cache = None if cache_dir is None else PathCache(Path(cache_dir).expanduser(), pipeline, call_kwargs)
+    cache = None
+    if cache_dir is not None:
+        cache = PathCache(Path(cache_dir).expanduser(), pipeline, call_kwargs, identity.get("pipeline"))
     task = Task(runs, base, plan, config, write, progress, cache, data, workers)
     learned = METHODS[config.resolved_method](task)
     method = config.resolved_method
@@ -153,14 +158,11 @@ def _plan(
         config = config.settled(plan.num_steps, data is not None)
         network_calls(config, plan)  # refuses what cannot be done before anything is written
         if data is not None:
-            check_data(data, config.resolved_num_sequences, plan)
-            check_held_out(data, config)
+            number = num_sequences(config, progress.workers)
+            check_data(data, number, plan)
+            check_held_out(data, config, number)
         progress.save("plan", {name: torch.tensor(value) for name, value in vars(plan).items()})
         return plan
     plan = TeacherPlan(**{name: tensor.item() for name, tensor in stored.items()})  # pyright: ignore[reportArgumentType]
     runs.network_calls = plan.num_canvases
     return plan
-
-
-def _name(pipeline: DiffusionPipeline) -> str:
-    return str(getattr(pipeline, "name_or_path", "") or type(pipeline).__name__)

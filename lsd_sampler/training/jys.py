@@ -106,10 +106,8 @@ class KLUBRecorder(Recorder):
         if visit.begins:
             # its rates are compared at the positions that are masked at the first point, or at fewer of them
             self._begun_BL = self._noised(x.noise, self.visits[x.k + 1].t)
-            self._begun = (
-                visit.t,
-                torch.cat(self._rows(x, self._begun_BL) or [torch.zeros(0, x.logits_BLV.shape[-1])]),
-            )
+            none_0V = torch.zeros(0, x.logits_BLV.shape[-1], device=x.sample_BL.device)
+            self._begun = visit.t, torch.cat(self._rows(x, self._begun_BL) or [none_0V])
         else:
             self._add(x, visit)
         last = x.k + 1 == len(self.visits)

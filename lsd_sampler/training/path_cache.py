@@ -37,16 +37,17 @@ class PathCache:
         folder (`Path`): where they lie.
         pipeline (`DiffusionPipeline`): the teacher's.
         call (`dict`): the arguments of its call.
+        known (`str`, *optional*): the pipeline's [`fingerprint`], where it was taken already.
     """
 
-    def __init__(self, folder: Path, pipeline: DiffusionPipeline, call: dict[str, Any]):
-        self.folder, self._pipeline, self._call = folder, pipeline, call
+    def __init__(self, folder: Path, pipeline: DiffusionPipeline, call: dict[str, Any], known: str | None = None):
+        self.folder, self._pipeline, self._call, self._known = folder, pipeline, call, known
         remove_leftovers(folder, older_than=DAY)
 
     @cached_property
     def _of(self) -> dict[str, Any]:
         # all weights are read for this: not before paths are asked for, and once
-        return {"format": FORMAT, "pipeline": fingerprint(self._pipeline), "call": self._call}
+        return {"format": FORMAT, "pipeline": self._known or fingerprint(self._pipeline), "call": self._call}
 
     def load(self, teacher: dict[str, Any]) -> dict[str, torch.Tensor] | None:
         """The tensors of a teacher (its scheduler's config, steps, seed, sequences), or None."""

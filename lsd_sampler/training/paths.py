@@ -1,6 +1,6 @@
 """Teacher paths: integers only, made once, from which a student can be judged at any grid of times."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -72,7 +72,7 @@ def bootstrapped_paths(task: Task) -> list[list[TeacherPath]]:
 def data_paths(task: Task) -> list[list[TeacherPath]]:
     """The same of real sequences: noised, each of them is a point on an exact path, whatever the order."""
     assert task.data is not None
-    task.log(event="teacher", source="data", sequences=task.config.resolved_num_sequences, canvases=1, kept_bytes=0)
+    task.log(event="teacher", source="data", sequences=task.num_sequences, canvases=1, kept_bytes=0)
     batches = []
     for sequences in task.batches():
         final_BL = task.data[sequences.start : sequences.stop]
@@ -145,7 +145,8 @@ def sampled_paths(task: Task, source: str, solver: str, num_steps: int, **option
         if stored is None:
             before = task.runs.network_calls
             task.runs.run(sampler, num_steps, sequences)
-            stored = {f"{c}.{key}": t for c, path in enumerate(sampler.paths) for key, t in asdict(path).items()}
+            # on the CPU, as those from disk are: there they are put together
+            stored = {f"{c}.{key}": t.cpu() for c, path in enumerate(sampler.paths) for key, t in vars(path).items()}
             stored["network_calls"] = torch.tensor(task.runs.network_calls - before)
             if task.cache is not None:
                 task.cache.save(identity, stored)
@@ -158,7 +159,7 @@ def sampled_paths(task: Task, source: str, solver: str, num_steps: int, **option
         event="teacher",
         source=source,
         steps=num_steps,
-        sequences=task.config.resolved_num_sequences,
+        sequences=task.num_sequences,
         canvases=task.plan.num_canvases,
         kept_bytes=sum(path.nbytes for paths in batches for path in paths),
         network_calls=task.runs.network_calls,

@@ -60,13 +60,14 @@ class RelaxedStart:
 
     def fill(self, canvas_BL: torch.Tensor, num_columns: int, mask_token_id: int) -> torch.Tensor:
         """The canvas with these positions filled in; a random token is any column of the logits but the mask's."""
-        if self.token_BL is not None:
-            return torch.where(self.chosen_BL, self.token_BL, canvas_BL)
-        has_mask = 0 <= mask_token_id < num_columns
-        token_BL = (self.uniform_BL * (num_columns - has_mask)).long()
-        if has_mask:
-            token_BL += token_BL >= mask_token_id
-        return torch.where(self.chosen_BL, token_BL, canvas_BL)
+        token_BL = self.token_BL
+        if token_BL is None:
+            has_mask = 0 <= mask_token_id < num_columns
+            token_BL = (self.uniform_BL * (num_columns - has_mask)).long()
+            if has_mask:
+                token_BL += token_BL >= mask_token_id
+        device = canvas_BL.device
+        return torch.where(self.chosen_BL.to(device), token_BL.to(device), canvas_BL)
 
 
 def relaxed_starts(

@@ -13,6 +13,12 @@ from .recording import PipelineRuns, TeacherPlan
 from .workers import Workers
 
 
+def num_sequences(config: DistillConfig, workers: Workers) -> int:
+    """Sequences to learn from; a number that nobody asked for is made such that processes can share it."""
+    number = config.resolved_num_sequences
+    return number if config.num_sequences else workers.multiple(number)
+
+
 @dataclass(frozen=True)
 class Task:
     """One distillation.
@@ -42,9 +48,14 @@ class Task:
     first: int = 0
 
     @property
+    def num_sequences(self) -> int:
+        """Sequences to learn from, of all processes."""
+        return num_sequences(self.config, self.workers)
+
+    @property
     def sequences(self) -> range:
         """Those of this process."""
-        share = self.workers.share(self.config.resolved_num_sequences)
+        share = self.workers.share(self.num_sequences)
         return range(self.first + share.start, self.first + share.stop)
 
     def batches(self) -> list[range]:

@@ -42,9 +42,16 @@ class Workers:
             ValueError: if they cannot be.
         """
         if num_sequences % self.size:
-            raise ValueError(f"`num_sequences` {num_sequences} must be a multiple of the {self.size} processes.")
+            raise ValueError(
+                f"`num_sequences` {num_sequences} must be a multiple of the {self.size} processes, such as"
+                f" {self.multiple(num_sequences)}."
+            )
         each = num_sequences // self.size
         return range(self.rank * each, (self.rank + 1) * each)
+
+    def multiple(self, number: int) -> int:
+        """The least multiple of the number of processes that is as large."""
+        return -(-number // self.size) * self.size
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over processes, on the CPU."""
