@@ -137,6 +137,55 @@ def test_official_remdm_steps(solver: str, key: str, options: dict[str, Any], ca
     torch.testing.assert_close(law[rows], (theirs / theirs.sum(-1, keepdim=True))[rows], **tolerance)
 
 
+def official_remdm_law(solver: str, options: dict[str, float], t: float, s: float) -> tuple[float, float]:
+    """Chances to reveal and to mask again: the spec's weights, of which the draw passes over the negative ones."""
+    a_t, a_s = 1 - t, 1 - s
+    most = min(1.0, (1 - a_s) / a_t) if a_t else 1.0
+
+    def drawn(weight: float, other: float) -> float:
+        return max(weight, 0.0) / (max(weight, 0.0) + max(other, 0.0))
+
+    if solver == "remdm_loop" and not options["t_off"] < t <= options["t_on"]:
+        t_on, t_off, a_on = options["t_on"], options["t_off"], options["alpha_on"]
+        masked = [1 - (1 - u) * a_on / (1 - t_on) if t > t_on else u * (1 - a_on) / t_off for u in (t, s)]
+        return drawn(masked[0] - masked[1], masked[1]), 0.0
+    if solver == "remdm_loop":
+        a_t = a_s = options["alpha_on"]
+    sigma = {
+        "remdm_cap": lambda: min(options["eta"], most),
+        "remdm_rescale": lambda: options["eta"] * most,
+        "remdm_fb": lambda: (a_s - a_t) / a_t if a_t else 1.0,
+        "remdm_conf": lambda: 0.0,  # at a masked position
+        "remdm_loop": lambda: options["eta"],
+    }[solver]()
+    reveal = drawn((a_s - (1 - sigma) * a_t) / (1 - a_t), (1 - a_s - sigma * a_t) / (1 - a_t))
+    return reveal, most if solver == "remdm_conf" else drawn(sigma, 1 - sigma)
+
+
+@pytest.mark.parametrize(
+    ("solver", "options"),
+    [
+        ("remdm_fb", {}),
+        ("remdm_conf", {}),
+        *((solver, {"eta": eta}) for solver in ("remdm_cap", "remdm_rescale") for eta in (0.0, 0.04, 0.7, 1.0)),
+        *(
+            ("remdm_loop", {"eta": eta, "t_on": t_on, "t_off": t_off, "alpha_on": alpha_on})
+            for eta in (0.02, 0.2, 0.9)
+            for t_on, t_off, alpha_on in ((0.55, 0.05, 0.9), (0.7, 0.2, 0.6), (0.9, 0.5, 0.3))
+        ),
+    ],
+)
+def test_official_remdm_weights_everywhere(solver: str, options: dict[str, float]) -> None:
+    """At all times, steps and constants; in the first and the largest ones the authors' weights may be negative."""
+    ours = SOLVERS[solver]
+    assert isinstance(ours, ReMDM)
+    for t in (1.0, 0.95, 0.8, 0.7, 0.56, 0.55, 0.5, 0.3, 0.21, 0.2, 0.1, 0.05, 0.04, 0.01):
+        for s in (t * part for part in (0.01, 0.1, 0.5, 0.7, 0.9, 0.99)):
+            chances = ours.chances(TIME_ITSELF, t, s, ours.read_options(options))
+            assert chances == pytest.approx(official_remdm_law(solver, options, t, s), rel=1e-6, abs=1e-9), (t, s)
+            assert all(0 <= chance <= 1 for chance in chances)
+
+
 @pytest.mark.parametrize("curve", ["arccos", "cosine", "linear", "root", "square"])
 @pytest.mark.parametrize(("size", "steps"), [(4, 4), (4, 12), (8, 12), (16, 4), (16, 32), (24, 12)])
 def test_official_confidence_counts(size: int, steps: int, curve: str) -> None:

@@ -22,13 +22,15 @@ class ReMDM(OwnStep):
 
     @abstractmethod
     def remask_probability(self, alpha_t: float, alpha_s: float, options: Mapping[str, Any]) -> float:
-        """Sigma, of a step between times at which tokens are unmasked with these probabilities."""
+        """Sigma, of a step between times at which tokens are unmasked with these probabilities. May exceed 1."""
 
     def chances(self, noise: NoiseSchedule, t: float, s: float, options: Mapping[str, Any]) -> tuple[float, float]:
         """Probabilities in a step from t to s: that a masked position is revealed, that a known one is masked."""
         alpha_t, alpha_s = float(noise.alpha(t)), float(noise.alpha(s))
         sigma = self.remask_probability(alpha_t, alpha_s, options)
-        return _reveal_probability(alpha_t, alpha_s, sigma), sigma
+        if t == 1:  # nothing is known yet that could be masked again, however little of alpha is left
+            sigma = min(1.0, sigma)
+        return _reveal_probability(alpha_t, alpha_s, sigma), min(1.0, sigma)
 
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
         return exchange(x, *self.chances(plan.noise, *plan.interval(x.k), plan.options))
@@ -57,12 +59,15 @@ class ReMDMRescale(ReMDM):
 class ReMDMForwardBackward(ReMDM):
     """ReMDM with the sigma of a step back and a corrector step forth (https://huggingface.co/papers/2205.14987). One
     call a step.
+
+    As in the authors' code, where sigma exceeds 1 (a step that more than doubles the share of known tokens) all known
+    tokens are masked again, and more are revealed than would keep the marginals.
     """
 
     name = "remdm_fb"
 
     def remask_probability(self, alpha_t: float, alpha_s: float, options: Mapping[str, Any]) -> float:
-        return min(1.0, (alpha_s - alpha_t) / alpha_t)
+        return (alpha_s - alpha_t) / alpha_t if alpha_t else 1.0
 
 
 class ReMDMConf(ReMDM):
@@ -95,7 +100,8 @@ class ReMDMConf(ReMDM):
 
 class ReMDMLoop(ReMDM):
     """ReMDM in three phases: without remasking until a share `alpha_on` is known, at `t_on`; then as many tokens are
-    masked again (a share `eta`) as are revealed, until `t_off`; then the rest is revealed. One call a step.
+    masked again (a share `eta`) as are revealed, until `t_off`; then the rest is revealed. One call a step. (An `eta`
+    above `(1 - alpha_on) / alpha_on` masks more than there are to reveal.)
 
     The network sees the time of the grid, as in the authors' code, although fewer tokens are masked than at that time.
     """
@@ -109,7 +115,7 @@ class ReMDMLoop(ReMDM):
     }
 
     def remask_probability(self, alpha_t: float, alpha_s: float, options: Mapping[str, Any]) -> float:
-        return min(options["eta"], most_remasking(alpha_t, alpha_s))
+        return options["eta"]
 
     def chances(self, noise: NoiseSchedule, t: float, s: float, options: Mapping[str, Any]) -> tuple[float, float]:
         alpha_on = options["alpha_on"]
@@ -127,7 +133,7 @@ class ReMDMLoop(ReMDM):
 
 def most_remasking(alpha_t: float, alpha_s: float) -> float:
     """The largest sigma under which marginals can stay right."""
-    return min(1.0, (1 - alpha_s) / alpha_t)
+    return min(1.0, (1 - alpha_s) / alpha_t) if alpha_t else 1.0
 
 
 def share(doubt_BL: torch.Tensor) -> torch.Tensor:
@@ -136,4 +142,5 @@ def share(doubt_BL: torch.Tensor) -> torch.Tensor:
 
 
 def _reveal_probability(alpha_t: float, alpha_s: float, sigma: float) -> float:
+    """The authors' weights of tokens and mask add up to 1; where that of the mask is negative, no mask is drawn."""
     return min(1.0, max(0.0, (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t)))
