@@ -6,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import fixture_path
+from goodness_of_fit import p_value
 from safetensors.torch import load_file
+from tiny_oracle import FALSE_ALARM, NUM_SAMPLES
 
 from lsd_sampler import LSDScheduler, load_denoiser
 from lsd_sampler.checkpoint import LearnedSampler, LearnedSteps
@@ -14,6 +16,7 @@ from lsd_sampler.corruptions import Absorbing, Gaussian
 from lsd_sampler.denoisers import CTMCDenoiser
 from lsd_sampler.moves import Reverse
 from lsd_sampler.noise import LogLinear, make_noise_schedule
+from lsd_sampler.random import keep_likely
 from lsd_sampler.schedules import grid_from_counts
 from lsd_sampler.solvers import SOLVERS
 from lsd_sampler.solvers.dndm import lowest, transition_weights
@@ -184,6 +187,37 @@ def test_official_remdm_weights_everywhere(solver: str, options: dict[str, float
             chances = ours.chances(TIME_ITSELF, t, s, ours.read_options(options))
             assert chances == pytest.approx(official_remdm_law(solver, options, t, s), rel=1e-6, abs=1e-9), (t, s)
             assert all(0 <= chance <= 1 for chance in chances)
+
+
+def test_official_remdm_top_p() -> None:
+    """The token that crosses `top_p` is dropped: in the filter, and in what the solver draws in a plain step."""
+    golden = load_file(fixture_path("transitions", "remdm.safetensors"))
+    mask, x, logits = int(golden["mask_id"]), golden["x_t"], golden["logits"]
+    theirs = golden["nucleus0.9.mdlm.t0.5.dt0.1.q_xs"].double()
+    theirs /= theirs.sum(-1, keepdim=True)
+    kept = probabilities(logits, mask)
+    usual = kept.clone()
+    keep_likely(kept.flatten(0, 1), 0.9, None, keeps_crossing=False)
+    keep_likely(usual.flatten(0, 1), 0.9, None)
+    masked = x == mask
+    assert ((kept > 0).sum(-1) < (usual > 0).sum(-1))[masked].any()
+    law = 0.2 * kept / kept.sum(-1, keepdim=True)
+    law[..., mask] = 0.8
+    torch.testing.assert_close(law[masked], theirs[masked], **TOLERANCE)
+
+    scheduler = LSDScheduler(
+        mask_token_id=mask, solver="remdm_cap", solver_options={"eta": 0.0}, noise_eps=1e-12, sampling_eps=1e-9
+    )
+    scheduler.set_timesteps(10)
+    assert float(scheduler.timesteps[5]) == pytest.approx(0.5)
+    canvases, generator = x.repeat(NUM_SAMPLES, 1), torch.Generator().manual_seed(0)
+    out = scheduler.step(
+        logits.repeat(NUM_SAMPLES, 1, 1), 5, canvases, top_p=0.9, generator=generator, return_dict=False
+    )
+    drawn = out[0].view(NUM_SAMPLES, *x.shape)
+    assert torch.equal(drawn[:, ~masked], x[~masked].expand(NUM_SAMPLES, -1))
+    for tokens, law_V in zip(drawn[:, masked].T, theirs[masked], strict=True):
+        assert p_value(torch.bincount(tokens, minlength=len(law_V)).numpy(), law_V.numpy()) > FALSE_ALARM
 
 
 @pytest.mark.parametrize("curve", ["arccos", "cosine", "linear", "root", "square"])

@@ -1,5 +1,6 @@
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,10 @@ class ReMDM(OwnStep):
     Mistakes of parallel draws can be mended, so it pays with many steps: many more than there are tokens. With few,
     samplers that choose positions well are better. Under an unnormalised denoiser tokens follow the score, numbers the
     schedule.
+
+    `top_p` goes by the authors' rule: kept tokens hold at most `top_p` (or are the most likely one alone), where other
+    solvers, as diffusers, keep the token with which it is passed. The plain sampler under this rule is `remdm_cap`
+    with an `eta` of 0.
     """
 
     @abstractmethod
@@ -33,7 +38,7 @@ class ReMDM(OwnStep):
         return _reveal_probability(alpha_t, alpha_s, sigma), min(1.0, sigma)
 
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
-        return exchange(x, *self.chances(plan.noise, *plan.interval(x.k), plan.options))
+        return exchange(_strict(x), *self.chances(plan.noise, *plan.interval(x.k), plan.options))
 
 
 class ReMDMCap(ReMDM):
@@ -92,7 +97,8 @@ class ReMDMConf(ReMDM):
         doubt_BL = x.noise.state
         if doubt_BL is None:
             doubt_BL = torch.full(x.sample_BL.shape, -torch.inf, dtype=torch.float64, device=x.sample_BL.device)
-        next_BL, probability_BL = exchange(x, reveal, sigma * share(doubt_BL.masked_fill(x.masked_BL, -torch.inf)))
+        remask_BL = sigma * share(doubt_BL.masked_fill(x.masked_BL, -torch.inf))
+        next_BL, probability_BL = exchange(_strict(x), reveal, remask_BL)
         doubt_BL = torch.where(x.masked_BL, -probability_BL.double(), doubt_BL)
         x.noise.state = doubt_BL.masked_fill(next_BL == x.mask_token_id, -torch.inf)
         return next_BL, probability_BL
@@ -139,6 +145,11 @@ def most_remasking(alpha_t: float, alpha_s: float) -> float:
 def share(doubt_BL: torch.Tensor) -> torch.Tensor:
     """Softmax over the positions of each row; 0 at -inf."""
     return doubt_BL.softmax(-1).nan_to_num(0.0)
+
+
+def _strict(x: StepInput) -> StepInput:
+    """The same, with the authors' rule for `top_p`."""
+    return replace(x, draws=replace(x.draws, keeps_crossing=False))
 
 
 def _reveal_probability(alpha_t: float, alpha_s: float, sigma: float) -> float:
