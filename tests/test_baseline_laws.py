@@ -406,8 +406,9 @@ def transition_law(M: int, weights: list[float]) -> Iterator[tuple[tuple[int, ..
 
 WEIGHTS = [
     ({}, [1.0, 1.0, 1.0, 1.0]),
-    ({"weights": "linear_lambda"}, [0.0, 1.0, 2.0, 3.0]),
+    ({"weights": "linear_lambda"}, [3.0, 3.0, 2.0, 0.0]),
     ({"weights": "beta", "alpha": 2.0, "beta": 3.0}, [0.0, 4 / 27, 2 / 27, 0.0]),
+    ({"weights": "beta", "alpha": 2.0, "beta": 3.0, "training_steps": 9}, [67.0, 109.0, 67.0, 13.0]),
 ]
 
 

@@ -336,6 +336,7 @@ def test_options_are_saved_loaded_and_overridden(tmp_path: Path) -> None:
         ("dndm", {}, {"weights": "cosine"}),
         ("dndm", {"weights": "beta"}, {"alpha": 2}),
         ("dndm_k", {"weights": "beta"}, {"beta": 1}),
+        ("dndm", {"weights": "beta"}, {"training_steps": 50}),
         ("dndm_k", {}, {"greedy": True}),
         ("entropy_bounded", {}, {"gamma": 2}),
         ("entropy_bounded", {"gamma": 2}, {"proxy": "confidence"}),

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from conftest import fixture_path
 from goodness_of_fit import p_value
 from safetensors.torch import load_file
+from scipy.stats import beta as Beta
 from tiny_oracle import FALSE_ALARM, NUM_SAMPLES
 
 from lsd_sampler import LSDScheduler, load_denoiser
@@ -252,6 +253,34 @@ def test_official_dndm_weights(key: str, options: dict[str, Any]) -> None:
     ours = transition_weights(50, SOLVERS["dndm"].read_options(options))
     # their Beta density goes through logarithms in float32
     torch.testing.assert_close(ours / ours.sum(), theirs / theirs.sum(), rtol=2e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 20, 50])
+def test_official_dndm_linear_lambda(steps: int) -> None:
+    """From the last time down, those that still wait take it with a probability that grows; the rest have time 0."""
+    law, waiting = [0.0] * steps, 1.0
+    for i in range(steps):
+        law[steps - 1 - i] += waiting * i / steps
+        waiting *= 1 - i / steps
+    law[0] += waiting
+    ours = transition_weights(steps, SOLVERS["dndm"].read_options({"weights": "linear_lambda"}))
+    assert (ours / ours.sum()).tolist() == pytest.approx(law, rel=1e-12)
+    if steps == 20:  # peaked, as 400,000 draws of the authors' code are
+        assert law[13:16] == pytest.approx([0.131, 0.145, 0.145], abs=1e-3) and law[19] == 0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 24])
+@pytest.mark.parametrize(("alpha", "beta"), [(5, 3), (3, 3), (17, 5), (20, 5), (100, 4), (1, 1), (1.5, 2.25)])
+def test_official_dndm_beta_of_few_steps(alpha: float, beta: float, steps: int) -> None:
+    """Below half of the training steps a time is M times a draw, rounded down; from half on, the density decides."""
+    options = {"weights": "beta", "alpha": alpha, "beta": beta}
+    ours = transition_weights(steps, SOLVERS["dndm"].read_options({**options, "training_steps": 2 * steps + 1}))
+    law = torch.from_numpy(Beta(alpha, beta).cdf([k / steps for k in range(steps + 1)])).diff()
+    torch.testing.assert_close(ours / ours.sum(), law, rtol=0, atol=1e-9)
+    ours = transition_weights(steps, SOLVERS["dndm"].read_options({**options, "training_steps": 2 * steps}))
+    density = torch.from_numpy(Beta(alpha, beta).pdf(torch.linspace(0, 1, steps, dtype=torch.float64).numpy()))
+    if steps > 2:  # else it may be 0
+        torch.testing.assert_close(ours / ours.sum(), density / density.sum(), rtol=1e-9, atol=1e-12)
 
 
 def test_official_dndm_lowest_scores() -> None:
