@@ -73,7 +73,8 @@ def _same(first: Generators, second: Generators) -> bool:
 
 @dataclass(frozen=True)
 class DrawOptions:
-    """How a pipeline wants tokens drawn: `temperature` (0: the most likely), `top_p` and `top_k` (None: all).
+    """How a pipeline wants tokens drawn: `temperature` (0: the most likely), `top_p` and `top_k` (None: all). Solvers
+    say whether `top_p` keeps the token with which it is passed (`keeps_crossing`).
 
     Raises:
         ValueError: for a `top_p` or `top_k` out of range.
@@ -82,6 +83,7 @@ class DrawOptions:
     temperature: float = 1.0
     top_p: float | None = None
     top_k: int | None = None
+    keeps_crossing: bool = True
 
     def __post_init__(self) -> None:
         check_number("top_p", self.top_p, optional=True, low=0)
@@ -110,6 +112,7 @@ class DrawOptions:
             inverse_temperature=inverse_temperature,
             top_p=self.top_p,
             top_k=self.top_k,
+            keeps_crossing=self.keeps_crossing,
             excluded=excluded,
         )
 

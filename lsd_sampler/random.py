@@ -71,16 +71,22 @@ def inverse_cdf(weight_RV: torch.Tensor, v_R: torch.Tensor) -> tuple[torch.Tenso
     return block_R * BLOCK + index_R, total_R
 
 
-def keep_likely(weight_RV: torch.Tensor, top_p: float | None, top_k: int | None) -> None:
+def keep_likely(
+    weight_RV: torch.Tensor, top_p: float | None, top_k: int | None, *, keeps_crossing: bool = True
+) -> None:
     """Sets the weights of unlikely tokens to 0, in place: of each row all but the `top_k` largest (ties stay), then
-    all but the fewest that hold more than a share `top_p` of what is left.
+    all but the fewest that hold more than a share `top_p` of what is left. Without `keeps_crossing` the last of these
+    goes too, so that the others, or the largest alone, hold at most `top_p`.
     """
     if top_k is not None and 0 < top_k < weight_RV.shape[1]:
         weight_RV.masked_fill_(weight_RV < weight_RV.topk(top_k, dim=-1).values[:, -1:], 0)
     if top_p is not None and top_p < 1:
         sorted_RV, index_RV = weight_RV.double().sort(dim=-1, descending=True, stable=True)
-        before_RV = sorted_RV.cumsum(-1) - sorted_RV
-        dropped_RV = before_RV > top_p * sorted_RV.sum(-1, keepdim=True)
+        held_RV = sorted_RV.cumsum(-1)
+        if keeps_crossing:
+            held_RV -= sorted_RV
+        dropped_RV = held_RV > top_p * sorted_RV.sum(-1, keepdim=True)
+        dropped_RV[:, 0] = False
         weight_RV.masked_fill_(torch.zeros_like(dropped_RV).scatter_(1, index_RV, dropped_RV), 0)
 
 
@@ -93,6 +99,7 @@ def draw_tokens(
     inverse_temperature: float = 1.0,
     top_p: float | None = None,
     top_k: int | None = None,
+    keeps_crossing: bool = True,
     excluded: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draws one token for each of R chosen rows: the inverse CDF of `softmax(inverse_temperature * logits)` at `v`.
@@ -103,7 +110,8 @@ def draw_tokens(
         logits_BLV, row_R, position_R, excluded: as for [`~lsd_sampler.rows.row_chunks`].
         v_R (`torch.DoubleTensor` of shape `(R,)`): uniforms in [0, 1).
         inverse_temperature (`float`): `inf` takes the most likely token.
-        top_p, top_k (*optional*): as in [`keep_likely`]; nothing to choose where the most likely token is taken.
+        top_p, top_k, keeps_crossing (*optional*): as in [`keep_likely`]; nothing to choose where the most likely token
+            is taken.
 
     Returns:
         the tokens `(R,)`, and the natural log of the probability with which each was drawn, `(R,)` float64 (where
@@ -126,7 +134,7 @@ def draw_tokens(
         else:
             weight_RV = x_RV.sub_(maximum_R[:, None])
             weight_RV = (weight_RV if inverse_temperature == 1 else weight_RV.mul_(inverse_temperature)).exp_()
-        keep_likely(weight_RV, top_p, top_k)
+        keep_likely(weight_RV, top_p, top_k, keeps_crossing=keeps_crossing)
         token_R, total_R = inverse_cdf(weight_RV, v)
         tokens.append(token_R)
         log_probs.append(weight_RV.gather(1, token_R[:, None])[:, 0].double().log() - total_R.log())

@@ -374,7 +374,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             temperature (`float`, defaults to 1.0): of the token draws, on top of what was learned; 0 takes the most
                 likely token.
             top_p (`float`, *optional*): draw from the fewest tokens whose probabilities, at this temperature, add up
-                to more than this, in (0, 1].
+                to more than this, in (0, 1]. (Solvers of ReMDM go by its authors' rule: they add up to at most this.)
             top_k (`int`, *optional*): draw from the k most likely tokens. Like `top_p` it costs a sort of the rows
                 that are revealed, no others.
             sampling_method (`str`, defaults to `"auto"`): `"greedy"` is `temperature` 0.

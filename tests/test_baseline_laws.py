@@ -33,6 +33,7 @@ from tiny_oracle import (
 
 from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
 from lsd_sampler.denoisers import MarkovDenoiser
+from lsd_sampler.schedules import GRIDS
 
 
 Canvas = tuple[int, ...]
@@ -188,30 +189,34 @@ def remdm_chances(solver: str, options: dict[str, float], t: float, s: float) ->
         remask = {
             "remdm_cap": lambda: min(options["eta"], largest),
             "remdm_rescale": lambda: options["eta"] * largest,
-            "remdm_fb": lambda: min(1, (a_s - a_t) / a_t),
+            "remdm_fb": lambda: (a_s - a_t) / a_t if t < 1 else 1.0,
         }[solver]()
-    return min(1, (a_s - (1 - remask) * a_t) / (1 - a_t)), remask
+    return min(1, (a_s - (1 - remask) * a_t) / (1 - a_t)), min(1, remask)
 
 
 @pytest.mark.parametrize("prediction_type", ["logits", "log_score"])
 @pytest.mark.parametrize(
-    ("solver", "options"),
+    ("solver", "options", "schedule"),
     [
-        ("remdm_cap", {"eta": 0.3}),
-        ("remdm_rescale", {"eta": 0.5}),
-        ("remdm_fb", {}),
-        ("remdm_loop", {"eta": 0.3, "t_on": 0.7, "t_off": 0.3, "alpha_on": 0.6}),
+        ("remdm_cap", {"eta": 0.3}, "uniform"),
+        ("remdm_rescale", {"eta": 0.5}, "uniform"),
+        ("remdm_fb", {}, "uniform"),
+        ("remdm_fb", {}, "cosine"),  # whose second step asks for a sigma of 2.8
+        ("remdm_loop", {"eta": 0.3, "t_on": 0.7, "t_off": 0.3, "alpha_on": 0.6}, "uniform"),
+        ("remdm_loop", {"eta": 0.9, "t_on": 0.7, "t_off": 0.3, "alpha_on": 0.6}, "uniform"),
     ],
 )
-def test_remdm(solver: str, options: dict[str, float], prediction_type: str) -> None:
-    times = uniform_times(5)
+def test_remdm(solver: str, options: dict[str, float], schedule: str, prediction_type: str) -> None:
+    times = GRIDS[schedule](5, SAMPLING_EPS).tolist()
     chances = [remdm_chances(solver, options, t, s) for t, s in itertools.pairwise(times[:-1])]
     assert sum(remask > 0.05 for _, remask in chances) >= 2
     kernels: list[Kernel] = [
         lambda canvas, r=r, q=q: independent(exchanged(canvas, lambda i: r, lambda i: q)) for r, q in chances
     ]
     denoiser = CHAIN if prediction_type == "logits" else scored(0.4)
-    assert_follows(make_pipeline(solver, options, denoiser), follow(START, [*kernels, all_revealed]))
+    assert_follows(
+        make_pipeline(solver, options, denoiser, schedule=schedule), follow(START, [*kernels, all_revealed])
+    )
 
 
 def test_remdm_conf() -> None:
@@ -401,8 +406,9 @@ def transition_law(M: int, weights: list[float]) -> Iterator[tuple[tuple[int, ..
 
 WEIGHTS = [
     ({}, [1.0, 1.0, 1.0, 1.0]),
-    ({"weights": "linear_lambda"}, [0.0, 1.0, 2.0, 3.0]),
+    ({"weights": "linear_lambda"}, [3.0, 3.0, 2.0, 0.0]),
     ({"weights": "beta", "alpha": 2.0, "beta": 3.0}, [0.0, 4 / 27, 2 / 27, 0.0]),
+    ({"weights": "beta", "alpha": 2.0, "beta": 3.0, "training_steps": 9}, [67.0, 109.0, 67.0, 13.0]),
 ]
 
 

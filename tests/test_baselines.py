@@ -197,6 +197,16 @@ def test_a_generation_may_begin_at_any_step(solver: str) -> None:
         assert not (sample == 6).any() and (sample[0, :3] == 1).all()
 
 
+def test_dndm_begun_late_goes_by_the_times_that_are_left() -> None:
+    """However unlikely these were from the start: of those that wait, 197 in 200 have the third last time."""
+    scheduler = LSDScheduler(mask_token_id=6, solver="dndm", solver_options={"weights": "linear_lambda"})
+    scheduler.set_timesteps(200)
+    canvas = torch.full((2000, 10), 6)
+    first = scheduler.step(torch.zeros(2000, 10, 6), 197, canvas, generator=seeded(), return_dict=False)[0]
+    known = int((first != 6).sum())
+    assert p_value(torch.tensor([known, 20000 - known]).numpy(), torch.tensor([0.985, 0.015]).numpy()) > FALSE_ALARM
+
+
 # ---- where the law is the data's ----
 
 
@@ -336,6 +346,7 @@ def test_options_are_saved_loaded_and_overridden(tmp_path: Path) -> None:
         ("dndm", {}, {"weights": "cosine"}),
         ("dndm", {"weights": "beta"}, {"alpha": 2}),
         ("dndm_k", {"weights": "beta"}, {"beta": 1}),
+        ("dndm", {"weights": "beta"}, {"training_steps": 50}),
         ("dndm_k", {}, {"greedy": True}),
         ("entropy_bounded", {}, {"gamma": 2}),
         ("entropy_bounded", {"gamma": 2}, {"proxy": "confidence"}),

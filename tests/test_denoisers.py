@@ -168,6 +168,7 @@ def test_weights_that_do_not_fit_are_named(folder: Path, damage: str) -> None:
         ({"tokens": 0}, "tokens"),
         ({"model": {**CONFIG["model"], "n_heads": 3}}, "n_heads"),
         ({"model": {**CONFIG["model"], "length": None}}, "length"),
+        ({"model": {**CONFIG["model"], "length": "long"}}, "length"),
         ({"noise": {"type": "linear"}}, "noise.type"),
     ],
 )
@@ -175,6 +176,37 @@ def test_bad_config_is_named(folder: Path, change: dict[str, Any], culprit: str)
     (folder / "config.json").write_text(json.dumps({**CONFIG, **change}))
     with pytest.raises(ValueError, match=f"config.json.*{culprit}"):
         load_denoiser(folder)
+
+
+def test_length_of_the_published_models_where_none_is_said(folder: Path) -> None:
+    config = {**CONFIG, "model": {key: value for key, value in CONFIG["model"].items() if key != "length"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_denoiser(folder).length == 1024
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("fixture", ["radd", "sedd_absorb", "halton_maskgit"])
+def test_shards(fixture: str, tmp_path: Path) -> None:
+    """Several files and an index, as the Hub's tools write them."""
+    whole = load_denoiser(fixture_path(fixture))
+    whole.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    file_of = {name: f"model-0000{i % 3 + 1}-of-00003.safetensors" for i, name in enumerate(sorted(tensors))}
+    for file in {*file_of.values()}:
+        save_file({name: x for name, x in tensors.items() if file_of[name] == file}, tmp_path / file)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": file_of}))
+    for source in (tmp_path, shutil.copytree(tmp_path, tmp_path / "inner")):
+        shards = load_denoiser(source).state_dict()
+        assert shards.keys() == whole.state_dict().keys()
+        assert all(torch.equal(shards[name], x) for name, x in whole.state_dict().items())
+    (tmp_path / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(OSError, match="model-00002-of-00003.safetensors"):
+        load_denoiser(tmp_path)
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "model-00001-of-00003.safetensors")}))
+    with pytest.raises(ValueError, match="model.safetensors.index.json lacks"):
+        load_denoiser(tmp_path)
 
 
 def test_missing_files_are_named(folder: Path) -> None:

@@ -178,6 +178,18 @@ def test_llada(tmp_path: Path, tied: bool) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("left_out", ["missing", "null"])
+@pytest.mark.parametrize("key", ["embedding_size", "n_kv_heads"])
+def test_sizes_that_llada_need_not_repeat(tmp_path: Path, key: str, left_out: str) -> None:
+    tensors, config = llada_tensors(), {**LLADA, key: None}
+    if left_out == "missing":
+        del config[key]
+    tokens = torch.randint(V, (2, 11))
+    model = loaded(save(tmp_path, config, tensors))
+    torch.testing.assert_close(model(tokens), llada_logits(tensors, tokens), atol=2e-5, rtol=2e-5)
+
+
+@torch.no_grad()
 def test_llada_in_shards(tmp_path: Path) -> None:
     """As published: several files and an index, in bf16."""
     tensors = {name: x.bfloat16() for name, x in llada_tensors().items()}
@@ -230,6 +242,8 @@ def test_weights_that_do_not_fit_are_named_as_in_the_file(tmp_path: Path, damage
         (LLADA, {"block_type": "sequential"}, "block_type"),
         (LLADA, {"include_qkv_bias": True}, "include_qkv_bias"),
         (LLADA, {"rope_theta": None}, "rope_theta"),
+        (LLADA, {"embedding_size": None, "vocab_size": None}, "embedding_size"),
+        (LLADA, {"embedding_size": 0}, "embedding_size"),
         (LLADA, {"mask_token_id": V}, "mask_token_id"),
         (LLADA, {"mask_token_id": None}, "mask_token_id"),
         (DREAM, {"rope_theta": None}, "rope_theta"),
@@ -348,6 +362,28 @@ def test_diffullama(tmp_path: Path) -> None:
             "excluded_token_ids": [], "length": 15,
         }  # fmt: skip
         assert model.mask_token_id == (V if reused else words.index(mask))
+
+
+def test_mask_of_published_diffullama_without_a_mask_token(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Told by its rows, as there is nothing else: said aloud, and overruled by what is known or given."""
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = LlamaConfig(vocab_size=32000, max_position_embeddings=16, **sizes)  # pyright: ignore
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    words = ["<unk>", "<s>", "</s>", *[f"w{i}" for i in range(3, 32000)]]
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    for with_tokenizer in (False, True):
+        if with_tokenizer:
+            word_tokenizer(words, **special).save_pretrained(tmp_path)
+        caplog.clear()
+        model = loaded(tmp_path)
+        assert (model.network_mask_id, model.mask_token_id, model.vocab_size) == (811, 32000, 32000)
+        assert model._options()["frame"] == [[1], []] and model.shifted
+        assert "`mask_token_id`" in caplog.text
+    caplog.clear()
+    assert loaded(tmp_path, mask_token_id=5).network_mask_id == 5
+    word_tokenizer(words, **special, mask_token="w9").save_pretrained(tmp_path)
+    assert loaded(tmp_path).network_mask_id == 9
+    assert "`mask_token_id`" not in caplog.text
 
 
 @torch.no_grad()

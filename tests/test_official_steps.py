@@ -6,7 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import fixture_path
+from goodness_of_fit import p_value
 from safetensors.torch import load_file
+from scipy.stats import beta as Beta
+from tiny_oracle import FALSE_ALARM, NUM_SAMPLES
 
 from lsd_sampler import LSDScheduler, load_denoiser
 from lsd_sampler.checkpoint import LearnedSampler, LearnedSteps
@@ -14,6 +17,7 @@ from lsd_sampler.corruptions import Absorbing, Gaussian
 from lsd_sampler.denoisers import CTMCDenoiser
 from lsd_sampler.moves import Reverse
 from lsd_sampler.noise import LogLinear, make_noise_schedule
+from lsd_sampler.random import keep_likely
 from lsd_sampler.schedules import grid_from_counts
 from lsd_sampler.solvers import SOLVERS
 from lsd_sampler.solvers.dndm import lowest, transition_weights
@@ -137,6 +141,86 @@ def test_official_remdm_steps(solver: str, key: str, options: dict[str, Any], ca
     torch.testing.assert_close(law[rows], (theirs / theirs.sum(-1, keepdim=True))[rows], **tolerance)
 
 
+def official_remdm_law(solver: str, options: dict[str, float], t: float, s: float) -> tuple[float, float]:
+    """Chances to reveal and to mask again: the spec's weights, of which the draw passes over the negative ones."""
+    a_t, a_s = 1 - t, 1 - s
+    most = min(1.0, (1 - a_s) / a_t) if a_t else 1.0
+
+    def drawn(weight: float, other: float) -> float:
+        return max(weight, 0.0) / (max(weight, 0.0) + max(other, 0.0))
+
+    if solver == "remdm_loop" and not options["t_off"] < t <= options["t_on"]:
+        t_on, t_off, a_on = options["t_on"], options["t_off"], options["alpha_on"]
+        masked = [1 - (1 - u) * a_on / (1 - t_on) if t > t_on else u * (1 - a_on) / t_off for u in (t, s)]
+        return drawn(masked[0] - masked[1], masked[1]), 0.0
+    if solver == "remdm_loop":
+        a_t = a_s = options["alpha_on"]
+    sigma = {
+        "remdm_cap": lambda: min(options["eta"], most),
+        "remdm_rescale": lambda: options["eta"] * most,
+        "remdm_fb": lambda: (a_s - a_t) / a_t if a_t else 1.0,
+        "remdm_conf": lambda: 0.0,  # at a masked position
+        "remdm_loop": lambda: options["eta"],
+    }[solver]()
+    reveal = drawn((a_s - (1 - sigma) * a_t) / (1 - a_t), (1 - a_s - sigma * a_t) / (1 - a_t))
+    return reveal, most if solver == "remdm_conf" else drawn(sigma, 1 - sigma)
+
+
+@pytest.mark.parametrize(
+    ("solver", "options"),
+    [
+        ("remdm_fb", {}),
+        ("remdm_conf", {}),
+        *((solver, {"eta": eta}) for solver in ("remdm_cap", "remdm_rescale") for eta in (0.0, 0.04, 0.7, 1.0)),
+        *(
+            ("remdm_loop", {"eta": eta, "t_on": t_on, "t_off": t_off, "alpha_on": alpha_on})
+            for eta in (0.02, 0.2, 0.9)
+            for t_on, t_off, alpha_on in ((0.55, 0.05, 0.9), (0.7, 0.2, 0.6), (0.9, 0.5, 0.3))
+        ),
+    ],
+)
+def test_official_remdm_weights_everywhere(solver: str, options: dict[str, float]) -> None:
+    """At all times, steps and constants; in the first and the largest ones the authors' weights may be negative."""
+    ours = SOLVERS[solver]
+    assert isinstance(ours, ReMDM)
+    for t in (1.0, 0.95, 0.8, 0.7, 0.56, 0.55, 0.5, 0.3, 0.21, 0.2, 0.1, 0.05, 0.04, 0.01):
+        for s in (t * part for part in (0.01, 0.1, 0.5, 0.7, 0.9, 0.99)):
+            chances = ours.chances(TIME_ITSELF, t, s, ours.read_options(options))
+            assert chances == pytest.approx(official_remdm_law(solver, options, t, s), rel=1e-6, abs=1e-9), (t, s)
+            assert all(0 <= chance <= 1 for chance in chances)
+
+
+def test_official_remdm_top_p() -> None:
+    """The token that crosses `top_p` is dropped: in the filter, and in what the solver draws in a plain step."""
+    golden = load_file(fixture_path("transitions", "remdm.safetensors"))
+    mask, x, logits = int(golden["mask_id"]), golden["x_t"], golden["logits"]
+    theirs = golden["nucleus0.9.mdlm.t0.5.dt0.1.q_xs"].double()
+    theirs /= theirs.sum(-1, keepdim=True)
+    kept = probabilities(logits, mask)
+    usual = kept.clone()
+    keep_likely(kept.flatten(0, 1), 0.9, None, keeps_crossing=False)
+    keep_likely(usual.flatten(0, 1), 0.9, None)
+    masked = x == mask
+    assert ((kept > 0).sum(-1) < (usual > 0).sum(-1))[masked].any()
+    law = 0.2 * kept / kept.sum(-1, keepdim=True)
+    law[..., mask] = 0.8
+    torch.testing.assert_close(law[masked], theirs[masked], **TOLERANCE)
+
+    scheduler = LSDScheduler(
+        mask_token_id=mask, solver="remdm_cap", solver_options={"eta": 0.0}, noise_eps=1e-12, sampling_eps=1e-9
+    )
+    scheduler.set_timesteps(10)
+    assert float(scheduler.timesteps[5]) == pytest.approx(0.5)
+    canvases, generator = x.repeat(NUM_SAMPLES, 1), torch.Generator().manual_seed(0)
+    out = scheduler.step(
+        logits.repeat(NUM_SAMPLES, 1, 1), 5, canvases, top_p=0.9, generator=generator, return_dict=False
+    )
+    drawn = out[0].view(NUM_SAMPLES, *x.shape)
+    assert torch.equal(drawn[:, ~masked], x[~masked].expand(NUM_SAMPLES, -1))
+    for tokens, law_V in zip(drawn[:, masked].T, theirs[masked], strict=True):
+        assert p_value(torch.bincount(tokens, minlength=len(law_V)).numpy(), law_V.numpy()) > FALSE_ALARM
+
+
 @pytest.mark.parametrize("curve", ["arccos", "cosine", "linear", "root", "square"])
 @pytest.mark.parametrize(("size", "steps"), [(4, 4), (4, 12), (8, 12), (16, 4), (16, 32), (24, 12)])
 def test_official_confidence_counts(size: int, steps: int, curve: str) -> None:
@@ -169,6 +253,34 @@ def test_official_dndm_weights(key: str, options: dict[str, Any]) -> None:
     ours = transition_weights(50, SOLVERS["dndm"].read_options(options))
     # their Beta density goes through logarithms in float32
     torch.testing.assert_close(ours / ours.sum(), theirs / theirs.sum(), rtol=2e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 20, 50])
+def test_official_dndm_linear_lambda(steps: int) -> None:
+    """From the last time down, those that still wait take it with a probability that grows; the rest have time 0."""
+    law, waiting = [0.0] * steps, 1.0
+    for i in range(steps):
+        law[steps - 1 - i] += waiting * i / steps
+        waiting *= 1 - i / steps
+    law[0] += waiting
+    ours = transition_weights(steps, SOLVERS["dndm"].read_options({"weights": "linear_lambda"}))
+    assert (ours / ours.sum()).tolist() == pytest.approx(law, rel=1e-12)
+    if steps == 20:  # peaked, as 400,000 draws of the authors' code are
+        assert law[13:16] == pytest.approx([0.131, 0.145, 0.145], abs=1e-3) and law[19] == 0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 24])
+@pytest.mark.parametrize(("alpha", "beta"), [(5, 3), (3, 3), (17, 5), (20, 5), (100, 4), (1, 1), (1.5, 2.25)])
+def test_official_dndm_beta_of_few_steps(alpha: float, beta: float, steps: int) -> None:
+    """Below half of the training steps a time is M times a draw, rounded down; from half on, the density decides."""
+    options = {"weights": "beta", "alpha": alpha, "beta": beta}
+    ours = transition_weights(steps, SOLVERS["dndm"].read_options({**options, "training_steps": 2 * steps + 1}))
+    law = torch.from_numpy(Beta(alpha, beta).cdf([k / steps for k in range(steps + 1)])).diff()
+    torch.testing.assert_close(ours / ours.sum(), law, rtol=0, atol=1e-9)
+    ours = transition_weights(steps, SOLVERS["dndm"].read_options({**options, "training_steps": 2 * steps}))
+    density = torch.from_numpy(Beta(alpha, beta).pdf(torch.linspace(0, 1, steps, dtype=torch.float64).numpy()))
+    if steps > 2:  # else it may be 0
+        torch.testing.assert_close(ours / ours.sum(), density / density.sum(), rtol=1e-9, atol=1e-12)
 
 
 def test_official_dndm_lowest_scores() -> None:

@@ -288,7 +288,11 @@ class Denoiser(ModelMixin):
 
 
 def build_model(
-    make: Callable[[], ModelT], config_file: Path, tensors: Mapping[str, torch.Tensor], file: Path, prefix: str = ""
+    make: Callable[[], ModelT],
+    config_file: Path,
+    tensors: Mapping[str, torch.Tensor],
+    file: Path | str,
+    prefix: str = "",
 ) -> ModelT:
     """Makes a model without memory for its weights and gives it the stored ones, in the precision that they have.
 

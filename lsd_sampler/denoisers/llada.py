@@ -17,6 +17,8 @@ _LLADA_SIZES = {
     "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads", "n_kv_heads": "num_key_value_heads",
     "max_sequence_length": "max_position_embeddings", "rope_theta": "rope_theta", "rms_norm_eps": "rms_norm_eps",
 }  # fmt: skip
+# keys that may be missing or null, and whose value they then have
+_LLADA_SAME = {"embedding_size": "vocab_size", "n_kv_heads": "n_heads"}
 # what makes OLMo's many-sided block that of Llama
 _LLADA_BLOCK: dict[str, Any] = {
     "block_type": "llama", "activation_type": "silu", "layer_norm_type": "rms", "rope": True, "alibi": False,
@@ -57,7 +59,9 @@ class LLaDALayout(Layout):
         return config.get("model_type") == "llada"
 
     def network_config(self) -> LlamaConfig:
-        config = {"n_kv_heads": self.checkpoint.config.get("n_heads"), **self.checkpoint.config}
+        config = dict(self.checkpoint.config)
+        for key, other in _LLADA_SAME.items():
+            config[key] = config.get(other) if config.get(key) is None else config[key]
         for key, value in _LLADA_BLOCK.items():
             if config.get(key, value) != value:
                 raise ValueError(f"`{key}` must be {value!r} in a LLaDA checkpoint, got {config[key]!r}.")

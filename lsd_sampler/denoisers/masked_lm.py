@@ -17,14 +17,14 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from ..noise import LogLinear
 from .base import Denoiser
-from .diffugpt import DiffuGPTLayout
-from .files import CONFIG_NAME, Checkpoint, read_json, write_json
-from .layouts import Layout, read_weights
+from .diffugpt import DiffuGPTLayout, DiffuLLaMALayout
+from .files import CONFIG_NAME, Checkpoint, read_json, read_weights, write_json
+from .layouts import Layout
 from .llada import DreamLayout, LLaDALayout
 from .precision import KeepsBuffers
 
 
-LAYOUTS: tuple[type[Layout], ...] = (LLaDALayout, DreamLayout, DiffuGPTLayout, Layout)
+LAYOUTS: tuple[type[Layout], ...] = (LLaDALayout, DreamLayout, DiffuGPTLayout, DiffuLLaMALayout, Layout)
 
 Frame = tuple[Sequence[int], Sequence[int]]
 

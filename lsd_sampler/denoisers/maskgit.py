@@ -17,7 +17,7 @@ from torch import nn
 
 from ..noise import LogLinear
 from .base import Denoiser, build_model
-from .files import Checkpoint, read_pickle, read_tensors
+from .files import Checkpoint, read_pickle, read_weights
 
 
 SUFFIX = ".pth"
@@ -227,17 +227,17 @@ class MaskGITDenoiser(Denoiser):
     def _from_checkpoint(cls, checkpoint: Checkpoint, variant: str | None = None, heads: int | None = None) -> Self:
         """`heads`: number of attention heads, where neither a `config.json` nor the sizes of the release tell it."""
         file = checkpoint.weights_or_pickle(SUFFIX, variant)
-        tensors = _read(file)
-        config = _sizes(tensors, file) | _own_config(checkpoint)
+        tensors, where = _released(file) if file.suffix == SUFFIX else read_weights(checkpoint, variant)
+        config = _sizes(tensors, where) | _own_config(checkpoint)
         if heads is not None:
             config["heads"] = heads
         if "heads" not in config:
             raise ValueError(
-                f"{file}: the number of attention heads cannot be told from tensors of these sizes. Pass `heads`, or"
+                f"{where}: the number of attention heads cannot be told from tensors of these sizes. Pass `heads`, or"
                 " put a config.json with 'heads' beside the file."
             )
         config_file = checkpoint.config_file if _own_config(checkpoint) else file
-        return build_model(lambda: cls(config), config_file, _untied(tensors, file), file)
+        return build_model(lambda: cls(config), config_file, _untied(tensors, where), where)
 
     def _config(self) -> dict[str, Any]:
         return self.config
@@ -248,14 +248,12 @@ def _own_config(checkpoint: Checkpoint) -> dict[str, Any]:
     return checkpoint.config if checkpoint.config.keys() >= _CONFIG_KEYS else {}
 
 
-def _read(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint, without the wrappers' part of their names."""
-    if file.suffix != SUFFIX:
-        return read_tensors(file)
+def _released(file: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """The tensors of a released pickle, without the wrappers' part of their names, and what to call them."""
     tensors = _released_tensors(read_pickle(file))
     if tensors is None:
         raise ValueError(f"{file} must hold 'model_state_dict' with the tensors of a Halton-MaskGIT transformer.")
-    return tensors
+    return tensors, str(file)
 
 
 def _released_tensors(content: Any) -> dict[str, torch.Tensor] | None:
@@ -272,7 +270,7 @@ def _released_tensors(content: Any) -> dict[str, torch.Tensor] | None:
     return tensors if tensors.keys() & {"tok_emb.weight", "cls_emb.weight"} else None
 
 
-def _sizes(tensors: Mapping[str, torch.Tensor], file: Path) -> dict[str, Any]:
+def _sizes(tensors: Mapping[str, torch.Tensor], file: str) -> dict[str, Any]:
     """The config, as far as the tensors' shapes tell it."""
     names = ["cls_emb.weight", "tok_emb.weight", "pos_emb.weight", "transformer.layers.0.ff.w1.weight"]
     for name in names:
@@ -298,7 +296,7 @@ def _feed_forward_width(mlp_dim: int) -> int:
     return -(-(2 * mlp_dim // 3) // 256) * 256
 
 
-def _untied(tensors: dict[str, torch.Tensor], file: Path) -> dict[str, torch.Tensor]:
+def _untied(tensors: dict[str, torch.Tensor], file: str) -> dict[str, torch.Tensor]:
     """Our names of the tensors. The release stores the tied matrix of embedding and head twice."""
     if "head.bias" not in tensors:
         return tensors

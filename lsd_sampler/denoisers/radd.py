@@ -16,11 +16,12 @@ from ..noise import LogLinear
 from ..rows import edit_rows
 from .base import Denoiser, build_model
 from .config_keys import SEDD_NOISES, read_dropout, read_noise, read_size, read_sizes
-from .files import Checkpoint, read_tensors
+from .files import Checkpoint, read_weights
 from .transformer import Embedding, LayerNorm, Rotary, attention
 
 
 _GPT2_VOCAB_SIZE = 50257
+_LENGTH = 1024  # of all published models
 
 
 class Block(nn.Module):
@@ -54,8 +55,8 @@ class RADDDenoiser(Denoiser):
 
     Args:
         config (`dict`): the official training config. Used are `tokens`, `noise.{type, sigma_min, sigma_max}`
-            (default: log-linear) and `model.{hidden_size, n_heads, n_blocks, length, dropout}`; the rest is kept for
-            saving.
+            (default: log-linear) and `model.{hidden_size, n_heads, n_blocks, length, dropout}` (default of `length`:
+            1024); the rest is kept for saving.
 
     Raises:
         ValueError: if one of these keys is missing or unusable.
@@ -65,14 +66,12 @@ class RADDDenoiser(Denoiser):
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
-        sizes = read_sizes(
-            config, {size: f"model.{size}" for size in ("hidden_size", "n_heads", "n_blocks", "length")}
-        )
+        sizes = read_sizes(config, {size: f"model.{size}" for size in ("hidden_size", "n_heads", "n_blocks")})
         dim, num_heads = sizes["hidden_size"], sizes["n_heads"]
         dropout = read_dropout(config, "model.dropout")
         self.config = config
         self.vocab_size = self.mask_token_id = read_size(config, "tokens")
-        self.length = sizes["length"]
+        self.length = read_size(config, "model.length") if "length" in config["model"] else _LENGTH
         self.noise = read_noise(config, "noise", SEDD_NOISES) if config.get("noise") else LogLinear()
         self.vocab_embed = Embedding(self.vocab_size + 1, dim)
         self.rotary_emb = Rotary(dim // num_heads)
@@ -123,9 +122,8 @@ class RADDDenoiser(Denoiser):
 
     @classmethod
     def _from_checkpoint(cls, checkpoint: Checkpoint, variant: str | None = None) -> Self:
-        file = checkpoint.weights_file(variant)
-        config = checkpoint.config
-        return build_model(lambda: cls(config), checkpoint.config_file, read_tensors(file), file)
+        tensors, where = read_weights(checkpoint, variant)
+        return build_model(lambda: cls(checkpoint.config), checkpoint.config_file, tensors, where)
 
     def _config(self) -> dict[str, Any]:
         return self.config

@@ -11,7 +11,7 @@ from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from .base import build_model
 from .config_keys import SEDD_NOISES, read_choice, read_dropout, read_flag, read_noise, read_size, read_sizes
 from .ddit import DDiTDenoiser
-from .files import Checkpoint, read_tensors
+from .files import Checkpoint, read_weights
 
 
 _CORRUPTIONS = {"absorb": "absorbing", "uniform": "uniform"}
@@ -60,9 +60,8 @@ class SEDDDenoiser(DDiTDenoiser):
 
     @classmethod
     def _from_checkpoint(cls, checkpoint: Checkpoint, variant: str | None = None) -> Self:
-        file = checkpoint.weights_file(variant)
-        config = checkpoint.config
-        return build_model(lambda: cls(config), checkpoint.config_file, read_tensors(file), file)
+        tensors, where = read_weights(checkpoint, variant)
+        return build_model(lambda: cls(checkpoint.config), checkpoint.config_file, tensors, where)
 
     def _config(self) -> dict[str, Any]:
         return self.config

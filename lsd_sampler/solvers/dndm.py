@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from .. import certainty
@@ -21,6 +22,7 @@ _OPTIONS = {
     "weights": Option("linear_alpha", choices=("linear_alpha", "linear_lambda", "cosine", "beta")),
     "alpha": Option(5.0, 1),
     "beta": Option(3.0, 1),
+    "training_steps": Option(0, 0),
     "greedy": Option(False, choices=(False, True)),
 }
 
@@ -29,9 +31,12 @@ class DNDM(OwnStep):
     """Each position has a time of its own, drawn before the generation, at which it is revealed. One call a step.
 
     With M steps, times are 1 (the last step) to M (the first); a position gets time n by the n-th of the `weights`:
-    `"linear_alpha"` (all alike), `"linear_lambda"` (in proportion to n - 1), `"cosine"`, or `"beta"` (density of
-    Beta(`alpha`, `beta`)). Nothing changes at times that no position has, so a time-free network is called only as
-    often as a sequence has distinct times: at most once for each token, however large M is.
+    `"linear_alpha"` (all alike), `"linear_lambda"` (from M down, time M - i is taken with probability i / M by those
+    that have none yet, time 1 by the rest), `"cosine"`, or `"beta"` (density of Beta(`alpha`, `beta`) at M points from
+    0 to 1; with M below half of `training_steps`, those that the network was trained with, its mass on M intervals of
+    equal length). Where the authors' times begin at 0 (`"linear_lambda"`, the mass), each is n - 1. Nothing changes at
+    times that no position has, so a time-free network is called only as often as a sequence has distinct times: at
+    most once for each token, however large M is.
 
     Under absorbing noise that is the usual way of sampling, empty steps left out: with `"linear_alpha"` on a uniform
     grid, Tweedie with `count="bernoulli"`. Unlike its authors' code, which takes the most likely tokens (`greedy`) and
@@ -78,22 +83,37 @@ def transition_weights(num_steps: int, options: Mapping[str, Any]) -> torch.Tens
     if kind == "linear_alpha" or num_steps == 1:
         return torch.ones_like(n_M)
     if kind == "linear_lambda":
-        return n_M
+        taken_M = n_M / num_steps
+        taken_M[-1] = 1
+        return (taken_M * torch.cat([torch.ones_like(n_M[:1]), (1 - taken_M[:-1]).cumprod(0)])).flip(0)
     if kind == "cosine":
         offset = 0.08
         edges = (torch.arange(num_steps + 1, dtype=torch.float64) / num_steps + offset) / (1 + offset)
         return -(torch.cos(edges.clamp(max=1) * math.pi / 2) ** 2).diff()
+    if 2 * num_steps < options["training_steps"]:
+        return _beta_mass(num_steps, options["alpha"], options["beta"])
     share_M = torch.linspace(0, 1, num_steps, dtype=torch.float64)
-    density_M = share_M ** (options["alpha"] - 1) * (1 - share_M) ** (options["beta"] - 1)
-    # of two steps both lie where the density is 0
-    return density_M / density_M.sum() if num_steps > 2 else torch.ones_like(n_M)
+    log_M = torch.xlogy(options["alpha"] - 1, share_M) + torch.xlogy(options["beta"] - 1, 1 - share_M)
+    # of two steps both may lie where the density is 0
+    return (log_M - log_M.max()).exp() if log_M.max() > -torch.inf else torch.ones_like(n_M)
+
+
+def _beta_mass(num_intervals: int, alpha: float, beta: float) -> torch.Tensor:
+    """Mass of Beta(`alpha`, `beta`) on intervals of equal length, up to a factor: by Gauss' rule in the angle whose
+    squared sine is the share, in which the density is smooth.
+    """
+    node_Q, weight_Q = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(64))
+    edge = torch.linspace(0, 1, num_intervals + 1, dtype=torch.float64).sqrt().asin()
+    half_M1 = edge.diff()[:, None] / 2
+    angle_MQ = edge[:-1, None] + half_M1 * (1 + node_Q)
+    log_MQ = (2 * alpha - 1) * angle_MQ.sin().log() + (2 * beta - 1) * angle_MQ.cos().log()
+    return ((log_MQ - log_MQ.max()).exp() * weight_Q * half_M1).sum(-1)
 
 
 def due(x: StepInput, plan: StepPlan, k: int) -> torch.Tensor:
     """Which of the positions masked at the start have come to their time by the end of step k. `(B, L)`."""
-    weights = transition_weights(len(plan.places), plan.options).flip(0)
-    before, by_then = weights[: x.noise.start].sum(), weights[: k + 1].sum()
-    return x.noise.masked_BL & (x.noise.u_BL < float((by_then - before) / (weights.sum() - before)))
+    left = transition_weights(len(plan.places), plan.options).flip(0)[x.noise.start :]
+    return x.noise.masked_BL & (x.noise.u_BL < float(left[: k + 1 - x.noise.start].sum() / left.sum()))
 
 
 def lowest(score_BL: torch.Tensor, num_B: torch.Tensor, among_BL: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,20 +19,26 @@ class ReMDM(OwnStep):
     Mistakes of parallel draws can be mended, so it pays with many steps: many more than there are tokens. With few,
     samplers that choose positions well are better. Under an unnormalised denoiser tokens follow the score, numbers the
     schedule.
+
+    `top_p` goes by the authors' rule: kept tokens hold at most `top_p` (or are the most likely one alone), where other
+    solvers, as diffusers, keep the token with which it is passed. The plain sampler under this rule is `remdm_cap`
+    with an `eta` of 0.
     """
 
     @abstractmethod
     def remask_probability(self, alpha_t: float, alpha_s: float, options: Mapping[str, Any]) -> float:
-        """Sigma, of a step between times at which tokens are unmasked with these probabilities."""
+        """Sigma, of a step between times at which tokens are unmasked with these probabilities. May exceed 1."""
 
     def chances(self, noise: NoiseSchedule, t: float, s: float, options: Mapping[str, Any]) -> tuple[float, float]:
         """Probabilities in a step from t to s: that a masked position is revealed, that a known one is masked."""
         alpha_t, alpha_s = float(noise.alpha(t)), float(noise.alpha(s))
         sigma = self.remask_probability(alpha_t, alpha_s, options)
-        return _reveal_probability(alpha_t, alpha_s, sigma), sigma
+        if t == 1:  # nothing is known yet that could be masked again, however little of alpha is left
+            sigma = min(1.0, sigma)
+        return _reveal_probability(alpha_t, alpha_s, sigma), min(1.0, sigma)
 
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
-        return exchange(x, *self.chances(plan.noise, *plan.interval(x.k), plan.options))
+        return exchange(_strict(x), *self.chances(plan.noise, *plan.interval(x.k), plan.options))
 
 
 class ReMDMCap(ReMDM):
@@ -57,12 +64,15 @@ class ReMDMRescale(ReMDM):
 class ReMDMForwardBackward(ReMDM):
     """ReMDM with the sigma of a step back and a corrector step forth (https://huggingface.co/papers/2205.14987). One
     call a step.
+
+    As in the authors' code, where sigma exceeds 1 (a step that more than doubles the share of known tokens) all known
+    tokens are masked again, and more are revealed than would keep the marginals.
     """
 
     name = "remdm_fb"
 
     def remask_probability(self, alpha_t: float, alpha_s: float, options: Mapping[str, Any]) -> float:
-        return min(1.0, (alpha_s - alpha_t) / alpha_t)
+        return (alpha_s - alpha_t) / alpha_t if alpha_t else 1.0
 
 
 class ReMDMConf(ReMDM):
@@ -87,7 +97,8 @@ class ReMDMConf(ReMDM):
         doubt_BL = x.noise.state
         if doubt_BL is None:
             doubt_BL = torch.full(x.sample_BL.shape, -torch.inf, dtype=torch.float64, device=x.sample_BL.device)
-        next_BL, probability_BL = exchange(x, reveal, sigma * share(doubt_BL.masked_fill(x.masked_BL, -torch.inf)))
+        remask_BL = sigma * share(doubt_BL.masked_fill(x.masked_BL, -torch.inf))
+        next_BL, probability_BL = exchange(_strict(x), reveal, remask_BL)
         doubt_BL = torch.where(x.masked_BL, -probability_BL.double(), doubt_BL)
         x.noise.state = doubt_BL.masked_fill(next_BL == x.mask_token_id, -torch.inf)
         return next_BL, probability_BL
@@ -95,7 +106,8 @@ class ReMDMConf(ReMDM):
 
 class ReMDMLoop(ReMDM):
     """ReMDM in three phases: without remasking until a share `alpha_on` is known, at `t_on`; then as many tokens are
-    masked again (a share `eta`) as are revealed, until `t_off`; then the rest is revealed. One call a step.
+    masked again (a share `eta`) as are revealed, until `t_off`; then the rest is revealed. One call a step. (An `eta`
+    above `(1 - alpha_on) / alpha_on` masks more than there are to reveal.)
 
     The network sees the time of the grid, as in the authors' code, although fewer tokens are masked than at that time.
     """
@@ -109,7 +121,7 @@ class ReMDMLoop(ReMDM):
     }
 
     def remask_probability(self, alpha_t: float, alpha_s: float, options: Mapping[str, Any]) -> float:
-        return min(options["eta"], most_remasking(alpha_t, alpha_s))
+        return options["eta"]
 
     def chances(self, noise: NoiseSchedule, t: float, s: float, options: Mapping[str, Any]) -> tuple[float, float]:
         alpha_on = options["alpha_on"]
@@ -127,7 +139,7 @@ class ReMDMLoop(ReMDM):
 
 def most_remasking(alpha_t: float, alpha_s: float) -> float:
     """The largest sigma under which marginals can stay right."""
-    return min(1.0, (1 - alpha_s) / alpha_t)
+    return min(1.0, (1 - alpha_s) / alpha_t) if alpha_t else 1.0
 
 
 def share(doubt_BL: torch.Tensor) -> torch.Tensor:
@@ -135,5 +147,11 @@ def share(doubt_BL: torch.Tensor) -> torch.Tensor:
     return doubt_BL.softmax(-1).nan_to_num(0.0)
 
 
+def _strict(x: StepInput) -> StepInput:
+    """The same, with the authors' rule for `top_p`."""
+    return replace(x, draws=replace(x.draws, keeps_crossing=False))
+
+
 def _reveal_probability(alpha_t: float, alpha_s: float, sigma: float) -> float:
+    """The authors' weights of tokens and mask add up to 1; where that of the mask is negative, no mask is drawn."""
     return min(1.0, max(0.0, (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t)))
