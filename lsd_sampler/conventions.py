@@ -10,6 +10,7 @@
 
 import math
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,7 +27,18 @@ FROM_CONFIG: Any = _FromConfig()
 NO_MASK = -1
 """No token's id."""
 
+MASKING_SCHEDULES = {"cosine": "cosine", "linear": "uniform"}
+"""diffusers' `AmusedScheduler` calls a base grid `masking_schedule`."""
+
 SAMPLING_METHODS = ("auto", "multinomial", "greedy")
+
+
+def translated(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of another scheduler, as far as its entries have other names here."""
+    entries = dict(config)
+    if entries.get("masking_schedule") in MASKING_SCHEDULES:
+        entries.setdefault("schedule", MASKING_SCHEDULES[entries.pop("masking_schedule")])
+    return entries
 
 
 class BlockPipelineMethods:

@@ -15,6 +15,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from .atomic import replacing, write_atomically
 from .checkpoint import TENSORS_NAME, TENSORS_PLACES, LearnedSampler, dump_learned, load_learned, read_at_most
+from .conventions import translated
 from .hub import admit_to_pipelines, check_announced, download, is_hub_id, upload_sampler
 
 
@@ -46,10 +47,18 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
         @property
         def config(self) -> Any: ...
 
-        @classmethod
-        def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Self: ...
-
         def set_learned_sampler(self, learned_sampler: LearnedSampler) -> None: ...
+
+    @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Self:
+        """A scheduler with the entries of a config, also of another scheduler, as far as it has them.
+
+        Keyword arguments replace them. The `masking_schedule` of diffusers' `AmusedScheduler` becomes `schedule`.
+        Learned numbers do not come with a config.
+        """
+        config = translated(config) if isinstance(config, Mapping) else config
+        made: Any = super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
+        return made
 
     @classmethod
     def from_pretrained(
@@ -128,9 +137,9 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
         Only what is an argument of the scheduler gets any further: to diffusers, some other keys are names of its
         classes to import, of entries to skip, or of attributes to replace.
         """
-        content = cls._dict_from_json_file(file)
+        content = translated(cls._dict_from_json_file(file))
         defaults = {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
-        unknown = sorted(key for key in content if key not in defaults and not key.startswith("_"))
+        unknown = sorted(key for key in content if key not in defaults and key[:1] != "_")
         if unknown:
             logger.warning("%s has entries that are not a sampler's, and without effect: %s.", file, unknown)
         return {key: content.get(key, default) for key, default in defaults.items()}

@@ -1,6 +1,7 @@
 """LSDScheduler: the reverse process of a masked discrete diffusion model in a few learned steps."""
 
 import functools
+import logging
 import numbers
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,6 +41,8 @@ from .validation import check_choice, check_number, check_text
 
 
 # Shape suffixes: B batch, L positions, V vocabulary, R chosen rows; M steps. t = 1 is all masked, t = 0 is data.
+
+logger = logging.getLogger(__name__)
 
 PREDICTION_TYPES = ("logits", "log_score")
 COUNTS = ("exact", "bernoulli")
@@ -401,6 +404,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         is_last, canvas = k == len(self._times) - 1, self._canvas
         if canvas is None or not canvas.goes_on(k, masked_BL, generator):
             check_known_tokens(sample_BL if self._reverse else sample_BL[~masked_BL], logits_BLV.shape[-1])
+            if not bool(masked_BL.any()):
+                logger.warning("Nothing on the canvas is masked. Is `mask_token_id` %s the pipeline's?", mask)
             # tokens that move again and again have no noise of their own
             order = self._order if self._reverse is None else None
             canvas = Canvas.draw(masked_BL, order, tuple(sample.shape[1:]), generator, start=k)

@@ -1,6 +1,7 @@
 """Saving and loading an LSDScheduler, alone and within a pipeline."""
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,31 @@ def test_from_config_gives_the_plain_sampler() -> None:
     foreign = LSDScheduler.from_config(AmusedScheduler(mask_token_id=77).config)
     assert foreign.config.mask_token_id == 77
     assert foreign.config.solver == LSDScheduler().config.solver
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("cosine", "cosine"), ("linear", "uniform")])
+def test_the_grid_of_amused_is_kept(
+    theirs: str, ours: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a scheduler that is swapped in reveals as many tokens a step, up to rounding."""
+    monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
+    amused = AmusedScheduler(mask_token_id=MASK, masking_schedule=theirs)
+    amused.save_pretrained(tmp_path)
+    swapped = LSDScheduler.from_config(amused.config)
+    for scheduler in (swapped, LSDScheduler.from_pretrained(tmp_path)):
+        assert (scheduler.config.schedule, scheduler.config.mask_token_id) == (ours, MASK)
+    assert not [record for record in caplog.records if "masking_schedule" in record.getMessage()]
+    assert LSDScheduler.from_config(amused.config, schedule="arccos").config.schedule == "arccos"
+    assert LSDScheduler.from_config(swapped.config).config.schedule == ours
+    left = []
+    for scheduler in (amused, swapped):
+        sample = torch.full((1, 8, 8), MASK)
+        scheduler.set_timesteps(6)
+        for t in scheduler.timesteps:
+            logits = torch.zeros(1, MASK, 8, 8)
+            sample = scheduler.step(logits, t, sample, generator=torch.Generator().manual_seed(0)).prev_sample
+            left.append(int((sample == MASK).sum()))
+    assert max(abs(a - b) for a, b in zip(left[:6], left[6:], strict=True)) <= 1
 
 
 def test_saved_pipeline_reloads_in_another_process(tmp_path: Path) -> None:

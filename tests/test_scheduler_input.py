@@ -133,3 +133,15 @@ def test_unusable_logits_are_noticed_even_when_nothing_is_revealed() -> None:
     scheduler.set_timesteps(100)
     with pytest.raises(ValueError, match="NaN"):
         scheduler.step(torch.full((1, 12, MASK), torch.nan), scheduler.timesteps[0], torch.full((1, 12), MASK))
+
+
+def test_a_canvas_without_masks_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Most likely the mask is another one: without a word the canvas would stay as it is."""
+    canvas = torch.full((2, 8), 7)
+    for mask, told in ((3, True), (7, False)):
+        caplog.clear()
+        scheduler = LSDScheduler(mask_token_id=mask)
+        scheduler.set_timesteps(2)
+        for t in scheduler.timesteps:
+            scheduler.step(torch.zeros(2, 8, 8), t, canvas)
+        assert any(f"`mask_token_id` {mask}" in record.getMessage() for record in caplog.records) == told
