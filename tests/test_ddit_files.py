@@ -18,6 +18,7 @@ from lsd_sampler import MaskedDiffusionPipeline, cards
 from lsd_sampler.cli import sample, train
 from lsd_sampler.denoisers import DENOISERS, SHORT_NAMES, Denoiser, MDLMDenoiser, countdown, load_denoiser
 from lsd_sampler.denoisers.files import Checkpoint
+from lsd_sampler.denoisers.mask_token import mask_of_tokenizer
 
 
 FAMILIES = {name: name.split("-")[0] for name in CONFIGS}
@@ -183,6 +184,96 @@ def test_a_mask_outside_the_vocabulary_is_not_the_models(tmp_path: Path) -> None
     words.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text('{"mask_token": "8"}')
     assert load_denoiser(tmp_path).mask_token_id == 7
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[MASK]", "[SEP]", "a", "b", "c"]
+
+
+@pytest.mark.parametrize("kind", ["vocab.txt", "vocab.txt alone", "objects", "added", "pairs", "special"])
+def test_any_tokenizer_file_tells_the_mask(kind: str, tmp_path: Path) -> None:
+    ids = {word: i for i, word in enumerate(WORDS)}
+    special = [{"id": 3, "content": "[MASK]", "special": True}]
+    pairs = {"model": {"vocab": [[word, 0.0] for word in WORDS]}}
+    files: dict[str, Any] = {
+        "vocab.txt": {"tokenizer_config.json": {"mask_token": "[MASK]"}, "vocab.txt": WORDS},
+        "vocab.txt alone": {"vocab.txt": WORDS},
+        "objects": {"special_tokens_map.json": {"mask_token": {"content": "[MASK]"}}, "vocab.json": ids},
+        "added": {"vocab.json": {"a": 0}, "added_tokens.json": {"<mask>": 3}},
+        "pairs": {"tokenizer_config.json": {"mask_token": "[MASK]"}, "tokenizer.json": pairs},
+        "special": {"tokenizer.json": {"added_tokens": special, "model": {"vocab": ids}}},
+    }
+    for name, content in files[kind].items():
+        (tmp_path / name).write_text("\n".join(content) if name == "vocab.txt" else json.dumps(content))
+    assert mask_of_tokenizer(tmp_path) == 3
+
+
+def test_mask_of_a_tokenizer_without_a_config_of_its_own(tmp_path: Path) -> None:
+    save("mdlm", tmp_path)
+    write_tokenizer(tmp_path, None)
+    (tmp_path / "tokenizer_config.json").unlink()
+    assert load_denoiser(tmp_path).mask_token_id == 3
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
+    assert load_denoiser(tmp_path).mask_token_id == 3
+
+
+def test_tokenizers_without_a_mask(tmp_path: Path) -> None:
+    assert mask_of_tokenizer(tmp_path) is None
+    ordinary = {"added_tokens": [{"id": 3, "content": "[MASK]", "special": False}], "model": {"vocab": {"a": 0}}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(ordinary))
+    assert mask_of_tokenizer(tmp_path) is None
+    (tmp_path / "tokenizer.json").write_text('{"added_tokens": [3]}')
+    with pytest.raises(ValueError, match="tokenizer.json"):
+        mask_of_tokenizer(tmp_path)
+
+
+def lm1b(layout: str, rows: int, tokenizer: str | None) -> dict[str, Any]:
+    name = {} if tokenizer is None else {"tokenizer_name_or_path": tokenizer}
+    if layout == "hub":
+        return {**MDLM_HUB, "vocab_size": rows, **name}
+    return {"vocab_size": rows, "config": {**MDLM_REPOSITORY["config"], "data": {"train": "lm1b", **name}}}
+
+
+@pytest.mark.parametrize("layout", ["hub", "repository"])
+@pytest.mark.parametrize(
+    ("rows", "tokenizer", "mask"),
+    [
+        (30522, None, 103),
+        (30522, "bert-base-uncased", 103),
+        (200, "google-bert/bert-base-uncased", 103),
+        (30522, "/data/tokenizers/mine", 103),
+        (35, "text8", 4),
+        (50258, None, 50257),
+        (50258, "gpt2", 50257),
+        (30522, "gpt2", 30521),
+    ],
+)
+def test_mask_of_the_tokenizer_that_the_config_names(
+    layout: str, rows: int, tokenizer: str | None, mask: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = lm1b(layout, rows, tokenizer)
+    with torch.device("meta"):
+        model = MDLMDenoiser(config)
+        assert model.mask_token_id == mask and not caplog.text
+        assert MDLMDenoiser(model._config()).mask_token_id == mask
+        assert MDLMDenoiser(config, 7).mask_token_id == 7
+
+
+def test_an_unknown_tokenizer_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    for tokenizer in ("mine", "bert-base-uncased"):
+        caplog.clear()
+        assert MDLMDenoiser(lm1b("repository", 8, tokenizer)).mask_token_id == 7
+        assert f"'{tokenizer}'" in caplog.text and "`mask_token_id`" in caplog.text
+
+
+def test_lightning_checkpoint_names_its_tokenizer(tmp_path: Path) -> None:
+    model = MDLMDenoiser(lm1b("repository", 200, None)).eval()
+    config = lm1b("repository", 200, "bert-base-uncased")["config"]
+    torch.save(lightning(model, None, hyper_parameters={"config": config}), tmp_path / "last.ckpt")
+    loaded = load_denoiser(tmp_path)
+    assert loaded.mask_token_id == 103
+    loaded.save_pretrained(tmp_path / "hub")
+    assert load_denoiser(tmp_path / "hub").mask_token_id == 103
 
 
 # ---- Lightning checkpoints ----

@@ -4,6 +4,7 @@ Reads the three on-disk formats of its authors: the Hub's (a flat `config.json`,
 repository's (a nested one, no prefix), and Lightning checkpoints. Writes the first two.
 """
 
+import logging
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,9 +18,12 @@ from ..rows import edit_rows
 from .base import build_model
 from .config_keys import MDLM_NOISES, look_up, read_choice, read_dropout, read_flag, read_noise, read_size, read_sizes
 from .ddit import DDiTDenoiser
-from .files import TOKENIZER_NAME, Checkpoint, read_tensors
+from .files import Checkpoint, read_tensors
 from .lightning import read_lightning
+from .mask_token import mask_of_tokenizer
 
+
+logger = logging.getLogger(__name__)
 
 _PREFIX = "backbone."
 _IMPOSSIBLE = -1e6  # what the official code says of tokens that cannot be
@@ -36,6 +40,14 @@ _REPOSITORY = {
     "dropout": "config.model.dropout", "time_conditioning": "config.time_conditioning", "noise": "config.noise",
     "parameterization": "config.parameterization", "mask_token_id": "config.mask_token_id",
 }  # fmt: skip
+# where a config may name its tokenizer, and the masks of those that the authors used; None: it has none, and the mask
+# is a further id, the last
+_TOKENIZER_KEYS = (
+    "tokenizer_name_or_path", "data.tokenizer_name_or_path", "config.data.tokenizer_name_or_path",
+    "config.tokenizer_name_or_path",
+)  # fmt: skip
+_MASKS = {"bert-base-uncased": 103, "text8": 4, "gpt2": None, "gpt2-medium": None, "gpt2-large": None, "gpt2-xl": None}
+_BERT_COLUMNS, _BERT_MASK = 30522, 103  # a vocabulary of that size is that of uncased BERT (LM1B)
 _SIZES = ("hidden_size", "n_heads", "n_blocks", "cond_dim", "length")
 
 
@@ -53,7 +65,9 @@ class MDLMDenoiser(DDiTDenoiser):
         config (`dict`): the official config, the Hub's or the repository's (`{"config": {"model": ...}, "vocab_size":
             ...}`). Its `vocab_size` counts the mask. It may hold `noise` (default: log-linear), and a `mask_token_id`
             beside it, which the official ones do not.
-        mask_token_id (`int`, *optional*): id of the mask; default: the config's, else the last id.
+        mask_token_id (`int`, *optional*): id of the mask; default: the config's, else that of the tokenizer which the
+            config names (`data.tokenizer_name_or_path`), if it has one; 103 if `vocab_size` is BERT's 30522; else the
+            last id.
 
     Raises:
         ValueError: if a key is missing or unusable.
@@ -126,7 +140,7 @@ class MDLMDenoiser(DDiTDenoiser):
             config_file = config_file if config else file
             config = _hub_config(config or own_config, tensors, file)
         if mask_token_id is None and look_up(config, _keys(config)["mask_token_id"]) is None:
-            mask_token_id = _mask_of_tokenizer(checkpoint.folder, config.get("vocab_size"))
+            mask_token_id = _fitting(mask_of_tokenizer(checkpoint.folder), config.get("vocab_size"))
         prefix = _PREFIX if any(name.startswith(_PREFIX) for name in tensors) else ""
         return build_model(lambda: cls(config, mask_token_id), config_file, tensors, file, prefix)
 
@@ -145,10 +159,38 @@ def _keys(config: dict[str, Any]) -> dict[str, str]:
 def _mask_token_id(config: dict[str, Any], key: str, given: int | None, num_columns: int) -> int:
     mask_token_id = look_up(config, key) if given is None else given
     if mask_token_id is None:
-        return num_columns - 1
+        named = _mask_of_named_tokenizer(config, num_columns)
+        return num_columns - 1 if named is None else named
     if not isinstance(mask_token_id, int) or isinstance(mask_token_id, bool) or not 0 <= mask_token_id < num_columns:
         raise ValueError(f"`mask_token_id` must be an id in [0, {num_columns - 1}], got {mask_token_id!r}.")
     return mask_token_id
+
+
+def _mask_of_named_tokenizer(config: dict[str, Any], num_columns: int) -> int | None:
+    """The mask inside the vocabulary of the tokenizer that the config names, or that the vocabulary's size tells."""
+    name = _tokenizer_name(config)
+    if name is None:
+        return _BERT_MASK if num_columns == _BERT_COLUMNS else None
+    known = name.rstrip("/").split("/")[-1]
+    mask_token_id = _fitting(_MASKS.get(known), num_columns)
+    if known not in _MASKS and num_columns == _BERT_COLUMNS:
+        mask_token_id = _BERT_MASK
+    if mask_token_id is None and _MASKS.get(known, 0) is not None:
+        logger.warning(
+            "The config names the tokenizer %r, which has no known mask among %d ids: taking the last one, %d. Pass"
+            " `mask_token_id` if it is another.", name, num_columns, num_columns - 1,
+        )  # fmt: skip
+    return mask_token_id
+
+
+def _tokenizer_name(config: dict[str, Any]) -> str | None:
+    names = (look_up(config, key) for key in _TOKENIZER_KEYS)
+    return next((name for name in names if isinstance(name, str) and name), None)
+
+
+def _fitting(token_id: int | None, num_columns: Any) -> int | None:
+    """The id, if the model knows it."""
+    return token_id if token_id is not None and isinstance(num_columns, int) and token_id < num_columns else None
 
 
 def _with_mask(config: dict[str, Any], mask_token_id: int, num_columns: int) -> dict[str, Any]:
@@ -158,16 +200,6 @@ def _with_mask(config: dict[str, Any], mask_token_id: int, num_columns: int) -> 
     if "config" in config:
         return {**config, "config": {**config["config"], "mask_token_id": mask_token_id}}
     return {**config, "mask_token_id": mask_token_id}
-
-
-def _mask_of_tokenizer(folder: Path, num_columns: Any) -> int | None:
-    """The mask of the folder's tokenizer, if it has one and the model knows its id."""
-    if not (folder / TOKENIZER_NAME).is_file() or not isinstance(num_columns, int):
-        return None
-    from transformers import PreTrainedTokenizerFast
-
-    mask_token_id = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True).mask_token_id
-    return mask_token_id if isinstance(mask_token_id, int) and mask_token_id < num_columns else None
 
 
 def _lightning_file(checkpoint: Checkpoint) -> Path | None:
@@ -195,7 +227,10 @@ def _hub_config(config: dict[str, Any], tensors: dict[str, torch.Tensor], file: 
             f"{file} does not say {' and '.join(map(repr, missing))}: put a config.json beside it, such as"
             ' {"model_type": "mdlm", "time_conditioning": false, "model_length": 1024}.'
         )
-    return {"model_type": "mdlm", **{_HUB[name]: value for name, value in known.items()}, "return_dict": False}
+    named = _tokenizer_name(config)
+    tokenizer = {} if named is None else {_TOKENIZER_KEYS[0]: named}
+    hub = {_HUB[name]: value for name, value in known.items()}
+    return {"model_type": "mdlm", **hub, **tokenizer, "return_dict": False}
 
 
 def _sizes_of(tensors: dict[str, torch.Tensor], file: Path) -> dict[str, int]:
