@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordLevel
 
-from lsd_sampler import MaskedDiffusionPipeline, cards
+from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline, cards
 from lsd_sampler.cli import sample, train
 from lsd_sampler.denoisers import DENOISERS, SHORT_NAMES, Denoiser, MDLMDenoiser, countdown, load_denoiser
 from lsd_sampler.denoisers.files import Checkpoint
 from lsd_sampler.denoisers.mask_token import mask_of_tokenizer
+from lsd_sampler.solvers import SOLVERS
 
 
 FAMILIES = {name: name.split("-")[0] for name in CONFIGS}
@@ -122,6 +123,7 @@ def test_missing_keys_are_named(name: str, key: str, tmp_path: Path) -> None:
         ("mdlm-repository", {"config": {**MDLM_REPOSITORY["config"], "parameterization": "ar"}}, "parameterization"),
         ("mdlm-repository", {"config": {**MDLM_REPOSITORY["config"], "parameterization": "sedd"}}, "time_condition"),
         ("mdlm-repository", {"config": {**MDLM_REPOSITORY["config"], "backbone": "dimamba"}}, "config.backbone"),
+        ("mdlm-d3pm", {"config": {**MDLM_REPOSITORY["config"], "subs_masking": "no"}}, "config.subs_masking"),
     ],
 )
 def test_bad_values_are_named(name: str, change: dict[str, Any], culprit: str, tmp_path: Path) -> None:
@@ -366,6 +368,26 @@ def test_sampling_leaves_no_mask_and_keeps_what_is_given(name: str, tmp_path: Pa
         assert (out[:, :2] == torch.tensor([1, 2])).all() and (out[:, -1] == 3).all()
         filled = pipeline(input_ids=holes, num_inference_steps=M, output_type="ids").sequences
         assert not (filled == 7).any() and torch.equal(filled[holes != 7], holes[holes != 7])
+
+
+@pytest.mark.parametrize("solver", [name for name in SOLVERS.names() if name != "dndm_k"])  # it reads known rows
+def test_a_likely_mask_is_not_drawn(solver: str) -> None:
+    """Of log-probabilities that hold the mask (d3pm) the samples are those of the law without it (subs)."""
+    samples = []
+    for name in ("mdlm-repository", "mdlm-d3pm"):
+        torch.manual_seed(0)
+        model = make(name).double()
+        model.defers_head = False  # the sampler sees what `forward` says
+        with torch.no_grad():
+            model.output_layer.linear.bias[7] = 4.0
+        pipeline = MaskedDiffusionPipeline(model, LSDScheduler(**model.scheduler_config(), solver=solver))
+        pipeline.set_progress_bar_config(disable=True)
+        generator = torch.Generator().manual_seed(1)
+        out = pipeline([1, 2], num_samples=64, num_inference_steps=3, generator=generator, output_type="ids")
+        samples.append(out.sequences)
+    with torch.no_grad():
+        assert (model(samples[0]).exp()[..., 7] > 0.5).any()
+    assert torch.equal(*samples) and not (samples[0] == 7).any()
 
 
 @pytest.mark.parametrize("method", ["path_kl", "lsd"])

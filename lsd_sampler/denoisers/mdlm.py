@@ -32,13 +32,15 @@ _IMPOSSIBLE = -1e6  # what the official code says of tokens that cannot be
 _HUB = {
     "vocab_size": "vocab_size", "hidden_size": "hidden_dim", "n_heads": "n_heads", "n_blocks": "n_blocks",
     "cond_dim": "cond_dim", "length": "model_length", "dropout": "dropout", "time_conditioning": "time_conditioning",
-    "noise": "noise", "parameterization": "parameterization", "mask_token_id": "mask_token_id",
+    "noise": "noise", "parameterization": "parameterization", "subs_masking": "subs_masking",
+    "mask_token_id": "mask_token_id",
 }  # fmt: skip
 _REPOSITORY = {
     "vocab_size": "vocab_size", "hidden_size": "config.model.hidden_size", "n_heads": "config.model.n_heads",
     "n_blocks": "config.model.n_blocks", "cond_dim": "config.model.cond_dim", "length": "config.model.length",
     "dropout": "config.model.dropout", "time_conditioning": "config.time_conditioning", "noise": "config.noise",
-    "parameterization": "config.parameterization", "mask_token_id": "config.mask_token_id",
+    "parameterization": "config.parameterization", "subs_masking": "config.subs_masking",
+    "mask_token_id": "config.mask_token_id",
 }  # fmt: skip
 # where a config may name its tokenizer, and the masks of those that the authors used; None: it has none, and the mask
 # is a further id, the last
@@ -59,12 +61,14 @@ class MDLMDenoiser(DDiTDenoiser):
 
     - `subs`, also where the config does not say: log-probabilities of the clean token at masked positions, about -1e6
       for the mask; at known positions 0 for the token and -1e6 elsewhere;
+    - `d3pm`: log-probabilities of all ids at all positions, the mask among them (which is about -1e6 if `subs_masking`
+      is true). A sampler never draws the mask: it renormalises the other ids, and so does `log_score`;
     - `sedd`: log concrete scores, as [`SEDDDenoiser`] does.
 
     Args:
         config (`dict`): the official config, the Hub's or the repository's (`{"config": {"model": ...}, "vocab_size":
-            ...}`). Its `vocab_size` counts the mask. It may hold `noise` (default: log-linear), and a `mask_token_id`
-            beside it, which the official ones do not.
+            ...}`). Its `vocab_size` counts the mask. It may hold `noise` (default: log-linear), `parameterization`,
+            `subs_masking` (default: false), and a `mask_token_id` beside them, which the official ones do not.
         mask_token_id (`int`, *optional*): id of the mask; default: the config's, else that of the tokenizer which the
             config names (`data.tokenizer_name_or_path`), if it has one; 103 if `vocab_size` is BERT's 30522; else the
             last id.
@@ -72,6 +76,9 @@ class MDLMDenoiser(DDiTDenoiser):
     Raises:
         ValueError: if a key is missing or unusable.
     """
+
+    parameterization = "subs"
+    subs_masking = False
 
     def __init__(self, config: dict[str, Any], mask_token_id: int | None = None):
         keys = _keys(config)
@@ -84,19 +91,23 @@ class MDLMDenoiser(DDiTDenoiser):
             read_choice(config, "config.backbone", ("dit",))
         self.time_conditioned = read_flag(config, keys["time_conditioning"])
         if look_up(config, keys["parameterization"]) is not None:
-            scored = read_choice(config, keys["parameterization"], ("subs", "sedd")) == "sedd"
-            self.prediction_type = "log_score" if scored else "logits"
-            if scored and not self.time_conditioned:
+            self.parameterization = read_choice(config, keys["parameterization"], ("subs", "d3pm", "sedd"))
+        if self.parameterization == "sedd":
+            self.prediction_type = "log_score"
+            if not self.time_conditioned:
                 raise ValueError(f"'{keys['time_conditioning']}' in `config` must be true for log-scores ('sedd').")
+        if look_up(config, keys["subs_masking"]) is not None:
+            self.subs_masking = read_flag(config, keys["subs_masking"])
         self.vocab_size = num_columns - 1
         self.mask_token_id = _mask_token_id(config, keys["mask_token_id"], mask_token_id, num_columns)
         self.config = _with_mask(config, self.mask_token_id, num_columns)
 
     def log_score(self, tokens: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         sigma_B = self._per_sequence("sigma", tokens, sigma)
-        output = self._finish(self.head(self._trunk(tokens, sigma_B)), tokens, sigma_B)
+        logits = self.head(self._trunk(tokens, sigma_B))
         if self.prediction_type == "log_score":
-            return output
+            return self._log_scores(logits, tokens, sigma_B)
+        output = edit_rows(self._substitute, logits, tokens)
         log_odds_B11 = -torch.log(torch.expm1(sigma_B)).to(output.dtype)[:, None, None]
         masked_BL1 = (tokens == self.mask_token_id)[..., None]
         scores = torch.where(masked_BL1, output + log_odds_B11, output)
@@ -107,7 +118,7 @@ class MDLMDenoiser(DDiTDenoiser):
     def _finish(self, logits: torch.Tensor, tokens: torch.Tensor, sigma_B: torch.Tensor) -> torch.Tensor:
         if self.prediction_type == "log_score":
             return super()._finish(logits, tokens, sigma_B)
-        return edit_rows(self._substitute, logits, tokens)
+        return edit_rows(self._normalise if self.parameterization == "d3pm" else self._substitute, logits, tokens)
 
     def _substitute(self, logits: torch.Tensor, tokens: torch.Tensor) -> None:
         """Log-probabilities in place of logits, where known tokens and the absence of masks are certain (SUBS)."""
@@ -116,7 +127,13 @@ class MDLMDenoiser(DDiTDenoiser):
         known = (tokens != self.mask_token_id)[..., None]
         logits.masked_fill_(known, impossible)
         logits.scatter_add_(-1, tokens[..., None], -impossible * known.to(logits.dtype))
-        logits.copy_(logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)))
+        _normalise(logits)
+
+    def _normalise(self, logits: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Log-probabilities in place of logits, whatever the token (D3PM)."""
+        if self.subs_masking:
+            logits[..., self.mask_token_id] += max(_IMPOSSIBLE, torch.finfo(logits.dtype).min)
+        _normalise(logits)
 
     @classmethod
     def recognises(cls, checkpoint: Checkpoint) -> bool:
@@ -150,6 +167,10 @@ class MDLMDenoiser(DDiTDenoiser):
     def _tensors(self) -> dict[str, torch.Tensor]:
         prefix = _PREFIX if _keys(self.config) is _HUB else ""
         return {prefix + name: tensor for name, tensor in self.state_dict().items()}
+
+
+def _normalise(logits: torch.Tensor) -> None:
+    logits.copy_(logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)))
 
 
 def _keys(config: dict[str, Any]) -> dict[str, str]:
