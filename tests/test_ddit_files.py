@@ -149,6 +149,27 @@ def test_weights_that_do_not_fit_are_named(name: str, damage: str, tmp_path: Pat
         load_denoiser(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["mdlm", "mdlm-repository"])
+def test_mdlm_in_shards(name: str, tmp_path: Path) -> None:
+    model = save(name, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    keys, weight_map = sorted(tensors), {}
+    for i in range(2):
+        shard = f"model-0000{i + 1}-of-00002.safetensors"
+        save_file({key: tensors[key] for key in keys[i::2]}, tmp_path / shard)
+        weight_map |= dict.fromkeys(keys[i::2], shard)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    assert same_weights(load_denoiser(tmp_path), model)
+    save_file({key: tensors[key] for key in keys[3::2]}, tmp_path / "model-00002-of-00002.safetensors")
+    with pytest.raises(ValueError, match=f"index.json lacks tensors.*{keys[1]}"):
+        load_denoiser(tmp_path)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(OSError, match="model-00002-of-00002.safetensors"):
+        load_denoiser(tmp_path)
+
+
 # ---- the mask of MDLM ----
 
 

@@ -208,6 +208,27 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is not a readable safetensors file (truncated or damaged?): {error}") from error
 
 
+def read_weights(checkpoint: Checkpoint, variant: str | None = None) -> tuple[dict[str, torch.Tensor], Path]:
+    """The tensors of a checkpoint, in one safetensors file or in several with an index, and the file that errors are
+    about.
+
+    Raises:
+        OSError: if a file is missing.
+        ValueError: if one is damaged, or the index does not fit; the message names it.
+    """
+    index = checkpoint.folder / ".".join(filter(None, ("model.safetensors.index", variant, "json")))
+    file = checkpoint.weights_file(variant)
+    if file.is_file() or checkpoint.file or not index.is_file():
+        return read_tensors(file), file
+    shard_of = read_json(index).get("weight_map")
+    if not isinstance(shard_of, dict) or any(Path(str(name)).name != name for name in shard_of.values()):
+        raise ValueError(f"{index} must hold an object 'weight_map' of tensors' names and names of files.")
+    tensors: dict[str, torch.Tensor] = {}
+    for shard in sorted(set(shard_of.values())):
+        tensors |= read_tensors(checkpoint.folder / shard)
+    return tensors, index
+
+
 def read_pickle(path: Path) -> Any:
     """Reads what `torch.save` wrote, if it is tensors and plain containers only: no code of it ever runs.
 

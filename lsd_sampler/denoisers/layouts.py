@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from .files import TOKENIZER_NAME, Checkpoint, check_tensors, read_json, read_tensors
+from .files import TOKENIZER_NAME, Checkpoint, check_tensors
 
 
 logger = logging.getLogger(__name__)
@@ -239,26 +238,6 @@ class Layout:
             f"{name} is a causal language model, and neither its config nor its tokenizer has a mask token: if it was"
             " trained to fill in masks, pass `mask_token_id` (and `shifted`)."
         )
-
-
-def read_weights(checkpoint: Checkpoint, variant: str | None = None) -> tuple[dict[str, torch.Tensor], str]:
-    """The tensors of a checkpoint, in one safetensors file or in several with an index, and what to call them.
-
-    Raises:
-        OSError: if a file is missing.
-        ValueError: if one is damaged, or the index does not fit; the message names it.
-    """
-    index = checkpoint.folder / ".".join(filter(None, ("model.safetensors.index", variant, "json")))
-    file = checkpoint.weights_file(variant)
-    if file.is_file() or checkpoint.file or not index.is_file():
-        return read_tensors(file), str(file)
-    shard_of = read_json(index).get("weight_map")
-    if not isinstance(shard_of, dict) or any(Path(str(name)).name != name for name in shard_of.values()):
-        raise ValueError(f"{index} must hold an object 'weight_map' of tensors' names and names of files.")
-    tensors: dict[str, torch.Tensor] = {}
-    for shard in sorted(set(shard_of.values())):
-        tensors |= read_tensors(checkpoint.folder / shard)
-    return tensors, str(index)
 
 
 def _is_known(model_type: str) -> bool:

@@ -18,8 +18,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from ..noise import LogLinear
 from .base import Denoiser
 from .diffugpt import DiffuGPTLayout
-from .files import CONFIG_NAME, Checkpoint, read_json, write_json
-from .layouts import Layout, read_weights
+from .files import CONFIG_NAME, Checkpoint, read_json, read_weights, write_json
+from .layouts import Layout
 from .llada import DreamLayout, LLaDALayout
 from .precision import KeepsBuffers
 
@@ -169,12 +169,12 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
             "excluded_token_ids": excluded_token_ids, "length": length,
         }  # fmt: skip
         chosen = _stored_options(checkpoint, given) | {k: v for k, v in given.items() if v is not None}
-        tensors, where = read_weights(checkpoint, variant)
+        tensors, file = read_weights(checkpoint, variant)
         family = next(layout for layout in LAYOUTS if layout.recognises(checkpoint.config, tensors))
         try:
             layout = family(checkpoint, tensors)
             options = layout.options(chosen)
-            model = cls(layout.network(where, attn_implementation), **options)
+            model = cls(layout.network(str(file), attn_implementation), **options)
         except ValueError as error:
             if str(error).startswith(str(checkpoint.folder)):  # names its file already
                 raise

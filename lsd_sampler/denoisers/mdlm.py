@@ -18,7 +18,7 @@ from ..rows import edit_rows
 from .base import build_model
 from .config_keys import MDLM_NOISES, look_up, read_choice, read_dropout, read_flag, read_noise, read_size, read_sizes
 from .ddit import DDiTDenoiser
-from .files import Checkpoint, read_tensors
+from .files import Checkpoint, read_weights
 from .lightning import read_lightning
 from .mask_token import mask_of_tokenizer
 
@@ -150,8 +150,7 @@ class MDLMDenoiser(DDiTDenoiser):
         config, config_file = checkpoint.config, checkpoint.config_file
         file = _lightning_file(checkpoint)
         if file is None:
-            file = checkpoint.weights_file(variant)
-            tensors = read_tensors(file)
+            tensors, file = read_weights(checkpoint, variant)
         else:
             tensors, own_config = read_lightning(file, _PREFIX)
             config_file = config_file if config else file
