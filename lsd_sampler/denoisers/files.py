@@ -4,6 +4,7 @@ Configs are JSON (or YAML), weights are safetensors. A family whose authors publ
 `weights_only=True`: tensors and plain containers, no code.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -229,8 +230,12 @@ def read_weights(checkpoint: Checkpoint, variant: str | None = None) -> tuple[di
     return tensors, index
 
 
-def read_pickle(path: Path) -> Any:
+def read_pickle(path: Path, stand_ins: Sequence[tuple[type, str]] = ()) -> Any:
     """Reads what `torch.save` wrote, if it is tensors and plain containers only: no code of it ever runs.
+
+    Args:
+        path (`Path`): the file.
+        stand_ins: classes of ours, each with the full name of a class of the file that it stands for.
 
     Raises:
         OSError: if the file is missing.
@@ -238,8 +243,10 @@ def read_pickle(path: Path) -> Any:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
+    admitted = torch.serialization.safe_globals([*stand_ins]) if stand_ins else contextlib.nullcontext()
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with admitted:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle fails in any way
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it holds {found[1]}." if found else str(error).strip().split("\n")[0]
