@@ -136,7 +136,11 @@ class CosineSquared(Cosine):
 
 
 class Exponential(NoiseSchedule):
-    """`total(t) = time_base (time_exponential^t - 1)` (tauLDR, https://huggingface.co/papers/2205.14987)."""
+    """`total(t) = time_base (time_exponential^t - 1)` (tauLDR, https://huggingface.co/papers/2205.14987).
+
+    The total is rounded as in the authors' code, to multiples of float32's spacing at `time_base`: their reverse rates
+    divide by transition probabilities so small that these hang on the last digits.
+    """
 
     name = "exponential"
 
@@ -148,7 +152,7 @@ class Exponential(NoiseSchedule):
         self.time_base, self.time_exponential = time_base, time_exponential
 
     def total(self, t: float | torch.Tensor) -> torch.Tensor:
-        return self.time_base * torch.expm1(_float64(t) * math.log(self.time_exponential))
+        return (self.time_base * self.time_exponential ** _float64(t).float() - self.time_base).double()
 
     def rate(self, t: float | torch.Tensor) -> torch.Tensor:
         return self.time_base * math.log(self.time_exponential) * self.time_exponential ** _float64(t)

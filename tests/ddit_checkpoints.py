@@ -32,11 +32,15 @@ MDLM_SCORES: dict[str, Any] = {
     **MDLM_REPOSITORY,
     "config": {**MDLM_REPOSITORY["config"], "parameterization": "sedd", "time_conditioning": True},
 }
+MDLM_D3PM: dict[str, Any] = {
+    **MDLM_REPOSITORY,
+    "config": {**MDLM_REPOSITORY["config"], "parameterization": "d3pm"},
+}
 RADD: dict[str, Any] = {"tokens": 7, "noise": LOG_LINEAR, "model": {"type": "ddit_wot", **SIZES}}
 
 CONFIGS = {
     "sedd": SEDD_ABSORB, "sedd-uniform": SEDD_UNIFORM, "mdlm": MDLM_HUB, "mdlm-time": MDLM_TIME,
-    "mdlm-repository": MDLM_REPOSITORY, "mdlm-scores": MDLM_SCORES, "radd": RADD,
+    "mdlm-repository": MDLM_REPOSITORY, "mdlm-scores": MDLM_SCORES, "mdlm-d3pm": MDLM_D3PM, "radd": RADD,
 }  # fmt: skip
 MASKED = [name for name in CONFIGS if name != "sedd-uniform"]
 _CLASSES: dict[str, type[SEDDDenoiser | MDLMDenoiser | RADDDenoiser]] = {

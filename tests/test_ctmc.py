@@ -216,6 +216,27 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path, changes: dict[str, An
         load_denoiser(tmp_path)
 
 
+def test_checkpoint_without_averages(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The raw weights, and a warning; unless the averages were asked for."""
+    model = random_model()
+    write_training(tmp_path, model, ema_decay=None, ema_num_updates=None, ema_shadow_params=None)
+    loaded = load_denoiser(tmp_path)
+    assert all(torch.equal(x, loaded.state_dict()[name]) for name, x in model.state_dict().items())
+    assert "ckpt_0000000007.pt holds no averaged weights" in caplog.text
+    caplog.clear()
+    assert load_denoiser(tmp_path, ema=False).length == 64 and not caplog.text
+    with pytest.raises(ValueError, match="ckpt_0000000007.pt.*'ema_shadow_params'.*`ema=False`"):
+        load_denoiser(tmp_path, ema=True)
+
+
+def test_what_counts_updates_may_be_a_tensor(tmp_path: Path) -> None:
+    model = random_model()
+    write_training(tmp_path, model, ema_num_updates=torch.tensor(7), ema_decay=torch.tensor(0.9999))
+    averaged, raw = load_denoiser(tmp_path), load_denoiser(tmp_path, ema=False)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(averaged.state_dict()[name], 2 * weight) and torch.equal(raw.state_dict()[name], weight)
+
+
 def test_averages_that_do_not_fit_are_named(tmp_path: Path) -> None:
     model = random_model()
     shadow = [parameter.detach() for parameter in model.parameters()]

@@ -98,6 +98,28 @@ def test_official_numbers_of_mdlm_trained_on_scores(name: str, tmp_path: Path) -
     torch.testing.assert_close(model(tokens, time_of(model, sigma)), expected["sedd_param.log_score"], **CLOSE)
 
 
+@pytest.mark.parametrize("subs_masking", [False, True])
+@pytest.mark.parametrize("name", ["mdlm", "mdlm_timecond"])
+@torch.no_grad()
+def test_official_numbers_of_mdlm_trained_as_d3pm(name: str, subs_masking: bool, tmp_path: Path) -> None:
+    """`subs_masking` takes the mask's column out, and leaves the rest of each row as it is but for a constant."""
+    expected = load_file(fixture_path(name, "expected.safetensors"))
+    config = json.loads(fixture_path(name, "config.json").read_text())
+    config["config"] |= {"parameterization": "d3pm", "subs_masking": subs_masking}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shutil.copy(fixture_path(name, "model.safetensors"), tmp_path)
+    model = load_denoiser(tmp_path)
+    assert isinstance(model, MDLMDenoiser) and model.prediction_type == "logits"
+    tokens, sigma = expected["input_ids"], expected["sigma"]
+    out, log_prob = model(tokens, time_of(model, sigma)), expected["d3pm_param.log_prob"]
+    if subs_masking:
+        assert model.mask_token_id == log_prob.shape[-1] - 1
+        assert (out[..., -1] < -0.99e6).all()
+        out, log_prob = out[..., :-1], log_prob[..., :-1].log_softmax(-1)
+    torch.testing.assert_close(out, log_prob, **CLOSE)
+    torch.testing.assert_close(model.log_score(tokens, sigma).exp(), expected["score"], rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_attributes_fit_the_scheduler(name: str) -> None:
     model = make(name)

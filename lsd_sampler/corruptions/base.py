@@ -22,7 +22,9 @@ class Corruption(ABC):
 
     @abstractmethod
     def prior(self) -> torch.Tensor:
-        """Law of a token at `t = 1`, `torch.DoubleTensor` of shape `(num_states,)`."""
+        """Law of a token at `t = 1`, `torch.DoubleTensor` of shape `(num_states,)`: that which noise tends to, but
+        for gaussian corruption of an odd number of states.
+        """
 
     @abstractmethod
     def forward_law(self, x_R: torch.Tensor, total: float) -> torch.Tensor:

@@ -291,7 +291,7 @@ def build_model(
     make: Callable[[], ModelT],
     config_file: Path,
     tensors: Mapping[str, torch.Tensor],
-    file: Path | str,
+    file: Path,
     prefix: str = "",
 ) -> ModelT:
     """Makes a model without memory for its weights and gives it the stored ones, in the precision that they have.

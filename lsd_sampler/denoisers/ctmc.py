@@ -5,6 +5,7 @@ Reads the authors' `ckpt_*.pt` beside its training `config.yaml`, and a layout o
 which the model needs as `config.json`, and `model.safetensors`.
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,11 @@ from .base import Denoiser, build_model
 from .files import Checkpoint, read_pickle, read_tensors, read_yaml
 
 
+logger = logging.getLogger(__name__)
+
 SUFFIX = ".pt"
+# what a training checkpoint has of its averages, among the weights
+_AVERAGES = ("ema_decay", "ema_num_updates", "ema_shadow_params")
 # what the model needs of the training config
 _POSITIVE_INTEGERS = ("data.S", "model.ch", "model.num_res_blocks", "model.time_embed_dim")
 _POSITIVE_NUMBERS = (
@@ -281,18 +286,26 @@ class CTMCDenoiser(Denoiser):
         return _find_config(checkpoint) is not None
 
     @classmethod
-    def _from_checkpoint(cls, checkpoint: Checkpoint, variant: str | None = None, ema: bool = True) -> Self:
-        """`ema`: whether to take the averaged weights of a training checkpoint, as its authors do to sample."""
+    def _from_checkpoint(cls, checkpoint: Checkpoint, variant: str | None = None, ema: bool | None = None) -> Self:
+        """`ema`: whether to take the averaged weights of a training checkpoint, as its authors do to sample; default:
+        if it has them.
+        """
         found = _find_config(checkpoint)
         if found is None:
             raise ValueError(f"{checkpoint.folder} holds no config.yaml or config.json with 'data.S' and 'model'.")
         source, config = found
         file = checkpoint.weights_or_pickle(SUFFIX, variant)
-        state = _training_state(file) if file.suffix == SUFFIX else read_tensors(file)
+        is_training = file.suffix == SUFFIX
+        state = _training_state(file) if is_training else read_tensors(file)
         # DistributedDataParallel wraps the network
-        weights = {str(name).replace(".module.", "."): x for name, x in state.items() if isinstance(x, torch.Tensor)}
+        weights = {str(name).replace(".module.", "."): x for name, x in state.items() if name not in _AVERAGES}
+        weights = {name: x for name, x in weights.items() if isinstance(x, torch.Tensor)}
         model = build_model(lambda: cls(config), source, weights, file)
-        if ema and file.suffix == SUFFIX:
+        if is_training and ema is None:
+            ema = any(name in state for name in _AVERAGES)
+            if not ema:
+                logger.warning("%s holds no averaged weights: taking the raw ones.", file)
+        if ema and is_training:
             model.load_state_dict(_averages(state, weights, file), assign=True)
         return model
 

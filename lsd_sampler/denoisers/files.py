@@ -4,6 +4,7 @@ Configs are JSON (or YAML), weights are safetensors. A family whose authors publ
 `weights_only=True`: tensors and plain containers, no code.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -208,8 +209,9 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is not a readable safetensors file (truncated or damaged?): {error}") from error
 
 
-def read_weights(checkpoint: Checkpoint, variant: str | None = None) -> tuple[dict[str, torch.Tensor], str]:
-    """The tensors of a checkpoint, in one safetensors file or in several with an index, and what to call them.
+def read_weights(checkpoint: Checkpoint, variant: str | None = None) -> tuple[dict[str, torch.Tensor], Path]:
+    """The tensors of a checkpoint, in one safetensors file or in several with an index, and the file that errors are
+    about.
 
     Raises:
         OSError: if a file is missing.
@@ -218,18 +220,22 @@ def read_weights(checkpoint: Checkpoint, variant: str | None = None) -> tuple[di
     index = checkpoint.folder / ".".join(filter(None, ("model.safetensors.index", variant, "json")))
     file = checkpoint.weights_file(variant)
     if file.is_file() or checkpoint.file or not index.is_file():
-        return read_tensors(file), str(file)
+        return read_tensors(file), file
     shard_of = read_json(index).get("weight_map")
     if not isinstance(shard_of, dict) or any(Path(str(name)).name != name for name in shard_of.values()):
         raise ValueError(f"{index} must hold an object 'weight_map' of tensors' names and names of files.")
     tensors: dict[str, torch.Tensor] = {}
     for shard in sorted(set(shard_of.values())):
         tensors |= read_tensors(checkpoint.folder / shard)
-    return tensors, str(index)
+    return tensors, index
 
 
-def read_pickle(path: Path) -> Any:
+def read_pickle(path: Path, stand_ins: Sequence[tuple[type, str]] = ()) -> Any:
     """Reads what `torch.save` wrote, if it is tensors and plain containers only: no code of it ever runs.
+
+    Args:
+        path (`Path`): the file.
+        stand_ins: classes of ours, each with the full name of a class of the file that it stands for.
 
     Raises:
         OSError: if the file is missing.
@@ -237,8 +243,10 @@ def read_pickle(path: Path) -> Any:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
+    admitted = torch.serialization.safe_globals([*stand_ins]) if stand_ins else contextlib.nullcontext()
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with admitted:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle fails in any way
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it holds {found[1]}." if found else str(error).strip().split("\n")[0]

@@ -169,12 +169,12 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
             "excluded_token_ids": excluded_token_ids, "length": length,
         }  # fmt: skip
         chosen = _stored_options(checkpoint, given) | {k: v for k, v in given.items() if v is not None}
-        tensors, where = read_weights(checkpoint, variant)
+        tensors, file = read_weights(checkpoint, variant)
         family = next(layout for layout in LAYOUTS if layout.recognises(checkpoint.config, tensors))
         try:
             layout = family(checkpoint, tensors)
             options = layout.options(chosen)
-            model = cls(layout.network(where, attn_implementation), **options)
+            model = cls(layout.network(str(file), attn_implementation), **options)
         except ValueError as error:
             if str(error).startswith(str(checkpoint.folder)):  # names its file already
                 raise

@@ -227,7 +227,10 @@ class MaskGITDenoiser(Denoiser):
     def _from_checkpoint(cls, checkpoint: Checkpoint, variant: str | None = None, heads: int | None = None) -> Self:
         """`heads`: number of attention heads, where neither a `config.json` nor the sizes of the release tell it."""
         file = checkpoint.weights_or_pickle(SUFFIX, variant)
-        tensors, where = _released(file) if file.suffix == SUFFIX else read_weights(checkpoint, variant)
+        if file.suffix == SUFFIX:
+            tensors, where = _released(file), file
+        else:
+            tensors, where = read_weights(checkpoint, variant)
         config = _sizes(tensors, where) | _own_config(checkpoint)
         if heads is not None:
             config["heads"] = heads
@@ -248,12 +251,12 @@ def _own_config(checkpoint: Checkpoint) -> dict[str, Any]:
     return checkpoint.config if checkpoint.config.keys() >= _CONFIG_KEYS else {}
 
 
-def _released(file: Path) -> tuple[dict[str, torch.Tensor], str]:
-    """The tensors of a released pickle, without the wrappers' part of their names, and what to call them."""
+def _released(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a released pickle, without the wrappers' part of their names."""
     tensors = _released_tensors(read_pickle(file))
     if tensors is None:
         raise ValueError(f"{file} must hold 'model_state_dict' with the tensors of a Halton-MaskGIT transformer.")
-    return tensors, str(file)
+    return tensors
 
 
 def _released_tensors(content: Any) -> dict[str, torch.Tensor] | None:
@@ -270,7 +273,7 @@ def _released_tensors(content: Any) -> dict[str, torch.Tensor] | None:
     return tensors if tensors.keys() & {"tok_emb.weight", "cls_emb.weight"} else None
 
 
-def _sizes(tensors: Mapping[str, torch.Tensor], file: str) -> dict[str, Any]:
+def _sizes(tensors: Mapping[str, torch.Tensor], file: Path) -> dict[str, Any]:
     """The config, as far as the tensors' shapes tell it."""
     names = ["cls_emb.weight", "tok_emb.weight", "pos_emb.weight", "transformer.layers.0.ff.w1.weight"]
     for name in names:
@@ -296,7 +299,7 @@ def _feed_forward_width(mlp_dim: int) -> int:
     return -(-(2 * mlp_dim // 3) // 256) * 256
 
 
-def _untied(tensors: dict[str, torch.Tensor], file: str) -> dict[str, torch.Tensor]:
+def _untied(tensors: dict[str, torch.Tensor], file: Path) -> dict[str, torch.Tensor]:
     """Our names of the tensors. The release stores the tied matrix of embedding and head twice."""
     if "head.bias" not in tensors:
         return tensors

@@ -4,6 +4,7 @@ Reads the three on-disk formats of its authors: the Hub's (a flat `config.json`,
 repository's (a nested one, no prefix), and Lightning checkpoints. Writes the first two.
 """
 
+import logging
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,9 +18,12 @@ from ..rows import edit_rows
 from .base import build_model
 from .config_keys import MDLM_NOISES, look_up, read_choice, read_dropout, read_flag, read_noise, read_size, read_sizes
 from .ddit import DDiTDenoiser
-from .files import TOKENIZER_NAME, Checkpoint, read_tensors
+from .files import Checkpoint, read_weights
 from .lightning import read_lightning
+from .mask_token import mask_of_tokenizer
 
+
+logger = logging.getLogger(__name__)
 
 _PREFIX = "backbone."
 _IMPOSSIBLE = -1e6  # what the official code says of tokens that cannot be
@@ -28,14 +32,24 @@ _IMPOSSIBLE = -1e6  # what the official code says of tokens that cannot be
 _HUB = {
     "vocab_size": "vocab_size", "hidden_size": "hidden_dim", "n_heads": "n_heads", "n_blocks": "n_blocks",
     "cond_dim": "cond_dim", "length": "model_length", "dropout": "dropout", "time_conditioning": "time_conditioning",
-    "noise": "noise", "parameterization": "parameterization", "mask_token_id": "mask_token_id",
+    "noise": "noise", "parameterization": "parameterization", "subs_masking": "subs_masking",
+    "mask_token_id": "mask_token_id",
 }  # fmt: skip
 _REPOSITORY = {
     "vocab_size": "vocab_size", "hidden_size": "config.model.hidden_size", "n_heads": "config.model.n_heads",
     "n_blocks": "config.model.n_blocks", "cond_dim": "config.model.cond_dim", "length": "config.model.length",
     "dropout": "config.model.dropout", "time_conditioning": "config.time_conditioning", "noise": "config.noise",
-    "parameterization": "config.parameterization", "mask_token_id": "config.mask_token_id",
+    "parameterization": "config.parameterization", "subs_masking": "config.subs_masking",
+    "mask_token_id": "config.mask_token_id",
 }  # fmt: skip
+# where a config may name its tokenizer, and the masks of those that the authors used; None: it has none, and the mask
+# is a further id, the last
+_TOKENIZER_KEYS = (
+    "tokenizer_name_or_path", "data.tokenizer_name_or_path", "config.data.tokenizer_name_or_path",
+    "config.tokenizer_name_or_path",
+)  # fmt: skip
+_MASKS = {"bert-base-uncased": 103, "text8": 4, "gpt2": None, "gpt2-medium": None, "gpt2-large": None, "gpt2-xl": None}
+_BERT_COLUMNS, _BERT_MASK = 30522, 103  # a vocabulary of that size is that of uncased BERT (LM1B)
 _SIZES = ("hidden_size", "n_heads", "n_blocks", "cond_dim", "length")
 
 
@@ -47,17 +61,24 @@ class MDLMDenoiser(DDiTDenoiser):
 
     - `subs`, also where the config does not say: log-probabilities of the clean token at masked positions, about -1e6
       for the mask; at known positions 0 for the token and -1e6 elsewhere;
+    - `d3pm`: log-probabilities of all ids at all positions, the mask among them (which is about -1e6 if `subs_masking`
+      is true). A sampler never draws the mask: it renormalises the other ids, and so does `log_score`;
     - `sedd`: log concrete scores, as [`SEDDDenoiser`] does.
 
     Args:
         config (`dict`): the official config, the Hub's or the repository's (`{"config": {"model": ...}, "vocab_size":
-            ...}`). Its `vocab_size` counts the mask. It may hold `noise` (default: log-linear), and a `mask_token_id`
-            beside it, which the official ones do not.
-        mask_token_id (`int`, *optional*): id of the mask; default: the config's, else the last id.
+            ...}`). Its `vocab_size` counts the mask. It may hold `noise` (default: log-linear), `parameterization`,
+            `subs_masking` (default: false), and a `mask_token_id` beside them, which the official ones do not.
+        mask_token_id (`int`, *optional*): id of the mask; default: the config's, else that of the tokenizer which the
+            config names (`data.tokenizer_name_or_path`), if it has one; 103 if `vocab_size` is BERT's 30522; else the
+            last id.
 
     Raises:
         ValueError: if a key is missing or unusable.
     """
+
+    parameterization = "subs"
+    subs_masking = False
 
     def __init__(self, config: dict[str, Any], mask_token_id: int | None = None):
         keys = _keys(config)
@@ -70,19 +91,23 @@ class MDLMDenoiser(DDiTDenoiser):
             read_choice(config, "config.backbone", ("dit",))
         self.time_conditioned = read_flag(config, keys["time_conditioning"])
         if look_up(config, keys["parameterization"]) is not None:
-            scored = read_choice(config, keys["parameterization"], ("subs", "sedd")) == "sedd"
-            self.prediction_type = "log_score" if scored else "logits"
-            if scored and not self.time_conditioned:
+            self.parameterization = read_choice(config, keys["parameterization"], ("subs", "d3pm", "sedd"))
+        if self.parameterization == "sedd":
+            self.prediction_type = "log_score"
+            if not self.time_conditioned:
                 raise ValueError(f"'{keys['time_conditioning']}' in `config` must be true for log-scores ('sedd').")
+        if look_up(config, keys["subs_masking"]) is not None:
+            self.subs_masking = read_flag(config, keys["subs_masking"])
         self.vocab_size = num_columns - 1
         self.mask_token_id = _mask_token_id(config, keys["mask_token_id"], mask_token_id, num_columns)
         self.config = _with_mask(config, self.mask_token_id, num_columns)
 
     def log_score(self, tokens: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         sigma_B = self._per_sequence("sigma", tokens, sigma)
-        output = self._finish(self.head(self._trunk(tokens, sigma_B)), tokens, sigma_B)
+        logits = self.head(self._trunk(tokens, sigma_B))
         if self.prediction_type == "log_score":
-            return output
+            return self._log_scores(logits, tokens, sigma_B)
+        output = edit_rows(self._substitute, logits, tokens)
         log_odds_B11 = -torch.log(torch.expm1(sigma_B)).to(output.dtype)[:, None, None]
         masked_BL1 = (tokens == self.mask_token_id)[..., None]
         scores = torch.where(masked_BL1, output + log_odds_B11, output)
@@ -93,7 +118,7 @@ class MDLMDenoiser(DDiTDenoiser):
     def _finish(self, logits: torch.Tensor, tokens: torch.Tensor, sigma_B: torch.Tensor) -> torch.Tensor:
         if self.prediction_type == "log_score":
             return super()._finish(logits, tokens, sigma_B)
-        return edit_rows(self._substitute, logits, tokens)
+        return edit_rows(self._normalise if self.parameterization == "d3pm" else self._substitute, logits, tokens)
 
     def _substitute(self, logits: torch.Tensor, tokens: torch.Tensor) -> None:
         """Log-probabilities in place of logits, where known tokens and the absence of masks are certain (SUBS)."""
@@ -102,7 +127,13 @@ class MDLMDenoiser(DDiTDenoiser):
         known = (tokens != self.mask_token_id)[..., None]
         logits.masked_fill_(known, impossible)
         logits.scatter_add_(-1, tokens[..., None], -impossible * known.to(logits.dtype))
-        logits.copy_(logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)))
+        _normalise(logits)
+
+    def _normalise(self, logits: torch.Tensor, tokens: torch.Tensor) -> None:
+        """Log-probabilities in place of logits, whatever the token (D3PM)."""
+        if self.subs_masking:
+            logits[..., self.mask_token_id] += max(_IMPOSSIBLE, torch.finfo(logits.dtype).min)
+        _normalise(logits)
 
     @classmethod
     def recognises(cls, checkpoint: Checkpoint) -> bool:
@@ -119,14 +150,13 @@ class MDLMDenoiser(DDiTDenoiser):
         config, config_file = checkpoint.config, checkpoint.config_file
         file = _lightning_file(checkpoint)
         if file is None:
-            file = checkpoint.weights_file(variant)
-            tensors = read_tensors(file)
+            tensors, file = read_weights(checkpoint, variant)
         else:
             tensors, own_config = read_lightning(file, _PREFIX)
             config_file = config_file if config else file
             config = _hub_config(config or own_config, tensors, file)
         if mask_token_id is None and look_up(config, _keys(config)["mask_token_id"]) is None:
-            mask_token_id = _mask_of_tokenizer(checkpoint.folder, config.get("vocab_size"))
+            mask_token_id = _fitting(mask_of_tokenizer(checkpoint.folder), config.get("vocab_size"))
         prefix = _PREFIX if any(name.startswith(_PREFIX) for name in tensors) else ""
         return build_model(lambda: cls(config, mask_token_id), config_file, tensors, file, prefix)
 
@@ -138,6 +168,10 @@ class MDLMDenoiser(DDiTDenoiser):
         return {prefix + name: tensor for name, tensor in self.state_dict().items()}
 
 
+def _normalise(logits: torch.Tensor) -> None:
+    logits.copy_(logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)))
+
+
 def _keys(config: dict[str, Any]) -> dict[str, str]:
     return _REPOSITORY if "config" in config else _HUB
 
@@ -145,10 +179,38 @@ def _keys(config: dict[str, Any]) -> dict[str, str]:
 def _mask_token_id(config: dict[str, Any], key: str, given: int | None, num_columns: int) -> int:
     mask_token_id = look_up(config, key) if given is None else given
     if mask_token_id is None:
-        return num_columns - 1
+        named = _mask_of_named_tokenizer(config, num_columns)
+        return num_columns - 1 if named is None else named
     if not isinstance(mask_token_id, int) or isinstance(mask_token_id, bool) or not 0 <= mask_token_id < num_columns:
         raise ValueError(f"`mask_token_id` must be an id in [0, {num_columns - 1}], got {mask_token_id!r}.")
     return mask_token_id
+
+
+def _mask_of_named_tokenizer(config: dict[str, Any], num_columns: int) -> int | None:
+    """The mask inside the vocabulary of the tokenizer that the config names, or that the vocabulary's size tells."""
+    name = _tokenizer_name(config)
+    if name is None:
+        return _BERT_MASK if num_columns == _BERT_COLUMNS else None
+    known = name.rstrip("/").split("/")[-1]
+    mask_token_id = _fitting(_MASKS.get(known), num_columns)
+    if known not in _MASKS and num_columns == _BERT_COLUMNS:
+        mask_token_id = _BERT_MASK
+    if mask_token_id is None and _MASKS.get(known, 0) is not None:
+        logger.warning(
+            "The config names the tokenizer %r, which has no known mask among %d ids: taking the last one, %d. Pass"
+            " `mask_token_id` if it is another.", name, num_columns, num_columns - 1,
+        )  # fmt: skip
+    return mask_token_id
+
+
+def _tokenizer_name(config: dict[str, Any]) -> str | None:
+    names = (look_up(config, key) for key in _TOKENIZER_KEYS)
+    return next((name for name in names if isinstance(name, str) and name), None)
+
+
+def _fitting(token_id: int | None, num_columns: Any) -> int | None:
+    """The id, if the model knows it."""
+    return token_id if token_id is not None and isinstance(num_columns, int) and token_id < num_columns else None
 
 
 def _with_mask(config: dict[str, Any], mask_token_id: int, num_columns: int) -> dict[str, Any]:
@@ -158,16 +220,6 @@ def _with_mask(config: dict[str, Any], mask_token_id: int, num_columns: int) -> 
     if "config" in config:
         return {**config, "config": {**config["config"], "mask_token_id": mask_token_id}}
     return {**config, "mask_token_id": mask_token_id}
-
-
-def _mask_of_tokenizer(folder: Path, num_columns: Any) -> int | None:
-    """The mask of the folder's tokenizer, if it has one and the model knows its id."""
-    if not (folder / TOKENIZER_NAME).is_file() or not isinstance(num_columns, int):
-        return None
-    from transformers import PreTrainedTokenizerFast
-
-    mask_token_id = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True).mask_token_id
-    return mask_token_id if isinstance(mask_token_id, int) and mask_token_id < num_columns else None
 
 
 def _lightning_file(checkpoint: Checkpoint) -> Path | None:
@@ -195,7 +247,10 @@ def _hub_config(config: dict[str, Any], tensors: dict[str, torch.Tensor], file: 
             f"{file} does not say {' and '.join(map(repr, missing))}: put a config.json beside it, such as"
             ' {"model_type": "mdlm", "time_conditioning": false, "model_length": 1024}.'
         )
-    return {"model_type": "mdlm", **{_HUB[name]: value for name, value in known.items()}, "return_dict": False}
+    named = _tokenizer_name(config)
+    tokenizer = {} if named is None else {_TOKENIZER_KEYS[0]: named}
+    hub = {_HUB[name]: value for name, value in known.items()}
+    return {"model_type": "mdlm", **hub, **tokenizer, "return_dict": False}
 
 
 def _sizes_of(tensors: dict[str, torch.Tensor], file: Path) -> dict[str, int]:
