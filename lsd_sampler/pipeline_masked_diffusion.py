@@ -120,8 +120,8 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        prefix: str | TokenIds | None = None,
-        suffix: str | TokenIds | None = None,
+        prefix: str | Sequence[str] | TokenIds | None = None,
+        suffix: str | Sequence[str] | TokenIds | None = None,
         input_ids: TokenIds | Sequence[Sequence[int]] | None = None,
         *,
         length: int | None = None,
@@ -140,7 +140,8 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         Generates sequences. Tokens that are given are never changed.
 
         Args:
-            prefix, suffix (`str`, or token ids of shape `(n,)`, *optional*): how each sample begins and ends.
+            prefix, suffix (`str`, or token ids of shape `(n,)`, *optional*): how each sample begins and ends; of a
+                list of texts, each has a canvas of its own.
             input_ids (token ids of shape `(length,)` or `(batch_size, length)`, *optional*): canvases in which mask
                 ids (-1 where noise does not mask) are to be filled in; excludes `prefix` and `suffix`.
             length (`int`, *optional*): tokens per sample, prefix and suffix included; default: that of `input_ids`,
@@ -257,8 +258,8 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
 
     def _canvas(
         self,
-        prefix: str | TokenIds | None,
-        suffix: str | TokenIds | None,
+        prefix: str | Sequence[str] | TokenIds | None,
+        suffix: str | Sequence[str] | TokenIds | None,
         input_ids: TokenIds | Sequence[Sequence[int]] | None,
         length: int | None,
     ) -> torch.Tensor:
@@ -266,7 +267,9 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         if length is not None:
             _check_positive("length", length)
         if input_ids is None:
-            return self._frame(prefix, suffix, self.denoiser.length if length is None else self._check_length(length))
+            length = self.denoiser.length if length is None else self._check_length(length)
+            pairs = zip(*_equally_many(prefix, suffix), strict=True)
+            return torch.cat([self._frame(start, end, length) for start, end in pairs])
         if prefix is not None or suffix is not None:
             raise ValueError("`input_ids` excludes `prefix` and `suffix`: put their tokens into `input_ids`.")
         canvas = self._check_ids("input_ids", input_ids, holes_allowed=True)
@@ -319,6 +322,16 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         if length > self.denoiser.length:
             raise ValueError(f"`length` must be at most {self.denoiser.length}, the denoiser's, got {length}.")
         return length
+
+
+def _equally_many(*ends: Any) -> list[list[Any]]:
+    """How each canvas begins and ends, from one for all or a list of texts."""
+    lists = [isinstance(end, list | tuple) and end and all(isinstance(text, str) for text in end) for end in ends]
+    numbers_of_texts = {len(end) for end, is_list in zip(ends, lists, strict=True) if is_list}
+    if len(numbers_of_texts) > 1:
+        raise ValueError(f"`prefix` and `suffix` must have equally many texts, got {sorted(numbers_of_texts)}.")
+    num = max(numbers_of_texts, default=1)
+    return [list(end) if is_list else [end] * num for end, is_list in zip(ends, lists, strict=True)]
 
 
 def _check_positive(name: str, value: int) -> None:

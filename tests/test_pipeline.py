@@ -73,6 +73,21 @@ def test_prefix_and_suffix_stay(pipe: MaskedDiffusionPipeline) -> None:
     assert out.texts is not None and out.texts[0].startswith("b c ")
 
 
+def test_a_list_of_texts_is_a_canvas_each(pipe: MaskedDiffusionPipeline) -> None:
+    """As if each were generated alone, whatever their lengths."""
+    prefixes, suffixes = ["b c", "d", ""], ["a", "b b", "c"]
+    for suffix in (None, "e", suffixes):
+        together = pipe(
+            prefixes, suffix, num_samples=2, num_inference_steps=4, generator=[seeded(i) for i in range(6)]
+        )
+        for i, prefix in enumerate(prefixes):
+            end = suffix[i] if isinstance(suffix, list) else suffix
+            alone = pipe(prefix, end, num_inference_steps=4, generator=[seeded(2 * i + 1)]).sequences
+            assert torch.equal(together.sequences[2 * i + 1], alone[0])
+    with pytest.raises(ValueError, match="equally many texts, got \\[2, 3\\]"):
+        pipe(prefixes, ["a", "b"])
+
+
 def test_infilling_changes_masks_only(pipe: MaskedDiffusionPipeline) -> None:
     given = torch.randint(MASK + 1, (2, 10))
     out = pipe(input_ids=given, num_samples=3, num_inference_steps=4).sequences
