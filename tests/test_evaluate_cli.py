@@ -20,7 +20,7 @@ from lsd_sampler.cli import evaluate
 from lsd_sampler.cli.evaluation_parts import baseline
 from lsd_sampler.cli.texts import read_texts
 from lsd_sampler.denoisers import RADDDenoiser
-from lsd_sampler.evaluation import JudgeNLL, read_jsonl
+from lsd_sampler.evaluation import JudgeNLL, read_jsonl, write_jsonl
 
 
 ORACLE = ["--model", "countdown:V=4,L=16", "--num-samples", "32", "--nfe", "4", "8"]
@@ -126,6 +126,75 @@ def test_resume_makes_no_sample_again_but_knows_another_judge(
     assert (tmp_path / "out" / "report.html").read_bytes() == page
     assert evaluate.main(argv(text_model | {"judge": judge}, tmp_path / "out", *more)) == 0
     assert len(read_jsonl(tmp_path / "out" / "metrics.jsonl")) == 2 * len(before.splitlines())
+
+
+REFERENCE, OTHER_TEXT, JUDGE = "--reference TEXT", "--reference OTHER", "--judge JUDGE"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "differing"),
+    [
+        (REFERENCE, "", "reference"),
+        ("", REFERENCE, "reference"),
+        (REFERENCE, OTHER_TEXT, "yardstick"),
+        (f"{REFERENCE} {JUDGE}", REFERENCE, "judge"),
+        (f"{REFERENCE} {JUDGE} --features judge", f"{REFERENCE} {JUDGE} --features denoiser", "features"),
+        (f"{REFERENCE} {JUDGE}", f"{REFERENCE} {JUDGE} --judge-dtype bfloat16", "judge_dtype"),
+        (f"{REFERENCE} {JUDGE}", f"{REFERENCE} {JUDGE} --judge-stride 2", "judge_stride"),
+        (REFERENCE, f"{REFERENCE} --dtype bfloat16", "dtype"),
+        (REFERENCE, f"{REFERENCE} --revision other", "revision"),
+        (REFERENCE, f"{REFERENCE} --length 6", "length"),
+        (f"{REFERENCE} --length 6", REFERENCE, "length"),
+        ("--model countdown:V=4,L=16 --length 8", "--model countdown:V=4,L=16", "length"),
+        ("--model markov:CHAIN", "--model markov:CHAIN --oracle countdown:V=4,L=16", "oracle"),
+    ],
+)
+def test_resume_measures_again_what_was_made_otherwise(
+    first: str, second: str, differing: str, text_model: dict[str, Path], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A resumed run says what a run afresh says, whichever option came, went or changed; and twice, it is reused."""
+    words = text_model["text"].read_text()
+    (tmp_path / "other.txt").write_text(words[::-1])
+    (tmp_path / "chain.json").write_text(json.dumps({"transition": [[0.25] * 4] * 4, "length": 16}))
+    places = {"TEXT": text_model["text"], "OTHER": tmp_path / "other.txt", "JUDGE": text_model["judge"]}
+
+    def rows(options: str, folder: str, *more: str) -> list[dict[str, Any]]:
+        given = [str(places.get(word, word)).replace("CHAIN", f"{tmp_path}/chain.json") for word in options.split()]
+        model = [] if "--model" in given else ["--model", str(text_model["model"])]
+        fixed = ["--nfe", "2", "--num-samples", "24", "--temperatures", "1", "--output-dir", str(tmp_path / folder)]
+        assert evaluate.main([*model, *fixed, *given, *more]) == 0
+        found = json.loads((tmp_path / folder / "summary.json").read_text())["rows"]
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in found]
+
+    before = rows(first, "out")
+    capsys.readouterr()
+    resumed = rows(second, "out", "--resume")
+    assert f"`{differing}`" in capsys.readouterr().err
+    assert resumed == rows(second, "afresh") != before
+    assert rows(second, "out", "--resume") == resumed
+    assert len(read_jsonl(tmp_path / "out" / "metrics.jsonl")) == 2
+
+
+def test_resume_knows_a_changed_text_by_its_content(text_model: dict[str, Path], tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    for content, num_rows in (("abcdef " * 100, 1), ("fedcba " * 100, 2), ("fedcba " * 100, 2)):
+        text.write_text(content)
+        fixed = ["--nfe", "2", "--num-samples", "8", "--temperatures", "1", "--output-dir", str(tmp_path / "out")]
+        arguments = ["--model", str(text_model["model"]), "--reference", str(text), "--resume", *fixed]
+        assert evaluate.main(arguments) == 0
+        assert len(read_jsonl(tmp_path / "out" / "metrics.jsonl")) == num_rows
+
+
+def test_rows_that_do_not_say_how_they_were_made_stay_but_are_not_reused(tmp_path: Path) -> None:
+    arguments = [*ORACLE, "--output-dir", str(tmp_path), "--resume"]
+    assert evaluate.main(arguments) == 0
+    path = tmp_path / "metrics.jsonl"
+    new = ("revision", "dtype", "oracle", "judge", "reference", "features", "yardstick", "call_options")
+    write_jsonl(path, [{k: v for k, v in row.items() if k not in new} for row in read_jsonl(path)])
+    old = read_jsonl(path)
+    assert evaluate.main(arguments) == 0
+    assert read_jsonl(path)[:2] == old and len(read_jsonl(path)) == 4
 
 
 def test_tokens_of_images_are_compared_as_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

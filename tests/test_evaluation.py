@@ -86,6 +86,28 @@ def test_resume_does_not_take_a_changed_sampler_for_the_old_one(tmp_path: Path) 
     assert pipeline.calls == 2
 
 
+def test_resume_knows_other_call_options_and_another_yardstick(tmp_path: Path) -> None:
+    chain, path = countdown(8, 16), tmp_path / "rows.jsonl"
+    samplers = {"tweedie": LSDScheduler(**chain.scheduler_config())}
+    pipeline = MaskedDiffusionPipeline(chain, samplers["tweedie"])
+
+    def value(initial: torch.Tensor | None = None, resume: bool = True, **options: Any) -> float:
+        metrics = OracleMetrics(chain.transition, initial=initial, num_resamples=10)
+        fixed: dict[str, Any] = {"num_samples": 16, "metrics": metrics, "progress": False, "resume": resume}
+        (row,) = evaluate(pipeline, samplers, [4], **fixed, output=path if resume else None, **options)
+        return row["bigram_tv"]
+
+    one_hot = torch.eye(8, dtype=torch.float64)[7]
+    variants: list[dict[str, Any]] = [
+        {}, {"prefix": [7, 6, 5, 4]}, {"prefix": torch.tensor([3, 2, 1, 0])}, {"length": 8},
+        {"input_ids": torch.full((1, 10), 8)}, {"initial": one_hot},
+    ]  # fmt: skip
+    assert [value(**options) for options in variants] == [value(resume=False, **options) for options in variants]
+    assert len(read_jsonl(path)) == len(variants)
+    assert [value(**options) for options in variants] == [value(resume=False, **options) for options in variants]
+    assert value(length=16) == value() and len(read_jsonl(path)) == len(variants)  # the denoiser's own length
+
+
 class FailingMetrics:
     verdict_key = "x"
     likelihood_key = None

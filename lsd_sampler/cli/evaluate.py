@@ -81,7 +81,7 @@ def command(args: argparse.Namespace) -> None:
             batch_size=args.batch_size,
             output=output,
             resume=args.resume,
-            labels=labels(args),
+            labels=labels(args, pipeline.denoiser, metrics),
             num_texts=args.num_texts if getattr(metrics, "tokenizer", None) is not None else 0,
             **({"length": args.length} if args.length else {}),
         )
@@ -112,10 +112,27 @@ def check_frontier(args: argparse.Namespace, metrics: Any, floor: Any) -> list[f
     return temperatures
 
 
-def labels(args: argparse.Namespace) -> dict[str, str]:
-    """What decides a row beside its sampler; a row of another judge or reference is not reused."""
-    named = {"oracle": args.oracle, "judge": args.judge, "judge_dtype": args.judge_dtype, "reference": args.reference}
-    return {"model": args.model, **{name: str(value) for name, value in named.items() if value is not None}}
+def labels(args: argparse.Namespace, denoiser: Any, metrics: Any) -> dict[str, str | None]:
+    """What decides a row beside its sampler and the content of the reference; rows of others are not reused."""
+    judge = getattr(metrics, "judge", None)
+    named = {
+        "model": args.model,
+        "revision": denoiser.commit_hash or args.revision,
+        "dtype": precision(denoiser),
+        "oracle": args.oracle,
+        "judge": args.judge,
+        "judge_revision": judge and judge.identity["commit"],
+        "judge_dtype": judge and judge.identity["dtype"],
+        "judge_stride": args.judge_stride,
+        "reference": args.reference,
+        "features": args.features,
+    }
+    return {name: None if value is None else str(value) for name, value in named.items()}
+
+
+def precision(denoiser: Any) -> str | None:
+    """Of its weights, as they are loaded; None for an oracle, which has none."""
+    return next((str(p.dtype).removeprefix("torch.") for p in denoiser.parameters()), None)
 
 
 def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatures: list[float]) -> dict[str, str]:
@@ -123,7 +140,7 @@ def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatu
     from ..evaluation.comparison import SWEEP_SEED
     from ..evaluation.protocol import hardware, versions
 
-    dtype = next((str(p.dtype).removeprefix("torch.") for p in pipeline.denoiser.parameters()), "float64, exact")
+    dtype = precision(pipeline.denoiser) or "float64, exact"
     chosen = f"each sampler's best of {', '.join(f'{t:g}' for t in temperatures)}"
     where = f"at {args.temperature_nfe} calls" if args.temperature_nfe else "at each number of calls"
     length = comparison.judged[0]["length"]

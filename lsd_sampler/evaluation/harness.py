@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .identity import digest
 from .metrics import MetricSet
 from .rows import Row, append_jsonl, read_jsonl, write_jsonl
 from .tokens import decode, encode
@@ -44,13 +45,15 @@ class Harness:
             after each run.
         samplers: name -> `LSDScheduler`. A learned sampler is left out, with a note on stderr, at steps it does not
             know.
-        metrics (`MetricSet`): `OracleMetrics`, `TextMetrics` or `TokenMetrics`, for example.
+        metrics (`MetricSet`): `OracleMetrics`, `TextMetrics` or `TokenMetrics`, for example. Its `fingerprint`, where
+            it has one, is part of a row's identity, under `yardstick`.
         num_samples (`int`): of each row; plug-in metrics are comparable only at equal numbers.
         batch_size (`int`): it decides which noise a sample gets, so it is part of a row's identity.
         progress (`bool`): progress bar on stderr.
         output (*optional*): a JSONL file to which each row is appended as soon as it is known. Whatever fails later,
             finished rows are there.
-        resume (`bool`): keep the rows of `output`, and reuse those made with the same arguments and samplers.
+        resume (`bool`): keep the rows of `output`, and reuse those made with the same samplers, metrics, labels and
+            `call_options`; a note on stderr says in what others differ.
         labels (*optional*): further columns of every row (the model's name, say), part of its identity.
         num_texts (`int`): how many samples to keep as text in a measured row, under `texts`; needs
             `metrics.tokenizer`.
@@ -71,7 +74,7 @@ class Harness:
         progress: bool = True,
         output: str | Path | None = None,
         resume: bool = False,
-        labels: Mapping[str, str] | None = None,
+        labels: Mapping[str, str | None] | None = None,
         num_texts: int = 0,
         **call_options: Any,
     ):
@@ -84,9 +87,9 @@ class Harness:
         self.samplers, self.metrics, self.call_options = samplers, metrics, call_options
         self.num_samples, self.batch_size, self.num_texts = num_samples, batch_size, num_texts
         self.progress, self.output = progress, output
-        self.extra = dict(labels or {}) | {name: value for name, value in call_options.items() if name == "length"}
-        self._done = _start_output(output, resume)
+        self.identity = dict(labels or {}) | _identity(self.pipeline, metrics, call_options)
         self._said: set[str] = set()
+        self._done = self._reusable(_start_output(output, resume))
 
     def points(self, nfe: Sequence[int], temperatures: Sequence[float], seed: int = 0) -> list[Point]:
         """One point for each sampler, number of steps and temperature.
@@ -128,7 +131,7 @@ class Harness:
                 if row is None:
                     self.pipeline.scheduler = self.samplers[point.sampler]
                     sequences, cost = _generate(self.pipeline, point, self.call_options)
-                    row = self.extra | vars(point) | cost | metrics_of(sequences)
+                    row = self.identity | vars(point) | cost | metrics_of(sequences)
                     if self.output is not None:
                         append_jsonl(self.output, row)
                     self._done.append(row)
@@ -146,10 +149,18 @@ class Harness:
             kept["texts"] = decode(getattr(self.metrics, "tokenizer", None), sequences[: self.num_texts])
         return self.metrics.compute(sequences) | kept
 
+    def _reusable(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows of this identity."""
+        differing = [[name for name, value in self.identity.items() if row.get(name, row) != value] for row in rows]
+        if any(differing):
+            names = ", ".join(f"`{name}`" for name in self.identity if any(name in names for names in differing))
+            num = sum(map(bool, differing))
+            self._say_once(f"{num} rows of {self.output} are not reused: they have another {names}, or do not say.")
+        return [row for row, names in zip(rows, differing, strict=True) if not names]
+
     def _find(self, point: Point, keys: Sequence[str]) -> Row | None:
         for row in self._done:
-            same = point.matches(row) and all(row.get(name) == value for name, value in self.extra.items())
-            if same and all(key in row for key in keys):
+            if point.matches(row) and all(key in row for key in keys):
                 return row
         return None
 
@@ -240,6 +251,21 @@ def text_windows(tokenizer: Any, text: str, length: int) -> torch.Tensor:
     if len(ids) < length:
         raise ValueError(f"`text` must hold at least {length} tokens, got {len(ids)}.")
     return ids[: len(ids) // length * length].view(-1, length)
+
+
+def _identity(pipeline: Any, metrics: MetricSet, call_options: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a row beside its point and the labels: the metrics, the length, and other options of the call."""
+    options = {name: value for name, value in call_options.items() if name != "length"}
+    identity = {
+        "yardstick": getattr(metrics, "fingerprint", None),
+        "call_options": digest(options) if options else None,
+    }
+    length = call_options.get("length")
+    if length is None and options.get("input_ids") is not None:
+        length = torch.as_tensor(options["input_ids"]).shape[-1]
+    if length is None:
+        length = getattr(getattr(pipeline, "denoiser", None), "length", None)
+    return identity if length is None else identity | {"length": length}
 
 
 def _fingerprint(sampler: Any, nfe: int) -> str:
