@@ -81,7 +81,7 @@ def make_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[MetricSet, Ro
     """
     denoiser, oracle = pipeline.denoiser, _oracle(args, pipeline.denoiser)
     if oracle is not None:
-        metrics = OracleMetrics(oracle.transition.cpu())
+        metrics = OracleMetrics(oracle.transition.cpu(), initial=oracle.initial)
         real = oracle.sample(args.num_samples, torch.Generator().manual_seed(args.seed + _REAL_SEED))
         return metrics, floor_row(metrics, real[:, : args.length or denoiser.length].cpu())
     if denoiser.canvas_shape is not None:
