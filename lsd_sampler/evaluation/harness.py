@@ -241,13 +241,14 @@ def text_windows(tokenizer: Any, text: str, length: int) -> torch.Tensor:
     """`text` in tokens, cut into windows of `length` one after the other; `torch.LongTensor` of shape `(num_windows,
     length)`.
 
+    The text is encoded whole: what is between its lines, a tokenizer may join to either.
+
     Raises:
         ValueError: if `length` is below 1 or `text` is shorter than one window.
     """
     if length < 1:
         raise ValueError(f"`length` must be at least 1, got {length}.")
-    lines = encode(tokenizer, text.splitlines(keepends=True))
-    ids = torch.tensor([token for line in lines for token in line], dtype=torch.long)
+    ids = torch.tensor(encode(tokenizer, [text])[0], dtype=torch.long)
     if len(ids) < length:
         raise ValueError(f"`text` must hold at least {length} tokens, got {len(ids)}.")
     return ids[: len(ids) // length * length].view(-1, length)
