@@ -16,11 +16,13 @@ from PIL import Image
 from test_maskgit import random_model
 from tokenizers import Tokenizer, models
 
+from lsd_sampler.checkpoint import LearnedSampler, LearnedSteps
 from lsd_sampler.cli import evaluate
 from lsd_sampler.cli.evaluation_parts import baseline
 from lsd_sampler.cli.texts import read_texts
 from lsd_sampler.denoisers import RADDDenoiser
 from lsd_sampler.evaluation import JudgeNLL, read_jsonl, write_jsonl
+from lsd_sampler.scheduling_lsd import LSDScheduler
 
 
 ORACLE = ["--model", "countdown:V=4,L=16", "--num-samples", "32", "--nfe", "4", "8"]
@@ -259,6 +261,28 @@ def test_known_mistakes(text_model: dict[str, Path], tmp_path: Path, capsys: pyt
     base = ["--model", str(text_model["model"]), "--nfe", "2", "--num-samples", "8", "--output-dir", out]
     fails(capsys, [*base, "--frontier", "--reference", str(text_model["text"])], "--frontier", "--judge")
     fails(capsys, [*base, "--features", "judge"], "--features judge", "--judge")
+
+
+def test_what_can_only_end_badly_is_said_before_the_work(
+    text_model: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    base = ["--model", str(text_model["model"]), "--num-samples", "60", "--output-dir", str(out), "--nfe", "2", "4"]
+    text = ["--reference", str(text_model["text"])]  # 100 windows
+    fails(capsys, [*base, *text, "--features", "denoiser"], "--features", "--num-samples", "60", "50", "text.txt")
+    assert not (out / "metrics.jsonl").exists()
+    monkeypatch.setattr(evaluate, "make_metrics", lambda *_: pytest.fail("the work began"))
+    frontier = ["--judge", str(text_model["judge"]), "--frontier", "--temperature-nfe", "3"]
+    fails(capsys, [*base, *frontier], "`--temperature-nfe` 3 must be among `--nfe` 2 4 with `--frontier`")
+    fails(capsys, [*ORACLE, "--frontier", "--temperature-nfe", "6", "--output-dir", str(out)], "`--nfe` 4 8")
+    draws = ["--baselines", "tweedie", "euler@count=bernoulli,draws=float32_eps1e-6"]
+    for more in ([], ["--temperatures", "0.9"]):
+        fails(capsys, [*base, *draws, *more], "euler@count", "float32_eps1e-6", "--temperatures 1")
+    learned = LSDScheduler(mask_token_id=len(LETTERS))
+    learned.set_learned_sampler(LearnedSampler({4: LearnedSteps.plain(torch.linspace(1, 0.001, 5))}))
+    learned.save_pretrained(str(tmp_path / "learned"))
+    alone = ["--baselines", "--sampler", str(tmp_path / "learned"), "--temperature-nfe", "2"]
+    fails(capsys, [*base, *alone], "`--temperature-nfe` 2", "learned has no numbers")
 
 
 # ---- what can stop it ----

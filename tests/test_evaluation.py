@@ -17,10 +17,12 @@ from lsd_sampler.cli.texts import read_texts
 from lsd_sampler.denoisers import load_denoiser
 from lsd_sampler.denoisers.markov import countdown
 from lsd_sampler.evaluation import (
+    Harness,
     JudgeNLL,
     OracleMetrics,
     TokenMetrics,
     best_per_sampler,
+    compare,
     evaluate,
     floor_row,
     read_jsonl,
@@ -269,6 +271,20 @@ def test_tokens_without_texts_are_compared_by_tokens() -> None:
         TokenMetrics(reference, mauve=True)
     with pytest.raises(ValueError, match="`reference`"):
         TokenMetrics(reference[:0])
+
+
+def test_what_no_sweep_can_end_well_is_known_before_it() -> None:
+    """Draws that know no temperature, and too few references for features."""
+    pipeline, config = FakePipeline(), {"mask_token_id": 4, "vocab_size": 4, "count": "bernoulli"}
+    samplers = {"plain": FakeSampler(10), "released": LSDScheduler(**config, draws="float32_eps1e-6")}
+    harness = Harness(pipeline, samplers, text_metrics(), num_samples=8, progress=False, length=50)
+    with pytest.raises(ValueError, match="`temperatures` must be 1 for 'released'.*float32_eps1e-6"):
+        compare(harness, [4], [1.0, 2.0])
+    assert len(harness.points([4], [1.0])) == 2
+    metrics = text_metrics(features=lambda sequences, texts: sequences.float())  # 40 references
+    with pytest.raises(ValueError, match="`reference` has 40 sequences"):
+        Harness(pipeline, samplers, metrics, num_samples=41)
+    assert Harness(pipeline, samplers, metrics, num_samples=40) and not pipeline.calls
 
 
 def test_features_add_an_energy_distance_to_as_many_references() -> None:

@@ -2,10 +2,12 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..atomic import write_atomically
+from ..denoisers.markov import MarkovDenoiser
 from .common import add_model_arguments, check_output_dir, load_pipeline, positive_int, run, within_memory
 from .evaluation_parts import BASELINE_FORM, keeping_rows, make_metrics, make_samplers
 
@@ -65,6 +67,7 @@ def command(args: argparse.Namespace) -> None:
         return
     pipeline = load_pipeline(args)
     samplers = make_samplers(args, pipeline.denoiser.scheduler_config())
+    temperatures = choose_temperatures(args, pipeline.denoiser, samplers)
     check_output_dir(args.output_dir)
     output = args.output_dir / "metrics.jsonl"
     num_rows = min(args.batch_size, args.num_samples)
@@ -72,7 +75,8 @@ def command(args: argparse.Namespace) -> None:
         args.output_dir.mkdir(parents=True, exist_ok=True)
         print(f"Output folder: {args.output_dir}", flush=True, file=sys.stderr if args.json else sys.stdout)
         metrics, floor = make_metrics(args, pipeline)
-        temperatures = check_frontier(args, metrics, floor)
+        if args.frontier and floor is None:
+            raise ValueError("`--frontier` is read off at the entropy of real data: give more `--reference` text.")
         harness = Harness(
             pipeline,
             samplers,
@@ -99,16 +103,30 @@ def command(args: argparse.Namespace) -> None:
     print(as_json(report) if args.json else as_text(report), end="")
 
 
-def check_frontier(args: argparse.Namespace, metrics: Any, floor: Any) -> list[float]:
-    """The temperatures to try; refuses, before the work, a frontier that cannot be drawn."""
-    is_oracle = metrics.verdict_key == "reverse_kl"
+def choose_temperatures(args: argparse.Namespace, denoiser: Any, samplers: Mapping[str, Any]) -> list[float]:
+    """The temperatures to try.
+
+    Raises:
+        ValueError: if what is asked for cannot be made of them.
+    """
+    is_oracle = args.oracle is not None or isinstance(denoiser, MarkovDenoiser)
     temperatures = args.temperatures or ([1.0] if is_oracle and not args.frontier else list(TEMPERATURES))
-    if args.frontier and metrics.likelihood_key is None:
+    several = len(set(temperatures)) > 1
+    if args.frontier and not is_oracle and args.judge is None:
         raise ValueError("`--frontier` is of a likelihood: give a `--judge`.")
-    if args.frontier and floor is None:
-        raise ValueError("`--frontier` is read off at the entropy of real data: give more `--reference` text.")
-    if args.frontier and len(set(temperatures)) < 2:
+    if args.frontier and not several:
         raise ValueError("`--frontier` needs at least two `--temperatures`.")
+    if args.frontier and args.temperature_nfe not in (None, *args.nfe):
+        nfe = " ".join(map(str, args.nfe))
+        raise ValueError(f"`--temperature-nfe` {args.temperature_nfe} must be among `--nfe` {nfe} with `--frontier`.")
+    for name, sampler in samplers.items():
+        draws = sampler.config.draws
+        if draws != "exact" and set(temperatures) != {1}:
+            tried = " ".join(f"{t:g}" for t in temperatures)
+            raise ValueError(f"{name!r}: `draws` {draws!r} know no temperature: give `--temperatures 1`, not {tried}.")
+        used = any(sampler.can_do(steps) for steps in args.nfe)
+        if several and used and args.temperature_nfe and not sampler.can_do(args.temperature_nfe):
+            raise ValueError(f"`--temperature-nfe` {args.temperature_nfe}: {name} has no numbers for so many steps.")
     return temperatures
 
 

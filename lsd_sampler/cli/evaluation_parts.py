@@ -78,6 +78,10 @@ def make_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[MetricSet, Ro
     """The metric set that fits the model, and the row of real data of the same size.
 
     Of real data one half is the reference, and the floor comes from the other.
+
+    Raises:
+        ValueError: if an option does not fit the model, or there is too little real data for `--features`.
+        OSError: if the judge, the oracle or the reference cannot be loaded.
     """
     denoiser, oracle = pipeline.denoiser, _oracle(args, pipeline.denoiser)
     if oracle is not None:
@@ -89,6 +93,12 @@ def make_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[MetricSet, Ro
     judge = load_judge(args, pipeline.tokenizer)
     real = real_sequences(args, pipeline)
     half = len(real) // 2
+    if args.features and half < args.num_samples:
+        raise ValueError(
+            f"`--features` compares with as many real sequences as samples: half of `--reference`"
+            f" {str(args.reference)!r} is {half}, fewer than `--num-samples` {args.num_samples}. Give more text, or"
+            " take fewer samples."
+        )
     options: dict[str, Any] = {"features": _features(args, pipeline, judge), "mauve": args.mauve}
     name = "real data" if args.reference else "teacher, one token a step"
     if pipeline.tokenizer is None:

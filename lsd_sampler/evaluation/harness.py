@@ -60,7 +60,7 @@ class Harness:
         call_options: passed to the pipeline (`length`, `prefix`, ...).
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range, or `metrics` have too few references for `num_samples`.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Harness:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
         if not samplers:
             raise ValueError("`samplers` must not be empty.")
+        getattr(metrics, "check_num_samples", lambda _: None)(num_samples)
         self.pipeline: Any = pipeline if hasattr(pipeline, "scheduler") else pipeline()
         self.samplers, self.metrics, self.call_options = samplers, metrics, call_options
         self.num_samples, self.batch_size, self.num_texts = num_samples, batch_size, num_texts
@@ -95,7 +96,7 @@ class Harness:
         """One point for each sampler, number of steps and temperature.
 
         Raises:
-            ValueError: if an argument is empty or out of range.
+            ValueError: if an argument is empty or out of range, or a sampler's `draws` know no temperature.
         """
         for name, values, least in (("nfe", nfe, 1), ("temperatures", temperatures, 0)):
             if not values:
@@ -104,6 +105,9 @@ class Harness:
                 raise ValueError(f"`{name}` must hold numbers of at least {least}, got {min(values)}.")
         points = []
         for name, sampler in self.samplers.items():
+            draws = getattr(getattr(sampler, "config", None), "draws", "exact")
+            if draws != "exact" and set(temperatures) != {1}:
+                raise ValueError(f"`temperatures` must be 1 for {name!r}, whose `draws` {draws!r} know no other.")
             for steps in nfe:
                 if not getattr(sampler, "can_do", lambda _: True)(steps):
                     self._say_once(f"{name} has no numbers for {steps} steps: left out.")

@@ -189,6 +189,11 @@ class TokenMetrics:
         """Short hash of the reference and of how it is compared: rows of another one are not to be compared."""
         return digest(self._yardstick())
 
+    def check_num_samples(self, num_samples: int) -> None:
+        """Raises `ValueError` if `features` of so many samples could not be compared: too few references."""
+        if self.features is not None and num_samples > len(self.reference):
+            raise ValueError(f"`reference` has {len(self.reference)} sequences, too few beside {num_samples} samples.")
+
     def compute(self, sequences: torch.Tensor, texts: Sequence[str] | None = None) -> Values:
         """Metrics of `sequences`, of shape `(num_samples, length)`; entropies and divergences in nats.
 
@@ -234,8 +239,7 @@ class TokenMetrics:
 
     def _embedded_reference(self, num: int) -> torch.Tensor:
         """Features of as many references as there are samples, computed once."""
-        if num > len(self.reference):
-            raise ValueError(f"`reference` has {len(self.reference)} sequences, too few beside {num} samples.")
+        self.check_num_samples(num)
         if num not in self._reference_features and self.features is not None:
             self._reference_features[num] = self.features(self.reference[:num], self._texts(self.reference[:num]))
         return self._reference_features[num]
