@@ -18,10 +18,11 @@ from tokenizers import Tokenizer, models
 
 from lsd_sampler.checkpoint import LearnedSampler, LearnedSteps
 from lsd_sampler.cli import evaluate
-from lsd_sampler.cli.evaluation_parts import baseline
-from lsd_sampler.cli.texts import read_texts
+from lsd_sampler.cli.evaluation_parts import baseline, real_sequences
+from lsd_sampler.cli.texts import read_sequences, read_texts
 from lsd_sampler.denoisers import RADDDenoiser
 from lsd_sampler.evaluation import JudgeNLL, read_jsonl, write_jsonl
+from lsd_sampler.pipeline_masked_diffusion import MaskedDiffusionPipeline
 from lsd_sampler.scheduling_lsd import LSDScheduler
 
 
@@ -251,6 +252,29 @@ def test_reference_of_a_folder_is_all_its_texts(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no file"):
         read_texts(tmp_path / "empty", "--reference")
+
+
+@pytest.mark.parametrize("flag", ["--reference", "--data"])
+def test_texts_shorter_than_a_window_are_left_out(
+    flag: str, text_model: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a folder; and if all are, it says so and names the folder."""
+    pipeline = MaskedDiffusionPipeline.from_pretrained(str(text_model["model"]))
+
+    def read(folder: Path) -> list[list[int]]:
+        args = evaluate.build_parser().parse_args(["--model", "x", "--reference", str(folder), "--length", "8"])
+        found = real_sequences(args, pipeline) if flag == "--reference" else read_sequences(folder, pipeline, 8)
+        return sorted(found.tolist())
+
+    for name, text in (("a", "abcabca"), ("b", "aaaaaaaabbbbbbbb"), ("c", ""), ("d", "ccccccccdd")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    assert read(tmp_path) == [[letter] * 8 for letter in range(3)]
+    err = capsys.readouterr().err
+    assert f"`{flag}` {str(tmp_path)!r}: 2 of 4 texts are shorter than 8 tokens and left out." in err
+    for name in ("b", "d"):
+        (tmp_path / f"{name}.txt").unlink()
+    with pytest.raises(ValueError, match=f"`{flag}` .*{tmp_path.name}.* holds no text of 8 tokens"):
+        read(tmp_path)
 
 
 def test_known_mistakes(text_model: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

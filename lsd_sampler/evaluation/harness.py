@@ -252,10 +252,15 @@ def text_windows(tokenizer: Any, text: str, length: int) -> torch.Tensor:
     """
     if length < 1:
         raise ValueError(f"`length` must be at least 1, got {length}.")
-    ids = torch.tensor(encode(tokenizer, [text])[0], dtype=torch.long)
+    (ids,) = encode(tokenizer, [text])
     if len(ids) < length:
         raise ValueError(f"`text` must hold at least {length} tokens, got {len(ids)}.")
-    return ids[: len(ids) // length * length].view(-1, length)
+    return cut_windows(ids, length)
+
+
+def cut_windows(ids: Sequence[int], length: int) -> torch.Tensor:
+    """`ids` in windows of `length`, without the rest: `torch.LongTensor` of shape `(len(ids) // length, length)`."""
+    return torch.tensor(ids[: len(ids) // length * length], dtype=torch.long).view(-1, length)
 
 
 def _identity(pipeline: Any, metrics: MetricSet, call_options: Mapping[str, Any]) -> dict[str, Any]:
