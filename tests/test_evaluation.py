@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
 from lsd_sampler.cli.texts import read_texts
-from lsd_sampler.denoisers import load_denoiser
+from lsd_sampler.denoisers import Denoiser, load_denoiser
 from lsd_sampler.denoisers.markov import countdown
 from lsd_sampler.evaluation import (
     Harness,
@@ -23,6 +23,7 @@ from lsd_sampler.evaluation import (
     TokenMetrics,
     best_per_sampler,
     compare,
+    denoiser_features,
     evaluate,
     floor_row,
     read_jsonl,
@@ -285,6 +286,47 @@ def test_what_no_sweep_can_end_well_is_known_before_it() -> None:
     with pytest.raises(ValueError, match="`reference` has 40 sequences"):
         Harness(pipeline, samplers, metrics, num_samples=41)
     assert Harness(pipeline, samplers, metrics, num_samples=40) and not pipeline.calls
+
+
+class WithDropout(Denoiser):
+    """A head that is shown, behind dropout; and a part that its owner keeps in evaluation mode."""
+
+    mask_token_id, vocab_size, length, defers_head = 4, 4, 8, True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.dropout = torch.nn.Embedding(5, 4), torch.nn.Dropout(0.5)
+        self.frozen = torch.nn.Dropout(0.5).eval()
+
+    def forward(
+        self, tokens: torch.Tensor, t: torch.Tensor | None = None, *, return_hidden_states: bool = False
+    ) -> torch.Tensor:
+        hidden = self.frozen(self.dropout(self.embedding(tokens)))
+        return hidden if return_hidden_states else self.head(hidden)
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+
+def test_networks_are_judged_without_dropout_and_keep_their_mode() -> None:
+    torch.manual_seed(0)
+    denoiser = WithDropout()
+    pipeline = MaskedDiffusionPipeline(denoiser, LSDScheduler(**denoiser.scheduler_config()))
+    reference = torch.randint(4, (20, 8), generator=torch.Generator().manual_seed(0))
+
+    def row() -> dict[str, Any]:
+        metrics = TokenMetrics(reference, features=denoiser_features(denoiser), num_resamples=10)
+        floor = floor_row(metrics, reference)  # outside the harness
+        samplers = {"plain": pipeline.scheduler}
+        (found,) = evaluate(pipeline, samplers, [4], num_samples=20, metrics=metrics, progress=False)
+        return {"floor": floor, **found, "seconds": None}
+
+    denoiser.eval()
+    expected = row()
+    denoiser.train()
+    denoiser.frozen.eval()
+    assert row() == expected
+    assert denoiser.training and denoiser.dropout.training and not denoiser.frozen.training
 
 
 def test_features_add_an_energy_distance_to_as_many_references() -> None:

@@ -5,13 +5,13 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..training.recording import scheduler_in_place
 from .identity import digest
 from .metrics import MetricSet
 from .rows import Row, append_jsonl, read_jsonl, write_jsonl
@@ -42,7 +42,7 @@ class Harness:
 
     Args:
         pipeline (`MaskedDiffusionPipeline` or a function that returns one): its scheduler is replaced, and put back
-            after each run.
+            after each run. Its networks are in evaluation mode meanwhile.
         samplers: name -> `LSDScheduler`. A learned sampler is left out, with a note on stderr, at steps it does not
             know.
         metrics (`MetricSet`): `OracleMetrics`, `TextMetrics` or `TokenMetrics`, for example. Its `fingerprint`, where
@@ -129,7 +129,7 @@ class Harness:
         self, points: Sequence[Point], keys: Sequence[str], metrics_of: Callable[[torch.Tensor], Row]
     ) -> list[Row]:
         rows: list[Row] = []
-        with _borrowed(self.pipeline):
+        with scheduler_in_place(self.pipeline, self.pipeline.scheduler):
             for point in _progress(points, self.progress):
                 row = self._find(point, keys)
                 if row is None:
@@ -289,20 +289,6 @@ def _fingerprint(sampler: Any, nfe: int) -> str:
         if isinstance(value, torch.Tensor):
             digest.update(name.encode() + value.detach().cpu().double().numpy().tobytes())
     return digest.hexdigest()[:12]
-
-
-@contextmanager
-def _borrowed(pipeline: Any) -> Iterator[None]:
-    """Lets the scheduler be replaced and the progress bar be silenced, and puts both back."""
-    scheduler, bar = pipeline.scheduler, getattr(pipeline, "_progress_bar_config", None)
-    if hasattr(pipeline, "set_progress_bar_config"):
-        pipeline.set_progress_bar_config(disable=True)
-    try:
-        yield
-    finally:
-        pipeline.scheduler = scheduler
-        if hasattr(pipeline, "set_progress_bar_config"):
-            pipeline.set_progress_bar_config(**(bar or {}))
 
 
 def _generate(pipeline: Any, point: Point, options: Mapping[str, Any]) -> tuple[torch.Tensor, Row]:
