@@ -24,12 +24,12 @@ def main() -> None:
     parser.add_argument("sampler", help="a sampler in it")
     args = parser.parse_args()
     key = json.loads((args.folder / "summary.json").read_text())["verdict"]
-    rows = [row for row in read_jsonl(args.folder / "metrics.jsonl") if row["seed"] < SWEEP_SEED]
-    temperatures = {(row["sampler"], row["nfe"]): row["temperature"] for row in rows}
+    judged = [row for row in read_jsonl(args.folder / "metrics.jsonl") if row["seed"] < SWEEP_SEED]
+    newest = {(row["sampler"], row["nfe"]): row for row in judged}  # a row may have been measured again
     table = [
         {"nfe": w.nfe, "sampler": w.second, "lead": w.lead, "low": w.low, "high": w.high}
-        | {"temp": temperatures[w.second or "", w.nfe]}
-        for w in leads(rows, args.sampler, key)
+        | {"temp": newest[w.second or "", w.nfe]["temperature"]}
+        for w in leads(list(newest.values()), args.sampler, key)
     ]
     if not table:
         raise SystemExit(f"{args.folder} has no sampler {args.sampler!r} beside others.")

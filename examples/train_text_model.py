@@ -10,6 +10,7 @@ At the end the folder holds the model in bfloat16 safetensors, its tokenizer, a 
 """
 
 import argparse
+import io
 import json
 import lzma
 import math
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tokenizers import ByteLevelBPETokenizer, Tokenizer
+from tokenizers import ByteLevelBPETokenizer, Tokenizer, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from lsd_sampler.denoisers.radd import RADDDenoiser
@@ -44,7 +45,7 @@ def read_text(path: str) -> str:
 
 
 def encode(tokenizer: Tokenizer, text: str) -> torch.Tensor:
-    lines = text.splitlines(keepends=True)
+    lines = list(io.StringIO(text))
     return torch.from_numpy(np.concatenate([e.ids for e in tokenizer.encode_batch_fast(lines)]).astype(np.int64))
 
 
@@ -54,8 +55,12 @@ def make_tokenizer(args: argparse.Namespace) -> Tokenizer:
         file.write_bytes(Path(args.tokenizer).read_bytes())
     if not file.exists():
         bpe = ByteLevelBPETokenizer()
-        bpe.train_from_iterator(read_text(args.text).splitlines(keepends=True), vocab_size=args.vocab_size)
-        bpe.save(str(file))
+        bpe.train_from_iterator(io.StringIO(read_text(args.text)), vocab_size=args.vocab_size)
+        tokenizer = Tokenizer.from_str(bpe.to_str())
+        # each line for itself, so that a text may be encoded line by line
+        by_line: Any = [pre_tokenizers.Split("\n", "merged_with_previous"), tokenizer.pre_tokenizer]
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(by_line)  # pyright: ignore[reportAttributeAccessIssue]
+        tokenizer.save(str(file))
     return Tokenizer.from_file(str(file))
 
 
@@ -207,7 +212,7 @@ tags: {tags}
 
 - Data: `{Path(args.text).name}` ({len(self.train) / 1e6:.2f} M tokens), held out: `{Path(args.valid).name}`.
   {args.data_note}
-- Tokenizer: byte-pair, {args.vocab_size} tokens. Length {args.length}.
+- Tokenizer: byte-pair, {args.vocab_size} tokens, each line for itself. Length {args.length}.
 - Training: {size} on {args.device}, bfloat16 autocast, `examples/train_text_model.py --kind {args.kind}`.
 - Validation loss: {loss:.4f}, {LOSSES[args.kind]};
   {len(self.valid_NL)} windows, weights in bfloat16 as stored here.
@@ -223,7 +228,7 @@ def main() -> None:
     parser.add_argument("--valid", required=True, help="held-out text")
     parser.add_argument("--data-note", default="", help="a sentence on the data, for the card")
     parser.add_argument("--output-dir", required=True, type=Path)
-    parser.add_argument("--tokenizer", help="tokenizer.json to use; default: train one")
+    parser.add_argument("--tokenizer", help="tokenizer.json of another run; default: train one")
     parser.add_argument("--vocab-size", type=int, default=2048)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--hidden-size", type=int, default=256)

@@ -46,9 +46,12 @@ def test_choosing_at_one_number_of_calls_makes_fewer_samples() -> None:
     assert {row["nfe"] for row in found.sweep} == {8}
     assert pipeline.calls == 3 * (2 * 2 + 2 * 3)
     assert {row["temperature"] for row in found.judged if row["sampler"] == "narrow"} == {2.0}
-    learned = {"learned": FakeSampler(10, [4])}
-    with pytest.raises(ValueError, match="`choose_at` 8: learned"):
-        compare(harness(FakePipeline(), learned), [4], [1.0, 2.0], choose_at=8)
+    learned = {"plain": FakeSampler(10), "learned": FakeSampler(10, [4])}
+    for frontier, nfe, words in ((False, [4], "8: learned"), (True, [4, 8], "8: learned"), (True, [4], "among `nfe`")):
+        pipeline = FakePipeline()
+        with pytest.raises(ValueError, match=f"`choose_at` .*{words}"):
+            compare(harness(pipeline, learned), nfe, [1.0, 2.0], choose_at=8, frontier=frontier)
+        assert not pipeline.calls
 
 
 def test_one_temperature_needs_no_choice() -> None:

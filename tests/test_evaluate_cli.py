@@ -16,11 +16,14 @@ from PIL import Image
 from test_maskgit import random_model
 from tokenizers import Tokenizer, models
 
+from lsd_sampler.checkpoint import LearnedSampler, LearnedSteps
 from lsd_sampler.cli import evaluate
-from lsd_sampler.cli.evaluation_parts import baseline
-from lsd_sampler.cli.texts import read_texts
+from lsd_sampler.cli.evaluation_parts import baseline, real_sequences
+from lsd_sampler.cli.texts import read_sequences, read_texts
 from lsd_sampler.denoisers import RADDDenoiser
-from lsd_sampler.evaluation import JudgeNLL, read_jsonl
+from lsd_sampler.evaluation import JudgeNLL, read_jsonl, write_jsonl
+from lsd_sampler.pipeline_masked_diffusion import MaskedDiffusionPipeline
+from lsd_sampler.scheduling_lsd import LSDScheduler
 
 
 ORACLE = ["--model", "countdown:V=4,L=16", "--num-samples", "32", "--nfe", "4", "8"]
@@ -128,6 +131,75 @@ def test_resume_makes_no_sample_again_but_knows_another_judge(
     assert len(read_jsonl(tmp_path / "out" / "metrics.jsonl")) == 2 * len(before.splitlines())
 
 
+REFERENCE, OTHER_TEXT, JUDGE = "--reference TEXT", "--reference OTHER", "--judge JUDGE"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "differing"),
+    [
+        (REFERENCE, "", "reference"),
+        ("", REFERENCE, "reference"),
+        (REFERENCE, OTHER_TEXT, "yardstick"),
+        (f"{REFERENCE} {JUDGE}", REFERENCE, "judge"),
+        (f"{REFERENCE} {JUDGE} --features judge", f"{REFERENCE} {JUDGE} --features denoiser", "features"),
+        (f"{REFERENCE} {JUDGE}", f"{REFERENCE} {JUDGE} --judge-dtype bfloat16", "judge_dtype"),
+        (f"{REFERENCE} {JUDGE}", f"{REFERENCE} {JUDGE} --judge-stride 2", "judge_stride"),
+        (REFERENCE, f"{REFERENCE} --dtype bfloat16", "dtype"),
+        (REFERENCE, f"{REFERENCE} --revision other", "revision"),
+        (REFERENCE, f"{REFERENCE} --length 6", "length"),
+        (f"{REFERENCE} --length 6", REFERENCE, "length"),
+        ("--model countdown:V=4,L=16 --length 8", "--model countdown:V=4,L=16", "length"),
+        ("--model markov:CHAIN", "--model markov:CHAIN --oracle countdown:V=4,L=16", "oracle"),
+    ],
+)
+def test_resume_measures_again_what_was_made_otherwise(
+    first: str, second: str, differing: str, text_model: dict[str, Path], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A resumed run says what a run afresh says, whichever option came, went or changed; and twice, it is reused."""
+    words = text_model["text"].read_text()
+    (tmp_path / "other.txt").write_text(words[::-1])
+    (tmp_path / "chain.json").write_text(json.dumps({"transition": [[0.25] * 4] * 4, "length": 16}))
+    places = {"TEXT": text_model["text"], "OTHER": tmp_path / "other.txt", "JUDGE": text_model["judge"]}
+
+    def rows(options: str, folder: str, *more: str) -> list[dict[str, Any]]:
+        given = [str(places.get(word, word)).replace("CHAIN", f"{tmp_path}/chain.json") for word in options.split()]
+        model = [] if "--model" in given else ["--model", str(text_model["model"])]
+        fixed = ["--nfe", "2", "--num-samples", "24", "--temperatures", "1", "--output-dir", str(tmp_path / folder)]
+        assert evaluate.main([*model, *fixed, *given, *more]) == 0
+        found = json.loads((tmp_path / folder / "summary.json").read_text())["rows"]
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in found]
+
+    before = rows(first, "out")
+    capsys.readouterr()
+    resumed = rows(second, "out", "--resume")
+    assert f"`{differing}`" in capsys.readouterr().err
+    assert resumed == rows(second, "afresh") != before
+    assert rows(second, "out", "--resume") == resumed
+    assert len(read_jsonl(tmp_path / "out" / "metrics.jsonl")) == 2
+
+
+def test_resume_knows_a_changed_text_by_its_content(text_model: dict[str, Path], tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    for content, num_rows in (("abcdef " * 100, 1), ("fedcba " * 100, 2), ("fedcba " * 100, 2)):
+        text.write_text(content)
+        fixed = ["--nfe", "2", "--num-samples", "8", "--temperatures", "1", "--output-dir", str(tmp_path / "out")]
+        arguments = ["--model", str(text_model["model"]), "--reference", str(text), "--resume", *fixed]
+        assert evaluate.main(arguments) == 0
+        assert len(read_jsonl(tmp_path / "out" / "metrics.jsonl")) == num_rows
+
+
+def test_rows_that_do_not_say_how_they_were_made_stay_but_are_not_reused(tmp_path: Path) -> None:
+    arguments = [*ORACLE, "--output-dir", str(tmp_path), "--resume"]
+    assert evaluate.main(arguments) == 0
+    path = tmp_path / "metrics.jsonl"
+    new = ("revision", "dtype", "oracle", "judge", "reference", "features", "yardstick", "call_options")
+    write_jsonl(path, [{k: v for k, v in row.items() if k not in new} for row in read_jsonl(path)])
+    old = read_jsonl(path)
+    assert evaluate.main(arguments) == 0
+    assert read_jsonl(path)[:2] == old and len(read_jsonl(path)) == 4
+
+
 def test_tokens_of_images_are_compared_as_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     random_model().save_pretrained(tmp_path / "model")
     options = ["--nfe", "2", "--num-samples", "6", "--temperatures", "1", "--output-dir", str(tmp_path / "out")]
@@ -182,6 +254,29 @@ def test_reference_of_a_folder_is_all_its_texts(tmp_path: Path) -> None:
         read_texts(tmp_path / "empty", "--reference")
 
 
+@pytest.mark.parametrize("flag", ["--reference", "--data"])
+def test_texts_shorter_than_a_window_are_left_out(
+    flag: str, text_model: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a folder; and if all are, it says so and names the folder."""
+    pipeline = MaskedDiffusionPipeline.from_pretrained(str(text_model["model"]))
+
+    def read(folder: Path) -> list[list[int]]:
+        args = evaluate.build_parser().parse_args(["--model", "x", "--reference", str(folder), "--length", "8"])
+        found = real_sequences(args, pipeline) if flag == "--reference" else read_sequences(folder, pipeline, 8)
+        return sorted(found.tolist())
+
+    for name, text in (("a", "abcabca"), ("b", "aaaaaaaabbbbbbbb"), ("c", ""), ("d", "ccccccccdd")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    assert read(tmp_path) == [[letter] * 8 for letter in range(3)]
+    err = capsys.readouterr().err
+    assert f"`{flag}` {str(tmp_path)!r}: 2 of 4 texts are shorter than 8 tokens and left out." in err
+    for name in ("b", "d"):
+        (tmp_path / f"{name}.txt").unlink()
+    with pytest.raises(ValueError, match=f"`{flag}` .*{tmp_path.name}.* holds no text of 8 tokens"):
+        read(tmp_path)
+
+
 def test_known_mistakes(text_model: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "out")
     fails(capsys, [*ORACLE, "--output-dir", out, "--frontier", "--temperatures", "1"], "--frontier", "two")
@@ -190,6 +285,28 @@ def test_known_mistakes(text_model: dict[str, Path], tmp_path: Path, capsys: pyt
     base = ["--model", str(text_model["model"]), "--nfe", "2", "--num-samples", "8", "--output-dir", out]
     fails(capsys, [*base, "--frontier", "--reference", str(text_model["text"])], "--frontier", "--judge")
     fails(capsys, [*base, "--features", "judge"], "--features judge", "--judge")
+
+
+def test_what_can_only_end_badly_is_said_before_the_work(
+    text_model: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    base = ["--model", str(text_model["model"]), "--num-samples", "60", "--output-dir", str(out), "--nfe", "2", "4"]
+    text = ["--reference", str(text_model["text"])]  # 100 windows
+    fails(capsys, [*base, *text, "--features", "denoiser"], "--features", "--num-samples", "60", "50", "text.txt")
+    assert not (out / "metrics.jsonl").exists()
+    monkeypatch.setattr(evaluate, "make_metrics", lambda *_: pytest.fail("the work began"))
+    frontier = ["--judge", str(text_model["judge"]), "--frontier", "--temperature-nfe", "3"]
+    fails(capsys, [*base, *frontier], "`--temperature-nfe` 3 must be among `--nfe` 2 4 with `--frontier`")
+    fails(capsys, [*ORACLE, "--frontier", "--temperature-nfe", "6", "--output-dir", str(out)], "`--nfe` 4 8")
+    draws = ["--baselines", "tweedie", "euler@count=bernoulli,draws=float32_eps1e-6"]
+    for more in ([], ["--temperatures", "0.9"]):
+        fails(capsys, [*base, *draws, *more], "euler@count", "float32_eps1e-6", "--temperatures 1")
+    learned = LSDScheduler(mask_token_id=len(LETTERS))
+    learned.set_learned_sampler(LearnedSampler({4: LearnedSteps.plain(torch.linspace(1, 0.001, 5))}))
+    learned.save_pretrained(str(tmp_path / "learned"))
+    alone = ["--baselines", "--sampler", str(tmp_path / "learned"), "--temperature-nfe", "2"]
+    fails(capsys, [*base, *alone], "`--temperature-nfe` 2", "learned has no numbers")
 
 
 # ---- what can stop it ----

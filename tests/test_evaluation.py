@@ -1,5 +1,6 @@
 """The harness: rows, temperatures, resume, floors; and metric sets."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -8,19 +9,27 @@ from typing import Any
 import pytest
 import torch
 from evaluation_fakes import FakePipeline, FakeSampler, character_tokenizer, text_metrics, tiny_gpt2
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
+from lsd_sampler.cli.texts import read_texts
+from lsd_sampler.denoisers import Denoiser, load_denoiser
 from lsd_sampler.denoisers.markov import countdown
 from lsd_sampler.evaluation import (
+    Harness,
     JudgeNLL,
     OracleMetrics,
     TokenMetrics,
     best_per_sampler,
+    compare,
+    denoiser_features,
     evaluate,
     floor_row,
     read_jsonl,
     text_windows,
 )
+from lsd_sampler.evaluation.tokens import load_tokenizer_file
 
 
 def run(pipeline: Any, metrics: Any = None, **options: Any) -> list[dict[str, Any]]:
@@ -84,6 +93,28 @@ def test_resume_does_not_take_a_changed_sampler_for_the_old_one(tmp_path: Path) 
     evaluate(pipeline, {"a": FakeSampler(10)}, [4], **options)
     evaluate(pipeline, {"a": FakeSampler(10, last_time=0.2)}, [4], resume=True, **options)
     assert pipeline.calls == 2
+
+
+def test_resume_knows_other_call_options_and_another_yardstick(tmp_path: Path) -> None:
+    chain, path = countdown(8, 16), tmp_path / "rows.jsonl"
+    samplers = {"tweedie": LSDScheduler(**chain.scheduler_config())}
+    pipeline = MaskedDiffusionPipeline(chain, samplers["tweedie"])
+
+    def value(initial: torch.Tensor | None = None, resume: bool = True, **options: Any) -> float:
+        metrics = OracleMetrics(chain.transition, initial=initial, num_resamples=10)
+        fixed: dict[str, Any] = {"num_samples": 16, "metrics": metrics, "progress": False, "resume": resume}
+        (row,) = evaluate(pipeline, samplers, [4], **fixed, output=path if resume else None, **options)
+        return row["bigram_tv"]
+
+    one_hot = torch.eye(8, dtype=torch.float64)[7]
+    variants: list[dict[str, Any]] = [
+        {}, {"prefix": [7, 6, 5, 4]}, {"prefix": torch.tensor([3, 2, 1, 0])}, {"length": 8},
+        {"input_ids": torch.full((1, 10), 8)}, {"initial": one_hot},
+    ]  # fmt: skip
+    assert [value(**options) for options in variants] == [value(resume=False, **options) for options in variants]
+    assert len(read_jsonl(path)) == len(variants)
+    assert [value(**options) for options in variants] == [value(resume=False, **options) for options in variants]
+    assert value(length=16) == value() and len(read_jsonl(path)) == len(variants)  # the denoiser's own length
 
 
 class FailingMetrics:
@@ -178,6 +209,57 @@ def test_text_is_cut_into_windows_one_after_the_other() -> None:
             text_windows(character_tokenizer(), text, length)
 
 
+MODELS = Path(__file__).parents[1] / "models"
+QWEN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PRE_TOKENIZERS = {
+    "Qwen": pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    ),
+    "SentencePiece": pre_tokenizers.Metaspace(),
+    "GPT-2": pre_tokenizers.ByteLevel(add_prefix_space=False),
+}
+
+
+@pytest.mark.parametrize("kind", PRE_TOKENIZERS)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_text_has_the_tokens_that_its_tokenizer_gives_it(kind: str, wrapped: bool) -> None:
+    """Empty lines, indents, and spaces at the end of a line are where a tokenizer looks beyond a line."""
+    text = "".join(f"The end of it.\n\n\n  Number {i}, at last \nand\n\nso on" for i in range(50))
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = PRE_TOKENIZERS[kind]  # pyright: ignore[reportAttributeAccessIssue]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        [text], trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    )
+    whole = tokenizer.encode(text, add_special_tokens=False).ids
+    lines = [token for line in text.splitlines(keepends=True) for token in tokenizer.encode(line).ids]
+    assert lines != whole
+    tokenizer.enable_truncation(16)  # as many files of tokenizers ask for
+    tokenizer.enable_padding(length=4096)
+    given = PreTrainedTokenizerFast(tokenizer_object=tokenizer) if wrapped else tokenizer
+    assert text_windows(given, text, 10).flatten().tolist() == whole[: len(whole) // 10 * 10]
+    assert wrapped or tokenizer.truncation and tokenizer.padding  # the user's own is not changed
+
+
+@pytest.mark.skipif(not (MODELS / "books-radd").exists(), reason="the models are not here")
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("valid", "c923b84b77ccaabccc9d0944a7aea7b1dc8405b36d71a1b962309bdb857e873d"),
+        ("train", "3a42be5f2388d3dc7eb0d4f6d8a52307bdeb2af1b8712f291e8e20fc71bb57db"),
+    ],
+)
+def test_the_books_have_the_tokens_that_published_numbers_are_of(name: str, digest: str) -> None:
+    """The books models learned from lines, each encoded for itself; their tokenizers say so."""
+    (text,) = read_texts(MODELS / f"books-{name}.txt.xz")
+    for tokenizer in (load_denoiser(MODELS / "books-radd").tokenizer, load_tokenizer_file(MODELS / "books-gpt2")):
+        windows = text_windows(tokenizer, text, 128)
+        assert hashlib.sha256(windows.numpy().tobytes()).hexdigest() == digest
+
+
 def test_tokens_without_texts_are_compared_by_tokens() -> None:
     reference = torch.randint(5, (30, 6), generator=torch.Generator().manual_seed(0))
     metrics = TokenMetrics(reference, num_resamples=10)
@@ -190,6 +272,61 @@ def test_tokens_without_texts_are_compared_by_tokens() -> None:
         TokenMetrics(reference, mauve=True)
     with pytest.raises(ValueError, match="`reference`"):
         TokenMetrics(reference[:0])
+
+
+def test_what_no_sweep_can_end_well_is_known_before_it() -> None:
+    """Draws that know no temperature, and too few references for features."""
+    pipeline, config = FakePipeline(), {"mask_token_id": 4, "vocab_size": 4, "count": "bernoulli"}
+    samplers = {"plain": FakeSampler(10), "released": LSDScheduler(**config, draws="float32_eps1e-6")}
+    harness = Harness(pipeline, samplers, text_metrics(), num_samples=8, progress=False, length=50)
+    with pytest.raises(ValueError, match="`temperatures` must be 1 for 'released'.*float32_eps1e-6"):
+        compare(harness, [4], [1.0, 2.0])
+    assert len(harness.points([4], [1.0])) == 2
+    metrics = text_metrics(features=lambda sequences, texts: sequences.float())  # 40 references
+    with pytest.raises(ValueError, match="`reference` has 40 sequences"):
+        Harness(pipeline, samplers, metrics, num_samples=41)
+    assert Harness(pipeline, samplers, metrics, num_samples=40) and not pipeline.calls
+
+
+class WithDropout(Denoiser):
+    """A head that is shown, behind dropout; and a part that its owner keeps in evaluation mode."""
+
+    mask_token_id, vocab_size, length, defers_head = 4, 4, 8, True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.dropout = torch.nn.Embedding(5, 4), torch.nn.Dropout(0.5)
+        self.frozen = torch.nn.Dropout(0.5).eval()
+
+    def forward(
+        self, tokens: torch.Tensor, t: torch.Tensor | None = None, *, return_hidden_states: bool = False
+    ) -> torch.Tensor:
+        hidden = self.frozen(self.dropout(self.embedding(tokens)))
+        return hidden if return_hidden_states else self.head(hidden)
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+
+def test_networks_are_judged_without_dropout_and_keep_their_mode() -> None:
+    torch.manual_seed(0)
+    denoiser = WithDropout()
+    pipeline = MaskedDiffusionPipeline(denoiser, LSDScheduler(**denoiser.scheduler_config()))
+    reference = torch.randint(4, (20, 8), generator=torch.Generator().manual_seed(0))
+
+    def row() -> dict[str, Any]:
+        metrics = TokenMetrics(reference, features=denoiser_features(denoiser), num_resamples=10)
+        floor = floor_row(metrics, reference)  # outside the harness
+        samplers = {"plain": pipeline.scheduler}
+        (found,) = evaluate(pipeline, samplers, [4], num_samples=20, metrics=metrics, progress=False)
+        return {"floor": floor, **found, "seconds": None}
+
+    denoiser.eval()
+    expected = row()
+    denoiser.train()
+    denoiser.frozen.eval()
+    assert row() == expected
+    assert denoiser.training and denoiser.dropout.training and not denoiser.frozen.training
 
 
 def test_features_add_an_energy_distance_to_as_many_references() -> None:

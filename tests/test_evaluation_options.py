@@ -10,7 +10,7 @@ import torch
 
 from lsd_sampler.cli import evaluate
 from lsd_sampler.cli.evaluation_parts import baseline
-from lsd_sampler.denoisers.markov import countdown
+from lsd_sampler.denoisers.markov import countdown, make_oracle
 from lsd_sampler.denoisers.sedd import SEDDDenoiser
 from lsd_sampler.evaluation import oracle_statistics
 from lsd_sampler.pipeline_masked_diffusion import MaskedDiffusionPipeline
@@ -49,6 +49,25 @@ def test_a_chain_judges_the_samples_of_a_trained_model(sedd: Path, tmp_path: Pat
     for name in ("reverse_kl", "forbidden_share", "bigram_tv"):
         assert row[name] == pytest.approx(float(expected[name]), rel=1e-9)
     assert summary["floor"]["forbidden_share"] == 0 < row["forbidden_share"]
+
+
+def test_a_chain_is_judged_from_its_own_first_token(tmp_path: Path) -> None:
+    """One that is not stationary: nearly exact samples, and the chain's own, have the law of adjacent pairs."""
+    chain = {"transition": [[0.9, 0.1, 0], [0, 0.9, 0.1], [0, 0, 1]], "initial": [1, 0, 0], "length": 16}
+    (tmp_path / "chain.json").write_text(json.dumps(chain))
+    more = ["--nfe", "16", "--num-samples", "512", "--output-dir", str(tmp_path / "out")]
+    assert evaluate.main(["--model", f"markov:{tmp_path}/chain.json", *more]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["floor"]["bigram_tv"] < 0.05 and summary["rows"][0]["bigram_tv"] < 0.05  # stationary: 0.83
+
+
+@pytest.mark.parametrize("chain", ["countdown", "markov:V=5,L=24,seed=2"])
+def test_of_a_stationary_chain_the_first_token_says_nothing(chain: str) -> None:
+    denoiser = make_oracle(chain)
+    samples = denoiser.sample(64, torch.Generator().manual_seed(0))
+    with_law = oracle_statistics(samples, denoiser.transition, initial=denoiser.initial)
+    for name, value in oracle_statistics(samples, denoiser.transition).items():
+        assert float(with_law[name]) == pytest.approx(float(value), abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The table of the reproduction report: what was judged, no sweep; and no likelihood without an entropy."""
+"""The tables of the reproduction report: what was judged, no sweep; and no likelihood without an entropy."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from lsd_sampler.evaluation.comparison import SWEEP_SEED
 from lsd_sampler.evaluation.rows import Row, write_jsonl
 
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "pivot.py"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def folder(path: Path, rows: list[Row], floor: Row | None = None) -> Path:
@@ -23,8 +23,8 @@ def row(sampler: str, nfe: int | None, value: float, seed: int = 0) -> Row:
     return {"sampler": sampler, "nfe": nfe, "seed": seed, "reverse_kl": value, "judge_nll": value, "entropy": 1.0}
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True)
+def run(*arguments: object, script: str = "pivot.py") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, BENCHMARKS / script, *map(str, arguments)], capture_output=True, text=True)
 
 
 def test_rows_of_all_folders_stand_side_by_side(tmp_path: Path) -> None:
@@ -42,3 +42,14 @@ def test_a_likelihood_needs_an_entropy(tmp_path: Path) -> None:
     refused = run(path, "--metrics", "judge_nll")
     assert refused.returncode and "entropy" in refused.stderr and not refused.stdout
     assert run(path, "--metrics", "judge_nll", "entropy").returncode == 0
+
+
+def test_a_row_that_was_measured_again_counts_once(tmp_path: Path) -> None:
+    rows = [row("a", 4, 9.0), row("b", 4, 8.0), row("b", 4, 0.75), row("a", 4, 0.5), row("a", 4, 7.0, SWEEP_SEED)]
+    rows = [r | {"temperature": 1.0, "reverse_kl_replicates": [r["reverse_kl"]] * 9} for r in rows]
+    path = folder(tmp_path / "rows", rows)
+    lines = run(path, "--metrics", "reverse_kl").stdout.splitlines()
+    assert [line.split()[:2] for line in lines[2:]] == [["a", "0.500"], ["b", "0.750"]]
+    (path / "summary.json").write_text(json.dumps({"verdict": "reverse_kl"}))
+    table = run(path, "a", script="leads.py").stdout.splitlines()
+    assert len(table) == 3 and table[-1].split()[:3] == ["4", "b", "0.2500"]

@@ -2,10 +2,12 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..atomic import write_atomically
+from ..denoisers.markov import MarkovDenoiser
 from .common import add_model_arguments, check_output_dir, load_pipeline, positive_int, run, within_memory
 from .evaluation_parts import BASELINE_FORM, keeping_rows, make_metrics, make_samplers
 
@@ -65,6 +67,7 @@ def command(args: argparse.Namespace) -> None:
         return
     pipeline = load_pipeline(args)
     samplers = make_samplers(args, pipeline.denoiser.scheduler_config())
+    temperatures = choose_temperatures(args, pipeline.denoiser, samplers)
     check_output_dir(args.output_dir)
     output = args.output_dir / "metrics.jsonl"
     num_rows = min(args.batch_size, args.num_samples)
@@ -72,7 +75,8 @@ def command(args: argparse.Namespace) -> None:
         args.output_dir.mkdir(parents=True, exist_ok=True)
         print(f"Output folder: {args.output_dir}", flush=True, file=sys.stderr if args.json else sys.stdout)
         metrics, floor = make_metrics(args, pipeline)
-        temperatures = check_frontier(args, metrics, floor)
+        if args.frontier and floor is None:
+            raise ValueError("`--frontier` is read off at the entropy of real data: give more `--reference` text.")
         harness = Harness(
             pipeline,
             samplers,
@@ -81,7 +85,7 @@ def command(args: argparse.Namespace) -> None:
             batch_size=args.batch_size,
             output=output,
             resume=args.resume,
-            labels=labels(args),
+            labels=labels(args, pipeline.denoiser, metrics),
             num_texts=args.num_texts if getattr(metrics, "tokenizer", None) is not None else 0,
             **({"length": args.length} if args.length else {}),
         )
@@ -99,23 +103,54 @@ def command(args: argparse.Namespace) -> None:
     print(as_json(report) if args.json else as_text(report), end="")
 
 
-def check_frontier(args: argparse.Namespace, metrics: Any, floor: Any) -> list[float]:
-    """The temperatures to try; refuses, before the work, a frontier that cannot be drawn."""
-    is_oracle = metrics.verdict_key == "reverse_kl"
+def choose_temperatures(args: argparse.Namespace, denoiser: Any, samplers: Mapping[str, Any]) -> list[float]:
+    """The temperatures to try.
+
+    Raises:
+        ValueError: if what is asked for cannot be made of them.
+    """
+    is_oracle = args.oracle is not None or isinstance(denoiser, MarkovDenoiser)
     temperatures = args.temperatures or ([1.0] if is_oracle and not args.frontier else list(TEMPERATURES))
-    if args.frontier and metrics.likelihood_key is None:
+    several = len(set(temperatures)) > 1
+    if args.frontier and not is_oracle and args.judge is None:
         raise ValueError("`--frontier` is of a likelihood: give a `--judge`.")
-    if args.frontier and floor is None:
-        raise ValueError("`--frontier` is read off at the entropy of real data: give more `--reference` text.")
-    if args.frontier and len(set(temperatures)) < 2:
+    if args.frontier and not several:
         raise ValueError("`--frontier` needs at least two `--temperatures`.")
+    if args.frontier and args.temperature_nfe not in (None, *args.nfe):
+        nfe = " ".join(map(str, args.nfe))
+        raise ValueError(f"`--temperature-nfe` {args.temperature_nfe} must be among `--nfe` {nfe} with `--frontier`.")
+    for name, sampler in samplers.items():
+        draws = sampler.config.draws
+        if draws != "exact" and set(temperatures) != {1}:
+            tried = " ".join(f"{t:g}" for t in temperatures)
+            raise ValueError(f"{name!r}: `draws` {draws!r} know no temperature: give `--temperatures 1`, not {tried}.")
+        used = any(sampler.can_do(steps) for steps in args.nfe)
+        if several and used and args.temperature_nfe and not sampler.can_do(args.temperature_nfe):
+            raise ValueError(f"`--temperature-nfe` {args.temperature_nfe}: {name} has no numbers for so many steps.")
     return temperatures
 
 
-def labels(args: argparse.Namespace) -> dict[str, str]:
-    """What decides a row beside its sampler; a row of another judge or reference is not reused."""
-    named = {"oracle": args.oracle, "judge": args.judge, "judge_dtype": args.judge_dtype, "reference": args.reference}
-    return {"model": args.model, **{name: str(value) for name, value in named.items() if value is not None}}
+def labels(args: argparse.Namespace, denoiser: Any, metrics: Any) -> dict[str, str | None]:
+    """What decides a row beside its sampler and the content of the reference; rows of others are not reused."""
+    judge = getattr(metrics, "judge", None)
+    named = {
+        "model": args.model,
+        "revision": denoiser.commit_hash or args.revision,
+        "dtype": precision(denoiser),
+        "oracle": args.oracle,
+        "judge": args.judge,
+        "judge_revision": judge and judge.identity["commit"],
+        "judge_dtype": judge and judge.identity["dtype"],
+        "judge_stride": args.judge_stride,
+        "reference": args.reference,
+        "features": args.features,
+    }
+    return {name: None if value is None else str(value) for name, value in named.items()}
+
+
+def precision(denoiser: Any) -> str | None:
+    """Of its weights, as they are loaded; None for an oracle, which has none."""
+    return next((str(p.dtype).removeprefix("torch.") for p in denoiser.parameters()), None)
 
 
 def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatures: list[float]) -> dict[str, str]:
@@ -123,7 +158,7 @@ def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatu
     from ..evaluation.comparison import SWEEP_SEED
     from ..evaluation.protocol import hardware, versions
 
-    dtype = next((str(p.dtype).removeprefix("torch.") for p in pipeline.denoiser.parameters()), "float64, exact")
+    dtype = precision(pipeline.denoiser) or "float64, exact"
     chosen = f"each sampler's best of {', '.join(f'{t:g}' for t in temperatures)}"
     where = f"at {args.temperature_nfe} calls" if args.temperature_nfe else "at each number of calls"
     length = comparison.judged[0]["length"]

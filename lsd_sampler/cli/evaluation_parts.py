@@ -12,14 +12,14 @@ import torch
 from tqdm.auto import tqdm
 
 from ..evaluation.embedding import Features, denoiser_features
-from ..evaluation.harness import floor_row, text_windows
+from ..evaluation.harness import floor_row
 from ..evaluation.judge import JudgeError, JudgeNLL
 from ..evaluation.metrics import MetricSet, OracleMetrics, TextMetrics, TokenMetrics
 from ..evaluation.rows import Row, read_jsonl
 from ..scheduling_lsd import LSDScheduler
 from ..training.recording import scheduler_in_place
 from .common import load_sampler
-from .texts import read_texts
+from .texts import cut_texts
 
 
 BASELINE_FORM = "SOLVER[@OPTION=VALUE,...][:ORDER[:SCHEDULE]]"
@@ -78,10 +78,14 @@ def make_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[MetricSet, Ro
     """The metric set that fits the model, and the row of real data of the same size.
 
     Of real data one half is the reference, and the floor comes from the other.
+
+    Raises:
+        ValueError: if an option does not fit the model, or there is too little real data for `--features`.
+        OSError: if the judge, the oracle or the reference cannot be loaded.
     """
     denoiser, oracle = pipeline.denoiser, _oracle(args, pipeline.denoiser)
     if oracle is not None:
-        metrics = OracleMetrics(oracle.transition.cpu())
+        metrics = OracleMetrics(oracle.transition.cpu(), initial=oracle.initial)
         real = oracle.sample(args.num_samples, torch.Generator().manual_seed(args.seed + _REAL_SEED))
         return metrics, floor_row(metrics, real[:, : args.length or denoiser.length].cpu())
     if denoiser.canvas_shape is not None:
@@ -89,6 +93,12 @@ def make_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[MetricSet, Ro
     judge = load_judge(args, pipeline.tokenizer)
     real = real_sequences(args, pipeline)
     half = len(real) // 2
+    if args.features and half < args.num_samples:
+        raise ValueError(
+            f"`--features` compares with as many real sequences as samples: half of `--reference`"
+            f" {str(args.reference)!r} is {half}, fewer than `--num-samples` {args.num_samples}. Give more text, or"
+            " take fewer samples."
+        )
     options: dict[str, Any] = {"features": _features(args, pipeline, judge), "mauve": args.mauve}
     name = "real data" if args.reference else "teacher, one token a step"
     if pipeline.tokenizer is None:
@@ -151,9 +161,7 @@ def real_sequences(args: argparse.Namespace, pipeline: Any) -> torch.Tensor:
         return _teacher_samples(args, pipeline, length)
     if pipeline.tokenizer is None:
         raise ValueError(f"`--reference`: {args.model} has no tokenizer, so a text cannot be cut into its tokens.")
-    texts = read_texts(args.reference, "--reference")
-    windows = torch.cat([text_windows(pipeline.tokenizer, text, length) for text in texts])
-    return windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))]
+    return cut_texts(args.reference, "--reference", pipeline.tokenizer, length)
 
 
 @contextmanager

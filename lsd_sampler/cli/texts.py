@@ -2,12 +2,14 @@
 
 import json
 import lzma
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..evaluation.harness import text_windows
+from ..evaluation.harness import cut_windows
+from ..evaluation.tokens import encode
 
 
 TEXT_SUFFIXES = (".txt", ".txt.xz")
@@ -32,22 +34,50 @@ def read_texts(path: Path, flag: str = "path") -> list[str]:
     return [_read_text(file, flag) for file in files]
 
 
+def cut_texts(path: Path, flag: str, tokenizer: Any, length: int) -> torch.Tensor:
+    """Windows of the texts of a file or folder, shuffled: `torch.LongTensor` of shape `(num, length)`.
+
+    Texts shorter than a window are left out, with a note on stderr.
+
+    Args:
+        path (`Path`), flag (`str`): as for [`read_texts`].
+        tokenizer: of the model.
+        length (`int`): of a window, in tokens.
+
+    Raises:
+        OSError, ValueError: as [`read_texts`]; and if no text has so many tokens.
+    """
+    texts = read_texts(path, flag)
+    windows = [cut_windows(encode(tokenizer, [text])[0], length) for text in texts]
+    num_short = sum(not len(of_text) for of_text in windows)
+    if num_short == len(texts):
+        raise ValueError(
+            f"`{flag}` {str(path)!r} holds no text of {length} tokens: give longer ones, or a `--length`."
+        )
+    if num_short:
+        number = f"{num_short} of {len(texts)} texts"
+        print(f"`{flag}` {str(path)!r}: {number} are shorter than {length} tokens and left out.", file=sys.stderr)
+    return _shuffled(torch.cat(windows))
+
+
 def read_sequences(path: Path, pipeline: Any, length: int | None) -> torch.Tensor:
     """The sequences of `--data`, shuffled: windows of texts, or rows of ids. `torch.LongTensor` of shape `(num,
     length)`.
 
     Raises:
         OSError: if there is no such file.
-        ValueError: if it holds no text, or the model has no tokenizer; if ids are not rows of equal length.
+        ValueError: if it holds no text that is long enough, or the model has no tokenizer; if ids are not rows of
+            equal length.
     """
     if path.suffix == ".jsonl":
-        sequences = _read_ids(path)
-    else:
-        tokenizer, denoiser = getattr(pipeline, "tokenizer", None), getattr(pipeline, "denoiser", None)
-        if tokenizer is None or denoiser is None:
-            raise ValueError("`--data`: no tokenizer of a `--model` to cut a text into tokens: give .jsonl with ids.")
-        texts = read_texts(path, "--data")
-        sequences = torch.cat([text_windows(tokenizer, text, length or denoiser.length) for text in texts])
+        return _shuffled(_read_ids(path))
+    tokenizer, denoiser = getattr(pipeline, "tokenizer", None), getattr(pipeline, "denoiser", None)
+    if tokenizer is None or denoiser is None:
+        raise ValueError("`--data`: no tokenizer of a `--model` to cut a text into tokens: give .jsonl with ids.")
+    return cut_texts(path, "--data", tokenizer, length or denoiser.length)
+
+
+def _shuffled(sequences: torch.Tensor) -> torch.Tensor:
     return sequences[torch.randperm(len(sequences), generator=torch.Generator().manual_seed(0))]
 
 

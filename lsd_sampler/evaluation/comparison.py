@@ -58,12 +58,15 @@ def compare(
     if len(set(temperatures)) == 1:
         return Comparison(harness.measure(points), [], floor)
     tried_at = list(nfe) if choose_at is None or frontier else [choose_at]
+    if choose_at not in (None, *tried_at):
+        raise ValueError(f"`choose_at` must be among `nfe` {tried_at} with a `frontier`, got {choose_at}.")
     trials = harness.points(tried_at, temperatures, seed + SWEEP_SEED if sweep_seed is None else sweep_seed)
-    sweep = harness.measure(trials) if frontier else harness.choose(trials)
-    chosen = _chosen(sweep, harness.metrics, choose_at)
-    unknown = {point.sampler for point in points if (point.sampler, choose_at or point.nfe) not in chosen}
+    tried = {(trial.sampler, trial.nfe) for trial in trials}
+    unknown = {point.sampler for point in points if (point.sampler, choose_at or point.nfe) not in tried}
     if unknown:
         raise ValueError(f"`choose_at` {choose_at}: {', '.join(sorted(unknown))} has no numbers for so many steps.")
+    sweep = harness.measure(trials) if frontier else harness.choose(trials)
+    chosen = _chosen(sweep, harness.metrics, choose_at)
     best = [point for point in points if point.temperature == chosen[point.sampler, choose_at or point.nfe]]
     return Comparison(harness.measure(best), sweep, floor)
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ..denoisers.base import Denoiser
+from ..modes import eval_mode
 
 
 # (sequences, texts) -> features of shape (num_samples, dim)
@@ -80,11 +81,12 @@ def denoiser_features(denoiser: Denoiser) -> Features:
     @torch.inference_mode()
     def features(sequences: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         means = []
-        for batch in sequences.split(_SEQUENCES_AT_ONCE):
-            tokens = batch.to(denoiser.device)
-            t = torch.full((len(tokens),), _NEARLY_CLEAN, device=denoiser.device)
-            hidden: Any = denoiser(tokens, t, return_hidden_states=True)
-            means.append(hidden.float().mean(1).cpu())
+        with eval_mode([denoiser]):
+            for batch in sequences.split(_SEQUENCES_AT_ONCE):
+                tokens = batch.to(denoiser.device)
+                t = torch.full((len(tokens),), _NEARLY_CLEAN, device=denoiser.device)
+                hidden: Any = denoiser(tokens, t, return_hidden_states=True)
+                means.append(hidden.float().mean(1).cpu())
         return torch.cat(means)
 
     return features

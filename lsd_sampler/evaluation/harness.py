@@ -5,13 +5,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..training.recording import scheduler_in_place
+from .identity import digest
 from .metrics import MetricSet
 from .rows import Row, append_jsonl, read_jsonl, write_jsonl
 from .tokens import decode, encode
@@ -41,23 +42,25 @@ class Harness:
 
     Args:
         pipeline (`MaskedDiffusionPipeline` or a function that returns one): its scheduler is replaced, and put back
-            after each run.
+            after each run. Its networks are in evaluation mode meanwhile.
         samplers: name -> `LSDScheduler`. A learned sampler is left out, with a note on stderr, at steps it does not
             know.
-        metrics (`MetricSet`): `OracleMetrics`, `TextMetrics` or `TokenMetrics`, for example.
+        metrics (`MetricSet`): `OracleMetrics`, `TextMetrics` or `TokenMetrics`, for example. Its `fingerprint`, where
+            it has one, is part of a row's identity, under `yardstick`.
         num_samples (`int`): of each row; plug-in metrics are comparable only at equal numbers.
         batch_size (`int`): it decides which noise a sample gets, so it is part of a row's identity.
         progress (`bool`): progress bar on stderr.
         output (*optional*): a JSONL file to which each row is appended as soon as it is known. Whatever fails later,
             finished rows are there.
-        resume (`bool`): keep the rows of `output`, and reuse those made with the same arguments and samplers.
+        resume (`bool`): keep the rows of `output`, and reuse those made with the same samplers, metrics, labels and
+            `call_options`; a note on stderr says in what others differ.
         labels (*optional*): further columns of every row (the model's name, say), part of its identity.
         num_texts (`int`): how many samples to keep as text in a measured row, under `texts`; needs
             `metrics.tokenizer`.
         call_options: passed to the pipeline (`length`, `prefix`, ...).
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range, or `metrics` have too few references for `num_samples`.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class Harness:
         progress: bool = True,
         output: str | Path | None = None,
         resume: bool = False,
-        labels: Mapping[str, str] | None = None,
+        labels: Mapping[str, str | None] | None = None,
         num_texts: int = 0,
         **call_options: Any,
     ):
@@ -80,19 +83,20 @@ class Harness:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
         if not samplers:
             raise ValueError("`samplers` must not be empty.")
+        getattr(metrics, "check_num_samples", lambda _: None)(num_samples)
         self.pipeline: Any = pipeline if hasattr(pipeline, "scheduler") else pipeline()
         self.samplers, self.metrics, self.call_options = samplers, metrics, call_options
         self.num_samples, self.batch_size, self.num_texts = num_samples, batch_size, num_texts
         self.progress, self.output = progress, output
-        self.extra = dict(labels or {}) | {name: value for name, value in call_options.items() if name == "length"}
-        self._done = _start_output(output, resume)
+        self.identity = dict(labels or {}) | _identity(self.pipeline, metrics, call_options)
         self._said: set[str] = set()
+        self._done = self._reusable(_start_output(output, resume))
 
     def points(self, nfe: Sequence[int], temperatures: Sequence[float], seed: int = 0) -> list[Point]:
         """One point for each sampler, number of steps and temperature.
 
         Raises:
-            ValueError: if an argument is empty or out of range.
+            ValueError: if an argument is empty or out of range, or a sampler's `draws` know no temperature.
         """
         for name, values, least in (("nfe", nfe, 1), ("temperatures", temperatures, 0)):
             if not values:
@@ -101,6 +105,9 @@ class Harness:
                 raise ValueError(f"`{name}` must hold numbers of at least {least}, got {min(values)}.")
         points = []
         for name, sampler in self.samplers.items():
+            draws = getattr(getattr(sampler, "config", None), "draws", "exact")
+            if draws != "exact" and set(temperatures) != {1}:
+                raise ValueError(f"`temperatures` must be 1 for {name!r}, whose `draws` {draws!r} know no other.")
             for steps in nfe:
                 if not getattr(sampler, "can_do", lambda _: True)(steps):
                     self._say_once(f"{name} has no numbers for {steps} steps: left out.")
@@ -122,13 +129,13 @@ class Harness:
         self, points: Sequence[Point], keys: Sequence[str], metrics_of: Callable[[torch.Tensor], Row]
     ) -> list[Row]:
         rows: list[Row] = []
-        with _borrowed(self.pipeline):
+        with scheduler_in_place(self.pipeline, self.pipeline.scheduler):
             for point in _progress(points, self.progress):
                 row = self._find(point, keys)
                 if row is None:
                     self.pipeline.scheduler = self.samplers[point.sampler]
                     sequences, cost = _generate(self.pipeline, point, self.call_options)
-                    row = self.extra | vars(point) | cost | metrics_of(sequences)
+                    row = self.identity | vars(point) | cost | metrics_of(sequences)
                     if self.output is not None:
                         append_jsonl(self.output, row)
                     self._done.append(row)
@@ -146,10 +153,18 @@ class Harness:
             kept["texts"] = decode(getattr(self.metrics, "tokenizer", None), sequences[: self.num_texts])
         return self.metrics.compute(sequences) | kept
 
+    def _reusable(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows of this identity."""
+        differing = [[name for name, value in self.identity.items() if row.get(name, row) != value] for row in rows]
+        if any(differing):
+            names = ", ".join(f"`{name}`" for name in self.identity if any(name in names for names in differing))
+            num = sum(map(bool, differing))
+            self._say_once(f"{num} rows of {self.output} are not reused: they have another {names}, or do not say.")
+        return [row for row, names in zip(rows, differing, strict=True) if not names]
+
     def _find(self, point: Point, keys: Sequence[str]) -> Row | None:
         for row in self._done:
-            same = point.matches(row) and all(row.get(name) == value for name, value in self.extra.items())
-            if same and all(key in row for key in keys):
+            if point.matches(row) and all(key in row for key in keys):
                 return row
         return None
 
@@ -230,16 +245,37 @@ def text_windows(tokenizer: Any, text: str, length: int) -> torch.Tensor:
     """`text` in tokens, cut into windows of `length` one after the other; `torch.LongTensor` of shape `(num_windows,
     length)`.
 
+    The text is encoded whole: what is between its lines, a tokenizer may join to either.
+
     Raises:
         ValueError: if `length` is below 1 or `text` is shorter than one window.
     """
     if length < 1:
         raise ValueError(f"`length` must be at least 1, got {length}.")
-    lines = encode(tokenizer, text.splitlines(keepends=True))
-    ids = torch.tensor([token for line in lines for token in line], dtype=torch.long)
+    (ids,) = encode(tokenizer, [text])
     if len(ids) < length:
         raise ValueError(f"`text` must hold at least {length} tokens, got {len(ids)}.")
-    return ids[: len(ids) // length * length].view(-1, length)
+    return cut_windows(ids, length)
+
+
+def cut_windows(ids: Sequence[int], length: int) -> torch.Tensor:
+    """`ids` in windows of `length`, without the rest: `torch.LongTensor` of shape `(len(ids) // length, length)`."""
+    return torch.tensor(ids[: len(ids) // length * length], dtype=torch.long).view(-1, length)
+
+
+def _identity(pipeline: Any, metrics: MetricSet, call_options: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a row beside its point and the labels: the metrics, the length, and other options of the call."""
+    options = {name: value for name, value in call_options.items() if name != "length"}
+    identity = {
+        "yardstick": getattr(metrics, "fingerprint", None),
+        "call_options": digest(options) if options else None,
+    }
+    length = call_options.get("length")
+    if length is None and options.get("input_ids") is not None:
+        length = torch.as_tensor(options["input_ids"]).shape[-1]
+    if length is None:
+        length = getattr(getattr(pipeline, "denoiser", None), "length", None)
+    return identity if length is None else identity | {"length": length}
 
 
 def _fingerprint(sampler: Any, nfe: int) -> str:
@@ -253,20 +289,6 @@ def _fingerprint(sampler: Any, nfe: int) -> str:
         if isinstance(value, torch.Tensor):
             digest.update(name.encode() + value.detach().cpu().double().numpy().tobytes())
     return digest.hexdigest()[:12]
-
-
-@contextmanager
-def _borrowed(pipeline: Any) -> Iterator[None]:
-    """Lets the scheduler be replaced and the progress bar be silenced, and puts both back."""
-    scheduler, bar = pipeline.scheduler, getattr(pipeline, "_progress_bar_config", None)
-    if hasattr(pipeline, "set_progress_bar_config"):
-        pipeline.set_progress_bar_config(disable=True)
-    try:
-        yield
-    finally:
-        pipeline.scheduler = scheduler
-        if hasattr(pipeline, "set_progress_bar_config"):
-            pipeline.set_progress_bar_config(**(bar or {}))
 
 
 def _generate(pipeline: Any, point: Point, options: Mapping[str, Any]) -> tuple[torch.Tensor, Row]:

@@ -132,6 +132,15 @@ class JudgeNLL:
             raise OSError(f"The judge {name_or_path!r} cannot be loaded: {_first_line(error)}") from error
         return cls(model.to(device) if device else model, tokenizer, **options)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Which judge it is, as far as it knows: `name`, `commit`, `dtype`, `autocast`, and `stride` as given."""
+        config: Any = self.model.config
+        dtypes = {"dtype": next(self.model.parameters()).dtype, "autocast": self.autocast_dtype}
+        named = {name: dtype and str(dtype).removeprefix("torch.") for name, dtype in dtypes.items()}
+        where = {"name": getattr(config, "_name_or_path", None), "commit": getattr(config, "_commit_hash", None)}
+        return {**where, **named, "stride": self.stride}
+
     def shares_tokenizer(self, tokenizer: Any) -> bool:
         """Whether token ids of `tokenizer` are token ids of the judge."""
         return self.tokenizer is not None and same_token_ids(self.tokenizer, tokenizer)

@@ -14,6 +14,7 @@ from .bootstrap import bootstrap_weights, centred_interval
 from .divergence import js_divergence, js_replicates
 from .diversity import conditional_entropy, distinct_n, entropy_replicates, repetition_n, sequence_entropy
 from .embedding import Features, energy_distance, energy_replicates, mauve_score
+from .identity import digest
 from .judge import JudgeNLL, count_words, perplexity
 from .ngrams import NgramCounts, ngram_counts
 from .oracle import check_transition, forbidden_samples, oracle_statistics
@@ -97,6 +98,11 @@ class OracleMetrics:
         kept = _replicate_keys("reverse_kl", "cross_entropy", "bigram_entropy")
         return (*intervals, "forbidden_samples", "unigram_entropy", "bigram_entropy", "cross_entropy", *kept)
 
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of the chain and the bootstrap: rows of another one are not to be compared."""
+        return digest([self.transition, self.initial, self.num_resamples, self.seed, self.confidence])
+
     def compute(self, sequences: torch.Tensor, texts: Sequence[str] | None = None) -> Values:
         """Metrics of `sequences`, of shape `(num_samples, length)`. `texts` are not looked at.
 
@@ -178,6 +184,16 @@ class TokenMetrics:
         kept = _replicate_keys(self.verdict_key, self.entropy_key)
         return (*_interval_keys(*distances), *_DIVERSITY_KEYS, *embedded[: 3 + self.mauve], *kept)
 
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of the reference and of how it is compared: rows of another one are not to be compared."""
+        return digest(self._yardstick())
+
+    def check_num_samples(self, num_samples: int) -> None:
+        """Raises `ValueError` if `features` of so many samples could not be compared: too few references."""
+        if self.features is not None and num_samples > len(self.reference):
+            raise ValueError(f"`reference` has {len(self.reference)} sequences, too few beside {num_samples} samples.")
+
     def compute(self, sequences: torch.Tensor, texts: Sequence[str] | None = None) -> Values:
         """Metrics of `sequences`, of shape `(num_samples, length)`; entropies and divergences in nats.
 
@@ -192,6 +208,12 @@ class TokenMetrics:
     def verdict(self, sequences: torch.Tensor) -> float:
         """The value of `verdict_key` alone."""
         return _js_sum(sequences, self._token_references)
+
+    def _yardstick(self) -> Values:
+        bootstrap = [self.num_resamples, self.seed, self.confidence]
+        embedded = [self.features is not None, self.mauve]
+        orders = list(self._token_references)
+        return {"reference": self.reference, "tokens": orders, "bootstrap": bootstrap, "embedded": embedded}
 
     def _distances(
         self, prefix: str, samples: Any, references: Mapping[int, NgramCounts], weights: torch.Tensor
@@ -217,8 +239,7 @@ class TokenMetrics:
 
     def _embedded_reference(self, num: int) -> torch.Tensor:
         """Features of as many references as there are samples, computed once."""
-        if num > len(self.reference):
-            raise ValueError(f"`reference` has {len(self.reference)} sequences, too few beside {num} samples.")
+        self.check_num_samples(num)
         if num not in self._reference_features and self.features is not None:
             self._reference_features[num] = self.features(self.reference[:num], self._texts(self.reference[:num]))
         return self._reference_features[num]
@@ -295,6 +316,11 @@ class TextMetrics(TokenMetrics):
     def verdict(self, sequences: torch.Tensor) -> float:
         """The value of `verdict_key` alone."""
         return _js_sum(decode(self.tokenizer, sequences), self._char_references)
+
+    def _yardstick(self) -> Values:
+        judge = self.judge.identity if self.judge else None
+        own = {"characters": list(self._char_references), "judge": judge, "max_judged": self.max_judged}
+        return super()._yardstick() | own
 
     def _likelihood(self, sequences: torch.Tensor, texts: Sequence[str]) -> Values:
         """By token, and by word, which makes judges of different tokenizers comparable."""

@@ -9,10 +9,13 @@ import torch
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, with no special tokens added."""
-    if hasattr(tokenizer, "encode_batch"):
-        return [e.ids for e in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
-    return tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    """Token ids of each text, all of it, with no special tokens added."""
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(backend, "encode_batch_fast"):
+        return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    if backend.truncation or backend.padding:
+        backend = _without_limits(backend)
+    return [e.ids for e in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 def decode(tokenizer: Any, sequences: torch.Tensor) -> list[str]:
@@ -40,6 +43,14 @@ def same_token_ids(first: Any, second: Any) -> bool:
     """Whether two tokenizers give every id the same meaning and cut texts the same way."""
     parts = [_identity(tokenizer) for tokenizer in (first, second)]
     return None not in parts and parts[0] == parts[1]
+
+
+def _without_limits(backend: Any) -> Any:
+    """A copy that neither cuts nor pads."""
+    copy = type(backend).from_str(backend.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    return copy
 
 
 def _identity(tokenizer: Any) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 
 from ..canvas import Canvas, DrawOptions, StepInput
 from ..checkpoint import LearnedSampler, LearnedSteps
+from ..modes import eval_mode
 from ..out_of_memory import BatchTooLarge, is_out_of_memory
 from ..rows import ModelOutput, check_row_maximum, row_chunks
 from ..schedules import grid_from_counts
@@ -132,20 +133,20 @@ def _take(value: Any, sequences: Sequence[int]) -> Any:
 
 @contextmanager
 def scheduler_in_place(pipeline: DiffusionPipeline, scheduler: LSDScheduler) -> Iterator[None]:
-    """Puts a scheduler into the pipeline, its networks into eval mode, silences its bar; and puts all back."""
+    """Puts a scheduler into the pipeline, its networks into eval mode, silences its bar; and puts all back.
+
+    What is no diffusers pipeline may lack `components` and `set_progress_bar_config`.
+    """
     before, bar = pipeline.scheduler, dict(getattr(pipeline, "_progress_bar_config", {}))
-    networks = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module) and part.training]
-    pipeline.scheduler = scheduler
-    pipeline.set_progress_bar_config(disable=True)
-    for network in networks:
-        network.eval()
-    try:
-        yield
-    finally:
-        pipeline.scheduler = before
-        pipeline.set_progress_bar_config(**bar)
-        for network in networks:
-            network.train()
+    set_bar = getattr(pipeline, "set_progress_bar_config", lambda **_: None)
+    with eval_mode(getattr(pipeline, "components", {}).values()):
+        pipeline.scheduler = scheduler
+        set_bar(disable=True)
+        try:
+            yield
+        finally:
+            pipeline.scheduler = before
+            set_bar(**bar)
 
 
 class Recorder(LSDScheduler):
