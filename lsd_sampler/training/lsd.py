@@ -196,7 +196,7 @@ class PairedStudent(Recorder):
         self.canvases, self.learn, self.relaxed = canvases, learn, relaxed
 
     def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        B, states = len(x.sample_BL) // 2, self.canvases[self.canvas]
+        B, states = len(x.sample_BL) // 2, self._of_canvas(self.canvases)
         teacher_BL, student_BL = states[x.k].to(x.sample_BL.device), x.sample_BL[B:]
         if teacher_BL.shape != student_BL.shape:
             raise ValueError(

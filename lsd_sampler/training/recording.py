@@ -10,7 +10,7 @@ import numbers
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from ..schedules import grid_from_counts
 from ..scheduling_lsd import LSDScheduler
 from .config import DistillConfig
 
+
+GivenT = TypeVar("GivenT")
 
 MAX_NATS = 100.0
 """A final token that a context deems impossible costs this much."""
@@ -46,6 +48,21 @@ PER_SEQUENCE = (
     "negative_encoder_hidden_states",
 )
 """Arguments of pipelines that hold something for each sequence: a list or the rows of a tensor, or one for all."""
+
+
+class UnequalLengths(ValueError):
+    """The sequences of a pipeline differ in length, so they cannot be compared."""
+
+
+def check_num_canvases(here: int, first: int) -> None:
+    """Raises `UnequalLengths` if a batch has not as many canvases as the first."""
+    if here != first:
+        raise UnequalLengths(
+            f"Batches differ in their number of canvases, {first} and {here} (a pipeline pads prompts to the longest,"
+            " and they fill some of its blocks): use prompts of equal length in tokens, a `batch_size` of all"
+            " sequences, or, in LLaDA2Pipeline, a `gen_length` of one more than a multiple of `block_length`, which"
+            " takes as many blocks after any prompt."
+        )
 
 
 class PipelineRuns:
@@ -185,6 +202,15 @@ class Recorder(LSDScheduler):
         """The next canvas and the probabilities of what was revealed in it, as `_advance`."""
         return super()._advance(x)
 
+    def _of_canvas(self, given: Sequence[GivenT]) -> GivenT:
+        """Of what was given for each canvas of the run, that of the present one.
+
+        Raises:
+            UnequalLengths: if the run has more canvases.
+        """
+        check_num_canvases(max(self.canvas + 1, len(given)), len(given))
+        return given[self.canvas]
+
     def check_eos_finished(self, *args: Any, finished: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         return finished
 
@@ -252,7 +278,7 @@ class StepErrorRecorder(Recorder):
 
     def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         L, rank_BL = self.num_masked, x.noise.rank_BL
-        final_BL = self.canvases[self.canvas].final_BL.to(rank_BL.device)
+        final_BL = self._of_canvas(self.canvases).final_BL.to(rank_BL.device)
         if final_BL.shape != rank_BL.shape:
             shapes = f"{tuple(rank_BL.shape)}, and its sequences are {tuple(final_BL.shape)}"
             raise ValueError(f"A canvas of this pipeline call has shape {shapes}: give data of whole canvases.")
