@@ -189,6 +189,30 @@ def test_a_gen_length_of_one_more_than_blocks_fits_any_prompt() -> None:
     assert learned.learned_sampler.step_error is not None
 
 
+@pytest.mark.parametrize(
+    ("options", "fits"),
+    [
+        ({"batch_size": 4}, True),
+        ({"batch_size": 2}, False),
+        ({"batch_size": 1}, False),
+        ({"batch_size": 4, "optimizer": "adam", "epochs": 1, "adam_batch_size": 4}, True),
+        ({"batch_size": 4, "optimizer": "adam", "epochs": 1}, False),
+        ({"batch_size": 4, "optimizer": "adam", "epochs": 1, "teacher_solver": "predictor_corrector"}, False),
+    ],
+)
+def test_lsd_compares_with_a_teacher_whose_prompts_are_where_its_own_are(options: dict[str, Any], fits: bool) -> None:
+    """All canvases of LLaDA2Pipeline are as wide as a block: the place of a prompt in it depends on its batch."""
+    config = DistillConfig(method="lsd", nfe=(3,), teacher_steps=4, num_sequences=4, **options)
+    call = {"gen_length": 9, "block_length": 4, "use_chat_template": False}
+    prompts = ["a b c d e", "a b", "a b c d e f", "a b c"]
+    if fits:
+        distill(llada2(), config, prompt=prompts, **call)
+    else:
+        with pytest.raises(ValueError, match="prompts of equal length in tokens, or a `batch_size` of all"):
+            distill(llada2(), config, prompt=prompts, **call)
+    distill(llada2(), config, prompt=prompts[:1] + ["f g h i j"], **call)
+
+
 class Killed(Exception):
     pass
 
