@@ -70,8 +70,8 @@ def distill(
             whatever their method and numbers of calls. Their network calls are counted as if they were made anew.
         data (`torch.LongTensor` of shape `(num, seq_len)`, *optional*): real sequences for `path_kl`, which then needs
             no teacher. The pipeline must be called for whole canvases.
-        call_kwargs: passed to every call of the pipeline, for example a prompt. Of a list of prompts, sequence i gets
-            the entry `i % len(prompt)`. Tokens are drawn at temperature 1.
+        call_kwargs: passed to every call of the pipeline, for example a prompt. Of a list of prompts, or of class
+            labels, sequence i gets the entry `i % len`. Tokens are drawn at temperature 1.
 
     Returns:
         [`LSDScheduler`]: the learned sampler.

@@ -33,6 +33,7 @@ GivenT = TypeVar("GivenT")
 MAX_NATS = 100.0
 """A final token that a context deems impossible costs this much."""
 
+LABELS = "class_labels"
 PER_SEQUENCE = (
     "prompt",
     "negative_prompt",
@@ -43,7 +44,7 @@ PER_SEQUENCE = (
     "latents",
     "prompt_embeds",
     "negative_prompt_embeds",
-    "class_labels",
+    LABELS,
     "encoder_hidden_states",
     "negative_encoder_hidden_states",
 )
@@ -72,7 +73,8 @@ class PipelineRuns:
         pipeline (`DiffusionPipeline`): of a masked diffusion model.
         seed (`int`): sequence i gets a generator seeded from `(seed, i)`, whatever the batch size.
         call_kwargs: passed to every call of the pipeline (prompt, guidance, ...). Of an argument in `PER_SEQUENCE`
-            that is a list, or a tensor with a row for each, sequence i gets entry `i % len`.
+            that is a list, or a tensor with a row for each, sequence i gets entry `i % len`; of class labels, that of
+            a list of numbers or a 1-D tensor too.
     """
 
     def __init__(self, pipeline: DiffusionPipeline, seed: int, call_kwargs: dict[str, Any]):
@@ -99,11 +101,13 @@ class PipelineRuns:
         if temperature is not None and isinstance(temperature.default, numbers.Real):
             kwargs.setdefault("temperature", 1.0)
         given = {name: kwargs[name] for name in PER_SEQUENCE if kwargs.get(name) is not None}
+        listed = [name for name, value in given.items() if _is_list(name, value)]
         repeats = next((name for name in ("num_samples", "batch_size") if name in self._accepted), None)
-        if repeats is not None and not any(_is_list(value) for value in given.values()):
-            return {**kwargs, repeats: len(sequences)}
+        if repeats is not None and listed in ([], [LABELS]):  # which say what to make, and not how many
+            labels = {name: _take(name, given[name], sequences) for name in listed}
+            return {**kwargs, **labels, repeats: len(sequences)}
         for name, value in given.items():
-            kwargs[name] = _take(value, sequences)
+            kwargs[name] = _take(name, value, sequences)
         return kwargs
 
     def run(self, scheduler: "Recorder", num_inference_steps: int, sequences: Sequence[int]) -> None:
@@ -126,15 +130,17 @@ class PipelineRuns:
         self.network_calls += scheduler.calls if made is None else made
 
 
-def _is_list(value: Any) -> bool:
-    """Whether an argument has an entry for each sequence."""
+def _is_list(name: str, value: Any) -> bool:
+    """Whether an argument has an entry for each sequence. A list of numbers is one canvas, but many labels."""
     if isinstance(value, torch.Tensor):
-        return value.ndim > 1
-    return isinstance(value, list) and bool(value) and not isinstance(value[0], numbers.Integral)
+        return value.ndim > (0 if name == LABELS else 1)
+    if not isinstance(value, list) or not value:
+        return False
+    return name == LABELS or not isinstance(value[0], numbers.Integral)
 
 
-def _take(value: Any, sequences: Sequence[int]) -> Any:
-    if not _is_list(value):
+def _take(name: str, value: Any, sequences: Sequence[int]) -> Any:
+    if not _is_list(name, value):
         return (
             value[None].repeat_interleave(len(sequences), 0)
             if isinstance(value, torch.Tensor)
