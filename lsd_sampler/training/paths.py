@@ -102,10 +102,21 @@ def bootstrap_steps(config: DistillConfig, plan: TeacherPlan) -> int:
     return min(config.bootstrap_steps, plan.num_masked)
 
 
+def token_ids(data: torch.Tensor) -> torch.Tensor:
+    """The same as int64.
+
+    Raises:
+        ValueError: unless they are integers of shape `(num, seq_len)`.
+    """
+    if data.ndim != 2 or data.is_floating_point() or data.is_complex() or data.dtype == torch.bool:
+        raise ValueError(
+            f"`data` must be token ids of shape (num, seq_len), integers, got {data.dtype}, {tuple(data.shape)}."
+        )
+    return data.long()
+
+
 def check_data(data: torch.Tensor, num_sequences: int, plan: TeacherPlan) -> None:
     """Raises `ValueError` unless these are sequences that a call of the pipeline could end with."""
-    if data.ndim != 2 or data.is_floating_point() or data.is_complex() or data.dtype == torch.bool:
-        raise ValueError(f"`data` must be token ids of shape (num, seq_len), got {data.dtype}, {tuple(data.shape)}.")
     if plan.num_canvases > 1 or data.shape[1] != plan.num_masked:
         canvases = f"{plan.num_canvases} canvases, each" if plan.num_canvases > 1 else "a canvas"
         raise ValueError(
