@@ -151,8 +151,9 @@ def _snippet(
     else:
         load = f'DiffusionPipeline.from_pretrained("{model}")  # {pipeline_class}'
         imports = "from diffusers import DiffusionPipeline\nfrom lsd_sampler import LSDScheduler"
+        taken = {"prompt": 0, "class_labels": slice(1)}  # of several, the first
         first = {
-            name: value[0] if isinstance(value, list) and name == "prompt" else value
+            name: value[taken[name]] if isinstance(value, list) and name in taken else value
             for name, value in call_kwargs.items()
         }
         call = "".join(f"{name}={value!r}, " for name, value in first.items())

@@ -112,8 +112,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         sampling_eps (`float`, defaults to 1e-4): the last time of the base grid.
         corruption (`str`, defaults to `"absorbing"`): what noise does to a token: `"absorbing"` (masks it),
             `"uniform"` (replaces it by any), or `"gaussian"` (moves it to a near level; constants `rate_sigma`,
-            `q_sigma`). Without a mask, `mask_token_id` stays None and `vocab_size` must be given; `order` and `count`
-            have no meaning; and the last step takes away all noise that is left.
+            `q_sigma`; not with `"log_score"`). Without a mask, `mask_token_id` stays None and `vocab_size` must be
+            given; `order` and `count` have no meaning; and the last step takes away all noise that is left.
         draws (`str`, defaults to `"exact"`): or `"float32_eps1e-6"`, `"float32_eps1e-10"`: as in released code, whose
             single precision lowers the temperature and the number of reveals; see [`~lsd_sampler.races`].
         confidence_temperature (`float`, defaults to 1.0): Gumbel noise of the orders that look at the logits, in the
@@ -200,6 +200,11 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
                     raise ValueError(
                         f"`{argument}` {value!r} is for absorbing noise; under {corruption} noise all tokens move."
                     )
+            if corruption == "gaussian" and prediction_type == "log_score":
+                raise ValueError(
+                    "`prediction_type` 'log_score' cannot be used under gaussian noise: the last step needs the"
+                    " probabilities of the clean token, which scores do not tell there. Use 'logits'."
+                )
             self._reverse = Reverse(self.corruption, self.noise, self._solver, prediction_type)
         self._base_grid = GRIDS[schedule]
         # tensors do not travel in a config: from_config of a learned sampler gives the plain base solver

@@ -132,6 +132,21 @@ def test_sequences_of_unequal_length_are_not_compared() -> None:
         distill(pipe, DistillConfig(**options, coefficients="two_sided"), prompt=["8 tokens", "a few more"])
 
 
+def test_samples_of_another_length_than_the_reference_are_not_compared() -> None:
+    """Batches of 16 hold both prompts, the last batch of samples holds the short one: said, or an error, as above."""
+    chain = random_chain(4, L)
+    pipe = PadsToTheLongest(chain, LSDScheduler(**chain.scheduler_config()))
+    sizes = {"num_sequences": 16, "batch_size": 16, "reference_sequences": 16, "coefficient_sequences": 17}
+    options = {**sizes, "candidates": ("path_kl:halton",), "nfe": (2,)}
+    records: list[dict[str, Any]] = []
+    learned = distill(pipe, DistillConfig(**options), log=records.append, prompt=["8 tokens", "a few more"])
+    (left_out,) = events(records, "log_score_coefficients")
+    assert "sequences of 10 tokens, the pipeline makes 8" in left_out["left_out"]
+    assert bool((betas(learned, 2) == 1).all())
+    with pytest.raises(ValueError, match="prompts of equal length"):
+        distill(pipe, DistillConfig(**options, coefficients="two_sided"), prompt=["8 tokens", "a few more"])
+
+
 def test_lsd_train_says_what_it_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -386,6 +386,10 @@ def test_temperature_zero_ends_in_the_most_likely_tokens() -> None:
         ({"corruption": "uniform", "vocab_size": 5, "order": "halton"}, "`order` 'halton' is for absorbing noise"),
         ({"corruption": "gaussian", "vocab_size": 5, "rate_sigma": 0.0}, "`rate_sigma` and `q_sigma` must be > 0"),
         ({"corruption": "gaussian", "vocab_size": 256, "q_sigma": 1.0}, "`q_sigma` must be larger for 256 states"),
+        (
+            {"corruption": "gaussian", "vocab_size": 5, "solver": "euler", "prediction_type": "log_score"},
+            "`prediction_type` 'log_score' cannot be used under gaussian noise",
+        ),
         ({"corruption": "unifrom"}, "Did you mean 'uniform'?"),
     ],
 )

@@ -153,6 +153,66 @@ def test_distilling_costs_what_the_docs_say(method: str) -> None:
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, pipe.model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("prompts", [["a b c d", "a b c"], ["a b c", "a b c d"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"method": "path_kl", "paths": paths} for paths in ("teacher", "bootstrap")),
+        *({"method": method} for method in ("lsd", "lsd+", "jys")),
+        {"held_out_sequences": 2},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_batches_that_differ_in_their_number_of_blocks_are_refused(
+    options: dict[str, Any], prompts: list[str], tmp_path: Path
+) -> None:
+    """Whichever comes first; and again where its paths are found on disk."""
+    config = DistillConfig(nfe=(2,), num_sequences=2, batch_size=1, **options)
+    call = {"prompt": prompts, "gen_length": 6, "block_length": 4, "use_chat_template": False, "cache_dir": tmp_path}
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"number of canvases, [23] and [23].*prompts of equal length in tokens"):
+            distill(llada2(), config, **call)
+
+
+def test_data_for_more_blocks_than_the_first_batch_has_are_refused() -> None:
+    call = {"prompt": ["", "a b c"], "gen_length": 4, "block_length": 4, "use_chat_template": False}
+    config = DistillConfig(method="path_kl", nfe=(2,), num_sequences=2, batch_size=1)
+    with pytest.raises(ValueError, match="number of canvases, 1 and 2"):
+        distill(llada2(), config, data=torch.full((2, 4), 5), **call)
+
+
+def test_a_gen_length_of_one_more_than_blocks_fits_any_prompt() -> None:
+    """What is advised where batches differ in their number of blocks."""
+    prompts = [" ".join("abcdefghij"[:words]) for words in range(1, 9)]
+    config = DistillConfig(method="path_kl", nfe=(2,), num_sequences=8, batch_size=1)
+    learned = distill(llada2(), config, prompt=prompts, gen_length=9, block_length=4, use_chat_template=False)
+    assert learned.learned_sampler.step_error is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "fits"),
+    [
+        ({"batch_size": 4}, True),
+        ({"batch_size": 2}, False),
+        ({"batch_size": 1}, False),
+        ({"batch_size": 4, "optimizer": "adam", "epochs": 1, "adam_batch_size": 4}, True),
+        ({"batch_size": 4, "optimizer": "adam", "epochs": 1}, False),
+        ({"batch_size": 4, "optimizer": "adam", "epochs": 1, "teacher_solver": "predictor_corrector"}, False),
+    ],
+)
+def test_lsd_compares_with_a_teacher_whose_prompts_are_where_its_own_are(options: dict[str, Any], fits: bool) -> None:
+    """All canvases of LLaDA2Pipeline are as wide as a block: the place of a prompt in it depends on its batch."""
+    config = DistillConfig(method="lsd", nfe=(3,), teacher_steps=4, num_sequences=4, **options)
+    call = {"gen_length": 9, "block_length": 4, "use_chat_template": False}
+    prompts = ["a b c d e", "a b", "a b c d e f", "a b c"]
+    if fits:
+        distill(llada2(), config, prompt=prompts, **call)
+    else:
+        with pytest.raises(ValueError, match="prompts of equal length in tokens, or a `batch_size` of all"):
+            distill(llada2(), config, prompt=prompts, **call)
+    distill(llada2(), config, prompt=prompts[:1] + ["f g h i j"], **call)
+
+
 class Killed(Exception):
     pass
 

@@ -11,11 +11,14 @@ import torch
 from conftest import fixture_path
 from safetensors.torch import load_file
 
+from lsd_sampler import DistillConfig, distill
+from lsd_sampler.cli import train
 from lsd_sampler.denoisers import SHORT_NAMES, MaskGITDenoiser, auto, load_denoiser
 from lsd_sampler.denoisers.files import Checkpoint
 from lsd_sampler.orders import ORDERS
 from lsd_sampler.pipeline_masked_diffusion import MaskedDiffusionPipeline
 from lsd_sampler.scheduling_lsd import LSDScheduler
+from lsd_sampler.training.recording import PipelineRuns
 
 
 # a head width that does not fill the model's: 4 heads of 4 in a width of 18
@@ -119,6 +122,55 @@ def test_selective_head(scale: float) -> None:
             sample = scheduler.step(out, t, sample, generator=generator).prev_sample
         ends.append(sample)
     assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("labels", [[3, 0, 2], torch.tensor([3, 0, 2])], ids=["list", "tensor"])
+@pytest.mark.parametrize("method", ["path_kl", "lsd"])
+def test_one_sampler_is_distilled_for_several_classes(method: str, labels: Any) -> None:
+    """Sequence i is of class `labels[i % 3]` in each call; a class alone is that of all."""
+    model, seen = random_model(), []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["class_labels"].tolist()), with_kwargs=True
+    )
+    pipe = MaskedDiffusionPipeline(model, LSDScheduler(**model.scheduler_config()))
+    config = DistillConfig(method=method, nfe=(2,), num_sequences=8, batch_size=4, order="random")
+    distill(pipe, config, class_labels=labels)
+    classes = [3, 0, 2, 3, 0, 2, 3, 0]
+    whole = [classes * 2] if method == "lsd" else [classes[:4], classes[4:]]  # lsd: teacher and student
+    found = [batch for batch in seen if len(batch) == len(whole[0])]  # others leave out what did not change
+    assert all(batch in found for batch in whole) and all(batch in whole for batch in found)
+    seen.clear()
+    distill(pipe, config, class_labels=3)
+    assert all(set(batch) == {3} for batch in seen)
+
+
+def test_rows_that_are_given_go_with_classes() -> None:
+    model = random_model()
+    pipe = MaskedDiffusionPipeline(model, LSDScheduler(**model.scheduler_config()))
+    canvases = [[k] + [model.mask_token_id] * 8 for k in range(2)]
+    for call, expected in (
+        ({"class_labels": [1, 2, 3]}, {"class_labels": [2, 3, 1], "num_samples": 3}),
+        ({"class_labels": 4}, {"class_labels": 4, "num_samples": 3}),
+        ({"class_labels": [1, 2, 3], "input_ids": canvases[0]}, {"class_labels": [2, 3, 1], "num_samples": 3}),
+        ({"class_labels": [1, 2, 3], "input_ids": canvases}, {"class_labels": [2, 3, 1]}),
+        ({"class_labels": 4, "input_ids": canvases}, {"class_labels": [4, 4, 4]}),
+    ):
+        arguments = PipelineRuns(pipe, 0, call).arguments(range(1, 4))
+        rows = [canvases[1], canvases[0], canvases[1]]
+        given = call.get("input_ids")
+        taken = {} if given is None else {"input_ids": rows if given is canvases else given}
+        assert arguments == {"temperature": 1.0, **expected, **taken}
+        ids = pipe(**arguments, num_inference_steps=2).sequences
+        assert ids.shape == (3, 9)
+
+
+def test_lsd_train_takes_classes(tmp_path: Path) -> None:
+    random_model().save_pretrained(tmp_path / "model")
+    argv = ["--model", str(tmp_path / "model"), "--method", "path_kl", "--nfe", "2", "--num-sequences", "6"]
+    argv += ["--pipeline-kwargs", '{"class_labels": [0, 1, 2, 3]}', "--cache-dir", str(tmp_path / "cache")]
+    argv += ["--output-dir", str(tmp_path / "out")]
+    assert train.main([*argv, "--dry-run"]) == train.main(argv) == 0
+    assert LSDScheduler.from_pretrained(tmp_path / "out").learned_sampler
 
 
 @torch.no_grad()

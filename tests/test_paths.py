@@ -84,7 +84,7 @@ def test_all_nfes_together_cost_a_tenth_of_one_by_the_papers_recipe(paths: str, 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (torch.zeros(6, L), "`data` must be token ids of shape"),
+        (torch.zeros(6, L), "`data` must be token ids of shape .num, seq_len., integers, got torch.float32"),
         (torch.zeros(6, dtype=torch.int64), "`data` must be token ids of shape"),
         (torch.zeros(6, L + 1, dtype=torch.int64), f"`data` has {L + 1} tokens in a sequence"),
         (torch.zeros(5, L, dtype=torch.int64), "`data` has 5 sequences, fewer than `num_sequences` 6"),
@@ -102,6 +102,19 @@ def test_unusable_data_are_refused(data: torch.Tensor, words: str, tmp_path: Pat
             checkpoint_dir=tmp_path / "p",
         )
     assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32])
+@pytest.mark.parametrize("options", [{"method": "path_kl"}, {"held_out_sequences": 2, "coefficients": "plain"}])
+def test_data_may_be_of_any_integer_type(dtype: torch.dtype, options: dict[str, Any], tmp_path: Path) -> None:
+    """The same result, and so the same work to go on with."""
+    chain = random_chain(4, L)
+    data, config = chain.sample(8, torch.Generator().manual_seed(0)), DistillConfig(**SMALL, **options)
+    want = distill(pipeline_of(chain), config, data=data, checkpoint_dir=tmp_path)
+    got = distill(pipeline_of(chain), config, data=data.to(dtype), checkpoint_dir=tmp_path, resume=True)
+    assert torch.equal(got.steps_for(4).timesteps, want.steps_for(4).timesteps)
+    fresh = distill(pipeline_of(chain), config, data=data.to(dtype))
+    assert torch.equal(fresh.steps_for(4).timesteps, want.steps_for(4).timesteps)
 
 
 def test_data_go_with_path_kl_and_whole_canvases() -> None:

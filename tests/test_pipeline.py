@@ -14,10 +14,12 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
+from lsd_sampler import DistillConfig, distill
 from lsd_sampler.checkpoint import LearnedSampler, LearnedSteps
 from lsd_sampler.denoisers import RADDDenoiser, countdown
 from lsd_sampler.pipeline_masked_diffusion import MaskedDiffusionPipeline
 from lsd_sampler.scheduling_lsd import LSDScheduler
+from lsd_sampler.training.recording import PipelineRuns, TeacherRecorder
 
 
 MASK, LENGTH = 5, 12
@@ -86,6 +88,19 @@ def test_a_list_of_texts_is_a_canvas_each(pipe: MaskedDiffusionPipeline) -> None
             assert torch.equal(together.sequences[2 * i + 1], alone[0])
     with pytest.raises(ValueError, match="equally many texts, got \\[2, 3\\]"):
         pipe(prefixes, ["a", "b"])
+
+
+def test_a_distillation_takes_texts_in_turn(pipe: MaskedDiffusionPipeline) -> None:
+    runs = PipelineRuns(pipe, 0, {"prefix": ["b c", "d"], "suffix": "e"})
+    recorder = TeacherRecorder.from_config(pipe.scheduler.config)
+    runs.run(recorder, 2, range(1, 4))
+    final_BL = recorder.canvases[0].final_BL
+    assert final_BL[1, :2].tolist() == [1, 2] and final_BL[[0, 2], 0].tolist() == [3, 3]
+    assert final_BL[:, -1].tolist() == [4] * 3
+    learned = distill(
+        pipe, DistillConfig(method="path_kl", nfe=(2,), num_sequences=4, batch_size=3), **runs.call_kwargs
+    )
+    assert learned.available_num_inference_steps is None
 
 
 def test_infilling_changes_masks_only(pipe: MaskedDiffusionPipeline) -> None:

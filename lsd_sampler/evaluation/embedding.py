@@ -59,13 +59,13 @@ def mauve_score(x: torch.Tensor, y: torch.Tensor, seed: int = 0) -> float:
     if len(x) != len(y):
         raise ValueError(f"`x` and `y` must hold equally many features, got {len(x)} and {len(y)}.")
     try:
-        import mauve  # pyright: ignore[reportMissingImports]
+        import mauve
     except ImportError as error:
         raise ImportError(
             f"MAUVE needs the package mauve-text: `pip install lsd_sampler[mauve]` ({error})."
         ) from error
-    features = {"p_features": x.double().numpy(), "q_features": y.double().numpy()}
-    return float(mauve.compute_mauve(**features, seed=seed, verbose=False).mauve)
+    p, q = x.double().numpy(), y.double().numpy()
+    return float(mauve.compute_mauve(p_features=p, q_features=q, seed=seed, verbose=False).mauve)
 
 
 def denoiser_features(denoiser: Denoiser) -> Features:

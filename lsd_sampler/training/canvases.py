@@ -6,7 +6,7 @@ import torch
 
 from ..solvers import SOLVERS
 from .paths import TeacherPath, teacher_paths
-from .recording import RecordedCanvas, TeacherRecorder
+from .recording import RecordedCanvas, TeacherRecorder, UnequalLengths, check_num_canvases
 from .task import Task
 
 
@@ -50,12 +50,12 @@ def _joined(batches: list[list[TeacherPath]]) -> list[TeacherPath]:
     """The paths of all batches as one for each canvas.
 
     Raises:
-        ValueError: if canvases differ in length from batch to batch.
+        UnequalLengths: if canvases differ in length from batch to batch.
     """
     joined = []
     for paths in zip(*batches, strict=True):
         if len({path.final_BL.shape[1] for path in paths}) > 1:
-            raise ValueError(
+            raise UnequalLengths(
                 "Canvases differ in length from batch to batch (a pipeline pads prompts to the longest): use prompts"
                 " of equal length, or a `batch_size` of all sequences."
             )
@@ -73,6 +73,7 @@ def _recorded_canvases(task: Task) -> list[RecordedCanvas]:
         teacher = TeacherRecorder.from_config(task.base.config, solver=task.config.resolved_teacher_solver)
         teacher.keep = frozenset(kept)
         task.runs.run(teacher, task.plan.num_steps, task.sequences)
+        check_num_canvases(len(teacher.canvases), task.plan.num_canvases)
         stored = {"network_calls": torch.tensor(task.runs.network_calls)}
         for c, canvas in enumerate(teacher.canvases):
             stored |= {f"{c}.masked": canvas.masked_BL.cpu(), f"{c}.final": canvas.final_BL.cpu()}

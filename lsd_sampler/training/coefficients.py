@@ -13,7 +13,7 @@ from ..checkpoint import LearnedSampler, LearnedSteps
 from ..scheduling_lsd import LSDScheduler
 from .config import AUTO, DistillConfig
 from .paths import bootstrap_steps, bootstrapped_paths
-from .recording import TeacherPlan
+from .recording import TeacherPlan, UnequalLengths
 from .task import Task
 from .two_sided import two_sided, two_sided_calls
 
@@ -40,34 +40,29 @@ def with_coefficients(task: Task, learned: LearnedSampler) -> LearnedSampler:
         ValueError: if sequences to compare with cannot be had, and coefficients were asked for.
     """
     part = dataclasses.replace(task, progress=task.progress.part("coefficients"))
+    scheduler = LSDScheduler.from_config(task.base.config)
+    scheduler.set_learned_sampler(learned)
     try:
-        reference = reference_sequences(part)
+        steps = two_sided(
+            task.runs,
+            scheduler,
+            task.config.nfe,
+            reference_sequences(part),
+            num_sequences=task.config.coefficient_sequences,
+            batch_size=task.config.batch_size,
+            row_length=task.plan.row_length or None,
+            log=task.log,
+            progress=part.progress,
+            workers=task.workers,
+        )
     except UnequalLengths as error:
         if task.config.coefficients is not None:
             raise
         task.log(event="log_score_coefficients", left_out=str(error))
         return learned
-    scheduler = LSDScheduler.from_config(task.base.config)
-    scheduler.set_learned_sampler(learned)
-    steps = two_sided(
-        task.runs,
-        scheduler,
-        task.config.nfe,
-        reference,
-        num_sequences=task.config.coefficient_sequences,
-        batch_size=task.config.batch_size,
-        row_length=task.plan.row_length or None,
-        log=task.log,
-        progress=part.progress,
-        workers=task.workers,
-    )
     # processes on unlike machines may differ in the last bits
     steps = {M: LearnedSteps(*task.workers.broadcast(tuple(vars(s).values()))) for M, s in steps.items()}
     return dataclasses.replace(learned, steps=steps)
-
-
-class UnequalLengths(ValueError):
-    """The sequences of a pipeline differ in length, so they cannot be compared."""
 
 
 def reference_sequences(task: Task) -> torch.Tensor:

@@ -16,7 +16,7 @@ from . import coefficients
 from .choice import ChosenSampler, check_held_out
 from .config import AUTO, METHODS, NETWORK_CALLS, DistillConfig
 from .path_cache import PathCache, fingerprint
-from .paths import check_data
+from .paths import check_data, token_ids
 from .progress import Progress
 from .recording import PipelineRuns, TeacherPlan, teacher_plan
 from .task import Task, num_sequences
@@ -69,9 +69,9 @@ def distill(
         cache_dir (*optional*): folder of teacher paths (integers), which later runs with the same teacher find there,
             whatever their method and numbers of calls. Their network calls are counted as if they were made anew.
         data (`torch.LongTensor` of shape `(num, seq_len)`, *optional*): real sequences for `path_kl`, which then needs
-            no teacher. The pipeline must be called for whole canvases.
-        call_kwargs: passed to every call of the pipeline, for example a prompt. Of a list of prompts, sequence i gets
-            the entry `i % len(prompt)`. Tokens are drawn at temperature 1.
+            no teacher; token ids of any integer type. The pipeline must be called for whole canvases.
+        call_kwargs: passed to every call of the pipeline, for example a prompt. Of a list of prompts, or of class
+            labels, sequence i gets the entry `i % len`. Tokens are drawn at temperature 1.
 
     Returns:
         [`LSDScheduler`]: the learned sampler.
@@ -80,6 +80,7 @@ def distill(
         ValueError: for options that do not fit the pipeline; the message names the option.
     """
     config = config or DistillConfig()
+    data = None if data is None else token_ids(data)
     base = base_scheduler(pipeline, config)
     config.settled(1, data is not None)  # refuses data that are not wanted, or are missing
     if config.method not in ("lsd", AUTO) and base.config.corruption != "absorbing":

@@ -26,7 +26,7 @@ from ..scheduling_lsd import LSDScheduler
 from ..solvers import SOLVERS
 from .canvases import teacher_canvases
 from .config import METHODS, NETWORK_CALLS, DistillConfig
-from .recording import Recorder, TeacherPlan
+from .recording import Recorder, TeacherPlan, UnequalLengths
 from .relaxation import RelaxedStart, relaxed_starts
 from .task import Task
 from .workers import Workers
@@ -196,12 +196,13 @@ class PairedStudent(Recorder):
         self.canvases, self.learn, self.relaxed = canvases, learn, relaxed
 
     def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        B, states = len(x.sample_BL) // 2, self.canvases[self.canvas]
+        B, states = len(x.sample_BL) // 2, self._of_canvas(self.canvases)
         teacher_BL, student_BL = states[x.k].to(x.sample_BL.device), x.sample_BL[B:]
-        if teacher_BL.shape != student_BL.shape:
-            raise ValueError(
-                "A mini-batch has canvases of another length than all sequences together (a pipeline pads prompts to"
-                " the longest): use prompts of equal length, or `adam_batch_size` = `num_sequences`."
+        if teacher_BL.shape != student_BL.shape or (x.k == 0 and not teacher_BL.equal(x.sample_BL[:B])):
+            raise UnequalLengths(
+                "The teacher's canvases are not those that this batch begins with (a pipeline pads prompts to the"
+                " longest of a batch): use prompts of equal length in tokens, or a `batch_size` of all sequences, and"
+                " with `optimizer` 'adam' an `adam_batch_size` of all."
             )
         comparison = self._compare(x, teacher_BL, student_BL)
         self.steps.score_coefficients[x.k], self.steps.log_score_coefficients[x.k] = self.learn(x.k, comparison)

@@ -87,7 +87,7 @@ class IntervalStudent(Recorder):
         self.paths, self.relaxed = paths, relaxed
 
     def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        path = self.paths[self.canvas].to(x.sample_BL.device)
+        path = self._of_canvas(self.paths).to(x.sample_BL.device)
         self._measure(x, path)
         self.steps.score_coefficients[x.k] = self._coefficient(x, path)
         self._use(self.steps)

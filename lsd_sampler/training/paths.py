@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from ..canvas import StepInput
 from .config import DistillConfig
-from .recording import Recorder, TeacherPlan
+from .recording import Recorder, TeacherPlan, check_num_canvases
 from .task import Task
 
 
@@ -102,10 +102,21 @@ def bootstrap_steps(config: DistillConfig, plan: TeacherPlan) -> int:
     return min(config.bootstrap_steps, plan.num_masked)
 
 
+def token_ids(data: torch.Tensor) -> torch.Tensor:
+    """The same as int64.
+
+    Raises:
+        ValueError: unless they are integers of shape `(num, seq_len)`.
+    """
+    if data.ndim != 2 or data.is_floating_point() or data.is_complex() or data.dtype == torch.bool:
+        raise ValueError(
+            f"`data` must be token ids of shape (num, seq_len), integers, got {data.dtype}, {tuple(data.shape)}."
+        )
+    return data.long()
+
+
 def check_data(data: torch.Tensor, num_sequences: int, plan: TeacherPlan) -> None:
     """Raises `ValueError` unless these are sequences that a call of the pipeline could end with."""
-    if data.ndim != 2 or data.is_floating_point() or data.is_complex() or data.dtype == torch.bool:
-        raise ValueError(f"`data` must be token ids of shape (num, seq_len), got {data.dtype}, {tuple(data.shape)}.")
     if plan.num_canvases > 1 or data.shape[1] != plan.num_masked:
         canvases = f"{plan.num_canvases} canvases, each" if plan.num_canvases > 1 else "a canvas"
         raise ValueError(
@@ -131,10 +142,13 @@ def sampled_paths(task: Task, source: str, solver: str, num_steps: int, **option
         source (`str`): what they are, for the log.
         solver, options: of the sampler, beside those of the base solver.
         num_steps (`int`): its steps.
+
+    Raises:
+        UnequalLengths: if batches differ in their number of canvases; in all processes, or in none.
     """
     sampler = PathRecorder.from_config(task.base.config, solver=solver, **options)
     config = {name: value for name, value in dict(sampler.config).items() if name[0] != "_"}
-    batches = []
+    batches, num_canvases = [], task.plan.num_canvases
     for sequences in tqdm(task.batches(), desc="paths", unit="batch"):
         identity = {
             "scheduler": config, "steps": num_steps, "seed": task.config.seed,
@@ -153,8 +167,14 @@ def sampled_paths(task: Task, source: str, solver: str, num_steps: int, **option
             task.progress.save(name, stored, own=True)
         else:
             task.runs.network_calls += int(stored["network_calls"])
+        num_canvases = sum(key.endswith(".final_BL") for key in stored)
+        if num_canvases != task.plan.num_canvases:
+            break
         keys = TeacherPath.__annotations__
-        batches.append([TeacherPath(*(stored[f"{c}.{key}"] for key in keys)) for c in range(task.plan.num_canvases)])
+        batches.append([TeacherPath(*(stored[f"{c}.{key}"] for key in keys)) for c in range(num_canvases)])
+    # of several processes none goes on alone
+    for each in task.workers.concatenate(torch.tensor([num_canvases])).tolist():
+        check_num_canvases(each, task.plan.num_canvases)
     task.log(
         event="teacher",
         source=source,

@@ -2,8 +2,7 @@
 
 import contextlib
 import copy
-import hashlib
-import json
+import secrets
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ..atomic import remove_leftovers, write_atomically
+from .identity import Undescribable, identity
 from .workers import Workers
 
 
@@ -24,7 +24,8 @@ class Progress:
 
     Args:
         folder (`Path`, *optional*): where they are kept; without it nothing is.
-        task (`dict`): what the work is. What was kept for another task is refused.
+        task (`dict`): what the work is. What was kept for another task is refused, or for one of which there is no
+            telling whether it is another.
         resume (`bool`): whether to go on with what the folder holds; else that is removed first.
         workers ([`Workers`], *optional*): the processes that share the work. What all have in common is written by
             one, and read for all.
@@ -39,7 +40,11 @@ class Progress:
     ):
         self.folder, self.workers, self._prefix = folder, workers or Workers(), PREFIX
         task = {**(task or {}), "processes": self.workers.size}
-        self._task = hashlib.sha256(json.dumps(task, sort_keys=True, default=describe).encode()).hexdigest()
+        self._unknown = ""
+        try:
+            self._task = identity(task)
+        except Undescribable as error:
+            self._task, self._unknown = secrets.token_hex(32), str(error)
         if folder is not None:
             if self.workers.is_main:
                 remove_leftovers(folder)
@@ -92,10 +97,15 @@ class Progress:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged: remove it, or start without resuming. ({error})") from error
+        if task != self._task and self._unknown:
+            raise ValueError(
+                f"{path} cannot be gone on from: the pipeline is called with {self._unknown}, and there is no telling"
+                " whether it is the same. Leave that out, or start without resuming."
+            )
         if task != self._task:
             raise ValueError(
-                f"{path} was begun with other options, another model or other prompts: use the same, or start without"
-                " resuming."
+                f"{path} was begun with other options, another model or other prompts, or by other versions of the"
+                " libraries: use the same, or start without resuming."
             )
         return tensors
 
@@ -128,12 +138,3 @@ class Progress:
 def kept_files(folder: Path) -> list[Path]:
     """What a distillation has kept in a folder so far; nothing if there is no such folder."""
     return sorted(folder.glob(f"{PREFIX}*.safetensors"))
-
-
-def describe(value: Any) -> Any:
-    """Something that JSON can hold, the same for the same value in another process."""
-    if isinstance(value, torch.Tensor):
-        return [str(value.dtype), list(value.shape), hashlib.sha256(value.cpu().float().numpy().tobytes()).hexdigest()]
-    if hasattr(value, "tobytes"):  # arrays and images
-        return hashlib.sha256(value.tobytes()).hexdigest()
-    return type(value).__qualname__

@@ -10,7 +10,7 @@ import numbers
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,10 +29,15 @@ from ..scheduling_lsd import LSDScheduler
 from .config import DistillConfig
 
 
+GivenT = TypeVar("GivenT")
+
 MAX_NATS = 100.0
 """A final token that a context deems impossible costs this much."""
 
+LABELS = "class_labels"
 PER_SEQUENCE = (
+    "prefix",
+    "suffix",
     "prompt",
     "negative_prompt",
     "image",
@@ -42,11 +47,26 @@ PER_SEQUENCE = (
     "latents",
     "prompt_embeds",
     "negative_prompt_embeds",
-    "class_labels",
+    LABELS,
     "encoder_hidden_states",
     "negative_encoder_hidden_states",
 )
 """Arguments of pipelines that hold something for each sequence: a list or the rows of a tensor, or one for all."""
+
+
+class UnequalLengths(ValueError):
+    """The sequences of a pipeline differ in length, so they cannot be compared."""
+
+
+def check_num_canvases(here: int, first: int) -> None:
+    """Raises `UnequalLengths` if a batch has not as many canvases as the first."""
+    if here != first:
+        raise UnequalLengths(
+            f"Batches differ in their number of canvases, {first} and {here} (a pipeline pads prompts to the longest,"
+            " and they fill some of its blocks): use prompts of equal length in tokens, a `batch_size` of all"
+            " sequences, or, in LLaDA2Pipeline, a `gen_length` of one more than a multiple of `block_length`, which"
+            " takes as many blocks after any prompt."
+        )
 
 
 class PipelineRuns:
@@ -56,7 +76,8 @@ class PipelineRuns:
         pipeline (`DiffusionPipeline`): of a masked diffusion model.
         seed (`int`): sequence i gets a generator seeded from `(seed, i)`, whatever the batch size.
         call_kwargs: passed to every call of the pipeline (prompt, guidance, ...). Of an argument in `PER_SEQUENCE`
-            that is a list, or a tensor with a row for each, sequence i gets entry `i % len`.
+            that is a list, or a tensor with a row for each, sequence i gets entry `i % len`; of class labels, that of
+            a list of numbers or a 1-D tensor too.
     """
 
     def __init__(self, pipeline: DiffusionPipeline, seed: int, call_kwargs: dict[str, Any]):
@@ -83,11 +104,13 @@ class PipelineRuns:
         if temperature is not None and isinstance(temperature.default, numbers.Real):
             kwargs.setdefault("temperature", 1.0)
         given = {name: kwargs[name] for name in PER_SEQUENCE if kwargs.get(name) is not None}
+        listed = [name for name, value in given.items() if _is_list(name, value)]
         repeats = next((name for name in ("num_samples", "batch_size") if name in self._accepted), None)
-        if repeats is not None and not any(_is_list(value) for value in given.values()):
-            return {**kwargs, repeats: len(sequences)}
+        if repeats is not None and listed in ([], [LABELS]):  # which say what to make, and not how many
+            labels = {name: _take(name, given[name], sequences) for name in listed}
+            return {**kwargs, **labels, repeats: len(sequences)}
         for name, value in given.items():
-            kwargs[name] = _take(value, sequences)
+            kwargs[name] = _take(name, value, sequences)
         return kwargs
 
     def run(self, scheduler: "Recorder", num_inference_steps: int, sequences: Sequence[int]) -> None:
@@ -110,15 +133,17 @@ class PipelineRuns:
         self.network_calls += scheduler.calls if made is None else made
 
 
-def _is_list(value: Any) -> bool:
-    """Whether an argument has an entry for each sequence."""
+def _is_list(name: str, value: Any) -> bool:
+    """Whether an argument has an entry for each sequence. A list of numbers is one canvas, but many labels."""
     if isinstance(value, torch.Tensor):
-        return value.ndim > 1
-    return isinstance(value, list) and bool(value) and not isinstance(value[0], numbers.Integral)
+        return value.ndim > (0 if name == LABELS else 1)
+    if not isinstance(value, list) or not value:
+        return False
+    return name == LABELS or not isinstance(value[0], numbers.Integral)
 
 
-def _take(value: Any, sequences: Sequence[int]) -> Any:
-    if not _is_list(value):
+def _take(name: str, value: Any, sequences: Sequence[int]) -> Any:
+    if not _is_list(name, value):
         return (
             value[None].repeat_interleave(len(sequences), 0)
             if isinstance(value, torch.Tensor)
@@ -185,6 +210,15 @@ class Recorder(LSDScheduler):
     def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         """The next canvas and the probabilities of what was revealed in it, as `_advance`."""
         return super()._advance(x)
+
+    def _of_canvas(self, given: Sequence[GivenT]) -> GivenT:
+        """Of what was given for each canvas of the run, that of the present one.
+
+        Raises:
+            UnequalLengths: if the run has more canvases.
+        """
+        check_num_canvases(max(self.canvas + 1, len(given)), len(given))
+        return given[self.canvas]
 
     def check_eos_finished(self, *args: Any, finished: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         return finished
@@ -253,7 +287,7 @@ class StepErrorRecorder(Recorder):
 
     def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         L, rank_BL = self.num_masked, x.noise.rank_BL
-        final_BL = self.canvases[self.canvas].final_BL.to(rank_BL.device)
+        final_BL = self._of_canvas(self.canvases).final_BL.to(rank_BL.device)
         if final_BL.shape != rank_BL.shape:
             shapes = f"{tuple(rank_BL.shape)}, and its sequences are {tuple(final_BL.shape)}"
             raise ValueError(f"A canvas of this pipeline call has shape {shapes}: give data of whole canvases.")

@@ -26,7 +26,7 @@ from ..coefficients import known_shares
 from ..scheduling_lsd import LSDScheduler
 from .ngram_cells import CellDistance
 from .progress import Progress
-from .recording import PipelineRuns, Recorder
+from .recording import PipelineRuns, Recorder, UnequalLengths
 from .workers import Workers
 
 
@@ -90,7 +90,8 @@ def two_sided(
         for each number of calls the numbers of the sampler.
 
     Raises:
-        ValueError: for a `reference` that cannot be one, or a number out of range.
+        ValueError: for a `reference` that cannot be one, or a number out of range; `UnequalLengths` if samples are
+            longer or shorter than its sequences.
     """
     check_reference(reference)
     if num_sequences < 2 or batch_size < 1:
@@ -216,16 +217,21 @@ class _Search:
         # shares are equal, so that all processes run alike: what is over is left out
         each = -(-len(sequences) // self.workers.size)
         begin = sequences.start + self.workers.rank * each
-        batches = []
+        batches, length = [], self.length
         for first in range(begin, begin + each, self.batch_size):
             batch = range(first, min(first + self.batch_size, begin + each))
             self.runs.run(student, M, [FIRST_SEQUENCE + i for i in batch])
             ids = torch.cat([end.cpu() for end in student.ends], dim=1)
-            if ids.shape[1] != self.length:
-                raise ValueError(
-                    f"`reference` has sequences of {self.length} tokens, the pipeline makes {ids.shape[1]}."
-                )
+            length = ids.shape[1]
+            if length != self.length:
+                break
             batches.append(ids)
+        for made in self.workers.concatenate(torch.tensor([length])).tolist():  # the same answer in all processes
+            if made != self.length:
+                raise UnequalLengths(
+                    f"`reference` has sequences of {self.length} tokens, the pipeline makes {made}: use prompts of"
+                    " equal length in tokens."
+                )
         return self.workers.concatenate(torch.cat(batches))[: len(sequences)]
 
 
