@@ -21,6 +21,7 @@ from lsd_sampler.cli import evaluate
 from lsd_sampler.cli.evaluation_parts import baseline, real_sequences
 from lsd_sampler.cli.texts import read_sequences, read_texts
 from lsd_sampler.denoisers import RADDDenoiser
+from lsd_sampler.denoisers.markov import make_oracle
 from lsd_sampler.evaluation import JudgeNLL, read_jsonl, write_jsonl
 from lsd_sampler.pipeline_masked_diffusion import MaskedDiffusionPipeline
 from lsd_sampler.scheduling_lsd import LSDScheduler
@@ -307,6 +308,19 @@ def test_what_can_only_end_badly_is_said_before_the_work(
     learned.save_pretrained(str(tmp_path / "learned"))
     alone = ["--baselines", "--sampler", str(tmp_path / "learned"), "--temperature-nfe", "2"]
     fails(capsys, [*base, *alone], "`--temperature-nfe` 2", "learned has no numbers")
+
+
+@pytest.mark.parametrize("unused", ["--judge x", "--reference x", "--features denoiser", "--mauve"])
+def test_a_chain_has_no_use_for_what_is_of_texts(
+    unused: str, text_model: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    make_oracle("countdown:V=4,L=16").save_pretrained(tmp_path / "chain")
+    flag, *_ = more = [*unused.split(), "--output-dir", str(tmp_path / "out")]
+    fails(capsys, ["--model", str(tmp_path / "chain"), *more], f"`{flag}`", "Markov chain")
+    monkeypatch.setattr(evaluate, "load_pipeline", lambda *_: pytest.fail("something is loaded"))
+    for model in (ORACLE, ["--model", str(text_model["model"]), "--oracle", "countdown:V=7,L=8"]):
+        fails(capsys, [*model, *more], f"`{flag}`", "Markov chain")
 
 
 # ---- what can stop it ----

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import write_atomically
-from ..denoisers.markov import MarkovDenoiser
+from ..denoisers.markov import MarkovDenoiser, is_oracle_spec
 from .common import add_model_arguments, check_output_dir, load_pipeline, positive_int, run, within_memory
-from .evaluation_parts import BASELINE_FORM, keeping_rows, make_metrics, make_samplers
+from .evaluation_parts import BASELINE_FORM, keeping_rows, make_metrics, make_samplers, refuse_unused
 
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -65,6 +65,7 @@ def command(args: argparse.Namespace) -> None:
     if args.images:
         compare_images(args)
         return
+    refuse_unused(args, args.oracle is not None or is_oracle_spec(args.model))
     pipeline = load_pipeline(args)
     samplers = make_samplers(args, pipeline.denoiser.scheduler_config())
     temperatures = choose_temperatures(args, pipeline.denoiser, samplers)
@@ -110,6 +111,7 @@ def choose_temperatures(args: argparse.Namespace, denoiser: Any, samplers: Mappi
         ValueError: if what is asked for cannot be made of them.
     """
     is_oracle = args.oracle is not None or isinstance(denoiser, MarkovDenoiser)
+    refuse_unused(args, is_oracle)
     temperatures = args.temperatures or ([1.0] if is_oracle and not args.frontier else list(TEMPERATURES))
     several = len(set(temperatures)) > 1
     if args.frontier and not is_oracle and args.judge is None:

@@ -31,6 +31,17 @@ _SCHEDULER_OPTIONS = ("count", "draws", "confidence_temperature")  # the others 
 _REAL_SEED = 1_000_000  # of real data and teacher samples: far from the seeds of what is judged
 
 
+def refuse_unused(args: argparse.Namespace, is_oracle: bool) -> None:
+    """Refuses what a chain has no use for.
+
+    Raises:
+        ValueError: that names the flag.
+    """
+    for name in ("judge", "reference", "features", "mauve") if is_oracle else ():
+        if getattr(args, name):
+            raise ValueError(f"`--{name}` is of texts: these samples are judged by a Markov chain. Leave it out.")
+
+
 def baseline(text: str, config: dict[str, Any]) -> LSDScheduler:
     """The plain sampler described by SOLVER[@OPTION=VALUE,...][:ORDER[:SCHEDULE]].
 
