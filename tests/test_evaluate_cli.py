@@ -310,6 +310,17 @@ def test_what_can_only_end_badly_is_said_before_the_work(
     fails(capsys, [*base, *alone], "`--temperature-nfe` 2", "learned has no numbers")
 
 
+@pytest.mark.parametrize("model", [None, "owner/model"])
+def test_a_sampler_of_another_model_is_known_before_the_work(
+    model: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "make_metrics", lambda *_: pytest.fail("the work began"))
+    LSDScheduler(mask_token_id=2048, base_model=model).save_pretrained(str(tmp_path / "books"))
+    arguments = [*ORACLE, "--sampler", str(tmp_path / "books"), "--output-dir", str(tmp_path / "out")]
+    words = f"distilled for {model or 'another model'} (mask 2048)"
+    fails(capsys, arguments, "`--sampler`", "books", words, "`--model` countdown:V=4,L=16 has mask 4.")
+
+
 @pytest.mark.parametrize("unused", ["--judge x", "--reference x", "--features denoiser", "--mauve"])
 def test_a_chain_has_no_use_for_what_is_of_texts(
     unused: str, text_model: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],

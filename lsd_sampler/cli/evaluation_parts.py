@@ -71,12 +71,13 @@ def make_samplers(args: argparse.Namespace, config: dict[str, Any]) -> dict[str,
     """Name -> sampler: baselines first.
 
     Raises:
-        ValueError: if there is none, or none that can do one of `--nfe`.
+        ValueError: if there is none, none that can do one of `--nfe`, or one of a model with another mask.
     """
     samplers = {text: baseline(text, config) for text in args.baselines}
     for name in args.sampler:
         short = Path(name).resolve().name
-        samplers[name if short in samplers else short] = load_sampler(name)
+        sampler = samplers[name if short in samplers else short] = load_sampler(name)
+        _check_mask(args, name, sampler, config["mask_token_id"])
     if not samplers:
         raise ValueError("Nothing to compare: give `--sampler` or `--baselines`.")
     if not any(sampler.can_do(steps) for sampler in samplers.values() for steps in args.nfe):
@@ -185,6 +186,13 @@ def keeping_rows(path: Path) -> Iterator[None]:
     except (JudgeError, OSError) as error:
         kept = f" {_num_rows(path)} finished rows are kept in {path}: go on with `--resume`." if path.exists() else ""
         raise OSError(str(error).rstrip(".") + "." + kept) from error
+
+
+def _check_mask(args: argparse.Namespace, name: str, sampler: LSDScheduler, mask: int | None) -> None:
+    theirs, model = sampler.config.mask_token_id, sampler.config.base_model
+    if theirs != mask:
+        of, had, has = (model or "another model", *("no mask" if x is None else f"mask {x}" for x in (theirs, mask)))
+        raise ValueError(f"`--sampler` {name} was distilled for {of} ({had}), but `--model` {args.model} has {has}.")
 
 
 def _option(entry: str, text: str) -> tuple[str, Any]:
