@@ -173,6 +173,19 @@ def test_headline_extrapolates_nothing() -> None:
     assert matched_calls([judged("ours", 8, 1.0)], "base", "x") == []
 
 
+def test_headline_says_nothing_where_nothing_is_known() -> None:
+    """The base at one number of calls has no curve; an interval of all numbers that were tried is none."""
+    assert matched_calls([BASE[1], judged("ours", 8, 1.0), judged("ours", 4, 2.0)], "base", "x") == []
+    noisy = [judged("base", nfe, 1 + 0.1 / nfe, 1.0) for nfe in (4, 8, 16, 32)]
+    between, beyond = matched_calls([*noisy, judged("ours", 8, 1.01, 1.0), judged("best", 8, 1.0, 1.0)], "base", "x")
+    for found in (between, beyond):
+        assert (found.low, found.high) == (4, math.inf)
+    assert between.calls == pytest.approx(8 * 2**0.4)
+    few = "(too few samples for an interval)"
+    assert between.sentence() == f"base needs 10.6 calls {few} for what ours has at 8 calls."
+    assert beyond.sentence() == f"base does not reach within 32 calls what best has at 8 calls {few}."
+
+
 def test_winners_lead_by_more_than_chance_or_not() -> None:
     rows = [*BASE, judged("ours", 8, 1.0, 0.01), judged("ours", 16, 0.999, 0.1), judged("third", 16, 3.0)]
     four, eight, sixteen, _ = winners(rows, "x")
