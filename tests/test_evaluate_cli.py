@@ -310,6 +310,14 @@ def test_what_can_only_end_badly_is_said_before_the_work(
     fails(capsys, [*base, *alone], "`--temperature-nfe` 2", "learned has no numbers")
 
 
+def test_a_headline_at_calls_that_are_not_made_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "load_pipeline", lambda *_: pytest.fail("something is loaded"))
+    more = ["--headline-nfe", "16", "--output-dir", str(tmp_path)]
+    fails(capsys, [*ORACLE, *more], "`--headline-nfe` 16 must be among `--nfe` 4 8.")
+
+
 @pytest.mark.parametrize("model", [None, "owner/model"])
 def test_a_sampler_of_another_model_is_known_before_the_work(
     model: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

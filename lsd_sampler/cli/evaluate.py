@@ -65,7 +65,7 @@ def command(args: argparse.Namespace) -> None:
     if args.images:
         compare_images(args)
         return
-    refuse_unused(args, args.oracle is not None or is_oracle_spec(args.model))
+    check_options(args)
     pipeline = load_pipeline(args)
     samplers = make_samplers(args, pipeline.denoiser.scheduler_config())
     temperatures = choose_temperatures(args, pipeline.denoiser, samplers)
@@ -102,6 +102,17 @@ def command(args: argparse.Namespace) -> None:
         )
         write_report(report, args.output_dir)
     print(as_json(report) if args.json else as_text(report), end="")
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuses, before anything is loaded, what cannot be meant.
+
+    Raises:
+        ValueError: that names the flag.
+    """
+    refuse_unused(args, args.oracle is not None or is_oracle_spec(args.model))
+    if args.headline_nfe not in (None, *args.nfe):
+        raise ValueError(f"`--headline-nfe` {args.headline_nfe} must be among `--nfe` {' '.join(map(str, args.nfe))}.")
 
 
 def choose_temperatures(args: argparse.Namespace, denoiser: Any, samplers: Mapping[str, Any]) -> list[float]:
