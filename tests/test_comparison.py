@@ -1,5 +1,6 @@
 """Comparison, frontier and headline: temperatures chosen on other samples, curves read off, nothing extrapolated."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from lsd_sampler.evaluation import (
     read_jsonl,
     winners,
 )
+from lsd_sampler.evaluation.html import render
+from lsd_sampler.evaluation.report import as_json, as_text, make_report
 
 
 def harness(pipeline: Any, samplers: dict[str, Any] | None = None, **options: Any) -> Harness:
@@ -52,6 +55,16 @@ def test_choosing_at_one_number_of_calls_makes_fewer_samples() -> None:
         with pytest.raises(ValueError, match=f"`choose_at` .*{words}"):
             compare(harness(pipeline, learned), nfe, [1.0, 2.0], choose_at=8, frontier=frontier)
         assert not pipeline.calls
+
+
+@pytest.mark.parametrize("temperatures", [[1.0], [1.0, 2.0]])
+def test_samplers_that_lack_rows_are_named_below_the_table(temperatures: list[float]) -> None:
+    made = harness(FakePipeline(), {"plain": FakeSampler(10), "learned": FakeSampler(10, [8])})
+    found = compare(made, [4, 8, 16], temperatures)
+    assert found.left_out == {"learned": [4, 16]}
+    report, note = make_report("x", found, made.metrics), "learned has no numbers for 4, 16 calls: left out."
+    assert as_text(report).rstrip().endswith(note)
+    assert note in json.loads(as_json(report))["sentences"] and note in render(report)
 
 
 def test_one_temperature_needs_no_choice() -> None:

@@ -71,7 +71,7 @@ def make_samplers(args: argparse.Namespace, config: dict[str, Any]) -> dict[str,
     """Name -> sampler: baselines first.
 
     Raises:
-        ValueError: if there is none, none that can do one of `--nfe`, or one of a model with another mask.
+        ValueError: if there is none, one that can do none of `--nfe`, or one of a model with another mask.
     """
     samplers = {text: baseline(text, config) for text in args.baselines}
     for name in args.sampler:
@@ -80,9 +80,10 @@ def make_samplers(args: argparse.Namespace, config: dict[str, Any]) -> dict[str,
         _check_mask(args, name, sampler, config["mask_token_id"])
     if not samplers:
         raise ValueError("Nothing to compare: give `--sampler` or `--baselines`.")
-    if not any(sampler.can_do(steps) for sampler in samplers.values() for steps in args.nfe):
-        known = {name: sampler.available_num_inference_steps for name, sampler in samplers.items()}
-        raise ValueError(f"No sampler was made for `--nfe` {' '.join(map(str, args.nfe))}; they know {known}.")
+    for name, sampler in samplers.items():
+        if not any(sampler.can_do(steps) for steps in args.nfe):
+            nfe, known = " ".join(map(str, args.nfe)), sampler.available_num_inference_steps
+            raise ValueError(f"`--sampler` {name} was made for {known} calls, none of `--nfe` {nfe}: leave it out.")
     return samplers
 
 
