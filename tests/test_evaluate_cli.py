@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -222,6 +224,28 @@ def test_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     fails(capsys, ["--images", a, b, "--image-reference", a], "equal numbers")
     with pytest.raises(SystemExit):
         evaluate.main(["--images", a, "--model", "countdown"])
+
+
+def test_without_inception_weights_it_says_where_to_put_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a network. Rows of another evaluation in the default folder are none of its business."""
+
+    def no_network(**_: Any) -> None:
+        raise URLError("Name or service not known")
+
+    fid: Any = ModuleType("torchmetrics.image.fid")
+    fid.FrechetInceptionDistance = no_network
+    for name, module in (("torchmetrics", ModuleType("x")), ("torchmetrics.image", ModuleType("x")), (fid.__name__, fid)):
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    write_jsonl("lsd-eval/metrics.jsonl", [{"x": 1}])
+    for i in range(2):
+        Image.fromarray(np.zeros((4, 4, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    file = "hub/checkpoints/weights-inception-2015-12-05-6726825d.pth"
+    last = fails(capsys, ["--images", ".", "--image-reference", "."], "cannot be downloaded", f"{tmp_path}/home/{file}")
+    assert "finished rows" not in last
 
 
 # ---- what is asked for ----

@@ -227,7 +227,7 @@ def compare_images(args: argparse.Namespace) -> None:
     if len(set(sizes.values())) > 1:
         raise ValueError(f"`--images` must hold equal numbers to be compared, got {sizes}.")
     num_rows = min(args.batch_size, *sizes.values())
-    with keeping_rows(args.output_dir / "metrics.jsonl"), within_memory(args, "--batch-size", num_rows):
+    with keeping_rows(), within_memory(args, "--batch-size", num_rows):
         options = {"batch_size": args.batch_size, "device": args.device}
         rows = [
             {"images": name, "number": num, "FID": frechet_inception_distance(name, args.image_reference, **options)}

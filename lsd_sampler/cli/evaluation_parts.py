@@ -178,14 +178,15 @@ def real_sequences(args: argparse.Namespace, pipeline: Any) -> torch.Tensor:
 
 
 @contextmanager
-def keeping_rows(path: Path) -> Iterator[None]:
-    """Turns what can stop a long evaluation into one sentence that says which rows are kept."""
+def keeping_rows(path: Path | None = None) -> Iterator[None]:
+    """Turns what can stop a long evaluation into one sentence that says which rows are kept, if any are."""
     try:
         yield
     except ImportError as error:
         raise ValueError(str(error)) from error
     except (JudgeError, OSError) as error:
-        kept = f" {_num_rows(path)} finished rows are kept in {path}: go on with `--resume`." if path.exists() else ""
+        num = 0 if path is None else finished_rows(path)
+        kept = f" {num} finished rows are kept in {path}: go on with `--resume`." if num else ""
         raise OSError(str(error).rstrip(".") + "." + kept) from error
 
 
@@ -231,5 +232,6 @@ def _teacher_samples(args: argparse.Namespace, pipeline: Any, length: int) -> to
     return torch.cat(sequences)
 
 
-def _num_rows(path: Path) -> int:
-    return len(read_jsonl(path))
+def finished_rows(path: Path) -> int:
+    """Finished rows in a file that need not exist."""
+    return len(read_jsonl(path)) if path.exists() else 0
