@@ -203,6 +203,25 @@ def test_rows_that_do_not_say_how_they_were_made_stay_but_are_not_reused(tmp_pat
     assert read_jsonl(path)[:2] == old and len(read_jsonl(path)) == 4
 
 
+def test_finished_rows_are_not_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second run into their folder must say what it wants with them; what a kill cut short is no row."""
+    path, arguments = tmp_path / "metrics.jsonl", [*ORACLE, "--output-dir", str(tmp_path)]
+    path.write_text('{"sampler": "twee')
+    assert evaluate.main(arguments) == 0
+    before = read_jsonl(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "load_pipeline", lambda *_: pytest.fail("the work began"))
+        words = ("holds 2 finished rows: `--resume` to go on, `--overwrite` to start over", str(tmp_path))
+        fails(capsys, [*arguments, "--num-samples", "16"], *words)
+        with pytest.raises(SystemExit):
+            evaluate.main([*arguments, "--resume", "--overwrite"])
+    assert read_jsonl(path) == before
+    assert evaluate.main([*arguments, "--num-samples", "16", "--overwrite"]) == 0
+    assert [row["num_samples"] for row in read_jsonl(path)] == [16, 16]
+
+
 def test_tokens_of_images_are_compared_as_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     random_model().save_pretrained(tmp_path / "model")
     options = ["--nfe", "2", "--num-samples", "6", "--temperatures", "1", "--output-dir", str(tmp_path / "out")]
@@ -211,7 +230,8 @@ def test_tokens_of_images_are_compared_as_tokens(tmp_path: Path, capsys: pytest.
     assert "FID needs images: decode samples with the model's VQ decoder" in captured.err
     assert "JS token pairs" in captured.out and "unigram entropy" in captured.out
     assert "<blockquote>" not in (tmp_path / "out" / "report.html").read_text()
-    fails(capsys, ["--model", str(tmp_path / "model"), *options, "--judge", "x"], "--judge", "no tokenizer")
+    again = [*options, "--overwrite", "--judge", "x"]
+    fails(capsys, ["--model", str(tmp_path / "model"), *again], "--judge", "no tokenizer")
 
 
 def test_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,15 +256,16 @@ def test_without_inception_weights_it_says_where_to_put_them(
 
     fid: Any = ModuleType("torchmetrics.image.fid")
     fid.FrechetInceptionDistance = no_network
-    for name, module in (("torchmetrics", ModuleType("x")), ("torchmetrics.image", ModuleType("x")), (fid.__name__, fid)):
-        monkeypatch.setitem(sys.modules, name, module)
+    for name in ("torchmetrics", "torchmetrics.image"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, fid.__name__, fid)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     write_jsonl("lsd-eval/metrics.jsonl", [{"x": 1}])
     for i in range(2):
         Image.fromarray(np.zeros((4, 4, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
-    file = "hub/checkpoints/weights-inception-2015-12-05-6726825d.pth"
-    last = fails(capsys, ["--images", ".", "--image-reference", "."], "cannot be downloaded", f"{tmp_path}/home/{file}")
+    path = f"{tmp_path}/home/hub/checkpoints/weights-inception-2015-12-05-6726825d.pth"
+    last = fails(capsys, ["--images", ".", "--image-reference", "."], "cannot be downloaded", path)
     assert "finished rows" not in last
 
 

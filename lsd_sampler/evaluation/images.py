@@ -59,8 +59,8 @@ def frechet_inception_distance(
         ) from error
     except OSError as error:
         raise OSError(
-            f"the Inception weights cannot be downloaded ({error}): get {_WEIGHTS_URL} on a machine with network and put"
-            f" it at {Path(torch.hub.get_dir()) / 'checkpoints' / _WEIGHTS}."
+            f"the Inception weights cannot be downloaded ({error}): get {_WEIGHTS_URL} on a machine with network and"
+            f" put it at {Path(torch.hub.get_dir()) / 'checkpoints' / _WEIGHTS}."
         ) from error
     metric = metric.to(device).set_dtype(torch.float64)
     for real, files in folders.items():
