@@ -388,7 +388,9 @@ def test_known_mistakes_of_evaluate(
         [*base, "--baselines", "tweedie:halton:cosine:8"],
         "SOLVER[@OPTION=VALUE,...][:ORDER[:SCHEDULE]]",
     )
-    fails(capsys, "lsd-eval", [*base, "--baselines", "--sampler", lsd, "--nfe", "16", "32"], "16 32", "[4, 8]")
+    for baselines in ([], ["tweedie"]):
+        more = ["--baselines", *baselines, "--sampler", lsd, "--nfe", "16", "32"]
+        fails(capsys, "lsd-eval", [*base, *more], "`--sampler` lsd", "16 32", "[4, 8]")
     fails(capsys, "lsd-eval", [*base, "--sampler", str(tmp_path / "none")], "--sampler")
     fails(capsys, "lsd-eval", [*base, "--temperatures", "-1"], "temperatures")
     assert not (tmp_path / "out" / "table.txt").exists()

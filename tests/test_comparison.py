@@ -1,5 +1,6 @@
 """Comparison, frontier and headline: temperatures chosen on other samples, curves read off, nothing extrapolated."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from lsd_sampler.evaluation import (
     read_jsonl,
     winners,
 )
+from lsd_sampler.evaluation.html import render
+from lsd_sampler.evaluation.report import as_json, as_text, make_report
 
 
 def harness(pipeline: Any, samplers: dict[str, Any] | None = None, **options: Any) -> Harness:
@@ -52,6 +55,16 @@ def test_choosing_at_one_number_of_calls_makes_fewer_samples() -> None:
         with pytest.raises(ValueError, match=f"`choose_at` .*{words}"):
             compare(harness(pipeline, learned), nfe, [1.0, 2.0], choose_at=8, frontier=frontier)
         assert not pipeline.calls
+
+
+@pytest.mark.parametrize("temperatures", [[1.0], [1.0, 2.0]])
+def test_samplers_that_lack_rows_are_named_below_the_table(temperatures: list[float]) -> None:
+    made = harness(FakePipeline(), {"plain": FakeSampler(10), "learned": FakeSampler(10, [8])})
+    found = compare(made, [4, 8, 16], temperatures)
+    assert found.left_out == {"learned": [4, 16]}
+    report, note = make_report("x", found, made.metrics), "learned has no numbers for 4, 16 calls: left out."
+    assert as_text(report).rstrip().endswith(note)
+    assert note in json.loads(as_json(report))["sentences"] and note in render(report)
 
 
 def test_one_temperature_needs_no_choice() -> None:
@@ -171,6 +184,19 @@ def test_headline_extrapolates_nothing() -> None:
     assert "more than 32" in edge.sentence() or "or more" in edge.sentence()
     assert worst.calls == 4 and worst.sentence() == "base reaches with 4 calls or fewer what worst has at 8 calls."
     assert matched_calls([judged("ours", 8, 1.0)], "base", "x") == []
+
+
+def test_headline_says_nothing_where_nothing_is_known() -> None:
+    """The base at one number of calls has no curve; an interval of all numbers that were tried is none."""
+    assert matched_calls([BASE[1], judged("ours", 8, 1.0), judged("ours", 4, 2.0)], "base", "x") == []
+    noisy = [judged("base", nfe, 1 + 0.1 / nfe, 1.0) for nfe in (4, 8, 16, 32)]
+    between, beyond = matched_calls([*noisy, judged("ours", 8, 1.01, 1.0), judged("best", 8, 1.0, 1.0)], "base", "x")
+    for found in (between, beyond):
+        assert (found.low, found.high) == (4, math.inf)
+    assert between.calls == pytest.approx(8 * 2**0.4)
+    few = "(too few samples for an interval)"
+    assert between.sentence() == f"base needs 10.6 calls {few} for what ours has at 8 calls."
+    assert beyond.sentence() == f"base does not reach within 32 calls what best has at 8 calls {few}."
 
 
 def test_winners_lead_by_more_than_chance_or_not() -> None:

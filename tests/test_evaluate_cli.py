@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from lsd_sampler.cli import evaluate
 from lsd_sampler.cli.evaluation_parts import baseline, real_sequences
 from lsd_sampler.cli.texts import read_sequences, read_texts
 from lsd_sampler.denoisers import RADDDenoiser
+from lsd_sampler.denoisers.markov import make_oracle
 from lsd_sampler.evaluation import JudgeNLL, read_jsonl, write_jsonl
 from lsd_sampler.pipeline_masked_diffusion import MaskedDiffusionPipeline
 from lsd_sampler.scheduling_lsd import LSDScheduler
@@ -200,6 +203,25 @@ def test_rows_that_do_not_say_how_they_were_made_stay_but_are_not_reused(tmp_pat
     assert read_jsonl(path)[:2] == old and len(read_jsonl(path)) == 4
 
 
+def test_finished_rows_are_not_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second run into their folder must say what it wants with them; what a kill cut short is no row."""
+    path, arguments = tmp_path / "metrics.jsonl", [*ORACLE, "--output-dir", str(tmp_path)]
+    path.write_text('{"sampler": "twee')
+    assert evaluate.main(arguments) == 0
+    before = read_jsonl(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "load_pipeline", lambda *_: pytest.fail("the work began"))
+        words = ("holds 2 finished rows: `--resume` to go on, `--overwrite` to start over", str(tmp_path))
+        fails(capsys, [*arguments, "--num-samples", "16"], *words)
+        with pytest.raises(SystemExit):
+            evaluate.main([*arguments, "--resume", "--overwrite"])
+    assert read_jsonl(path) == before
+    assert evaluate.main([*arguments, "--num-samples", "16", "--overwrite"]) == 0
+    assert [row["num_samples"] for row in read_jsonl(path)] == [16, 16]
+
+
 def test_tokens_of_images_are_compared_as_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     random_model().save_pretrained(tmp_path / "model")
     options = ["--nfe", "2", "--num-samples", "6", "--temperatures", "1", "--output-dir", str(tmp_path / "out")]
@@ -208,7 +230,8 @@ def test_tokens_of_images_are_compared_as_tokens(tmp_path: Path, capsys: pytest.
     assert "FID needs images: decode samples with the model's VQ decoder" in captured.err
     assert "JS token pairs" in captured.out and "unigram entropy" in captured.out
     assert "<blockquote>" not in (tmp_path / "out" / "report.html").read_text()
-    fails(capsys, ["--model", str(tmp_path / "model"), *options, "--judge", "x"], "--judge", "no tokenizer")
+    again = [*options, "--overwrite", "--judge", "x"]
+    fails(capsys, ["--model", str(tmp_path / "model"), *again], "--judge", "no tokenizer")
 
 
 def test_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,6 +244,29 @@ def test_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     fails(capsys, ["--images", a, b, "--image-reference", a], "equal numbers")
     with pytest.raises(SystemExit):
         evaluate.main(["--images", a, "--model", "countdown"])
+
+
+def test_without_inception_weights_it_says_where_to_put_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a network. Rows of another evaluation in the default folder are none of its business."""
+
+    def no_network(**_: Any) -> None:
+        raise URLError("Name or service not known")
+
+    fid: Any = ModuleType("torchmetrics.image.fid")
+    fid.FrechetInceptionDistance = no_network
+    for name in ("torchmetrics", "torchmetrics.image"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, fid.__name__, fid)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    write_jsonl("lsd-eval/metrics.jsonl", [{"x": 1}])
+    for i in range(2):
+        Image.fromarray(np.zeros((4, 4, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    path = f"{tmp_path}/home/hub/checkpoints/weights-inception-2015-12-05-6726825d.pth"
+    last = fails(capsys, ["--images", ".", "--image-reference", "."], "cannot be downloaded", path)
+    assert "finished rows" not in last
 
 
 # ---- what is asked for ----
@@ -307,6 +353,38 @@ def test_what_can_only_end_badly_is_said_before_the_work(
     learned.save_pretrained(str(tmp_path / "learned"))
     alone = ["--baselines", "--sampler", str(tmp_path / "learned"), "--temperature-nfe", "2"]
     fails(capsys, [*base, *alone], "`--temperature-nfe` 2", "learned has no numbers")
+
+
+def test_a_headline_at_calls_that_are_not_made_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "load_pipeline", lambda *_: pytest.fail("something is loaded"))
+    more = ["--headline-nfe", "16", "--output-dir", str(tmp_path)]
+    fails(capsys, [*ORACLE, *more], "`--headline-nfe` 16 must be among `--nfe` 4 8.")
+
+
+@pytest.mark.parametrize("model", [None, "owner/model"])
+def test_a_sampler_of_another_model_is_known_before_the_work(
+    model: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "make_metrics", lambda *_: pytest.fail("the work began"))
+    LSDScheduler(mask_token_id=2048, base_model=model).save_pretrained(str(tmp_path / "books"))
+    arguments = [*ORACLE, "--sampler", str(tmp_path / "books"), "--output-dir", str(tmp_path / "out")]
+    words = f"distilled for {model or 'another model'} (mask 2048)"
+    fails(capsys, arguments, "`--sampler`", "books", words, "`--model` countdown:V=4,L=16 has mask 4.")
+
+
+@pytest.mark.parametrize("unused", ["--judge x", "--reference x", "--features denoiser", "--mauve"])
+def test_a_chain_has_no_use_for_what_is_of_texts(
+    unused: str, text_model: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    make_oracle("countdown:V=4,L=16").save_pretrained(tmp_path / "chain")
+    flag, *_ = more = [*unused.split(), "--output-dir", str(tmp_path / "out")]
+    fails(capsys, ["--model", str(tmp_path / "chain"), *more], f"`{flag}`", "Markov chain")
+    monkeypatch.setattr(evaluate, "load_pipeline", lambda *_: pytest.fail("something is loaded"))
+    for model in (ORACLE, ["--model", str(text_model["model"]), "--oracle", "countdown:V=7,L=8"]):
+        fails(capsys, [*model, *more], f"`{flag}`", "Markov chain")
 
 
 # ---- what can stop it ----

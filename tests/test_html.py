@@ -13,6 +13,7 @@ from browser import WIDTHS, both_widths, browse, needs_browser
 from PIL import Image
 
 from lsd_sampler.evaluation import Comparison
+from lsd_sampler.evaluation.glossary import COLUMNS
 from lsd_sampler.evaluation.html import render
 from lsd_sampler.evaluation.report import Report, as_json, as_text, make_report
 
@@ -103,6 +104,18 @@ def test_every_table_with_a_perplexity_has_an_entropy() -> None:
     for show in (render, as_text):
         with pytest.raises(ValueError, match="entropy"):
             show(report)
+
+
+def test_the_distance_that_decides_is_a_column() -> None:
+    """With its interval behind it; and the sentences say what stands there."""
+    for key, (first, _, _) in COLUMNS.items():
+        place = first.index(key)
+        assert first[place : place + 3] == (key, f"{key}_low", f"{key}_high")
+    table, *_ = as_text(example()).split("\n\n")
+    headings, _, *lines = (re.split(r"  +", line.strip()) for line in table.splitlines())
+    shown = {(line[0], line[1]): line[headings.index("JS 3+4")] for line in lines}
+    for winner in example().winners:
+        assert f"is closest ({shown[winner.sampler, str(winner.nfe)]})" in winner.sentence()
 
 
 def test_without_a_base_or_a_frontier_the_rest_is_shown() -> None:

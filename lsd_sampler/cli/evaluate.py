@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import write_atomically
-from ..denoisers.markov import MarkovDenoiser
+from ..denoisers.markov import MarkovDenoiser, is_oracle_spec
 from .common import add_model_arguments, check_output_dir, load_pipeline, positive_int, run, within_memory
-from .evaluation_parts import BASELINE_FORM, keeping_rows, make_metrics, make_samplers
+from .evaluation_parts import (
+    BASELINE_FORM,
+    finished_rows,
+    keeping_rows,
+    make_metrics,
+    make_samplers,
+    refuse_unused,
+)
 
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -51,7 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--mauve", action="store_true", help="MAUVE in that space (needs mauve-text)")
     parser.add_argument("--num-texts", type=positive_int, default=2, help="samples of each shown in the report")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="reuse finished rows of --output-dir")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="reuse finished rows of --output-dir")
+    again.add_argument("--overwrite", action="store_true", help="start over where --output-dir holds finished rows")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--output-dir", type=Path, default=Path("lsd-eval"))
     return parser
@@ -65,11 +74,14 @@ def command(args: argparse.Namespace) -> None:
     if args.images:
         compare_images(args)
         return
+    check_options(args)
+    check_output_dir(args.output_dir)
+    output = args.output_dir / "metrics.jsonl"
+    if not args.resume and not args.overwrite:
+        check_no_row_is_lost(output)
     pipeline = load_pipeline(args)
     samplers = make_samplers(args, pipeline.denoiser.scheduler_config())
     temperatures = choose_temperatures(args, pipeline.denoiser, samplers)
-    check_output_dir(args.output_dir)
-    output = args.output_dir / "metrics.jsonl"
     num_rows = min(args.batch_size, args.num_samples)
     with keeping_rows(output), within_memory(args, "--batch-size", num_rows):
         args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -103,6 +115,25 @@ def command(args: argparse.Namespace) -> None:
     print(as_json(report) if args.json else as_text(report), end="")
 
 
+def check_options(args: argparse.Namespace) -> None:
+    """Refuses, before anything is loaded, what cannot be meant.
+
+    Raises:
+        ValueError: that names the flag.
+    """
+    refuse_unused(args, args.oracle is not None or is_oracle_spec(args.model))
+    if args.headline_nfe not in (None, *args.nfe):
+        raise ValueError(f"`--headline-nfe` {args.headline_nfe} must be among `--nfe` {' '.join(map(str, args.nfe))}.")
+
+
+def check_no_row_is_lost(path: Path) -> None:
+    """Refuses, before any work is done, a folder whose rows a new run would replace."""
+    if num := finished_rows(path):
+        holds = f"holds {num} finished row{'s' if num > 1 else ''}"
+        advice = "`--resume` to go on, `--overwrite` to start over"
+        raise ValueError(f"`--output-dir` {str(path.parent)!r} {holds}: {advice}.")
+
+
 def choose_temperatures(args: argparse.Namespace, denoiser: Any, samplers: Mapping[str, Any]) -> list[float]:
     """The temperatures to try.
 
@@ -110,6 +141,7 @@ def choose_temperatures(args: argparse.Namespace, denoiser: Any, samplers: Mappi
         ValueError: if what is asked for cannot be made of them.
     """
     is_oracle = args.oracle is not None or isinstance(denoiser, MarkovDenoiser)
+    refuse_unused(args, is_oracle)
     temperatures = args.temperatures or ([1.0] if is_oracle and not args.frontier else list(TEMPERATURES))
     several = len(set(temperatures)) > 1
     if args.frontier and not is_oracle and args.judge is None:
@@ -214,7 +246,7 @@ def compare_images(args: argparse.Namespace) -> None:
     if len(set(sizes.values())) > 1:
         raise ValueError(f"`--images` must hold equal numbers to be compared, got {sizes}.")
     num_rows = min(args.batch_size, *sizes.values())
-    with keeping_rows(args.output_dir / "metrics.jsonl"), within_memory(args, "--batch-size", num_rows):
+    with keeping_rows(), within_memory(args, "--batch-size", num_rows):
         options = {"batch_size": args.batch_size, "device": args.device}
         rows = [
             {"images": name, "number": num, "FID": frechet_inception_distance(name, args.image_reference, **options)}

@@ -31,6 +31,17 @@ _SCHEDULER_OPTIONS = ("count", "draws", "confidence_temperature")  # the others 
 _REAL_SEED = 1_000_000  # of real data and teacher samples: far from the seeds of what is judged
 
 
+def refuse_unused(args: argparse.Namespace, is_oracle: bool) -> None:
+    """Refuses what a chain has no use for.
+
+    Raises:
+        ValueError: that names the flag.
+    """
+    for name in ("judge", "reference", "features", "mauve") if is_oracle else ():
+        if getattr(args, name):
+            raise ValueError(f"`--{name}` is of texts: these samples are judged by a Markov chain. Leave it out.")
+
+
 def baseline(text: str, config: dict[str, Any]) -> LSDScheduler:
     """The plain sampler described by SOLVER[@OPTION=VALUE,...][:ORDER[:SCHEDULE]].
 
@@ -60,17 +71,19 @@ def make_samplers(args: argparse.Namespace, config: dict[str, Any]) -> dict[str,
     """Name -> sampler: baselines first.
 
     Raises:
-        ValueError: if there is none, or none that can do one of `--nfe`.
+        ValueError: if there is none, one that can do none of `--nfe`, or one of a model with another mask.
     """
     samplers = {text: baseline(text, config) for text in args.baselines}
     for name in args.sampler:
         short = Path(name).resolve().name
-        samplers[name if short in samplers else short] = load_sampler(name)
+        sampler = samplers[name if short in samplers else short] = load_sampler(name)
+        _check_mask(args, name, sampler, config["mask_token_id"])
     if not samplers:
         raise ValueError("Nothing to compare: give `--sampler` or `--baselines`.")
-    if not any(sampler.can_do(steps) for sampler in samplers.values() for steps in args.nfe):
-        known = {name: sampler.available_num_inference_steps for name, sampler in samplers.items()}
-        raise ValueError(f"No sampler was made for `--nfe` {' '.join(map(str, args.nfe))}; they know {known}.")
+    for name, sampler in samplers.items():
+        if not any(sampler.can_do(steps) for steps in args.nfe):
+            nfe, known = " ".join(map(str, args.nfe)), sampler.available_num_inference_steps
+            raise ValueError(f"`--sampler` {name} was made for {known} calls, none of `--nfe` {nfe}: leave it out.")
     return samplers
 
 
@@ -165,15 +178,23 @@ def real_sequences(args: argparse.Namespace, pipeline: Any) -> torch.Tensor:
 
 
 @contextmanager
-def keeping_rows(path: Path) -> Iterator[None]:
-    """Turns what can stop a long evaluation into one sentence that says which rows are kept."""
+def keeping_rows(path: Path | None = None) -> Iterator[None]:
+    """Turns what can stop a long evaluation into one sentence that says which rows are kept, if any are."""
     try:
         yield
     except ImportError as error:
         raise ValueError(str(error)) from error
     except (JudgeError, OSError) as error:
-        kept = f" {_num_rows(path)} finished rows are kept in {path}: go on with `--resume`." if path.exists() else ""
+        num = 0 if path is None else finished_rows(path)
+        kept = f" {num} finished rows are kept in {path}: go on with `--resume`." if num else ""
         raise OSError(str(error).rstrip(".") + "." + kept) from error
+
+
+def _check_mask(args: argparse.Namespace, name: str, sampler: LSDScheduler, mask: int | None) -> None:
+    theirs, model = sampler.config.mask_token_id, sampler.config.base_model
+    if theirs != mask:
+        of, had, has = (model or "another model", *("no mask" if x is None else f"mask {x}" for x in (theirs, mask)))
+        raise ValueError(f"`--sampler` {name} was distilled for {of} ({had}), but `--model` {args.model} has {has}.")
 
 
 def _option(entry: str, text: str) -> tuple[str, Any]:
@@ -211,5 +232,6 @@ def _teacher_samples(args: argparse.Namespace, pipeline: Any, length: int) -> to
     return torch.cat(sequences)
 
 
-def _num_rows(path: Path) -> int:
-    return len(read_jsonl(path))
+def finished_rows(path: Path) -> int:
+    """Finished rows in a file that need not exist."""
+    return len(read_jsonl(path)) if path.exists() else 0

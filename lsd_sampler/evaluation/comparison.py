@@ -21,11 +21,13 @@ class Comparison:
         judged: each sampler at each number of calls, at its own best temperature, with all metrics.
         sweep: what the temperatures were chosen on: other samples, at all temperatures. Empty if there was one.
         floor: the metrics of real data of the same size, or None.
+        left_out: sampler -> numbers of calls that it has no numbers for.
     """
 
     judged: list[Row]
     sweep: list[Row] = field(default_factory=list)
     floor: Row | None = None
+    left_out: dict[str, list[int]] = field(default_factory=dict)
 
 
 def compare(
@@ -55,8 +57,11 @@ def compare(
         ValueError: if an argument is out of range, or a sampler has no numbers for `choose_at`.
     """
     points = harness.points(nfe, temperatures, seed)
+    there = {(point.sampler, point.nfe) for point in points}
+    lacking = {name: [steps for steps in nfe if (name, steps) not in there] for name in harness.samplers}
+    left_out = {name: steps for name, steps in lacking.items() if steps}
     if len(set(temperatures)) == 1:
-        return Comparison(harness.measure(points), [], floor)
+        return Comparison(harness.measure(points), [], floor, left_out)
     tried_at = list(nfe) if choose_at is None or frontier else [choose_at]
     if choose_at not in (None, *tried_at):
         raise ValueError(f"`choose_at` must be among `nfe` {tried_at} with a `frontier`, got {choose_at}.")
@@ -68,7 +73,7 @@ def compare(
     sweep = harness.measure(trials) if frontier else harness.choose(trials)
     chosen = _chosen(sweep, harness.metrics, choose_at)
     best = [point for point in points if point.temperature == chosen[point.sampler, choose_at or point.nfe]]
-    return Comparison(harness.measure(best), sweep, floor)
+    return Comparison(harness.measure(best), sweep, floor, left_out)
 
 
 def _chosen(sweep: Sequence[Row], metrics: MetricSet, choose_at: int | None) -> dict[tuple[str, int], float]:

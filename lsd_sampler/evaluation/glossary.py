@@ -87,7 +87,7 @@ METRICS: dict[str, Metric] = {
         "Jensen-Shannon divergence between the tokens of the samples and of the reference, in nats.",
     ),
     "js_token_2gram": Metric("JS token pairs", "The same for pairs of neighbouring tokens."),
-    "js_token_sum": Metric("JS 1+2", "The sum of both divergences of tokens. Lower is better."),
+    "js_token_sum": Metric("JS 1+2", "The verdict for tokens: the sum of both divergences. Lower is better."),
     "js_token_sum_low": Metric("sum low", "Lower end of the bootstrap interval of the sum of both."),
     "js_token_sum_high": Metric("sum high", "Upper end of it."),
     "energy_distance": Metric(
@@ -106,11 +106,11 @@ ORACLE_COLUMNS = (
 )  # fmt: skip
 TEXT_COLUMNS = (
     "sampler", "nfe", "temperature", "judge_nll", "unigram_entropy", "char_trigram_entropy", "js_char_3gram",
-    "js_char_4gram", "js_char_sum_low", "js_char_sum_high",
+    "js_char_4gram", "js_char_sum", "js_char_sum_low", "js_char_sum_high",
 )  # fmt: skip
 TOKEN_COLUMNS = (
     "sampler", "nfe", "temperature", "unigram_entropy", "bigram_entropy", "js_token_1gram", "js_token_2gram",
-    "js_token_sum_low", "js_token_sum_high",
+    "js_token_sum", "js_token_sum_low", "js_token_sum_high",
 )  # fmt: skip
 ORACLE_DETAILS = (
     "sampler", "nfe", "temperature", "forbidden_samples", "cross_entropy", "bigram_entropy", "unigram_entropy",

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 
 
+_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity looks for them there
+_WEIGHTS_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{_WEIGHTS}"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
@@ -44,6 +46,7 @@ def frechet_inception_distance(
     Raises:
         ValueError: if a folder holds fewer than two images.
         ImportError: without torchmetrics and torch-fidelity; the message says how to install them.
+        OSError: if an image cannot be read, or the weights cannot be downloaded; the message says where to put them.
     """
     folders = {False: image_files(samples), True: image_files(reference)}
     try:
@@ -53,6 +56,11 @@ def frechet_inception_distance(
     except ImportError as error:  # torchmetrics raises a subclass where torch-fidelity is missing
         raise ImportError(
             f"FID needs torchmetrics and torch-fidelity: `pip install lsd_sampler[fid]` ({error})."
+        ) from error
+    except OSError as error:
+        raise OSError(
+            f"the Inception weights cannot be downloaded ({error}): get {_WEIGHTS_URL} on a machine with network and"
+            f" put it at {Path(torch.hub.get_dir()) / 'checkpoints' / _WEIGHTS}."
         ) from error
     metric = metric.to(device).set_dtype(torch.float64)
     for real, files in folders.items():

@@ -60,7 +60,8 @@ class Report:
         """The verdict in words, the headline first, and what weakens it."""
         farther = [found for found in self.matched if found.calls <= found.fewest]
         closer = [found.sentence() for found in self.matched if found not in farther]
-        return [*closer, *_no_calls_saved(farther), *(found.sentence() for found in self.winners), *self._edges()]
+        best = [found.sentence() for found in self.winners]
+        return [*closer, *_no_calls_saved(farther), *best, *self._edges(), *self._left_out()]
 
     def _edges(self) -> list[str]:
         """Samplers whose best temperature may lie beyond those that were tried."""
@@ -70,6 +71,11 @@ class Report:
         if not names:
             return []
         return [f"At the edge of the temperatures tried, so perhaps not yet at their best: {', '.join(names)}."]
+
+    def _left_out(self) -> list[str]:
+        """Samplers that lack some rows."""
+        lacking = self.comparison.left_out.items()
+        return [f"{name} has no numbers for {', '.join(map(str, steps))} calls: left out." for name, steps in lacking]
 
     def reading_rows(self) -> list[Row]:
         """The frontier's readings as rows of a table."""

@@ -9,6 +9,9 @@ from .bootstrap import centred
 from .rows import Row
 
 
+_NO_INTERVAL = "too few samples for an interval"
+
+
 @dataclass(frozen=True)
 class MatchedCalls:
     """Calls at matched quality.
@@ -49,9 +52,15 @@ class MatchedCalls:
         if self.calls <= self.fewest:
             return f"{self.base} reaches with {self.fewest} calls or fewer what {ours}."
         interval = f"{self._number(self.low)} to {self._number(self.high)}"
+        interval = _NO_INTERVAL if self._covers_all() else interval
         return f"{self.base} needs {self.calls:.1f} calls ({interval}) for what {ours}."
 
+    def _covers_all(self) -> bool:
+        return self.low <= self.fewest and bool(np.isinf(self.high))
+
     def _at_least(self) -> str:
+        if self._covers_all():
+            return f" ({_NO_INTERVAL})"
         return f" (interval: {self._number(self.low)} calls or more)" if np.isfinite(self.low) else ""
 
     def _number(self, calls: float) -> str:
@@ -99,9 +108,12 @@ def matched_calls(
         nfe (`int`): at how many calls the others are taken.
         floor (*optional*): real data of the same size, with the interval of `key`.
         confidence (`float`): of the intervals.
+
+    Returns:
+        One for each; none if `base` was tried at less than two numbers of calls.
     """
     curve = sorted((row for row in rows if row["sampler"] == base), key=lambda row: row["nfe"])
-    if not curve:
+    if len(curve) < 2:
         return []
     steps = [row["nfe"] for row in curve]
     replicates = np.stack([_centred(row, key) for row in curve], axis=1)
