@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.utils import validate_repo_id
 
 from lsd_sampler import LSDScheduler, cards
 from lsd_sampler.cli import evaluate, sample, train
@@ -79,6 +80,7 @@ def test_every_option_of_a_distillation_is_a_flag_with_help() -> None:
         ("lsd-train", ["--model", MODEL, "--nfe"]),
         ("lsd-train", ["--model", MODEL, "--seed", "x"]),
         ("lsd-train", ["--model", MODEL, "--unknown"]),
+        ("lsd-train", ["--model", MODEL, "--resume", "--overwrite"]),
         ("lsd-sample", ["--model", MODEL, "--num-samples", "0"]),
         ("lsd-sample", ["--model", MODEL, "--length", "0"]),
         ("lsd-sample", ["--model", MODEL, "--device", "abacus"]),
@@ -187,7 +189,79 @@ def test_same_seed_same_sampler(folders: dict[str, Path], tmp_path: Path) -> Non
 def test_output_folder_has_a_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert train.main(TINY) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["countdown-path_kl-halton"]
+    assert [path.name for path in tmp_path.iterdir()] == ["countdown-V8-L32-path_kl-halton"]
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("countdown", "countdown"),
+        ("countdown:V=16,L=64", "countdown-V16-L64"),
+        ("markov:V=3,L=3,seed=0", "markov-V3-L3-seed0"),
+        ("markov:chains/one.json,L=64", "markov-one.json-L64"),
+        ("models/books-radd/", "books-radd"),
+        ("owner/sedd.small", "sedd.small"),
+        ("models/a model: mine", "a-model-mine"),
+    ],
+)
+def test_a_models_short_name_is_fit_for_folders_and_for_the_hub(model: str, name: str) -> None:
+    assert train.short_name(model) == name
+    validate_repo_id(f"user/{name}-path_kl-halton")
+
+
+def test_work_is_never_lost_unasked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what a run that was interrupted had finished, nor a sampler."""
+    argv = [*TINY, "--batch-size", "2", "--cache-dir", "/dev/null", "--output-dir", str(tmp_path)]
+    forward, calls = MarkovDenoiser.forward, [0]
+
+    def interrupted(*args: Any, **kwargs: Any) -> torch.Tensor:
+        calls[0] += 1
+        if calls[0] == 140:
+            raise KeyboardInterrupt
+        return forward(*args, **kwargs)
+
+    def contents() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MarkovDenoiser, "forward", interrupted)
+        assert train.main(argv) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "Interrupted; go on with `--resume`."
+    kept = contents()
+    assert len(kept) >= 3 and all(name.startswith("progress-") for name in kept)
+    fails(capsys, "lsd-train", argv, "--output-dir", "holds an unfinished run", "`--resume`", "`--overwrite`")
+    assert contents() == kept
+    monkeypatch.setattr(MarkovDenoiser, "forward", forward)
+    assert train.main([*argv, "--resume"]) == 0
+    learned = contents()
+    assert set(learned) == WRITTEN
+    capsys.readouterr()
+    fails(capsys, "lsd-train", [*argv, "--seed", "1"], "--output-dir", "holds a sampler", "`--overwrite`")
+    assert contents() == learned
+    assert train.main([*argv, "--resume"]) == 0
+    assert train.main([*argv, "--seed", "1", "--overwrite"]) == 0
+    assert contents()["scheduler_model.safetensors"] != learned["scheduler_model.safetensors"]
+
+
+def test_an_unfinished_run_is_overwritten_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = [*TINY, "--cache-dir", "/dev/null", "--output-dir", str(tmp_path)]
+    (tmp_path / "progress").mkdir()
+    (tmp_path / "progress" / "progress-plan.safetensors").write_text("of another run")
+    assert train.main([*argv, "--overwrite"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == WRITTEN
+
+
+def test_an_interrupt_before_anything_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MarkovDenoiser, "forward", interrupted)
+    assert train.main([*TINY, "--output-dir", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "Interrupted."
 
 
 def test_a_local_models_path_does_not_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +319,7 @@ def test_a_run_that_breaks_leaves_the_folder_as_it_was(
 
     monkeypatch.setattr(MarkovDenoiser, "forward", breaks)
     for out in (folders["path_kl"], tmp_path / "new"):
-        fails(capsys, "lsd-train", [*TINY, "--output-dir", str(out)], "NaN")
+        fails(capsys, "lsd-train", [*TINY, "--overwrite", "--output-dir", str(out)], "NaN")
     # beside what a later `--resume` goes on from
     after = {path.name: path.read_bytes() for path in folders["path_kl"].iterdir() if path.is_file()}
     assert after == before

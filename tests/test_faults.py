@@ -135,7 +135,7 @@ def test_following_the_advice_ends_in_a_sampler(
 ) -> None:
     """Whatever the method: what is advised, done, leads to batches that fit, and each advice halves a number."""
     raises_from(monkeypatch, 4)
-    argv = [*TRAIN, *options, "--teacher-steps", "16", "--output-dir", str(tmp_path)]
+    argv = [*TRAIN, *options, "--teacher-steps", "16", "--output-dir", str(tmp_path), "--overwrite"]
     for _ in range(8):
         if train.main(argv) == 0:
             return

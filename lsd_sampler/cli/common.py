@@ -170,8 +170,8 @@ def run(command: Callable[[argparse.Namespace], None], parser: argparse.Argument
     args = parser.parse_args(argv)
     try:
         command(args)
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"Interrupted{'; ' if error.args else ''}{error}.", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         # what remains of lack of memory came before there was a batch

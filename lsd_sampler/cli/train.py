@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import remove_leftovers
+from ..denoisers.markov import is_oracle_spec
 from ..denoisers.sizes import ModelSize
 from ..hub import make_repo, upload_sampler
 from ..orders import ORDERS
@@ -19,7 +21,7 @@ from ..training.budget import process_bytes
 from ..training.choice import chosen
 from ..training.config import FILLERS, PATHS, VARIANTS, distillable_solvers
 from ..training.path_cache import default_cache_dir
-from ..training.progress import Progress
+from ..training.progress import Progress, kept_files
 from ..training.recording import TeacherPlan
 from ..training.tracking import available, tracking
 from ..training.workers import Workers
@@ -77,8 +79,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pipeline-kwargs", type=json_object, metavar="JSON", help="further arguments of its call")
     parser.add_argument("--trust-remote-code", action="store_true", help="let --pipeline run code of its own repo")
     parser.add_argument("--output-dir", type=Path, help="default: MODEL-METHOD-ORDER, or MODEL-auto")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with a run that was stopped, in its output folder"
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with a run that was stopped, in its output folder")
+    again.add_argument(
+        "--overwrite", action="store_true", help="start over where the output folder holds a run or a sampler"
     )
     parser.add_argument(
         "--cache-dir",
@@ -113,9 +117,7 @@ def train(args: argparse.Namespace) -> None:
     has_text = args.data is not None or any(isinstance(call_kwargs.get(name), str) for name in ("prefix", "suffix"))
     pipeline = load_pipeline(args, has_text) if args.model else load_diffusers_pipeline(args)
     config = configure(args, lambda config: plan_of(pipeline, config, call_kwargs))
-    output_dir = args.output_dir or Path(
-        "-".join(filter(None, [Path(name).name.split(":")[0], config.method, config.order]))
-    )
+    output_dir = args.output_dir or Path("-".join(filter(None, [short_name(name), config.method, config.order])))
     if args.dry_run:
         size = ModelSize.of(pipeline.denoiser) if args.model else None
         cost = describe_cost(size, config, plan_of(pipeline, config, call_kwargs), process)
@@ -135,6 +137,8 @@ def learn(
 ) -> None:
     """Learns, and leaves the folder behind; what stops it leaves what `--resume` goes on from."""
     check_output_dir(output_dir)
+    if not args.resume and not args.overwrite:
+        check_nothing_is_lost(output_dir)
     data = read_sequences(args.data, pipeline, args.length) if args.data else None
     is_main = Workers.here().is_main
     # made now, or it is known now that it cannot be
@@ -170,6 +174,22 @@ def learn(
     print(f"Network calls: {records[-1]['network_calls']}. Saved to {output_dir}.")
     if repo_id:
         print(f"Uploaded: {upload_sampler(output_dir, repo_id)}")
+
+
+def check_nothing_is_lost(folder: Path) -> None:
+    """Refuses, before any work is done, a folder with what a new run would replace."""
+    if kept_files(folder / "progress"):
+        advice = "`--resume` to go on, `--overwrite` to start over"
+        raise ValueError(f"`--output-dir` {str(folder)!r} holds an unfinished run: {advice}.")
+    if (folder / LSDScheduler.config_name).exists():
+        raise ValueError(f"`--output-dir` {str(folder)!r} holds a sampler: `--overwrite` to replace it.")
+
+
+def short_name(model: str) -> str:
+    """A model's name as part of a folder's, fit for all systems and for the Hub: of an oracle, with its numbers."""
+    kind, _, numbers = model.partition(":") if is_oracle_spec(model) else ("", "", model)
+    name = "-".join(filter(None, [kind, Path(numbers).name])).replace("=", "")
+    return re.sub(r"[^\w.]+", "-", name)
 
 
 def save(args: argparse.Namespace, pipeline: Any, scheduler: LSDScheduler, output_dir: Path, **described: Any) -> None:
