@@ -22,6 +22,9 @@ from .training.paths import KINDS
 
 BEGIN, END = "<!-- lsd_sampler: written by lsd-train, refreshed by it -->", "<!-- lsd_sampler: end -->"
 
+MAX_SHOWN = 80
+"""Characters of an argument that the card shows."""
+
 
 def save_sampler(
     scheduler: LSDScheduler,
@@ -33,8 +36,9 @@ def save_sampler(
     repo_id: str | None = None,
     pipeline_class: str | None = None,
     call_kwargs: dict[str, Any] | None = None,
+    run: dict[str, Any] | None = None,
 ) -> None:
-    """Writes sampler, `config.json` (a Hub download counter), `metrics.jsonl`, `schedule.png` and the card.
+    """Writes sampler, `config.json` (the run; a Hub download counter), `metrics.jsonl`, `schedule.png` and the card.
 
     Args:
         scheduler ([`LSDScheduler`]): a learned one.
@@ -43,17 +47,20 @@ def save_sampler(
         config ([`DistillConfig`]), records (`list[dict]`): how it was learned, and what was measured on the way.
         repo_id (`str`, *optional*): where it will be uploaded; used in the card's snippet.
         pipeline_class (`str`, *optional*): the class of the pipeline, where `lsd-train --pipeline` was given one.
-        call_kwargs (`dict`, *optional*): what that pipeline was called with; used in the card's snippet.
+        call_kwargs (`dict`, *optional*): what the pipeline was called with, JSON-ready; the card says it.
+        run (`dict`, *optional*): what else it takes to repeat the run, JSON-ready; for `config.json`.
     """
     path = folder / "README.md"
     old = path.read_text(encoding="utf-8") if path.exists() else None
     scheduler.save_pretrained(folder)
-    described = {"library_name": "lsd_sampler", "scheduler": "LSDScheduler", "distillation": config.to_dict()}
+    described = {"library_name": "lsd_sampler", "scheduler": "LSDScheduler", "run": run or {}}
+    described["distillation"] = config.to_dict()
     write_atomically(folder / "config.json", (json.dumps(described, indent=2) + "\n").encode())
     write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
     plotted = _plot(scheduler, folder / "schedule.png", model)
-    snippet = _snippet(scheduler, model, records, repo_id or str(folder), pipeline_class, call_kwargs or {})
-    card = make_card(scheduler, model, config, records, snippet, plotted)
+    call_kwargs = call_kwargs or {}
+    snippet = _snippet(scheduler, model, records, repo_id or str(folder), pipeline_class, call_kwargs)
+    card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs)
     write_atomically(path, (card if old is None else refresh(old, card)).encode())
 
 
@@ -64,8 +71,9 @@ def make_card(
     records: list[dict[str, Any]],
     snippet: str,
     plotted: bool,
+    call_kwargs: dict[str, Any] | None = None,
 ) -> str:
-    """The text of the sampler card; `snippet` is the code that shows its use."""
+    """The text of the sampler card; `snippet` is the code that shows its use, the rest is as for [`save_sampler`]."""
     choice = choice_section(records)
     config, records = chosen(config, records)
     nfe = sorted(scheduler.learned_sampler.steps)
@@ -99,6 +107,7 @@ def make_card(
             choice=choice,
             plot="![learned schedule](schedule.png)" if plotted else "",
             protocol=_protocol(config, records),
+            conditions=_conditions(call_kwargs or {}),
             versions=f"torch {torch.__version__.split('+')[0]}, diffusers {diffusers.__version__}",
         )
     )
@@ -147,15 +156,16 @@ def _snippet(
     steps = f"num_inference_steps={8 if 8 in nfe else nfe[0]}, generator=torch.Generator().manual_seed(0)"
     if pipeline_class is None:
         load = f'MaskedDiffusionPipeline.from_pretrained("{model}")'
-        imports, call = "from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline", "num_samples=2, "
+        imports = "from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline"
+        arguments = {"num_samples": 2, **call_kwargs}
     else:
         load = f'DiffusionPipeline.from_pretrained("{model}")  # {pipeline_class}'
         imports = "from diffusers import DiffusionPipeline\nfrom lsd_sampler import LSDScheduler"
-        first = {
+        arguments = {
             name: value[0] if isinstance(value, list) and name == "prompt" else value
             for name, value in call_kwargs.items()
         }
-        call = "".join(f"{name}={value!r}, " for name, value in first.items())
+    call = "".join(f"{name}={value!r}, " for name, value in arguments.items())
     show = 'out.images[0].save("sample.png")' if _is_image(records) else "print(out.texts or out.sequences)"
     return "\n".join(
         [
@@ -206,6 +216,13 @@ def _table(records: list[dict[str, Any]]) -> str:
 
 def _numbers(values: list[float]) -> str:
     return " ".join(f"{value:.4f}" for value in values)
+
+
+def _conditions(call_kwargs: dict[str, Any]) -> str:
+    """What every call of the pipeline had; of much, only the name."""
+    written = {name: repr(value) for name, value in call_kwargs.items()}
+    parts = [f"`{name}={value}`" if len(value) <= MAX_SHOWN else f"`{name}`" for name, value in written.items()]
+    return ", ".join(parts)
 
 
 def _protocol(config: DistillConfig, records: list[dict[str, Any]]) -> str:

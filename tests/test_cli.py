@@ -14,7 +14,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from lsd_sampler import LSDScheduler, cards
 from lsd_sampler.cli import evaluate, sample, train
-from lsd_sampler.denoisers import MarkovDenoiser
+from lsd_sampler.denoisers import MarkovDenoiser, countdown
 
 
 MODEL = "countdown:V=8,L=32"
@@ -264,9 +264,45 @@ def test_an_interrupt_before_anything_is_kept(
     assert capsys.readouterr().err.splitlines()[-1] == "Interrupted."
 
 
-def test_a_local_models_path_does_not_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lsd_sampler.denoisers import countdown
+def test_the_card_calls_the_model_as_the_run_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    argv = [*TINY, "--pipeline-kwargs", '{"prefix": [3, 2]}', "--length", "20"]
+    assert train.main([*argv, "--output-dir", "out"]) == 0
+    text = Path("out", "README.md").read_text()
+    assert "- Every call of the pipeline had `length=20`, `prefix=[3, 2]`: it is a sampler for such calls.\n" in text
+    namespace: dict[str, Any] = {}
+    exec(text.split("```python\n")[1].split("```")[0], namespace)
+    assert namespace["out"].sequences.shape == (2, 20)
+    assert namespace["out"].sequences[:, :2].tolist() == [[3, 2], [3, 2]]
 
+
+@pytest.mark.parametrize(
+    ("flags", "run"),
+    [
+        (["--pipeline-kwargs", '{"prefix": [3]}', "--length", "9"], {"length": 9, "pipeline_kwargs": {"prefix": [3]}}),
+        (["--data", "data.jsonl", "--dtype", "float32"], {"dtype": "float32", "data": "data.jsonl"}),
+    ],
+)
+def test_a_run_can_be_repeated_from_its_config(
+    flags: list[str], run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names no path but those given, as they were given."""
+    monkeypatch.chdir(tmp_path)
+    rows = countdown(8, 32).sample(8, torch.Generator().manual_seed(0)).tolist()
+    Path("data.jsonl").write_text("".join(json.dumps({"ids": row}) + "\n" for row in rows))
+    assert train.main([*TINY, *flags, "--output-dir", "out"]) == 0
+    described = json.loads(Path("out", "config.json").read_text())
+    assert str(tmp_path) not in json.dumps(described) and described["run"] == {"model": MODEL, **run}
+    argv = []
+    for name, value in {**described["distillation"], **described["run"]}.items():
+        words = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        argv += [f"--{name.replace('_', '-')}", *map(str, words)] if value is not None else []
+    assert train.main([*argv, "--output-dir", "again"]) == 0
+    for name in ("config.json", "scheduler_model.safetensors", "scheduler_config.json"):
+        assert Path("again", name).read_bytes() == Path("out", name).read_bytes()
+
+
+def test_a_local_models_path_does_not_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     countdown(8, 32).save_pretrained("chain")
     assert train.main(["--model", "chain", *TINY[2:], "--output-dir", "out"]) == 0

@@ -55,6 +55,9 @@ CHOICES = {
     "paths": PATHS,
 }
 
+# what a sampler depends on, beside the fields of `DistillConfig`
+RUN_FLAGS = ("model", "pipeline", "revision", "dtype", "length", "data", "prompts", "pipeline_kwargs")
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lsd-train", description=__doc__)
@@ -193,16 +196,18 @@ def short_name(model: str) -> str:
 
 
 def save(args: argparse.Namespace, pipeline: Any, scheduler: LSDScheduler, output_dir: Path, **described: Any) -> None:
-    """The sampler, and what describes it."""
+    """The sampler, what describes it, and what it takes to repeat the run."""
     from ..cards import save_sampler
 
     name = args.model or args.pipeline
+    run = {flag: getattr(args, flag) for flag in RUN_FLAGS if getattr(args, flag) is not None}
+    run = {flag: str(value) if isinstance(value, Path) else value for flag, value in run.items()}
     if not Path(name).expanduser().exists():  # a path of this machine means nothing elsewhere
         model = pipeline.denoiser if args.model else pipeline
         revision = getattr(model, "commit_hash", None) or args.revision
         scheduler.register_to_config(base_model=model.name_or_path, base_model_revision=revision)
     pipeline_class = type(pipeline).__name__ if args.pipeline else None
-    save_sampler(scheduler, output_dir, model=name, pipeline_class=pipeline_class, **described)
+    save_sampler(scheduler, output_dir, model=name, pipeline_class=pipeline_class, run=run, **described)
 
 
 def print_results(config: DistillConfig, records: list[dict[str, Any]]) -> None:
