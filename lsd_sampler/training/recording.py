@@ -7,7 +7,7 @@ run knows which token each position will end with, and when. A run may have seve
 
 import inspect
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +47,9 @@ PER_SEQUENCE = (
 )
 """Arguments of pipelines that hold something for each sequence: a list or the rows of a tensor, or one for all."""
 
+NUMBERS = ("num_samples", "batch_size", "num_images_per_prompt")
+"""Names that pipelines have for how many sequences to make."""
+
 
 class PipelineRuns:
     """Runs a pipeline with one scheduler after another, each sequence with noise of its own seed.
@@ -56,12 +59,20 @@ class PipelineRuns:
         seed (`int`): sequence i gets a generator seeded from `(seed, i)`, whatever the batch size.
         call_kwargs: passed to every call of the pipeline (prompt, guidance, ...). Of an argument in `PER_SEQUENCE`
             that is a list, or a tensor with a row for each, sequence i gets entry `i % len`.
+
+    Raises:
+        ValueError: if the pipeline's call takes no `generator`.
     """
 
     def __init__(self, pipeline: DiffusionPipeline, seed: int, call_kwargs: dict[str, Any]):
         self.pipeline, self.seed, self.call_kwargs = pipeline, seed, call_kwargs
         self.network_calls = 0
         self._accepted = inspect.signature(pipeline.__call__).parameters
+        if "generator" not in self._accepted and not takes_any(self._accepted):
+            raise ValueError(
+                f"`pipeline`: the call of {type(pipeline).__name__} needs an argument `generator`, which it passes on"
+                " to `scheduler.step`: without it a run cannot be replayed."
+            )
 
     @property
     def time_conditioned(self) -> bool:
@@ -75,16 +86,27 @@ class PipelineRuns:
         return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
     def arguments(self, sequences: Sequence[int]) -> dict[str, Any]:
-        """What the pipeline is called with to generate these sequences in one batch."""
+        """What the pipeline is called with to generate these sequences in one batch.
+
+        Raises:
+            ValueError: if its call has no argument that would say how many.
+        """
         kwargs = dict(self.call_kwargs)
         temperature = self._accepted.get("temperature")
         # LLaDA2Pipeline takes the most likely token unless told otherwise
         if temperature is not None and isinstance(temperature.default, numbers.Real):
             kwargs.setdefault("temperature", 1.0)
         given = {name: kwargs[name] for name in PER_SEQUENCE if kwargs.get(name) is not None}
-        repeats = next((name for name in ("num_samples", "batch_size") if name in self._accepted), None)
+        # diffusers' own pipelines take lists beside theirs
+        names = NUMBERS[:2] if given else NUMBERS
+        repeats = next((name for name in names if name in self._accepted), None)
         if repeats is not None and not any(_is_list(value) for value in given.values()):
             return {**kwargs, repeats: len(sequences)}
+        if not given and len(sequences) > 1:
+            raise ValueError(
+                "The pipeline's call needs an argument `num_samples`, `batch_size` or `num_images_per_prompt` (or"
+                f" prompts) to make {len(sequences)} sequences at once; else distil with `batch_size` 1."
+            )
         for name, value in given.items():
             kwargs[name] = _take(value, sequences)
         return kwargs
@@ -107,6 +129,11 @@ class PipelineRuns:
         # a pipeline that calls the network less often than the scheduler says so
         made = getattr(output, "network_calls", None)
         self.network_calls += scheduler.calls if made is None else made
+
+
+def takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Whether a call takes arguments of any name."""
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
 def _is_list(value: Any) -> bool:
