@@ -18,6 +18,7 @@ from lsd_sampler.denoisers import MarkovDenoiser, countdown
 
 
 MODEL = "countdown:V=8,L=32"
+BOOKS = str(Path(__file__).parents[1] / "models" / "books-radd")
 TINY = ["--model", MODEL, "--nfe", "4", "8", "--num-sequences", "8", "--method", "path_kl"]
 COMMANDS = {"lsd-train": train, "lsd-sample": sample, "lsd-eval": evaluate}
 WRITTEN = {"README.md", "config.json", "metrics.jsonl", "scheduler_config.json", "scheduler_model.safetensors"}
@@ -320,13 +321,19 @@ def test_a_local_models_path_does_not_travel(tmp_path: Path, monkeypatch: pytest
         (["--model", MODEL, "--nfe", "4", "64"], ["`nfe` 64", "32"]),
         (["--model", MODEL, "--nfe", "4", "64", "--dry-run"], ["`nfe` 64", "32"]),
         (["--model", MODEL, "--nfe", "4", "--length", "33"], ["`length`", "32"]),
+        (["--model", MODEL, "--pipeline-kwargs", '{"prefixx": [1]}'], ["`prefixx`", "Did you mean 'prefix'?"]),
+        (["--model", "radd", "--dry-run", "--pipeline-kwargs", '{"lenght": 9}'], ["`lenght`", "mean 'length'?"]),
+        (["--model", MODEL, "--pipeline-kwargs", '{"num_inference_steps": 9}'], ["`num_inference_steps`", "leave it"]),
+        (["--model", BOOKS, "--data", "EMPTY"], ["`--data`", "empty.txt", "at least 128 tokens, got 0"]),
     ],
 )
 def test_known_mistakes_of_train(
     argv: list[str], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "empty.txt").touch()
+    argv = [str(tmp_path / "empty.txt") if word == "EMPTY" else word for word in argv]
     fails(capsys, "lsd-train", [*argv, "--output-dir", str(tmp_path / "out")], *words)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.txt"]
 
 
 def test_an_unusable_output_folder_is_known_before_the_work(
@@ -501,4 +508,7 @@ def test_known_mistakes_of_evaluate(
     fails(capsys, "lsd-eval", [*base, "--baselines", "--sampler", lsd, "--nfe", "16", "32"], "16 32", "[4, 8]")
     fails(capsys, "lsd-eval", [*base, "--sampler", str(tmp_path / "none")], "--sampler")
     fails(capsys, "lsd-eval", [*base, "--temperatures", "-1"], "temperatures")
+    (tmp_path / "empty.txt").touch()
+    argv = ["--model", BOOKS, *base[2:], "--reference", str(tmp_path / "empty.txt")]
+    fails(capsys, "lsd-eval", argv, "`--reference`", "empty.txt", "at least 128 tokens, got 0")
     assert not (tmp_path / "out" / "table.txt").exists()

@@ -221,3 +221,6 @@ def test_lsd_train_on_a_pipeline(
     assert "had `prompt=['a cat', 'dog']`, `guidance_scale=2.0`:" in Path("out", "README.md").read_text()
     assert train.main(["--pipeline", "pipeline", "--length", "8"]) == 1
     assert "`--length` goes with `--model`" in capsys.readouterr().err
+    assert train.main(["--pipeline", "pipeline", "--pipeline-kwargs", '{"guidance": 2}']) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "`guidance` is not an argument of AmusedPipeline" in last and "Did you mean 'guidance_scale'?" in last

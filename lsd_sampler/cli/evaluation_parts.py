@@ -12,14 +12,14 @@ import torch
 from tqdm.auto import tqdm
 
 from ..evaluation.embedding import Features, denoiser_features
-from ..evaluation.harness import floor_row, text_windows
+from ..evaluation.harness import floor_row
 from ..evaluation.judge import JudgeError, JudgeNLL
 from ..evaluation.metrics import MetricSet, OracleMetrics, TextMetrics, TokenMetrics
 from ..evaluation.rows import Row, read_jsonl
 from ..scheduling_lsd import LSDScheduler
 from ..training.recording import scheduler_in_place
 from .common import load_sampler
-from .texts import read_texts
+from .texts import read_windows
 
 
 BASELINE_FORM = "SOLVER[@OPTION=VALUE,...][:ORDER[:SCHEDULE]]"
@@ -151,8 +151,7 @@ def real_sequences(args: argparse.Namespace, pipeline: Any) -> torch.Tensor:
         return _teacher_samples(args, pipeline, length)
     if pipeline.tokenizer is None:
         raise ValueError(f"`--reference`: {args.model} has no tokenizer, so a text cannot be cut into its tokens.")
-    texts = read_texts(args.reference, "--reference")
-    windows = torch.cat([text_windows(pipeline.tokenizer, text, length) for text in texts])
+    windows = read_windows(args.reference, pipeline.tokenizer, length, "--reference")
     return windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))]
 
 

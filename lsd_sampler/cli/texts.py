@@ -24,12 +24,23 @@ def read_texts(path: Path, flag: str = "path") -> list[str]:
         OSError: if there is no such file.
         ValueError: if a folder holds no text, or a file is no text in UTF-8.
     """
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.name.endswith(TEXT_SUFFIXES))
-        if not files:
-            raise ValueError(f"`{flag}` {str(path)!r} holds no file that ends in {' or '.join(TEXT_SUFFIXES)}.")
-    return [_read_text(file, flag) for file in files]
+    return [_read_text(file, flag) for file in _files(path, flag)]
+
+
+def read_windows(path: Path, tokenizer: Any, length: int, flag: str) -> torch.Tensor:
+    """The texts of [`read_texts`], each in tokens and cut into windows: `torch.LongTensor` of shape `(num, length)`.
+
+    Raises:
+        OSError, ValueError: as [`read_texts`]; and if a text is shorter than one window.
+    """
+    windows = []
+    for file in _files(path, flag):
+        text = _read_text(file, flag)
+        try:
+            windows.append(text_windows(tokenizer, text, length))
+        except ValueError as error:
+            raise ValueError(f"`{flag}` {str(file)!r}: {error}") from error
+    return torch.cat(windows)
 
 
 def read_sequences(path: Path, pipeline: Any, length: int | None) -> torch.Tensor:
@@ -46,9 +57,17 @@ def read_sequences(path: Path, pipeline: Any, length: int | None) -> torch.Tenso
         tokenizer, denoiser = getattr(pipeline, "tokenizer", None), getattr(pipeline, "denoiser", None)
         if tokenizer is None or denoiser is None:
             raise ValueError("`--data`: no tokenizer of a `--model` to cut a text into tokens: give .jsonl with ids.")
-        texts = read_texts(path, "--data")
-        sequences = torch.cat([text_windows(tokenizer, text, length or denoiser.length) for text in texts])
+        sequences = read_windows(path, tokenizer, length or denoiser.length, "--data")
     return sequences[torch.randperm(len(sequences), generator=torch.Generator().manual_seed(0))]
+
+
+def _files(path: Path, flag: str) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.name.endswith(TEXT_SUFFIXES))
+    if not files:
+        raise ValueError(f"`{flag}` {str(path)!r} holds no file that ends in {' or '.join(TEXT_SUFFIXES)}.")
+    return files
 
 
 def _read_ids(path: Path) -> torch.Tensor:

@@ -14,6 +14,7 @@ from ..denoisers.markov import is_oracle_spec
 from ..denoisers.sizes import ModelSize
 from ..hub import make_repo, upload_sampler
 from ..orders import ORDERS
+from ..pipeline_masked_diffusion import MaskedDiffusionPipeline
 from ..scheduling_lsd import COUNTS, LSDScheduler
 from ..solvers import SOLVERS
 from ..training import METHODS, DistillConfig, distill
@@ -22,7 +23,7 @@ from ..training.choice import chosen
 from ..training.config import FILLERS, PATHS, VARIANTS, distillable_solvers
 from ..training.path_cache import default_cache_dir
 from ..training.progress import Progress, kept_files
-from ..training.recording import TeacherPlan
+from ..training.recording import TeacherPlan, check_call
 from ..training.tracking import available, tracking
 from ..training.workers import Workers
 from .common import (
@@ -263,7 +264,7 @@ def read_call_kwargs(args: argparse.Namespace) -> dict[str, Any]:
     """What the pipeline is called with.
 
     Raises:
-        ValueError: for a flag that does not go with the others.
+        ValueError: for a flag that does not go with the others, or an argument that the call does not have.
     """
     if args.model and args.prompts:
         raise ValueError(
@@ -273,6 +274,8 @@ def read_call_kwargs(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("`--length` goes with `--model`; with `--pipeline` use `--pipeline-kwargs`.")
     length = {"length": args.length} if args.length else {}
     prompts = {"prompt": read_prompts(args.prompts)} if args.prompts else {}
+    if args.model:  # of another pipeline it is known when it is loaded
+        check_call(MaskedDiffusionPipeline, args.pipeline_kwargs or {})
     return {**length, **prompts, **(args.pipeline_kwargs or {})}
 
 

@@ -10,6 +10,8 @@ import torch
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of each text, with no special tokens added."""
+    if not texts:  # transformers' own fail
+        return []
     if hasattr(tokenizer, "encode_batch"):
         return [e.ids for e in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
     return tokenizer(list(texts), add_special_tokens=False)["input_ids"]

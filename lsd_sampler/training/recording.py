@@ -5,6 +5,7 @@ run knows which token each position will end with, and when. A run may have seve
 (LLaDA2Pipeline has one for each block). Nothing of size batch x length x vocabulary is kept between steps.
 """
 
+import difflib
 import inspect
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,18 +62,14 @@ class PipelineRuns:
             that is a list, or a tensor with a row for each, sequence i gets entry `i % len`.
 
     Raises:
-        ValueError: if the pipeline's call takes no `generator`.
+        ValueError: if the pipeline's call takes no `generator`, or not one of `call_kwargs`.
     """
 
     def __init__(self, pipeline: DiffusionPipeline, seed: int, call_kwargs: dict[str, Any]):
         self.pipeline, self.seed, self.call_kwargs = pipeline, seed, call_kwargs
         self.network_calls = 0
         self._accepted = inspect.signature(pipeline.__call__).parameters
-        if "generator" not in self._accepted and not takes_any(self._accepted):
-            raise ValueError(
-                f"`pipeline`: the call of {type(pipeline).__name__} needs an argument `generator`, which it passes on"
-                " to `scheduler.step`: without it a run cannot be replayed."
-            )
+        check_call(type(pipeline), call_kwargs)
 
     @property
     def time_conditioned(self) -> bool:
@@ -131,9 +128,27 @@ class PipelineRuns:
         self.network_calls += scheduler.calls if made is None else made
 
 
-def takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
-    """Whether a call takes arguments of any name."""
-    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+def check_call(pipeline: type[DiffusionPipeline], call_kwargs: Mapping[str, Any]) -> None:
+    """Whether a kind of pipeline can be called with these arguments.
+
+    Raises:
+        ValueError: if not, with the nearest name; if they are the trainer's to give; or if it takes no `generator`.
+    """
+    accepted = inspect.signature(pipeline.__call__).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    if "generator" not in accepted and not takes_any:
+        raise ValueError(
+            f"`pipeline`: the call of {pipeline.__name__} needs an argument `generator`, which it passes on to"
+            " `scheduler.step`: without it a run cannot be replayed."
+        )
+    names = [name for name in accepted if name not in ("self", "generator", "num_inference_steps")]
+    for name in call_kwargs:
+        if name in ("generator", "num_inference_steps"):
+            raise ValueError(f"`{name}` is given to the pipeline by the training: leave it out.")
+        if name not in names and not takes_any:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"`{name}` is not an argument of {pipeline.__name__}, which has {names}.{hint}")
 
 
 def _is_list(value: Any) -> bool:
