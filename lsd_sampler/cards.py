@@ -182,7 +182,8 @@ def _snippet(
 
 def _gain(scheduler: LSDScheduler, records: list[dict[str, Any]]) -> str:
     if scheduler.learned_sampler.step_error is not None:
-        return "its schedule for any number of calls follows from a table measured along teacher paths."
+        most = len(scheduler.learned_sampler.step_error.grid)
+        return f"its schedule for any number of calls up to {most} follows from a table measured along teacher paths."
     if any(r["event"] == "steps" for r in records):
         fixed = all(bool((s.score_coefficients == 1).all()) for s in scheduler.learned_sampler.steps.values())
         return "learned times of the network calls" + ("." if fixed else ", and a coefficient of the score for each.")

@@ -412,6 +412,32 @@ def test_path_kl_can_do_any_number_of_steps(folders: dict[str, Path], capsys: py
     assert len(capsys.readouterr().out.split()) == 4 * 32
 
 
+def test_more_steps_than_a_table_has_states(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Card and error say how many there are; the error, how to have more."""
+    out = tmp_path / "out"
+    assert train.main([*TINY, "--num-states", "8", "--output-dir", str(out)]) == 0
+    states = next(r["states"] for r in records(out) if r["event"] == "step_error")
+    assert f"for any number of calls up to {states} follows" in (out / "README.md").read_text()
+    argv = ["--model", MODEL, "--sampler", str(out), "--nfe"]
+    assert sample.main([*argv, str(states)]) == 0
+    capsys.readouterr()
+    advice = "distil again with a larger `--num-states`."
+    fails(capsys, "lsd-sample", [*argv, str(states + 1)], f"[1, {states}]", f"got {states + 1}: {advice}")
+
+
+def test_a_relative_path_is_not_taken_for_a_hub_id_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for flag in ("--model", "--pipeline"):
+        fails(capsys, "lsd-train", [flag, "models/none"], "Error: There is no folder 'models/none' here, and it")
+    argv = ["--model", MODEL, "--sampler", "models/none"]
+    fails(capsys, "lsd-sample", argv, "`--sampler`", "There is no folder 'models/none' here, and")
+    fails(capsys, "lsd-train", ["--pipeline", BOOKS], f"`--pipeline` {BOOKS!r} is a model", "use `--model`")
+    assert not list(tmp_path.iterdir())
+
+
 def test_known_mistakes_of_sample(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -419,7 +445,7 @@ def test_known_mistakes_of_sample(
     base = ["--model", MODEL]
     fails(capsys, "lsd-sample", ["--model", "radx"], "'radx'", "Did you mean 'radd'?")
     fails(capsys, "lsd-sample", [*base, "--sampler", lsd, "--nfe", "16"], "[4, 8]", "16", "lsd-train --nfe")
-    fails(capsys, "lsd-sample", [*base, "--sampler", table, "--nfe", "33"], "33", "32")
+    fails(capsys, "lsd-sample", [*base, "--sampler", table, "--nfe", "33"], "33", "32", "only 32 tokens")
     missing = str(tmp_path / "no" / "such" / "sampler")
     fails(capsys, "lsd-sample", [*base, "--sampler", missing], "--sampler", missing)
     fails(capsys, "lsd-sample", [*base, "--sampler", str(tmp_path)], "scheduler_config.json")

@@ -39,15 +39,25 @@ def load_pipeline(args: argparse.Namespace, with_tokenizer: bool = True):  # noq
 
 
 def load_diffusers_pipeline(args: argparse.Namespace):  # noqa: ANN201  (imported late)
-    """The pipeline of `--pipeline`, as diffusers loads it. Of one on the Hub, `--revision` becomes the commit."""
+    """The pipeline of `--pipeline`, as diffusers loads it. Of one on the Hub, `--revision` becomes the commit.
+
+    Raises:
+        ValueError: if it is a model.
+        OSError: if it cannot be had; of a name that is no folder the message says so.
+    """
     from diffusers import DiffusionPipeline
 
-    from ..denoisers.files import commit_of
+    from ..denoisers.files import CONFIG_NAME, PIPELINE_NAME, commit_of
+    from ..hub import fetching
 
-    if not Path(args.pipeline).expanduser().is_dir():
-        folder = DiffusionPipeline.download(
-            args.pipeline, revision=args.revision, trust_remote_code=args.trust_remote_code
-        )
+    local = Path(args.pipeline).expanduser()
+    if (local / CONFIG_NAME).exists() and not (local / PIPELINE_NAME).exists():
+        raise ValueError(f"`--pipeline` {args.pipeline!r} is a model, not a pipeline: use `--model`.")
+    if not local.is_dir():
+        with fetching(args.pipeline, args.revision):
+            folder = DiffusionPipeline.download(
+                args.pipeline, revision=args.revision, trust_remote_code=args.trust_remote_code
+            )
         args.revision = commit_of(Path(folder)) or args.revision
     dtype = {"torch_dtype": getattr(torch, args.dtype)} if args.dtype else {}
     pipeline = DiffusionPipeline.from_pretrained(
