@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,21 @@ def test_every_option_of_a_distillation_is_a_flag_with_help() -> None:
         assert f"--{option.name.replace('_', '-')}" in text
     for flag in ("--model", "--output-dir", "--dry-run", "--push-to-hub"):
         assert flag in text
+
+
+@pytest.mark.parametrize("command", ["lsd-train", "lsd-sample"])
+def test_help_says_every_default(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    parser = COMMANDS[command].build_parser()
+    options = re.split(r"^  (?=-)", parser.format_help(), flags=re.MULTILINE)[1:]
+    for action, text in zip(parser._actions, options, strict=True):
+        words, value = " ".join(text.split()), action.default
+        assert action.option_strings[-1] in words
+        if value not in (None, False, "==SUPPRESS=="):
+            shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            assert re.search(rf"default: {re.escape(shown)}\)?$", words), words
+        if command == "lsd-train" and action.dest == "nfe":
+            assert "(default: of 4 8 16 32 64, those" in words
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,17 @@ import torch
 from ..out_of_memory import is_out_of_memory
 
 
+class HelpWithDefaults(argparse.HelpFormatter):
+    """Says the default of every option that has one and does not say it itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if default is None or default is False or default is argparse.SUPPRESS or "default" in text:
+            return text
+        words = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+        return f"{text} (default: {words.replace('%', '%%')})"
+
+
 def add_model_arguments(parser: argparse.ArgumentParser, with_pipeline: bool = False):  # noqa: ANN201
     """`--model` (or a whole pipeline) and where and how it is loaded; returns the group of what excludes it."""
     which = parser.add_mutually_exclusive_group(required=True)
@@ -20,7 +31,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, with_pipeline: bool = F
     if with_pipeline:
         which.add_argument("--pipeline", help="any diffusers pipeline of a masked model: local folder or Hub id")
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")
-    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
+    device_here = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", type=device, default=device_here, help="of torch: cpu, cuda, cuda:1, ...")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: as stored")
     parser.add_argument("--length", type=positive_int, help="tokens per sequence; default: the model's")
     return which

@@ -10,6 +10,7 @@ import torch
 
 from ..atomic import write_atomically
 from .common import (
+    HelpWithDefaults,
     add_model_arguments,
     check_output_dir,
     load_pipeline,
@@ -21,15 +22,17 @@ from .common import (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lsd-sample", description=__doc__)
+    parser = argparse.ArgumentParser(prog="lsd-sample", description=__doc__, formatter_class=HelpWithDefaults)
     add_model_arguments(parser)
     parser.add_argument("--sampler", help="folder or Hub id of a learned sampler; default: the plain base solver")
     parser.add_argument("--nfe", type=positive_int, default=8, help="network calls")
-    parser.add_argument("--num-samples", type=positive_int, default=4)
+    parser.add_argument("--num-samples", type=positive_int, default=4, help="how many")
     parser.add_argument("--prefix", help="text that every sample begins with")
     parser.add_argument("--suffix", help="text that every sample ends with")
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="of the token draws; 0 takes the most likely token"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--output", type=Path, help="also write the samples here, one JSON object a line")
     return parser
 

@@ -27,6 +27,7 @@ from ..training.recording import TeacherPlan, check_call
 from ..training.tracking import available, tracking
 from ..training.workers import Workers
 from .common import (
+    HelpWithDefaults,
     add_model_arguments,
     check_output_dir,
     json_object,
@@ -61,13 +62,14 @@ RUN_FLAGS = ("model", "pipeline", "revision", "dtype", "length", "data", "prompt
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lsd-train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="lsd-train", description=__doc__, formatter_class=HelpWithDefaults)
     parser.add_argument("--env", action=PrintVersions, help="print versions, for bug reports, then stop")
     add_model_arguments(parser, with_pipeline=True)
     for option in fields(DistillConfig):
         flag, text = "--" + option.name.replace("_", "-"), option.metadata["help"]
         if option.name == "nfe":
-            parser.add_argument(flag, type=positive_int, nargs="+", help=text)
+            default = f"of {' '.join(map(str, DistillConfig.nfe))}, those that a sequence has tokens for"
+            parser.add_argument(flag, type=positive_int, nargs="+", help=f"{text} (default: {default})")
         elif option.name == "candidates":
             parser.add_argument(flag, default=option.default, nargs="+", metavar="METHOD:ORDER", help=text)
         elif option.name in CHOICES:
