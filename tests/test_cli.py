@@ -396,7 +396,7 @@ def test_interrupt_and_lack_of_memory(capsys: pytest.CaptureFixture[str], monkey
     assert sample.main(["--model", MODEL]) == 130
     assert "Interrupted" in capsys.readouterr().err
     monkeypatch.setattr(MarkovDenoiser, "forward", raises(torch.OutOfMemoryError()))
-    fails(capsys, "lsd-sample", ["--model", MODEL], "--num-samples")
+    fails(capsys, "lsd-sample", ["--model", MODEL], "--batch-size 4")
     fails(capsys, "lsd-train", TINY, "--batch-size")
 
 
@@ -416,6 +416,32 @@ def test_sample(folders: dict[str, Path], method: str, tmp_path: Path, capsys: p
     assert "\n\n".join(line["text"] for line in lines) + "\n" == outs[2]
     assert all(len(line["ids"]) == 32 and 0 <= min(line["ids"]) <= max(line["ids"]) < 8 for line in lines)
     assert len(lines) == 3
+
+
+@pytest.mark.parametrize("name", ["path_kl", "lsd", "plain"])
+def test_samples_do_not_depend_on_the_batch_size(
+    folders: dict[str, Path],
+    name: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each has noise of its own; and no batch is larger than asked for."""
+    argv = ["--model", MODEL, "--nfe", "8", "--num-samples", "5", "--output", str(tmp_path / "samples")]
+    argv += ["--sampler", str(folders[name])] if name in folders else ["--temperature", "0.7"]
+    found, sizes, forward = [], [], MarkovDenoiser.forward
+
+    def watched(self: MarkovDenoiser, tokens: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        sizes.append(len(tokens))
+        return forward(self, tokens, *args, **kwargs)
+
+    monkeypatch.setattr(MarkovDenoiser, "forward", watched)
+    for size in ("64", "5", "2", "1"):
+        sizes.clear()
+        assert sample.main([*argv, "--batch-size", size]) == 0
+        found.append((capsys.readouterr().out, (tmp_path / "samples").read_text()))
+        assert max(sizes) == min(int(size), 5)
+    assert found == [found[0]] * 4 and len(set(found[0][1].splitlines())) == 5
 
 
 def test_sample_without_a_sampler_is_the_base_solver(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
@@ -23,6 +22,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 from ..canvas import Canvas, DrawOptions, StepInput
 from ..checkpoint import LearnedSampler, LearnedSteps
 from ..out_of_memory import BatchTooLarge, is_out_of_memory
+from ..random import row_generators
 from ..rows import ModelOutput, check_row_maximum, row_chunks
 from ..schedules import grid_from_counts
 from ..scheduling_lsd import LSDScheduler
@@ -78,9 +78,7 @@ class PipelineRuns:
 
     def generators(self, sequences: Sequence[int]) -> list[torch.Generator]:
         """Fresh generators for these sequences."""
-        # hashed to 32 bits: torch's CPU generator ignores the upper half of its seed
-        seeds = [np.random.SeedSequence(self.seed, spawn_key=(i,)).generate_state(1)[0] for i in sequences]
-        return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        return row_generators(self.seed, sequences)
 
     def arguments(self, sequences: Sequence[int]) -> dict[str, Any]:
         """What the pipeline is called with to generate these sequences in one batch.
