@@ -37,6 +37,7 @@ def save_sampler(
     pipeline_class: str | None = None,
     call_kwargs: dict[str, Any] | None = None,
     run: dict[str, Any] | None = None,
+    license: str | None = None,
 ) -> None:
     """Writes sampler, `config.json` (the run; a Hub download counter), `metrics.jsonl`, `schedule.png` and the card.
 
@@ -49,6 +50,8 @@ def save_sampler(
         pipeline_class (`str`, *optional*): the class of the pipeline, where `lsd-train --pipeline` was given one.
         call_kwargs (`dict`, *optional*): what the pipeline was called with, JSON-ready; the card says it.
         run (`dict`, *optional*): what else it takes to repeat the run, JSON-ready; for `config.json`.
+        license (`str`, *optional*): the Hub's name of a licence; default: the card says none, as the sampler derives
+            from somebody's model, or keeps the one that it says.
     """
     path = folder / "README.md"
     old = path.read_text(encoding="utf-8") if path.exists() else None
@@ -60,7 +63,7 @@ def save_sampler(
     plotted = _plot(scheduler, folder / "schedule.png", model)
     call_kwargs = call_kwargs or {}
     snippet = _snippet(scheduler, model, records, repo_id or str(folder), pipeline_class, call_kwargs)
-    card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs)
+    card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs, license)
     write_atomically(path, (card if old is None else refresh(old, card)).encode())
 
 
@@ -72,6 +75,7 @@ def make_card(
     snippet: str,
     plotted: bool,
     call_kwargs: dict[str, Any] | None = None,
+    license: str | None = None,
 ) -> str:
     """The text of the sampler card; `snippet` is the code that shows its use, the rest is as for [`save_sampler`]."""
     choice = choice_section(records)
@@ -82,7 +86,7 @@ def make_card(
     # the Hub refuses what is not the id of a model, such as the name of an oracle
     data = ModelCardData(
         library_name="lsd_sampler",
-        license="apache-2.0",
+        license=license,
         pipeline_tag="text-to-image" if _is_image(records) else "text-generation",
         tags=tags,
         base_model=base_model if is_hub_id(base_model or "") else None,
@@ -133,7 +137,8 @@ def _with_metadata(text: str, new: dict[str, Any]) -> str:
     written_by_us = {"discrete-diffusion", "lsd", *METHODS.names(), *SOLVERS.names()}
     old_tags = card.data.to_dict().get("tags") or []
     others = [tag for tag in old_tags if tag not in written_by_us and not str(tag).startswith("steps:")]
-    theirs = {key: card.data.to_dict()[key] for key in ("license", "pipeline_tag") if card.data.get(key)}
+    kept = ("pipeline_tag",) if new.get("license") else ("license", "pipeline_tag")
+    theirs = {key: card.data.to_dict()[key] for key in kept if card.data.get(key)}
     for key, value in {**new, "tags": [*new["tags"], *others], **theirs}.items():
         card.data[key] = value
     return str(card)

@@ -298,6 +298,7 @@ def test_the_card_calls_the_model_as_the_run_did(tmp_path: Path, monkeypatch: py
     [
         (["--pipeline-kwargs", '{"prefix": [3]}', "--length", "9"], {"length": 9, "pipeline_kwargs": {"prefix": [3]}}),
         (["--data", "data.jsonl", "--dtype", "float32"], {"dtype": "float32", "data": "data.jsonl"}),
+        (["--license", "mit"], {"license": "mit"}),
     ],
 )
 def test_a_run_can_be_repeated_from_its_config(
@@ -315,6 +316,8 @@ def test_a_run_can_be_repeated_from_its_config(
         words = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
         argv += [f"--{name.replace('_', '-')}", *map(str, words)] if value is not None else []
     assert train.main([*argv, "--output-dir", "again"]) == 0
+    said = [line for line in Path("again", "README.md").read_text().splitlines() if line.startswith("license")]
+    assert said == [f"license: {name}" for name in filter(None, [run.get("license")])]
     for name in ("config.json", "scheduler_model.safetensors", "scheduler_config.json"):
         assert Path("again", name).read_bytes() == Path("out", name).read_bytes()
 

@@ -58,7 +58,7 @@ CHOICES = {
 }
 
 # what a sampler depends on, beside the fields of `DistillConfig`
-RUN_FLAGS = ("model", "pipeline", "revision", "dtype", "length", "data", "prompts", "pipeline_kwargs")
+RUN_FLAGS = ("model", "pipeline", "revision", "dtype", "length", "data", "prompts", "pipeline_kwargs", "license")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -100,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--report-to", nargs="+", default=["none"], metavar="TRACKER",
         help="accelerate's trackers: tensorboard, trackio, wandb, ...; or all that are installed; default: none",
     )  # fmt: skip
+    parser.add_argument("--license", help="licence that the card says, such as apache-2.0; default: none")
     parser.add_argument("--push-to-hub", metavar="USER/NAME", help="upload the result to this Hub repo")
     parser.add_argument("--dry-run", action="store_true", help="print the configuration and the cost, then stop")
     return parser
@@ -210,7 +211,8 @@ def save(args: argparse.Namespace, pipeline: Any, scheduler: LSDScheduler, outpu
         revision = getattr(model, "commit_hash", None) or args.revision
         scheduler.register_to_config(base_model=model.name_or_path, base_model_revision=revision)
     pipeline_class = type(pipeline).__name__ if args.pipeline else None
-    save_sampler(scheduler, output_dir, model=name, pipeline_class=pipeline_class, run=run, **described)
+    described |= {"pipeline_class": pipeline_class, "run": run, "license": args.license}
+    save_sampler(scheduler, output_dir, model=name, **described)
 
 
 def print_results(config: DistillConfig, records: list[dict[str, Any]]) -> None:
