@@ -137,7 +137,7 @@ def test_from_a_shell(tmp_path: Path) -> None:
     assert [line.split()[:2] for line in lines[1:3]] == [["4", "calls:"], ["8", "calls:"]]
     assert lines[3].startswith("Network calls: ") and lines[3].endswith("Saved to sampler.")
     assert [len(line.split()) for line in lines[4:] if line] == [32, 32]
-    assert "replays" in done.stderr and '"event": "done"' in done.stderr
+    assert "replays" in done.stderr and re.search(r"^[\d.]+ s  done: network_calls \d+$", done.stderr, re.MULTILINE)
     assert "Did you mean 'countdown'?" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["sampler"]
@@ -192,6 +192,26 @@ def test_dry_run_knows_the_network_calls(
     assert train.main(argv) == 0
     assert plan["network_calls"] == records(tmp_path / "out")[-1]["network_calls"] == calls[0]
     assert f"Network calls: {calls[0]}." in capsys.readouterr().out
+
+
+def test_events_are_short_lines_between_the_bars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One for each record of metrics.jsonl; and bars stay whole."""
+    argv = ["--model", MODEL, "--nfe", "4", "16", "--num-sequences", "8", "--reference-sequences", "32"]
+    argv += ["--coefficient-sequences", "16", "--output-dir", str(tmp_path)]
+    assert train.main(argv) == 0
+    written = re.split(r"[\r\n]+", capsys.readouterr().err)
+    lines = [line for line in written if re.match(r"[\d.]+ s  ", line)]
+    logged = records(tmp_path)[1:]
+    assert len(lines) == len(logged) > 20
+    for line, record in zip(lines, logged, strict=True):
+        assert record["event"] in line and len(line) < 250 and not re.search(r"\d\.\d{8}|[{}]", line)
+        assert "nfe" not in record or f", {record['nfe']} calls: " in line
+    assert all(re.match(r"[\w ]+: +\d+%\|", line) for line in written if "%|" in line)
+    schedule = next(line for line in lines if "schedule, 16 calls" in line)
+    known = next(r for r in logged if r["event"] == "schedule" and r["nfe"] == 16)["known_after_step"]
+    ends = [*known[:4], "...", *known[-4:]]
+    assert schedule.split("  ")[1].startswith("path_kl:halton: ")
+    assert schedule.endswith(f"known_after_step {' '.join(map(str, ends))}")
 
 
 def test_same_seed_same_sampler(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from ..atomic import remove_leftovers
 from ..denoisers.markov import is_oracle_spec
 from ..denoisers.sizes import ModelSize
@@ -40,6 +42,7 @@ from .common import (
 )
 from .dry_run import describe_cost, describe_download, plan_of, plan_of_published, published
 from .environment import PrintVersions
+from .events import in_one_line
 from .faults import keeping_progress
 from .texts import read_sequences
 
@@ -168,7 +171,7 @@ def learn(
         def log(record: dict[str, Any]) -> None:
             records.append(record)
             if is_main:
-                print(json.dumps(record), file=sys.stderr)
+                tqdm.write(in_one_line(record), file=sys.stderr)
                 track(record)
 
         scheduler = distill(pipeline, config, log=log, **options, **call_kwargs)
