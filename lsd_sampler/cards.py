@@ -22,6 +22,9 @@ from .training.paths import KINDS
 
 BEGIN, END = "<!-- lsd_sampler: written by lsd-train, refreshed by it -->", "<!-- lsd_sampler: end -->"
 
+MAX_SHOWN = 80
+"""Characters of an argument that the card shows."""
+
 
 def save_sampler(
     scheduler: LSDScheduler,
@@ -33,8 +36,10 @@ def save_sampler(
     repo_id: str | None = None,
     pipeline_class: str | None = None,
     call_kwargs: dict[str, Any] | None = None,
+    run: dict[str, Any] | None = None,
+    license: str | None = None,
 ) -> None:
-    """Writes sampler, `config.json` (a Hub download counter), `metrics.jsonl`, `schedule.png` and the card.
+    """Writes sampler, `config.json` (the run; a Hub download counter), `metrics.jsonl`, `schedule.png` and the card.
 
     Args:
         scheduler ([`LSDScheduler`]): a learned one.
@@ -43,17 +48,22 @@ def save_sampler(
         config ([`DistillConfig`]), records (`list[dict]`): how it was learned, and what was measured on the way.
         repo_id (`str`, *optional*): where it will be uploaded; used in the card's snippet.
         pipeline_class (`str`, *optional*): the class of the pipeline, where `lsd-train --pipeline` was given one.
-        call_kwargs (`dict`, *optional*): what that pipeline was called with; used in the card's snippet.
+        call_kwargs (`dict`, *optional*): what the pipeline was called with, JSON-ready; the card says it.
+        run (`dict`, *optional*): what else it takes to repeat the run, JSON-ready; for `config.json`.
+        license (`str`, *optional*): the Hub's name of a licence; default: the card says none, as the sampler derives
+            from somebody's model, or keeps the one that it says.
     """
     path = folder / "README.md"
     old = path.read_text(encoding="utf-8") if path.exists() else None
     scheduler.save_pretrained(folder)
-    described = {"library_name": "lsd_sampler", "scheduler": "LSDScheduler", "distillation": config.to_dict()}
+    described = {"library_name": "lsd_sampler", "scheduler": "LSDScheduler", "run": run or {}}
+    described["distillation"] = config.to_dict()
     write_atomically(folder / "config.json", (json.dumps(described, indent=2) + "\n").encode())
     write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
     plotted = _plot(scheduler, folder / "schedule.png", model)
-    snippet = _snippet(scheduler, model, records, repo_id or str(folder), pipeline_class, call_kwargs or {})
-    card = make_card(scheduler, model, config, records, snippet, plotted)
+    call_kwargs = call_kwargs or {}
+    snippet = _snippet(scheduler, model, records, repo_id or str(folder), pipeline_class, call_kwargs)
+    card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs, license)
     write_atomically(path, (card if old is None else refresh(old, card)).encode())
 
 
@@ -64,8 +74,10 @@ def make_card(
     records: list[dict[str, Any]],
     snippet: str,
     plotted: bool,
+    call_kwargs: dict[str, Any] | None = None,
+    license: str | None = None,
 ) -> str:
-    """The text of the sampler card; `snippet` is the code that shows its use."""
+    """The text of the sampler card; `snippet` is the code that shows its use, the rest is as for [`save_sampler`]."""
     choice = choice_section(records)
     config, records = chosen(config, records)
     nfe = sorted(scheduler.learned_sampler.steps)
@@ -74,7 +86,7 @@ def make_card(
     # the Hub refuses what is not the id of a model, such as the name of an oracle
     data = ModelCardData(
         library_name="lsd_sampler",
-        license="apache-2.0",
+        license=license,
         pipeline_tag="text-to-image" if _is_image(records) else "text-generation",
         tags=tags,
         base_model=base_model if is_hub_id(base_model or "") else None,
@@ -99,6 +111,7 @@ def make_card(
             choice=choice,
             plot="![learned schedule](schedule.png)" if plotted else "",
             protocol=_protocol(config, records),
+            conditions=_conditions(call_kwargs or {}),
             versions=f"torch {torch.__version__.split('+')[0]}, diffusers {diffusers.__version__}",
         )
     )
@@ -124,7 +137,8 @@ def _with_metadata(text: str, new: dict[str, Any]) -> str:
     written_by_us = {"discrete-diffusion", "lsd", *METHODS.names(), *SOLVERS.names()}
     old_tags = card.data.to_dict().get("tags") or []
     others = [tag for tag in old_tags if tag not in written_by_us and not str(tag).startswith("steps:")]
-    theirs = {key: card.data.to_dict()[key] for key in ("license", "pipeline_tag") if card.data.get(key)}
+    kept = ("pipeline_tag",) if new.get("license") else ("license", "pipeline_tag")
+    theirs = {key: card.data.to_dict()[key] for key in kept if card.data.get(key)}
     for key, value in {**new, "tags": [*new["tags"], *others], **theirs}.items():
         card.data[key] = value
     return str(card)
@@ -143,20 +157,17 @@ def _snippet(
     call_kwargs: dict[str, Any],
 ) -> str:
     """Code that loads model and sampler and generates."""
+    arguments = {name: _first(name, value) for name, value in call_kwargs.items()}
     nfe = sorted(scheduler.learned_sampler.steps)
     steps = f"num_inference_steps={8 if 8 in nfe else nfe[0]}, generator=torch.Generator().manual_seed(0)"
     if pipeline_class is None:
         load = f'MaskedDiffusionPipeline.from_pretrained("{model}")'
-        imports, call = "from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline", "num_samples=2, "
+        imports = "from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline"
+        arguments["num_samples"] = 2
     else:
         load = f'DiffusionPipeline.from_pretrained("{model}")  # {pipeline_class}'
         imports = "from diffusers import DiffusionPipeline\nfrom lsd_sampler import LSDScheduler"
-        taken = {"prompt": 0, "class_labels": slice(1)}  # of several, the first
-        first = {
-            name: value[taken[name]] if isinstance(value, list) and name in taken else value
-            for name, value in call_kwargs.items()
-        }
-        call = "".join(f"{name}={value!r}, " for name, value in first.items())
+    call = "".join(f"{name}={value!r}, " for name, value in arguments.items())
     show = 'out.images[0].save("sample.png")' if _is_image(records) else "print(out.texts or out.sequences)"
     return "\n".join(
         [
@@ -171,9 +182,19 @@ def _snippet(
     )
 
 
+def _first(name: str, value: Any) -> Any:
+    """Of an argument with an entry for each sequence, the first."""
+    if not isinstance(value, list) or not value:
+        return value
+    if name == "class_labels":
+        return value[:1]
+    return value[0] if isinstance(value[0], str) else value
+
+
 def _gain(scheduler: LSDScheduler, records: list[dict[str, Any]]) -> str:
     if scheduler.learned_sampler.step_error is not None:
-        return "its schedule for any number of calls follows from a table measured along teacher paths."
+        most = len(scheduler.learned_sampler.step_error.grid)
+        return f"its schedule for any number of calls up to {most} follows from a table measured along teacher paths."
     if any(r["event"] == "steps" for r in records):
         fixed = all(bool((s.score_coefficients == 1).all()) for s in scheduler.learned_sampler.steps.values())
         return "learned times of the network calls" + ("." if fixed else ", and a coefficient of the score for each.")
@@ -207,6 +228,13 @@ def _table(records: list[dict[str, Any]]) -> str:
 
 def _numbers(values: list[float]) -> str:
     return " ".join(f"{value:.4f}" for value in values)
+
+
+def _conditions(call_kwargs: dict[str, Any]) -> str:
+    """What every call of the pipeline had; of much, only the name."""
+    written = {name: repr(value) for name, value in call_kwargs.items()}
+    parts = [f"`{name}={value}`" if len(value) <= MAX_SHOWN else f"`{name}`" for name, value in written.items()]
+    return ", ".join(parts)
 
 
 def _protocol(config: DistillConfig, records: list[dict[str, Any]]) -> str:

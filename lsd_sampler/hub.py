@@ -47,8 +47,7 @@ def download(repo_id: str, filename: str, *, revision: str | None = None, **opti
         OSError: if there is no such repo, revision or file, or the Hub is out of reach; the message names it.
         ValueError: if an argument has the wrong form.
     """
-    where = f"{filename} of {repo_id!r}" + (f" at revision {revision!r}" if revision else "")
-    with _failures(f"get {where} from the Hub"):
+    with _failures(_not_had(repo_id, f"its {filename}", revision)):
         _check_revision(revision)
         file = Path(hf_hub_download(repo_id, filename, revision=revision, **options))
     return file, file.parents[filename.count("/")].name
@@ -68,14 +67,20 @@ def download_snapshot(repo_id: str, patterns: Sequence[str], *, revision: str | 
         OSError: if there is no such repo or revision, or the Hub is out of reach; the message names it.
         ValueError: if an argument has the wrong form, or a file is not what was announced; the message names it.
     """
-    where = f"{repo_id!r}" + (f" at revision {revision!r}" if revision else "")
-    with _failures(f"get {where} from the Hub"):
+    with _failures(_not_had(repo_id, "it", revision)):
         _check_revision(revision)
         folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(patterns), **options))
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     for name in filter_repo_objects(names, allow_patterns=list(patterns)):
         check_announced(folder / name)
     return folder
+
+
+@contextmanager
+def fetching(repo_id: str, revision: str | None = None) -> Iterator[None]:
+    """For other libraries' downloads: turns what goes wrong inside into `OSError` as that of [`download_snapshot`]."""
+    with _failures(_not_had(repo_id, "it", revision)):
+        yield
 
 
 def check_announced(path: Path, data: bytes | None = None) -> None:
@@ -111,7 +116,7 @@ def make_repo(repo_id: str, *, private: bool | None = None, token: str | bool | 
         OSError: if the Hub refuses, or is out of reach; the message names the repo.
         ValueError: if an argument has the wrong form.
     """
-    with _failures(f"upload to {repo_id!r} on the Hub"):
+    with _failures(f"Cannot upload to {repo_id!r} on the Hub"):
         # `True`: must be there. Else it would only be missed when files are sent, if the repo exists
         token = True if token is None else token
         return create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
@@ -143,7 +148,7 @@ def upload_sampler(
     """
     options = {"commit_message": "Upload sampler", "path_in_repo": subfolder, **kwargs}
     repo_id = make_repo(repo_id, private=private, token=token)
-    with _failures(f"upload to {repo_id!r} on the Hub"):
+    with _failures(f"Cannot upload to {repo_id!r} on the Hub"):
         _check_revision(revision)
         if revision is not None and not revision.startswith("refs/"):  # those of pull requests are the Hub's to make
             create_branch(repo_id, branch=revision, token=token, exist_ok=True)
@@ -160,7 +165,7 @@ def admit_to_pipelines(component: type) -> None:
 
 
 @contextmanager
-def _failures(doing: str) -> Iterator[None]:
+def _failures(failure: str) -> Iterator[None]:
     """Turns what goes wrong inside into `OSError`: not all that the HTTP library underneath raises are such."""
     try:
         yield
@@ -171,7 +176,13 @@ def _failures(doing: str) -> Iterator[None]:
         about_an_argument = isinstance(reason, (ValueError, TypeError))
         if about_an_argument and not isinstance(reason, (OSError, json.JSONDecodeError)):
             raise
-        raise OSError(f"Cannot {doing}: {_reason(reason)}") from error
+        raise OSError(f"{failure}: {_reason(reason)}") from error
+
+
+def _not_had(repo_id: str, what: str, revision: str | None) -> str:
+    """The Hub is only asked for what is no folder: perhaps it should have been one."""
+    at = f" at revision {revision!r}" if revision else ""
+    return f"There is no folder {repo_id!r} here, and {what} cannot be had from the Hub{at}"
 
 
 def _check_revision(revision: str | None) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import numbers
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -165,7 +166,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         """
         if output_type not in ("text", "ids"):
             raise ValueError(f"`output_type` must be 'text' or 'ids', got {output_type!r}.")
-        _check_positive("num_samples", num_samples)
+        num_samples = _positive("num_samples", num_samples)
         tensor_inputs = _check_tensor_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         self._check_scheduler()
         step_kwargs = self._step_kwargs(temperature, generator)
@@ -251,8 +252,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
 
     def _num_steps(self, num_inference_steps: int | None) -> int:
         if num_inference_steps is not None:
-            _check_positive("num_inference_steps", num_inference_steps)
-            return num_inference_steps
+            return _positive("num_inference_steps", num_inference_steps)
         learned = getattr(self.scheduler, "learned_sampler", None)
         return max(learned.steps) if learned is not None and learned.steps else DEFAULT_STEPS
 
@@ -265,7 +265,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
     ) -> torch.Tensor:
         """The canvases to fill in, of shape `(batch_size, length)`."""
         if length is not None:
-            _check_positive("length", length)
+            length = _positive("length", length)
         if input_ids is None:
             length = self.denoiser.length if length is None else self._check_length(length)
             pairs = zip(*_equally_many(prefix, suffix), strict=True)
@@ -334,9 +334,10 @@ def _equally_many(*ends: Any) -> list[list[Any]]:
     return [list(end) if is_list else [end] * num for end, is_list in zip(ends, lists, strict=True)]
 
 
-def _check_positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def _positive(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+    return int(value)
 
 
 def _check_tensor_inputs(names: Sequence[str], known: list[str]) -> list[str]:

@@ -6,6 +6,9 @@ of the uniform, however small p is. (Gumbel or exponential noise in float32 has 
 effective temperature.)
 """
 
+from collections.abc import Iterable
+
+import numpy as np
 import torch
 
 from .rows import ModelOutput, check_row_maximum, row_chunks
@@ -15,6 +18,23 @@ Generators = torch.Generator | list[torch.Generator] | None
 
 BLOCK = 256
 """Tokens per block of the two-level search in [`draw_tokens`]."""
+
+
+def row_generators(seed: int, rows: Iterable[int], *stream: int) -> list[torch.Generator]:
+    """Fresh generators of the CPU: that of row i depends on `(seed, i)` alone, whatever the batch size.
+
+    Args:
+        seed (`int`), rows (`Iterable[int]`): at least 0.
+        stream (`int`): other numbers, other generators.
+
+    Raises:
+        ValueError: for a negative seed.
+    """
+    if seed < 0:
+        raise ValueError(f"`seed` must be an integer >= 0, got {seed}.")
+    # hashed to 32 bits: torch's CPU generator ignores the upper half of its seed
+    seeds = [np.random.SeedSequence(seed, spawn_key=(*stream, i)).generate_state(1)[0] for i in rows]
+    return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
 
 def draw_uniforms(batch_size: int, num: int, generator: Generators, device: torch.device) -> torch.Tensor:

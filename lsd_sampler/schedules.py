@@ -77,8 +77,11 @@ class StepErrorTable:
             ValueError: if the table has fewer states than steps.
         """
         if not 1 <= num_steps <= len(self.grid):
+            more = "distil again with a larger `--num-states`"
+            advice = more if len(self.grid) < self.seq_len else f"a sequence has only {self.seq_len} tokens"
             raise ValueError(
-                f"`num_inference_steps` must be in [1, {len(self.grid)}] for this step-error table, got {num_steps}."
+                f"`num_inference_steps` must be in [1, {len(self.grid)}] for this step-error table, got {num_steps}:"
+                f" {advice}."
             )
         costs = self.step_costs()
         best = costs[:, -1]  # from state g to the end, in one step

@@ -43,9 +43,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: root / name for name in CASES}
 
 
-def records_of(folder: Path, event: str) -> list[dict[str, Any]]:
+def records_of(folder: Path, event: str | None = None) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in rows if row["event"] == event]
+    return [row for row in rows if event in (None, row["event"])]
 
 
 def table_of(card: str) -> list[list[str]]:
@@ -63,6 +63,7 @@ def test_the_hub_can_read_it(folders: dict[str, Path], name: str) -> None:
     methods = ["lsd"] if method == "lsd" else ["lsd", method]
     assert data["tags"] == ["discrete-diffusion", *methods, "tweedie", *steps]
     assert "base_model" not in data  # an oracle has no Hub id
+    assert "license" not in data  # the model's, which nobody has said
     order = "halton" if name == "path_kl" else "random"
     assert f"# {MODEL}.{method}-{order}\n" in card.text
     assert card.text.count(BEGIN) == card.text.count(END) == 1
@@ -174,6 +175,25 @@ def test_what_others_wrote_survives_and_our_block_changes(tmp_path: Path, monkey
     assert data["tags"] == ["discrete-diffusion", "lsd", "tweedie", "steps:3", "of-mine"]
     train(tmp_path, method="lsd", nfe=(3,), teacher_steps=16)
     assert re.sub(r", \d+ seconds", "", path.read_text()) == re.sub(r", \d+ seconds", "", fresh)
+
+
+def test_a_licence_is_what_was_given_or_written_by_hand(folders: dict[str, Path]) -> None:
+    scheduler = LSDScheduler.from_pretrained(folders["lsd"])
+    described = DistillConfig(**CASES["lsd"]), records_of(folders["lsd"]), "print(1)", False
+    none, mit = (make_card(scheduler, MODEL, *described, license=name) for name in (None, "mit"))
+    by_hand = none.replace("library_name:", "license: other\nlibrary_name:")
+    expected = {(none, none): None, (none, mit): "mit", (mit, none): "mit", (by_hand, none): "other"}
+    for (old, new), name in {**expected, (by_hand, mit): "mit"}.items():
+        assert ModelCard(refresh(old, new)).data.to_dict().get("license") == name
+
+
+def test_the_sampler_in_the_repository_has_the_metadata_that_are_written_now() -> None:
+    folder = Path(__file__).parents[1] / "models" / "books-default"
+    config = json.loads((folder / "config.json").read_text())["distillation"]
+    described = DistillConfig(**config), records_of(folder), "print(1)", True
+    new = make_card(LSDScheduler.from_pretrained(folder), "models/books-radd", *described, license="apache-2.0")
+    old = (folder / "README.md").read_text()
+    assert old.split("---\n")[1] == new.split("---\n")[1]
 
 
 def test_a_card_without_our_block_gets_one(folders: dict[str, Path]) -> None:

@@ -283,17 +283,17 @@ def test_from_the_command_line(
     argv = ["--model", MODEL, "--nfe", "4", "8", "--num-sequences", "8", "--coefficients", "plain"]
     assert train.main([*argv, "--dry-run"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["output_dir"] == "countdown-auto" and plan["memory_bytes"]["total"] > 0
+    assert plan["output_dir"] == "countdown-V8-L32-auto" and plan["memory_bytes"]["total"] > 0
     assert train.main(argv) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[1].startswith("Chosen: path_kl, order halton. 16 held-out teacher sequences cost")
     assert [line.split()[:2] for line in out[2:4]] == [["4", "calls:"], ["8", "calls:"]]
-    assert out[4] == f"Network calls: {plan['network_calls']}. Saved to countdown-auto."
-    loaded = LSDScheduler.from_pretrained("countdown-auto")
+    assert out[4] == f"Network calls: {plan['network_calls']}. Saved to countdown-V8-L32-auto."
+    loaded = LSDScheduler.from_pretrained("countdown-V8-L32-auto")
     in_python, records = choose(countdown(8, 32), nfe=(4, 8), num_sequences=8)
     assert loaded.config.order == "halton" and same_numbers(loaded, in_python)
 
-    text = Path("countdown-auto", "README.md").read_text()
+    text = Path("countdown-V8-L32-auto", "README.md").read_text()
     assert f"# {MODEL}.path_kl-halton\n" in text and "- path_kl\n" in text and "auto" not in text.split("## Use")[0]
     assert "Method `path_kl`, solver `tweedie`, order `halton`" in text
     assert (
@@ -302,7 +302,7 @@ def test_from_the_command_line(
     section = text.split("## Why this method and this order\n\n")[1].split("\n## ")[0]
     assert section.startswith(of(records, "choice")[0]["reason"])
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")]
-    logged = of([json.loads(line) for line in Path("countdown-auto", "metrics.jsonl").open()], "candidate")
+    logged = of([json.loads(line) for line in Path("countdown-V8-L32-auto", "metrics.jsonl").open()], "candidate")
     for row, r in zip(rows, logged, strict=True):
         assert row[:3] == [f"`{r['method']}`", f"`{r['order']}`", str(r["nfe"])]
         assert row[3] == f"{r['nats_per_token']:.4f} ({r['standard_error']:.4f})"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -10,13 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.utils import validate_repo_id
 
 from lsd_sampler import LSDScheduler, cards
 from lsd_sampler.cli import evaluate, sample, train
-from lsd_sampler.denoisers import MarkovDenoiser
+from lsd_sampler.denoisers import MarkovDenoiser, countdown
 
 
 MODEL = "countdown:V=8,L=32"
+BOOKS = str(Path(__file__).parents[1] / "models" / "books-radd")
 TINY = ["--model", MODEL, "--nfe", "4", "8", "--num-sequences", "8", "--method", "path_kl"]
 COMMANDS = {"lsd-train": train, "lsd-sample": sample, "lsd-eval": evaluate}
 WRITTEN = {"README.md", "config.json", "metrics.jsonl", "scheduler_config.json", "scheduler_model.safetensors"}
@@ -70,6 +73,21 @@ def test_every_option_of_a_distillation_is_a_flag_with_help() -> None:
         assert flag in text
 
 
+@pytest.mark.parametrize("command", ["lsd-train", "lsd-sample"])
+def test_help_says_every_default(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    parser = COMMANDS[command].build_parser()
+    options = re.split(r"^  (?=-)", parser.format_help(), flags=re.MULTILINE)[1:]
+    for action, text in zip(parser._actions, options, strict=True):
+        words, value = " ".join(text.split()), action.default
+        assert action.option_strings[-1] in words
+        if value not in (None, False, "==SUPPRESS=="):
+            shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            assert re.search(rf"default: {re.escape(shown)}\)?$", words), words
+        if command == "lsd-train" and action.dest == "nfe":
+            assert "(default: of 4 8 16 32 64, those" in words
+
+
 @pytest.mark.parametrize(
     ("command", "argv"),
     [
@@ -79,6 +97,7 @@ def test_every_option_of_a_distillation_is_a_flag_with_help() -> None:
         ("lsd-train", ["--model", MODEL, "--nfe"]),
         ("lsd-train", ["--model", MODEL, "--seed", "x"]),
         ("lsd-train", ["--model", MODEL, "--unknown"]),
+        ("lsd-train", ["--model", MODEL, "--resume", "--overwrite"]),
         ("lsd-sample", ["--model", MODEL, "--num-samples", "0"]),
         ("lsd-sample", ["--model", MODEL, "--length", "0"]),
         ("lsd-sample", ["--model", MODEL, "--device", "abacus"]),
@@ -118,7 +137,7 @@ def test_from_a_shell(tmp_path: Path) -> None:
     assert [line.split()[:2] for line in lines[1:3]] == [["4", "calls:"], ["8", "calls:"]]
     assert lines[3].startswith("Network calls: ") and lines[3].endswith("Saved to sampler.")
     assert [len(line.split()) for line in lines[4:] if line] == [32, 32]
-    assert "replays" in done.stderr and '"event": "done"' in done.stderr
+    assert "replays" in done.stderr and re.search(r"^[\d.]+ s  done: network_calls \d+$", done.stderr, re.MULTILINE)
     assert "Did you mean 'countdown'?" in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["sampler"]
@@ -175,6 +194,26 @@ def test_dry_run_knows_the_network_calls(
     assert f"Network calls: {calls[0]}." in capsys.readouterr().out
 
 
+def test_events_are_short_lines_between_the_bars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One for each record of metrics.jsonl; and bars stay whole."""
+    argv = ["--model", MODEL, "--nfe", "4", "16", "--num-sequences", "8", "--reference-sequences", "32"]
+    argv += ["--coefficient-sequences", "16", "--output-dir", str(tmp_path)]
+    assert train.main(argv) == 0
+    written = re.split(r"[\r\n]+", capsys.readouterr().err)
+    lines = [line for line in written if re.match(r"[\d.]+ s  ", line)]
+    logged = records(tmp_path)[1:]
+    assert len(lines) == len(logged) > 20
+    for line, record in zip(lines, logged, strict=True):
+        assert record["event"] in line and len(line) < 250 and not re.search(r"\d\.\d{8}|[{}]", line)
+        assert "nfe" not in record or f", {record['nfe']} calls: " in line
+    assert all(re.match(r"[\w ]+: +\d+%\|", line) for line in written if "%|" in line)
+    schedule = next(line for line in lines if "schedule, 16 calls" in line)
+    known = next(r for r in logged if r["event"] == "schedule" and r["nfe"] == 16)["known_after_step"]
+    ends = [*known[:4], "...", *known[-4:]]
+    assert schedule.split("  ")[1].startswith("path_kl:halton: ")
+    assert schedule.endswith(f"known_after_step {' '.join(map(str, ends))}")
+
+
 def test_same_seed_same_sampler(folders: dict[str, Path], tmp_path: Path) -> None:
     for seed in ("0", "1"):
         assert train.main([*TINY, "--seed", seed, "--output-dir", str(tmp_path / seed)]) == 0
@@ -187,12 +226,123 @@ def test_same_seed_same_sampler(folders: dict[str, Path], tmp_path: Path) -> Non
 def test_output_folder_has_a_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert train.main(TINY) == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["countdown-path_kl-halton"]
+    assert [path.name for path in tmp_path.iterdir()] == ["countdown-V8-L32-path_kl-halton"]
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("countdown", "countdown"),
+        ("countdown:V=16,L=64", "countdown-V16-L64"),
+        ("markov:V=3,L=3,seed=0", "markov-V3-L3-seed0"),
+        ("markov:chains/one.json,L=64", "markov-one.json-L64"),
+        ("models/books-radd/", "books-radd"),
+        ("owner/sedd.small", "sedd.small"),
+        ("models/a model: mine", "a-model-mine"),
+    ],
+)
+def test_a_models_short_name_is_fit_for_folders_and_for_the_hub(model: str, name: str) -> None:
+    assert train.short_name(model) == name
+    validate_repo_id(f"user/{name}-path_kl-halton")
+
+
+def test_work_is_never_lost_unasked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what a run that was interrupted had finished, nor a sampler."""
+    argv = [*TINY, "--batch-size", "2", "--cache-dir", "/dev/null", "--output-dir", str(tmp_path)]
+    forward, calls = MarkovDenoiser.forward, [0]
+
+    def interrupted(*args: Any, **kwargs: Any) -> torch.Tensor:
+        calls[0] += 1
+        if calls[0] == 140:
+            raise KeyboardInterrupt
+        return forward(*args, **kwargs)
+
+    def contents() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MarkovDenoiser, "forward", interrupted)
+        assert train.main(argv) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "Interrupted; go on with `--resume`."
+    kept = contents()
+    assert len(kept) >= 3 and all(name.startswith("progress-") for name in kept)
+    fails(capsys, "lsd-train", argv, "--output-dir", "holds an unfinished run", "`--resume`", "`--overwrite`")
+    assert contents() == kept
+    monkeypatch.setattr(MarkovDenoiser, "forward", forward)
+    assert train.main([*argv, "--resume"]) == 0
+    learned = contents()
+    assert set(learned) == WRITTEN
+    capsys.readouterr()
+    fails(capsys, "lsd-train", [*argv, "--seed", "1"], "--output-dir", "holds a sampler", "`--overwrite`")
+    assert contents() == learned
+    assert train.main([*argv, "--resume"]) == 0
+    assert train.main([*argv, "--seed", "1", "--overwrite"]) == 0
+    assert contents()["scheduler_model.safetensors"] != learned["scheduler_model.safetensors"]
+
+
+def test_an_unfinished_run_is_overwritten_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = [*TINY, "--cache-dir", "/dev/null", "--output-dir", str(tmp_path)]
+    (tmp_path / "progress").mkdir()
+    (tmp_path / "progress" / "progress-plan.safetensors").write_text("of another run")
+    assert train.main([*argv, "--overwrite"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == WRITTEN
+
+
+def test_an_interrupt_before_anything_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MarkovDenoiser, "forward", interrupted)
+    assert train.main([*TINY, "--output-dir", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "Interrupted."
+
+
+def test_the_card_calls_the_model_as_the_run_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    argv = [*TINY, "--pipeline-kwargs", '{"prefix": [3, 2]}', "--length", "20"]
+    assert train.main([*argv, "--output-dir", "out"]) == 0
+    text = Path("out", "README.md").read_text()
+    assert "- Every call of the pipeline had `length=20`, `prefix=[3, 2]`: it is a sampler for such calls.\n" in text
+    namespace: dict[str, Any] = {}
+    exec(text.split("```python\n")[1].split("```")[0], namespace)
+    assert namespace["out"].sequences.shape == (2, 20)
+    assert namespace["out"].sequences[:, :2].tolist() == [[3, 2], [3, 2]]
+
+
+@pytest.mark.parametrize(
+    ("flags", "run"),
+    [
+        (["--pipeline-kwargs", '{"prefix": [3]}', "--length", "9"], {"length": 9, "pipeline_kwargs": {"prefix": [3]}}),
+        (["--data", "data.jsonl", "--dtype", "float32"], {"dtype": "float32", "data": "data.jsonl"}),
+        (["--license", "mit"], {"license": "mit"}),
+    ],
+)
+def test_a_run_can_be_repeated_from_its_config(
+    flags: list[str], run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names no path but those given, as they were given."""
+    monkeypatch.chdir(tmp_path)
+    rows = countdown(8, 32).sample(8, torch.Generator().manual_seed(0)).tolist()
+    Path("data.jsonl").write_text("".join(json.dumps({"ids": row}) + "\n" for row in rows))
+    assert train.main([*TINY, *flags, "--output-dir", "out"]) == 0
+    described = json.loads(Path("out", "config.json").read_text())
+    assert str(tmp_path) not in json.dumps(described) and described["run"] == {"model": MODEL, **run}
+    argv = []
+    for name, value in {**described["distillation"], **described["run"]}.items():
+        words = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        argv += [f"--{name.replace('_', '-')}", *map(str, words)] if value is not None else []
+    assert train.main([*argv, "--output-dir", "again"]) == 0
+    said = [line for line in Path("again", "README.md").read_text().splitlines() if line.startswith("license")]
+    assert said == [f"license: {name}" for name in filter(None, [run.get("license")])]
+    for name in ("config.json", "scheduler_model.safetensors", "scheduler_config.json"):
+        assert Path("again", name).read_bytes() == Path("out", name).read_bytes()
 
 
 def test_a_local_models_path_does_not_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lsd_sampler.denoisers import countdown
-
     monkeypatch.chdir(tmp_path)
     countdown(8, 32).save_pretrained("chain")
     assert train.main(["--model", "chain", *TINY[2:], "--output-dir", "out"]) == 0
@@ -210,13 +360,19 @@ def test_a_local_models_path_does_not_travel(tmp_path: Path, monkeypatch: pytest
         (["--model", MODEL, "--nfe", "4", "64"], ["`nfe` 64", "32"]),
         (["--model", MODEL, "--nfe", "4", "64", "--dry-run"], ["`nfe` 64", "32"]),
         (["--model", MODEL, "--nfe", "4", "--length", "33"], ["`length`", "32"]),
+        (["--model", MODEL, "--pipeline-kwargs", '{"prefixx": [1]}'], ["`prefixx`", "Did you mean 'prefix'?"]),
+        (["--model", "radd", "--dry-run", "--pipeline-kwargs", '{"lenght": 9}'], ["`lenght`", "mean 'length'?"]),
+        (["--model", MODEL, "--pipeline-kwargs", '{"num_inference_steps": 9}'], ["`num_inference_steps`", "leave it"]),
+        (["--model", BOOKS, "--data", "EMPTY"], ["`--data`", "empty.txt", "at least 128 tokens, got 0"]),
     ],
 )
 def test_known_mistakes_of_train(
     argv: list[str], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "empty.txt").touch()
+    argv = [str(tmp_path / "empty.txt") if word == "EMPTY" else word for word in argv]
     fails(capsys, "lsd-train", [*argv, "--output-dir", str(tmp_path / "out")], *words)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.txt"]
 
 
 def test_an_unusable_output_folder_is_known_before_the_work(
@@ -245,7 +401,7 @@ def test_a_run_that_breaks_leaves_the_folder_as_it_was(
 
     monkeypatch.setattr(MarkovDenoiser, "forward", breaks)
     for out in (folders["path_kl"], tmp_path / "new"):
-        fails(capsys, "lsd-train", [*TINY, "--output-dir", str(out)], "NaN")
+        fails(capsys, "lsd-train", [*TINY, "--overwrite", "--output-dir", str(out)], "NaN")
     # beside what a later `--resume` goes on from
     after = {path.name: path.read_bytes() for path in folders["path_kl"].iterdir() if path.is_file()}
     assert after == before
@@ -263,7 +419,7 @@ def test_interrupt_and_lack_of_memory(capsys: pytest.CaptureFixture[str], monkey
     assert sample.main(["--model", MODEL]) == 130
     assert "Interrupted" in capsys.readouterr().err
     monkeypatch.setattr(MarkovDenoiser, "forward", raises(torch.OutOfMemoryError()))
-    fails(capsys, "lsd-sample", ["--model", MODEL], "--num-samples")
+    fails(capsys, "lsd-sample", ["--model", MODEL], "--batch-size 4")
     fails(capsys, "lsd-train", TINY, "--batch-size")
 
 
@@ -285,6 +441,32 @@ def test_sample(folders: dict[str, Path], method: str, tmp_path: Path, capsys: p
     assert len(lines) == 3
 
 
+@pytest.mark.parametrize("name", ["path_kl", "lsd", "plain"])
+def test_samples_do_not_depend_on_the_batch_size(
+    folders: dict[str, Path],
+    name: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each has noise of its own; and no batch is larger than asked for."""
+    argv = ["--model", MODEL, "--nfe", "8", "--num-samples", "5", "--output", str(tmp_path / "samples")]
+    argv += ["--sampler", str(folders[name])] if name in folders else ["--temperature", "0.7"]
+    found, sizes, forward = [], [], MarkovDenoiser.forward
+
+    def watched(self: MarkovDenoiser, tokens: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        sizes.append(len(tokens))
+        return forward(self, tokens, *args, **kwargs)
+
+    monkeypatch.setattr(MarkovDenoiser, "forward", watched)
+    for size in ("64", "5", "2", "1"):
+        sizes.clear()
+        assert sample.main([*argv, "--batch-size", size]) == 0
+        found.append((capsys.readouterr().out, (tmp_path / "samples").read_text()))
+        assert max(sizes) == min(int(size), 5)
+    assert found == [found[0]] * 4 and len(set(found[0][1].splitlines())) == 5
+
+
 def test_sample_without_a_sampler_is_the_base_solver(capsys: pytest.CaptureFixture[str]) -> None:
     assert sample.main(["--model", MODEL, "--num-samples", "1", "--length", "10", "--temperature", "0"]) == 0
     assert len(capsys.readouterr().out.split()) == 10
@@ -295,6 +477,32 @@ def test_path_kl_can_do_any_number_of_steps(folders: dict[str, Path], capsys: py
     assert len(capsys.readouterr().out.split()) == 4 * 32
 
 
+def test_more_steps_than_a_table_has_states(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Card and error say how many there are; the error, how to have more."""
+    out = tmp_path / "out"
+    assert train.main([*TINY, "--num-states", "8", "--output-dir", str(out)]) == 0
+    states = next(r["states"] for r in records(out) if r["event"] == "step_error")
+    assert f"for any number of calls up to {states} follows" in (out / "README.md").read_text()
+    argv = ["--model", MODEL, "--sampler", str(out), "--nfe"]
+    assert sample.main([*argv, str(states)]) == 0
+    capsys.readouterr()
+    advice = "distil again with a larger `--num-states`."
+    fails(capsys, "lsd-sample", [*argv, str(states + 1)], f"[1, {states}]", f"got {states + 1}: {advice}")
+
+
+def test_a_relative_path_is_not_taken_for_a_hub_id_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for flag in ("--model", "--pipeline"):
+        fails(capsys, "lsd-train", [flag, "models/none"], "Error: There is no folder 'models/none' here, and it")
+    argv = ["--model", MODEL, "--sampler", "models/none"]
+    fails(capsys, "lsd-sample", argv, "`--sampler`", "There is no folder 'models/none' here, and")
+    fails(capsys, "lsd-train", ["--pipeline", BOOKS], f"`--pipeline` {BOOKS!r} is a model", "use `--model`")
+    assert not list(tmp_path.iterdir())
+
+
 def test_known_mistakes_of_sample(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -302,7 +510,7 @@ def test_known_mistakes_of_sample(
     base = ["--model", MODEL]
     fails(capsys, "lsd-sample", ["--model", "radx"], "'radx'", "Did you mean 'radd'?")
     fails(capsys, "lsd-sample", [*base, "--sampler", lsd, "--nfe", "16"], "[4, 8]", "16", "lsd-train --nfe")
-    fails(capsys, "lsd-sample", [*base, "--sampler", table, "--nfe", "33"], "33", "32")
+    fails(capsys, "lsd-sample", [*base, "--sampler", table, "--nfe", "33"], "33", "32", "only 32 tokens")
     missing = str(tmp_path / "no" / "such" / "sampler")
     fails(capsys, "lsd-sample", [*base, "--sampler", missing], "--sampler", missing)
     fails(capsys, "lsd-sample", [*base, "--sampler", str(tmp_path)], "scheduler_config.json")
@@ -393,4 +601,7 @@ def test_known_mistakes_of_evaluate(
         fails(capsys, "lsd-eval", [*base, *more], "`--sampler` lsd", "16 32", "[4, 8]")
     fails(capsys, "lsd-eval", [*base, "--sampler", str(tmp_path / "none")], "--sampler")
     fails(capsys, "lsd-eval", [*base, "--temperatures", "-1"], "temperatures")
+    (tmp_path / "empty.txt").touch()
+    argv = ["--model", BOOKS, *base[2:], "--reference", str(tmp_path / "empty.txt")]
+    fails(capsys, "lsd-eval", argv, "`--reference`", "empty.txt", "at least 128 tokens, got 0")
     assert not (tmp_path / "out" / "table.txt").exists()

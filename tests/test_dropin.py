@@ -275,5 +275,12 @@ def test_lsd_train_on_a_pipeline(
     snippet = Path("out", "README.md").read_text().split("```python\n")[1].split("```")[0]
     exec(snippet, {})
     assert Path("sample.png").exists()
+    assert json.loads(Path("out", "config.json").read_text())["run"] == {
+        "pipeline": "pipeline", "prompts": "prompts.txt", "pipeline_kwargs": {"guidance_scale": 2.0}
+    }  # fmt: skip
+    assert "had `prompt=['a cat', 'dog']`, `guidance_scale=2.0`:" in Path("out", "README.md").read_text()
     assert train.main(["--pipeline", "pipeline", "--length", "8"]) == 1
     assert "`--length` goes with `--model`" in capsys.readouterr().err
+    assert train.main(["--pipeline", "pipeline", "--pipeline-kwargs", '{"guidance": 2}']) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "`guidance` is not an argument of AmusedPipeline" in last and "Did you mean 'guidance_scale'?" in last

@@ -353,7 +353,8 @@ def test_models_by_id(hub: HubServer, run: Run, tmp_path: Path) -> None:
         expected = sequences(str(tmp_path / f"{name}-pipe"))
         assert run(sequences, f"user/{name}-pipe") == run(any_sequences, f"user/{name}-pipe") == expected
 
-        argv = ["--model", f"user/{name}", "--nfe", "2", "--num-sequences", "2", "--output-dir", str(tmp_path / "out")]
+        argv = ["--model", f"user/{name}", "--nfe", "2", "--num-sequences", "2"]
+        argv += ["--output-dir", str(tmp_path / "out"), "--overwrite"]
         argv += ["--coefficients", "plain"]
         run(command, train.main, *argv)
         config = LSDScheduler.from_pretrained(tmp_path / "out").config

@@ -208,6 +208,7 @@ def test_lsd_train_takes_ids_of_data(tmp_path: Path, capsys: pytest.CaptureFixtu
     done = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
     assert done["network_calls"] == planned["network_calls"] == 1 + L
     assert "4 real sequences, seed 0" in (tmp_path / "out" / "README.md").read_text()
+    argv.append("--overwrite")
     for text, words in (
         ('{"ids": [1]}\n{"ids": "x"}', "line 2"),
         ("", "rows of ids"),

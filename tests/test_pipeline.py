@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -46,6 +47,16 @@ def pipe(tokenizer: PreTrainedTokenizerFast) -> MaskedDiffusionPipeline:
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def test_integers_of_numpy_are_integers(pipe: MaskedDiffusionPipeline) -> None:
+    kwargs: dict[str, int] = {"num_samples": 2, "num_inference_steps": 4, "length": 6}
+    expected = pipe(generator=seeded(), **kwargs).sequences
+    arrays: dict[str, Any] = {name: np.int64(value) for name, value in kwargs.items()}
+    assert torch.equal(pipe(generator=seeded(), **arrays).sequences, expected)
+    for value in (np.float64(4), np.bool_(True), True, np.int64(0)):
+        with pytest.raises(ValueError, match="`num_inference_steps` must be a positive integer"):
+            pipe(num_inference_steps=value)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 16])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from small_distillations import learn, pipeline_of, samples, seen_by
 
 from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
@@ -191,6 +192,58 @@ def test_a_sampler_can_be_distilled_for_a_prompt() -> None:
     assert (out.sequences < 4).all() and (out.sequences[:, :2] == torch.tensor([1, 2])).all()
     learned = learn(random_chain(4, 16), call, method="lsd", nfe=(4,), teacher_steps=16, num_sequences=4)
     assert learned.available_num_inference_steps == [4]
+
+
+class Loop(DiffusionPipeline):
+    """A pipeline around a chain, of one sequence; subclasses say how they are asked for more."""
+
+    def __init__(self, scheduler: LSDScheduler):
+        super().__init__()
+        self.register_modules(scheduler=scheduler)
+        self.chain = countdown(4, 16)
+
+    def __call__(self, num_inference_steps: int = 4, generator: Any = None) -> None:
+        self.fill(1, num_inference_steps, generator)
+
+    def fill(self, number: int, num_inference_steps: int, generator: Any) -> None:
+        canvas = torch.full((number, 16), 4)
+        self.scheduler.set_timesteps(num_inference_steps)
+        for t in self.scheduler.timesteps:
+            canvas = self.scheduler.step(self.chain(canvas), t, canvas, generator=generator).prev_sample
+
+
+class NumSamples(Loop):
+    def __call__(self, num_inference_steps: int = 4, generator: Any = None, num_samples: int = 1) -> None:
+        self.fill(num_samples, num_inference_steps, generator)
+
+
+class BatchSize(Loop):
+    def __call__(self, num_inference_steps: int = 4, generator: Any = None, batch_size: int = 1) -> None:
+        self.fill(batch_size, num_inference_steps, generator)
+
+
+class NumImages(Loop):
+    def __call__(self, num_inference_steps: int = 4, generator: Any = None, num_images_per_prompt: int = 1) -> None:
+        self.fill(num_images_per_prompt, num_inference_steps, generator)
+
+
+class NoGenerator(Loop):
+    def __call__(self, num_inference_steps: int = 4, num_samples: int = 1) -> None:
+        self.fill(num_samples, num_inference_steps, None)
+
+
+def test_pipelines_have_several_words_for_how_many() -> None:
+    """What is learned does not depend on the word, nor on having none, in batches of one."""
+    config = DistillConfig(method="path_kl", nfe=(4,), num_sequences=4)
+    alone = DistillConfig(method="path_kl", nfe=(4,), num_sequences=4, batch_size=1)
+    scheduler = LSDScheduler(**countdown(4, 16).scheduler_config())
+    learned = [distill(kind(scheduler), config) for kind in (NumSamples, BatchSize, NumImages)]
+    tables = [each.learned_sampler.step_error for each in [*learned, distill(Loop(scheduler), alone)]]
+    assert all(table is not None and torch.equal(table.table, tables[0].table) for table in tables)
+    with pytest.raises(ValueError, match="argument `num_samples`, `batch_size` or `num_images_per_prompt`.* 4 seq"):
+        distill(Loop(scheduler), config)
+    with pytest.raises(ValueError, match="the call of NoGenerator needs an argument `generator`"):
+        distill(NoGenerator(scheduler), config)
 
 
 def test_missing_mask_token_is_a_named_error() -> None:

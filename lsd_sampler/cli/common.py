@@ -13,6 +13,17 @@ import torch
 from ..out_of_memory import is_out_of_memory
 
 
+class HelpWithDefaults(argparse.HelpFormatter):
+    """Says the default of every option that has one and does not say it itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if default is None or default is False or default is argparse.SUPPRESS or "default" in text:
+            return text
+        words = " ".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+        return f"{text} (default: {words.replace('%', '%%')})"
+
+
 def add_model_arguments(parser: argparse.ArgumentParser, with_pipeline: bool = False):  # noqa: ANN201
     """`--model` (or a whole pipeline) and where and how it is loaded; returns the group of what excludes it."""
     which = parser.add_mutually_exclusive_group(required=True)
@@ -20,7 +31,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, with_pipeline: bool = F
     if with_pipeline:
         which.add_argument("--pipeline", help="any diffusers pipeline of a masked model: local folder or Hub id")
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")
-    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
+    device_here = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", type=device, default=device_here, help="of torch: cpu, cuda, cuda:1, ...")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: as stored")
     parser.add_argument("--length", type=positive_int, help="tokens per sequence; default: the model's")
     return which
@@ -39,15 +51,25 @@ def load_pipeline(args: argparse.Namespace, with_tokenizer: bool = True):  # noq
 
 
 def load_diffusers_pipeline(args: argparse.Namespace):  # noqa: ANN201  (imported late)
-    """The pipeline of `--pipeline`, as diffusers loads it. Of one on the Hub, `--revision` becomes the commit."""
+    """The pipeline of `--pipeline`, as diffusers loads it. Of one on the Hub, `--revision` becomes the commit.
+
+    Raises:
+        ValueError: if it is a model.
+        OSError: if it cannot be had; of a name that is no folder the message says so.
+    """
     from diffusers import DiffusionPipeline
 
-    from ..denoisers.files import commit_of
+    from ..denoisers.files import CONFIG_NAME, PIPELINE_NAME, commit_of
+    from ..hub import fetching
 
-    if not Path(args.pipeline).expanduser().is_dir():
-        folder = DiffusionPipeline.download(
-            args.pipeline, revision=args.revision, trust_remote_code=args.trust_remote_code
-        )
+    local = Path(args.pipeline).expanduser()
+    if (local / CONFIG_NAME).exists() and not (local / PIPELINE_NAME).exists():
+        raise ValueError(f"`--pipeline` {args.pipeline!r} is a model, not a pipeline: use `--model`.")
+    if not local.is_dir():
+        with fetching(args.pipeline, args.revision):
+            folder = DiffusionPipeline.download(
+                args.pipeline, revision=args.revision, trust_remote_code=args.trust_remote_code
+            )
         args.revision = commit_of(Path(folder)) or args.revision
     dtype = {"torch_dtype": getattr(torch, args.dtype)} if args.dtype else {}
     pipeline = DiffusionPipeline.from_pretrained(
@@ -170,8 +192,8 @@ def run(command: Callable[[argparse.Namespace], None], parser: argparse.Argument
     args = parser.parse_args(argv)
     try:
         command(args)
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"Interrupted{'; ' if error.args else ''}{error}.", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         # what remains of lack of memory came before there was a batch

@@ -15,7 +15,7 @@ from .common import smaller_batch
 
 @contextmanager
 def keeping_progress(folder: Path, config: DistillConfig, dtype: str | None) -> Iterator[None]:
-    """Turns a full disk, a vanished folder or lack of memory into a sentence.
+    """Turns a full disk, a vanished folder or lack of memory into a sentence; an interrupt says how to go on.
 
     Args:
         folder (`Path`): where finished parts are kept.
@@ -24,6 +24,8 @@ def keeping_progress(folder: Path, config: DistillConfig, dtype: str | None) -> 
     """
     try:
         yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(*(["go on with `--resume`"] if kept_files(folder) else [])) from error
     except (OSError, RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             flag, number = batch_flag(config, error.num_rows) if isinstance(error, BatchTooLarge) else ("", 1)

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..atomic import write_atomically
+from ..random import row_generators
 from .common import (
+    HelpWithDefaults,
     add_model_arguments,
     check_output_dir,
     load_pipeline,
@@ -20,16 +20,23 @@ from .common import (
 )
 
 
+NOT_OF_TRAINING = 1
+"""With one seed, samples have other noise than the teacher's sequences that a sampler learned from."""
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lsd-sample", description=__doc__)
+    parser = argparse.ArgumentParser(prog="lsd-sample", description=__doc__, formatter_class=HelpWithDefaults)
     add_model_arguments(parser)
     parser.add_argument("--sampler", help="folder or Hub id of a learned sampler; default: the plain base solver")
     parser.add_argument("--nfe", type=positive_int, default=8, help="network calls")
-    parser.add_argument("--num-samples", type=positive_int, default=4)
+    parser.add_argument("--num-samples", type=positive_int, default=4, help="how many")
+    parser.add_argument("--batch-size", type=positive_int, default=64, help="samples per network call")
     parser.add_argument("--prefix", help="text that every sample begins with")
     parser.add_argument("--suffix", help="text that every sample ends with")
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="of the token draws; 0 takes the most likely token"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--output", type=Path, help="also write the samples here, one JSON object a line")
     return parser
 
@@ -42,21 +49,25 @@ def command(args: argparse.Namespace) -> None:
     pipeline = load_pipeline(args)
     if args.sampler:
         pipeline.scheduler = load_sampler(args.sampler)
-    with within_memory(args, "--num-samples", args.num_samples):
-        output: Any = pipeline(
-            prefix=args.prefix,
-            suffix=args.suffix,
-            length=args.length,
-            num_samples=args.num_samples,
-            num_inference_steps=args.nfe,
-            temperature=args.temperature,
-            generator=torch.Generator().manual_seed(args.seed),
-        )
-    sequences = output.sequences.tolist()
-    texts = output.texts or [" ".join(map(str, ids)) for ids in sequences]
-    print("\n\n".join(texts), flush=True)  # first: these are kept if the file cannot be written
+    lines: list[str] = []
+    for first in range(0, args.num_samples, args.batch_size):
+        samples = range(first, min(first + args.batch_size, args.num_samples))
+        with within_memory(args, "--batch-size", len(samples)):
+            output: Any = pipeline(
+                prefix=args.prefix,
+                suffix=args.suffix,
+                length=args.length,
+                num_samples=len(samples),
+                num_inference_steps=args.nfe,
+                temperature=args.temperature,
+                generator=row_generators(args.seed, samples, NOT_OF_TRAINING),
+            )
+        sequences = output.sequences.tolist()
+        texts = output.texts or [" ".join(map(str, ids)) for ids in sequences]
+        # before the file: these are kept if it cannot be written
+        print("\n" * (first > 0) + "\n\n".join(texts), flush=True)
+        lines += [json.dumps({"text": text, "ids": ids}) for text, ids in zip(texts, sequences, strict=True)]
     if args.output:
-        lines = [json.dumps({"text": text, "ids": ids}) for text, ids in zip(texts, sequences, strict=True)]
         write_atomically(args.output, ("\n".join(lines) + "\n").encode())
 
 

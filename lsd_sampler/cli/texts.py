@@ -26,12 +26,7 @@ def read_texts(path: Path, flag: str = "path") -> list[str]:
         OSError: if there is no such file.
         ValueError: if a folder holds no text, or a file is no text in UTF-8.
     """
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.name.endswith(TEXT_SUFFIXES))
-        if not files:
-            raise ValueError(f"`{flag}` {str(path)!r} holds no file that ends in {' or '.join(TEXT_SUFFIXES)}.")
-    return [_read_text(file, flag) for file in files]
+    return [_read_text(file, flag) for file in _files(path, flag)]
 
 
 def cut_texts(path: Path, flag: str, tokenizer: Any, length: int) -> torch.Tensor:
@@ -79,6 +74,15 @@ def read_sequences(path: Path, pipeline: Any, length: int | None) -> torch.Tenso
 
 def _shuffled(sequences: torch.Tensor) -> torch.Tensor:
     return sequences[torch.randperm(len(sequences), generator=torch.Generator().manual_seed(0))]
+
+
+def _files(path: Path, flag: str) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.name.endswith(TEXT_SUFFIXES))
+    if not files:
+        raise ValueError(f"`{flag}` {str(path)!r} holds no file that ends in {' or '.join(TEXT_SUFFIXES)}.")
+    return files
 
 
 def _read_ids(path: Path) -> torch.Tensor:

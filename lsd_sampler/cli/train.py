@@ -2,16 +2,21 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from ..atomic import remove_leftovers
+from ..denoisers.markov import is_oracle_spec
 from ..denoisers.sizes import ModelSize
 from ..hub import make_repo, upload_sampler
 from ..orders import ORDERS
+from ..pipeline_masked_diffusion import MaskedDiffusionPipeline
 from ..scheduling_lsd import COUNTS, LSDScheduler
 from ..solvers import SOLVERS
 from ..training import METHODS, DistillConfig, distill
@@ -19,11 +24,12 @@ from ..training.budget import process_bytes
 from ..training.choice import chosen
 from ..training.config import FILLERS, PATHS, VARIANTS, distillable_solvers
 from ..training.path_cache import default_cache_dir
-from ..training.progress import Progress
-from ..training.recording import TeacherPlan
+from ..training.progress import Progress, kept_files
+from ..training.recording import TeacherPlan, check_call
 from ..training.tracking import available, tracking
 from ..training.workers import Workers
 from .common import (
+    HelpWithDefaults,
     add_model_arguments,
     check_output_dir,
     json_object,
@@ -36,6 +42,7 @@ from .common import (
 )
 from .dry_run import describe_cost, describe_download, plan_of, plan_of_published, published
 from .environment import PrintVersions
+from .events import in_one_line
 from .faults import keeping_progress
 from .texts import read_sequences
 
@@ -53,15 +60,19 @@ CHOICES = {
     "paths": PATHS,
 }
 
+# what a sampler depends on, beside the fields of `DistillConfig`
+RUN_FLAGS = ("model", "pipeline", "revision", "dtype", "length", "data", "prompts", "pipeline_kwargs", "license")
+
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lsd-train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="lsd-train", description=__doc__, formatter_class=HelpWithDefaults)
     parser.add_argument("--env", action=PrintVersions, help="print versions, for bug reports, then stop")
     add_model_arguments(parser, with_pipeline=True)
     for option in fields(DistillConfig):
         flag, text = "--" + option.name.replace("_", "-"), option.metadata["help"]
         if option.name == "nfe":
-            parser.add_argument(flag, type=positive_int, nargs="+", help=text)
+            default = f"of {' '.join(map(str, DistillConfig.nfe))}, those that a sequence has tokens for"
+            parser.add_argument(flag, type=positive_int, nargs="+", help=f"{text} (default: {default})")
         elif option.name == "candidates":
             parser.add_argument(flag, default=option.default, nargs="+", metavar="METHOD:ORDER", help=text)
         elif option.name in CHOICES:
@@ -77,8 +88,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pipeline-kwargs", type=json_object, metavar="JSON", help="further arguments of its call")
     parser.add_argument("--trust-remote-code", action="store_true", help="let --pipeline run code of its own repo")
     parser.add_argument("--output-dir", type=Path, help="default: MODEL-METHOD-ORDER, or MODEL-auto")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with a run that was stopped, in its output folder"
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="go on with a run that was stopped, in its output folder")
+    again.add_argument(
+        "--overwrite", action="store_true", help="start over where the output folder holds a run or a sampler"
     )
     parser.add_argument(
         "--cache-dir",
@@ -90,6 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--report-to", nargs="+", default=["none"], metavar="TRACKER",
         help="accelerate's trackers: tensorboard, trackio, wandb, ...; or all that are installed; default: none",
     )  # fmt: skip
+    parser.add_argument("--license", help="licence that the card says, such as apache-2.0; default: none")
     parser.add_argument("--push-to-hub", metavar="USER/NAME", help="upload the result to this Hub repo")
     parser.add_argument("--dry-run", action="store_true", help="print the configuration and the cost, then stop")
     return parser
@@ -113,9 +127,7 @@ def train(args: argparse.Namespace) -> None:
     has_text = args.data is not None or any(isinstance(call_kwargs.get(name), str) for name in ("prefix", "suffix"))
     pipeline = load_pipeline(args, has_text) if args.model else load_diffusers_pipeline(args)
     config = configure(args, lambda config: plan_of(pipeline, config, call_kwargs))
-    output_dir = args.output_dir or Path(
-        "-".join(filter(None, [Path(name).name.split(":")[0], config.method, config.order]))
-    )
+    output_dir = args.output_dir or Path("-".join(filter(None, [short_name(name), config.method, config.order])))
     if args.dry_run:
         size = ModelSize.of(pipeline.denoiser) if args.model else None
         cost = describe_cost(size, config, plan_of(pipeline, config, call_kwargs), process)
@@ -135,6 +147,8 @@ def learn(
 ) -> None:
     """Learns, and leaves the folder behind; what stops it leaves what `--resume` goes on from."""
     check_output_dir(output_dir)
+    if not args.resume and not args.overwrite:
+        check_nothing_is_lost(output_dir)
     data = read_sequences(args.data, pipeline, args.length) if args.data else None
     is_main = Workers.here().is_main
     # made now, or it is known now that it cannot be
@@ -157,7 +171,7 @@ def learn(
         def log(record: dict[str, Any]) -> None:
             records.append(record)
             if is_main:
-                print(json.dumps(record), file=sys.stderr)
+                tqdm.write(in_one_line(record), file=sys.stderr)
                 track(record)
 
         scheduler = distill(pipeline, config, log=log, **options, **call_kwargs)
@@ -172,17 +186,36 @@ def learn(
         print(f"Uploaded: {upload_sampler(output_dir, repo_id)}")
 
 
+def check_nothing_is_lost(folder: Path) -> None:
+    """Refuses, before any work is done, a folder with what a new run would replace."""
+    if kept_files(folder / "progress"):
+        advice = "`--resume` to go on, `--overwrite` to start over"
+        raise ValueError(f"`--output-dir` {str(folder)!r} holds an unfinished run: {advice}.")
+    if (folder / LSDScheduler.config_name).exists():
+        raise ValueError(f"`--output-dir` {str(folder)!r} holds a sampler: `--overwrite` to replace it.")
+
+
+def short_name(model: str) -> str:
+    """A model's name as part of a folder's, fit for all systems and for the Hub: of an oracle, with its numbers."""
+    kind, _, numbers = model.partition(":") if is_oracle_spec(model) else ("", "", model)
+    name = "-".join(filter(None, [kind, Path(numbers).name])).replace("=", "")
+    return re.sub(r"[^\w.]+", "-", name)
+
+
 def save(args: argparse.Namespace, pipeline: Any, scheduler: LSDScheduler, output_dir: Path, **described: Any) -> None:
-    """The sampler, and what describes it."""
+    """The sampler, what describes it, and what it takes to repeat the run."""
     from ..cards import save_sampler
 
     name = args.model or args.pipeline
+    run = {flag: getattr(args, flag) for flag in RUN_FLAGS if getattr(args, flag) is not None}
+    run = {flag: str(value) if isinstance(value, Path) else value for flag, value in run.items()}
     if not Path(name).expanduser().exists():  # a path of this machine means nothing elsewhere
         model = pipeline.denoiser if args.model else pipeline
         revision = getattr(model, "commit_hash", None) or args.revision
         scheduler.register_to_config(base_model=model.name_or_path, base_model_revision=revision)
     pipeline_class = type(pipeline).__name__ if args.pipeline else None
-    save_sampler(scheduler, output_dir, model=name, pipeline_class=pipeline_class, **described)
+    described |= {"pipeline_class": pipeline_class, "run": run, "license": args.license}
+    save_sampler(scheduler, output_dir, model=name, **described)
 
 
 def print_results(config: DistillConfig, records: list[dict[str, Any]]) -> None:
@@ -238,7 +271,7 @@ def read_call_kwargs(args: argparse.Namespace) -> dict[str, Any]:
     """What the pipeline is called with.
 
     Raises:
-        ValueError: for a flag that does not go with the others.
+        ValueError: for a flag that does not go with the others, or an argument that the call does not have.
     """
     if args.model and args.prompts:
         raise ValueError(
@@ -248,6 +281,8 @@ def read_call_kwargs(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("`--length` goes with `--model`; with `--pipeline` use `--pipeline-kwargs`.")
     length = {"length": args.length} if args.length else {}
     prompts = {"prompt": read_prompts(args.prompts)} if args.prompts else {}
+    if args.model:  # of another pipeline it is known when it is loaded
+        check_call(MaskedDiffusionPipeline, args.pipeline_kwargs or {})
     return {**length, **prompts, **(args.pipeline_kwargs or {})}
 
 

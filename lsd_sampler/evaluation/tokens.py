@@ -10,6 +10,8 @@ import torch
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of each text, all of it, with no special tokens added."""
+    if not texts:  # transformers' own fail
+        return []
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if not hasattr(backend, "encode_batch_fast"):
         return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]

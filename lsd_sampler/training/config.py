@@ -63,7 +63,7 @@ class DistillConfig:
     )  # fmt: skip
     bootstrap_steps: int = _option(64, "path_kl: steps of the base solver that makes bootstrapped sequences")
     batch_size: int = _option(64, "sequences per network call (lsd compares all at once)")
-    num_states: int = _option(128, "path_kl: states at which a step may begin, at most")
+    num_states: int = _option(128, "path_kl: about so many states at which a step may begin (at most one per token)")
     domain: str | None = _option(None, "lsd: score or log_score; default: score for log_score models, else log_score")
     optimizer: str = _option("exact", "lsd: exact (closed form or Newton) or adam")
     learning_rate: float = _option(1e-3, "lsd with adam: learning rate")

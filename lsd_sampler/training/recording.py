@@ -5,14 +5,14 @@ run knows which token each position will end with, and when. A run may have seve
 (LLaDA2Pipeline has one for each block). Nothing of size batch x length x vocabulary is kept between steps.
 """
 
+import difflib
 import inspect
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
@@ -23,6 +23,7 @@ from ..canvas import Canvas, DrawOptions, StepInput
 from ..checkpoint import LearnedSampler, LearnedSteps
 from ..modes import eval_mode
 from ..out_of_memory import BatchTooLarge, is_out_of_memory
+from ..random import row_generators
 from ..rows import ModelOutput, check_row_maximum, row_chunks
 from ..schedules import grid_from_counts
 from ..scheduling_lsd import LSDScheduler
@@ -53,6 +54,9 @@ PER_SEQUENCE = (
 )
 """Arguments of pipelines that hold something for each sequence: a list or the rows of a tensor, or one for all."""
 
+NUMBERS = ("num_samples", "batch_size", "num_images_per_prompt")
+"""Names that pipelines have for how many sequences to make."""
+
 
 class UnequalLengths(ValueError):
     """The sequences of a pipeline differ in length, so they cannot be compared."""
@@ -78,12 +82,16 @@ class PipelineRuns:
         call_kwargs: passed to every call of the pipeline (prompt, guidance, ...). Of an argument in `PER_SEQUENCE`
             that is a list, or a tensor with a row for each, sequence i gets entry `i % len`; of class labels, that of
             a list of numbers or a 1-D tensor too.
+
+    Raises:
+        ValueError: if the pipeline's call takes no `generator`, or not one of `call_kwargs`.
     """
 
     def __init__(self, pipeline: DiffusionPipeline, seed: int, call_kwargs: dict[str, Any]):
         self.pipeline, self.seed, self.call_kwargs = pipeline, seed, call_kwargs
         self.network_calls = 0
         self._accepted = inspect.signature(pipeline.__call__).parameters
+        check_call(type(pipeline), call_kwargs)
 
     @property
     def time_conditioned(self) -> bool:
@@ -92,12 +100,14 @@ class PipelineRuns:
 
     def generators(self, sequences: Sequence[int]) -> list[torch.Generator]:
         """Fresh generators for these sequences."""
-        # hashed to 32 bits: torch's CPU generator ignores the upper half of its seed
-        seeds = [np.random.SeedSequence(self.seed, spawn_key=(i,)).generate_state(1)[0] for i in sequences]
-        return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        return row_generators(self.seed, sequences)
 
     def arguments(self, sequences: Sequence[int]) -> dict[str, Any]:
-        """What the pipeline is called with to generate these sequences in one batch."""
+        """What the pipeline is called with to generate these sequences in one batch.
+
+        Raises:
+            ValueError: if its call has no argument that would say how many.
+        """
         kwargs = dict(self.call_kwargs)
         temperature = self._accepted.get("temperature")
         # LLaDA2Pipeline takes the most likely token unless told otherwise
@@ -105,10 +115,17 @@ class PipelineRuns:
             kwargs.setdefault("temperature", 1.0)
         given = {name: kwargs[name] for name in PER_SEQUENCE if kwargs.get(name) is not None}
         listed = [name for name, value in given.items() if _is_list(name, value)]
-        repeats = next((name for name in ("num_samples", "batch_size") if name in self._accepted), None)
+        # diffusers' own pipelines take lists beside theirs
+        names = NUMBERS[:2] if given else NUMBERS
+        repeats = next((name for name in names if name in self._accepted), None)
         if repeats is not None and listed in ([], [LABELS]):  # which say what to make, and not how many
             labels = {name: _take(name, given[name], sequences) for name in listed}
             return {**kwargs, **labels, repeats: len(sequences)}
+        if not given and len(sequences) > 1:
+            raise ValueError(
+                "The pipeline's call needs an argument `num_samples`, `batch_size` or `num_images_per_prompt` (or"
+                f" prompts) to make {len(sequences)} sequences at once; else distil with `batch_size` 1."
+            )
         for name, value in given.items():
             kwargs[name] = _take(name, value, sequences)
         return kwargs
@@ -131,6 +148,29 @@ class PipelineRuns:
         # a pipeline that calls the network less often than the scheduler says so
         made = getattr(output, "network_calls", None)
         self.network_calls += scheduler.calls if made is None else made
+
+
+def check_call(pipeline: type[DiffusionPipeline], call_kwargs: Mapping[str, Any]) -> None:
+    """Whether a kind of pipeline can be called with these arguments.
+
+    Raises:
+        ValueError: if not, with the nearest name; if they are the trainer's to give; or if it takes no `generator`.
+    """
+    accepted = inspect.signature(pipeline.__call__).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    if "generator" not in accepted and not takes_any:
+        raise ValueError(
+            f"`pipeline`: the call of {pipeline.__name__} needs an argument `generator`, which it passes on to"
+            " `scheduler.step`: without it a run cannot be replayed."
+        )
+    names = [name for name in accepted if name not in ("self", "generator", "num_inference_steps")]
+    for name in call_kwargs:
+        if name in ("generator", "num_inference_steps"):
+            raise ValueError(f"`{name}` is given to the pipeline by the training: leave it out.")
+        if name not in names and not takes_any:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"`{name}` is not an argument of {pipeline.__name__}, which has {names}.{hint}")
 
 
 def _is_list(name: str, value: Any) -> bool:

@@ -1,0 +1,28 @@
+"""What a distillation measures, as a person reads it on the way; `metrics.jsonl` has all of it."""
+
+from typing import Any
+
+
+MAX_NUMBERS = 8
+"""Of longer lists only the ends are shown."""
+# what the line begins with, what is printed at the end, and what is for metrics.jsonl alone
+LEFT_OUT = ("event", "candidate", "nfe", "seconds", "reason", "kept_bytes", "peak_device_bytes", "is_image")
+
+
+def in_one_line(record: dict[str, Any]) -> str:
+    """Time, event and numbers of a record, for example
+
+    `0.1 s  path_kl:halton: schedule, 4 calls: path_kl 0.4886, path_kl_uniform 0.919, known_after_step 2 4 8 16`.
+    """
+    head = [record["candidate"]] if "candidate" in record else []
+    head.append(record["event"] + (f", {record['nfe']} calls" if "nfe" in record else ""))
+    parts = [f"{name} {_shown(value)}" for name, value in record.items() if name not in LEFT_OUT and value is not None]
+    return f"{record['seconds']:.1f} s  {': '.join([*head, ', '.join(parts)])}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        half = MAX_NUMBERS // 2
+        words = [_shown(part) for part in value]
+        return " ".join(words if len(words) <= MAX_NUMBERS else [*words[:half], "...", *words[-half:]])
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
