@@ -73,14 +73,6 @@ books_between() {
     lsd-eval "${BOOKS[@]}" --judge models/books-gpt2 --reference models/books-valid.txt.xz --num-samples 512 --num-texts 1 --resume \
         --temperatures 1.0 --baselines --sampler $(learned books default path_kl-halton) --nfe "$@" --output-dir "$OUT/books-between"
 }
-# the same rows: the default beside the best published one
-verdict_published() {
-    mkdir -p "$OUT/verdict-published"
-    cp "$OUT/verdict/metrics.jsonl" "$OUT/verdict-published"
-    lsd-eval "${BOOKS[@]}" --judge models/books-gpt2 --reference models/books-valid.txt.xz --num-samples 512 --num-texts 1 --resume \
-        --temperatures 0.9 1.0 1.1 --temperature-nfe 8 --baselines tweedie:halton_maskgit:arccos \
-        --sampler "$SAMPLERS/books-default" --nfe "$@" --output-dir "$OUT/verdict-published"
-}
 # at the temperature that both have there
 verdict_1024() {
     lsd-eval "${BOOKS[@]}" --judge models/books-gpt2 --reference models/books-valid.txt.xz --num-samples 1024 --num-texts 1 --resume \
