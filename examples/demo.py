@@ -10,6 +10,7 @@ side by side. `--quick` does the same on a few samples, to see that it runs.
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,15 @@ from lsd_sampler.evaluation.glossary import ORACLE_COLUMNS, TEXT_COLUMNS, headin
 MODELS = Path(__file__).resolve().parents[1] / "models"
 NFE = (4, 8, 16, 32)
 METHODS = {
-    "lsd": DistillConfig(method="lsd", order="random", nfe=NFE),
-    "path_kl random": DistillConfig(method="path_kl", order="random", nfe=NFE),
-    "path_kl halton": DistillConfig(method="path_kl", order="halton", nfe=NFE),
+    "lsd": DistillConfig(method="lsd", order="random"),
+    "path_kl random": DistillConfig(method="path_kl", order="random"),
+    "path_kl halton": DistillConfig(method="path_kl", order="halton"),
 }
-DEFAULT = DistillConfig(nfe=NFE)  # what `lsd-train` does without `--method`
+DEFAULT = DistillConfig()  # what `lsd-train` does without `--method`
 TEMPERATURES = (0.6, 0.8, 0.9, 1.0, 1.1)
 TEACHER_TEMPERATURES = (0.9, 1.0)
+QUICK = {"num_sequences": 2, "oracle_samples": 16, "text_samples": 4, "nfe": (4, 8), "temperatures": (0.9,)}
+QUICK_DEFAULT = DistillConfig(coefficient_sequences=2, reference_sequences=16, held_out_sequences=2)
 
 
 def say(text: str) -> None:
@@ -55,20 +58,14 @@ def distil_all(
     model: str,
     folder: Path,
     methods: dict[str, DistillConfig],
-    num_sequences: int,
-    num_states: int,
+    **options: Any,
 ) -> dict[str, LSDScheduler]:
     """The base sampler, and one for each method; each is saved with its card."""
     length = pipe.denoiser.length
     samplers = {"base": LSDScheduler(**pipe.denoiser.scheduler_config())}
     for name, config in methods.items():
-        options = {
-            **config.to_dict(),
-            "num_sequences": num_sequences,
-            "num_states": num_states,
-            "teacher_steps": length,
-        }
-        config, records, tic = DistillConfig(**options), [], time.perf_counter()
+        config = replace(config, teacher_steps=length, **options)
+        records, tic = [], time.perf_counter()
         samplers[name] = distill(pipe, config, log=records.append)
         save_sampler(samplers[name], folder / name.replace(" ", "-"), model=model, config=config, records=records)
         calls = records[-1]["network_calls"]
@@ -81,12 +78,13 @@ def countdown(args: argparse.Namespace) -> list[dict[str, Any]]:
         "\n== countdown: a Markov chain of 32 states, 256 tokens. The denoiser is exact: all error is the sampler's =="
     )
     pipe = MaskedDiffusionPipeline.from_pretrained("countdown")
-    methods = {**METHODS, "default": DEFAULT}
-    samplers = distil_all(pipe, "countdown", args.output_dir / "countdown", methods, args.num_sequences, 128)
+    methods = {**METHODS, "default": QUICK_DEFAULT if args.quick else DEFAULT}
+    options = {"nfe": args.nfe, "num_sequences": args.num_sequences, "num_states": 128}
+    samplers = distil_all(pipe, "countdown", args.output_dir / "countdown", methods, **options)
     metrics = OracleMetrics(pipe.denoiser.transition)
     harness = Harness(pipe, samplers, metrics, num_samples=args.oracle_samples)
     floor = floor_row(metrics, pipe.denoiser.sample(args.oracle_samples, torch.Generator().manual_seed(7)))
-    rows = [*compare(harness, NFE).judged, floor]
+    rows = [*compare(harness, args.nfe).judged, floor]
     say("\n" + format_table(rows, headings(ORACLE_COLUMNS, rows), digits=4) + "\n")
     return rows
 
@@ -95,7 +93,8 @@ def books(args: argparse.Namespace) -> list[dict[str, Any]]:
     say("== books: a masked diffusion model of English novels, 128 byte-pair tokens ==")
     model = str(MODELS / "books-radd")
     pipe = MaskedDiffusionPipeline.from_pretrained(model, dtype=torch.bfloat16)
-    samplers = distil_all(pipe, model, args.output_dir / "books", METHODS, args.num_sequences // 2, 64)
+    options: dict[str, Any] = {"nfe": args.nfe, "num_sequences": args.num_sequences // 2, "num_states": 64}
+    samplers = distil_all(pipe, model, args.output_dir / "books", METHODS, **options)
     samplers["default"] = LSDScheduler.from_pretrained(MODELS / "books-default")
     (text,) = read_texts(MODELS / "books-valid.txt.xz")
     windows = text_windows(pipe.tokenizer, text, pipe.denoiser.length)
@@ -103,15 +102,15 @@ def books(args: argparse.Namespace) -> list[dict[str, Any]]:
     reference, real = windows[args.text_samples :], windows[: args.text_samples]
     judge = JudgeNLL.from_pretrained(str(MODELS / "books-gpt2"), autocast_dtype=torch.bfloat16)
     metrics = TextMetrics(pipe.tokenizer, judge, reference)
-    options: dict[str, Any] = {"num_samples": args.text_samples, "num_texts": 2}
+    options = {"num_samples": args.text_samples, "num_texts": 2}
     harness = Harness(pipe, samplers, metrics, **options)
-    rows = compare(harness, NFE, TEMPERATURES, choose_at=8, sweep_seed=1000).judged
+    rows = compare(harness, args.nfe, args.temperatures, choose_at=8, sweep_seed=1000).judged
     length = pipe.denoiser.length
     teacher = Harness(pipe, {"teacher, one token a step": samplers["base"]}, metrics, **options)
     tried = teacher.measure(teacher.points([length], TEACHER_TEMPERATURES))
     rows += [*best_per_sampler(tried, metrics.verdict_key), floor_row(metrics, real, name="real text")]
     say("\n" + format_table(rows, headings(TEXT_COLUMNS, rows), digits=4) + "\n")
-    say(f"Temperature: each sampler's best of {TEMPERATURES}, chosen at 8 calls on other samples,")
+    say(f"Temperature: each sampler's best of {args.temperatures}, chosen at 8 calls on other samples,")
     say(f"and the teacher's best of {TEACHER_TEMPERATURES} on these.")
     say("JS: Jensen-Shannon divergence of character n-grams to held-out text, in nats.")
     say(f"Every row: {args.text_samples} samples of {length} tokens.\n")
@@ -137,8 +136,9 @@ def main() -> None:
     parser.add_argument("--text-samples", type=int, default=96)
     parser.add_argument("--quick", action="store_true", help="few samples: shows that it runs, not how good it is")
     args = parser.parse_args()
+    args.nfe, args.temperatures = NFE, TEMPERATURES
     if args.quick:
-        args.num_sequences, args.oracle_samples, args.text_samples = 2, 16, 4
+        vars(args).update(QUICK)
     if not (MODELS / "books-radd" / "model.safetensors").exists():
         sys.exit(f"The demo's models are missing: no {MODELS / 'books-radd'}. Run it from a clone of the repository.")
     tic = time.perf_counter()
@@ -153,7 +153,7 @@ def main() -> None:
         ),
         (text_rows, {"js_char_3gram": "JS divergence, 3-grams", "js_char_4gram": "JS divergence, 4-grams"}, "books"),
     ):
-        drawn = [row for row in rows if row["nfe"] in NFE]
+        drawn = [row for row in rows if row["nfe"] in args.nfe]
         file = args.output_dir / ("quality_vs_nfe.png" if name == "books" else f"quality_vs_nfe_{name}.png")
         plot_quality_vs_nfe(drawn, file, metrics, title=name, floor=rows[-1])
     save_samples(text_rows, args.output_dir / "samples.md")

@@ -55,7 +55,8 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
 
 def test_lsd_train_on_two_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One folder, one output; it goes on from a run that was stopped; shares must be equal."""
-    argv = ["--model", MODEL, "--device", "cpu", "--method", "lsd", "--nfe", "2", "4", "--cache-dir", "cache"]
+    argv = ["--model", MODEL, "--device", "cpu", "--method", "lsd", "--nfe", "2", "4", "--cache-dir"]
+    argv.append(str(tmp_path / "cache"))
     done = launch("-m", "lsd_sampler.cli.train", *argv, "--num-sequences", "4", "--output-dir", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Output folder: out") == 1 and done.stdout.count("Saved to out.") == 1
