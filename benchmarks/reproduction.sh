@@ -140,7 +140,7 @@ sedd_train() {
     train sedd-path_kl-random "${SEDD_TEACHER[@]}" --method path_kl --order random
     train sedd-path_kl-halton "${SEDD_TEACHER[@]}" --method path_kl --order halton
     train sedd-lsd+ "${SEDD_TRAIN[@]}" --method lsd+
-    train sedd-jys "${SEDD_TRAIN[@]}" --method jys --nfe 4 8 16 32
+    train sedd-jys "${SEDD_TRAIN[@]}" --method jys
 }
 SEDD_MAIN=(tweedie euler@count=bernoulli tweedie@count=bernoulli theta_trapezoidal
     tweedie@confidence_temperature=4.5:confidence:arccos tweedie:halton_maskgit:arccos tweedie:halton remdm_conf dndm)
@@ -151,7 +151,7 @@ sedd_learned() {
 }
 sedd_default() {
     train sedd-default "${SEDD_TEACHER[@]}" --nfe 4 8 16 32 --coefficient-sequences 64
-    lsd-eval "${SEDD_EVAL[@]}" --baselines --sampler $(learned sedd default) --nfe 4 8 16 32 --output-dir "$OUT/sedd-default"
+    lsd-eval "${SEDD_EVAL[@]}" --baselines --sampler $(learned sedd default) --nfe 4 8 16 32 64 --output-dir "$OUT/sedd-default"
 }
 sedd_jys() { lsd-eval "${SEDD_EVAL[@]}" --baselines --sampler "$SAMPLERS/sedd-jys" --nfe "$@" --output-dir "$OUT/sedd-jys"; }
 # ---- the relaxed start (the paper's table 5) ----
