@@ -1,7 +1,8 @@
 """Registries of named parts: a dict filled at import, lower-case names, duplicates refused."""
 
-import difflib
 from typing import Generic, TypeVar
+
+from .validation import did_you_mean
 
 
 T = TypeVar("T")
@@ -30,8 +31,7 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if not isinstance(name, str) or name not in self._parts:
-            near = difflib.get_close_matches(str(name), self._parts, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(str(name), self._parts)
             raise ValueError(f"`{self.argument}` must be one of {self.names()}, got {name!r}.{hint}")
         return self._parts[name]
 

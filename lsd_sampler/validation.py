@@ -1,10 +1,17 @@
 """Checks of arguments that come from users or from files."""
 
+import difflib
 import math
 import numbers
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest one, if any is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:

@@ -20,9 +20,9 @@ from transformers import BertConfig, BertForMaskedLM
 import lsd_sampler
 from lsd_sampler import Denoiser, DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
 from lsd_sampler.denoisers import MaskedLMDenoiser, MaskGITDenoiser, RADDDenoiser, random_chain
+from lsd_sampler.identity import Undescribable, identity
 from lsd_sampler.noise import Geometric
 from lsd_sampler.training import path_cache
-from lsd_sampler.training.identity import Undescribable, identity
 from lsd_sampler.training.path_cache import fingerprint
 
 

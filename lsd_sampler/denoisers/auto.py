@@ -1,6 +1,5 @@
 """`load_denoiser`: any name or path to a denoiser. A new family is its own file and one line here."""
 
-import difflib
 import inspect
 import os
 from dataclasses import replace
@@ -10,6 +9,7 @@ import torch
 
 from ..hub import is_hub_id
 from ..registry import Registry
+from ..validation import did_you_mean
 from .base import Denoiser, parse_dtype
 from .ctmc import CTMCDenoiser
 from .files import PIPELINE_NAME, Checkpoint, open_checkpoint, read_json
@@ -135,8 +135,7 @@ def _check_name(name: str) -> str:
         return name
     if os.sep in name or name.startswith((".", "~")):
         return name  # a path: whoever opens it says that it is missing
-    near = difflib.get_close_matches(name.lower(), [*SHORT_NAMES, "countdown", "markov:"], n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name.lower(), [*SHORT_NAMES, "countdown", "markov:"])
     known = ", ".join(available_names())
     raise ValueError(f"`name_or_path` {name!r} is no local folder, Hub id or short name ({known}).{hint}")
 

@@ -93,8 +93,8 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(error.__cause__, pickle.UnpicklingError):
             raise
         raise ValueError(
-            f"{error} If you trust it, convert it where its classes are installed: of `checkpoint = torch.load(path,"
-            " weights_only=False)`, save checkpoint['state_dict'], its 'backbone.*' parameters replaced in order by"
+            f"{error} If you trust it, convert it with the code that wrote it: of the checkpoint that this loads, save"
+            " checkpoint['state_dict'], its 'backbone.*' parameters replaced in order by"
             " checkpoint['ema']['shadow_params'], as model.safetensors, and the model's config as config.json beside"
             " it."
         ) from error

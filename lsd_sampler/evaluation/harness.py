@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,8 +12,8 @@ from typing import Any
 
 import torch
 
+from ..identity import Undescribable, identity
 from ..training.recording import scheduler_in_place
-from .identity import digest
 from .metrics import MetricSet
 from .rows import Row, append_jsonl, read_jsonl, write_jsonl
 from .tokens import decode, encode
@@ -266,16 +267,21 @@ def cut_windows(ids: Sequence[int], length: int) -> torch.Tensor:
 def _identity(pipeline: Any, metrics: MetricSet, call_options: Mapping[str, Any]) -> dict[str, Any]:
     """What decides a row beside its point and the labels: the metrics, the length, and other options of the call."""
     options = {name: value for name, value in call_options.items() if name != "length"}
-    identity = {
-        "yardstick": getattr(metrics, "fingerprint", None),
-        "call_options": digest(options) if options else None,
-    }
+    known = {"yardstick": getattr(metrics, "fingerprint", None), "call_options": _hash(options) if options else None}
     length = call_options.get("length")
     if length is None and options.get("input_ids") is not None:
         length = torch.as_tensor(options["input_ids"]).shape[-1]
     if length is None:
         length = getattr(getattr(pipeline, "denoiser", None), "length", None)
-    return identity if length is None else identity | {"length": length}
+    return known if length is None else known | {"length": length}
+
+
+def _hash(options: dict[str, Any]) -> str:
+    """Short hash of call options; one that never recurs where there is no telling some from others."""
+    try:
+        return identity(options)[:12]
+    except Undescribable:
+        return secrets.token_hex(6)
 
 
 def _fingerprint(sampler: Any, nfe: int) -> str:

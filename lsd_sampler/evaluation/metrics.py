@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from ..identity import identity
 from .bootstrap import bootstrap_weights, centred_interval
 from .divergence import js_divergence, js_replicates
 from .diversity import conditional_entropy, distinct_n, entropy_replicates, repetition_n, sequence_entropy
 from .embedding import Features, energy_distance, energy_replicates, mauve_score
-from .identity import digest
 from .judge import JudgeNLL, count_words, perplexity
 from .ngrams import NgramCounts, ngram_counts
 from .oracle import check_transition, forbidden_samples, oracle_statistics
@@ -101,7 +101,7 @@ class OracleMetrics:
     @property
     def fingerprint(self) -> str:
         """Short hash of the chain and the bootstrap: rows of another one are not to be compared."""
-        return digest([self.transition, self.initial, self.num_resamples, self.seed, self.confidence])
+        return identity([self.transition, self.initial, self.num_resamples, self.seed, self.confidence])[:12]
 
     def compute(self, sequences: torch.Tensor, texts: Sequence[str] | None = None) -> Values:
         """Metrics of `sequences`, of shape `(num_samples, length)`. `texts` are not looked at.
@@ -187,7 +187,7 @@ class TokenMetrics:
     @property
     def fingerprint(self) -> str:
         """Short hash of the reference and of how it is compared: rows of another one are not to be compared."""
-        return digest(self._yardstick())
+        return identity(self._yardstick())[:12]
 
     def check_num_samples(self, num_samples: int) -> None:
         """Raises `ValueError` if `features` of so many samples could not be compared: too few references."""

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ..atomic import remove_leftovers, write_atomically
-from .identity import Undescribable, describe, identity, in_library, public, sha256, tensor_bytes
+from ..identity import Undescribable, describe, identity, in_library, public, sha256, tensor_bytes
 
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ..atomic import remove_leftovers, write_atomically
-from .identity import Undescribable, identity
+from ..identity import Undescribable, identity
 from .workers import Workers
 
 

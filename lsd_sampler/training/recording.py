@@ -5,7 +5,6 @@ run knows which token each position will end with, and when. A run may have seve
 (LLaDA2Pipeline has one for each block). Nothing of size batch x length x vocabulary is kept between steps.
 """
 
-import difflib
 import inspect
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from ..random import row_generators
 from ..rows import ModelOutput, check_row_maximum, row_chunks
 from ..schedules import grid_from_counts
 from ..scheduling_lsd import LSDScheduler
+from ..validation import did_you_mean
 from .config import DistillConfig
 
 
@@ -168,8 +168,7 @@ def check_call(pipeline: type[DiffusionPipeline], call_kwargs: Mapping[str, Any]
         if name in ("generator", "num_inference_steps"):
             raise ValueError(f"`{name}` is given to the pipeline by the training: leave it out.")
         if name not in names and not takes_any:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, names)
             raise ValueError(f"`{name}` is not an argument of {pipeline.__name__}, which has {names}.{hint}")
 
 
