@@ -1,6 +1,9 @@
 """Tiny SEDD, MDLM and RADD models with random weights, for tests."""
 
+from collections import OrderedDict
 from typing import Any
+
+import torch
 
 from lsd_sampler.denoisers import Denoiser, MDLMDenoiser, RADDDenoiser, SEDDDenoiser
 
@@ -51,3 +54,15 @@ _CLASSES: dict[str, type[SEDDDenoiser | MDLMDenoiser | RADDDenoiser]] = {
 def make(name: str) -> Denoiser:
     """A model with random weights, in evaluation mode; adaptive layers included, so that all of it matters."""
     return _CLASSES[name.split("-")[0]](CONFIGS[name]).eval()
+
+
+def same_weights(model: Denoiser, other: Denoiser) -> bool:
+    mine, others = model.state_dict(), other.state_dict()
+    return mine.keys() == others.keys() and all(torch.equal(mine[name], others[name]) for name in mine)
+
+
+def lightning(model: Denoiser, shadow: list[torch.Tensor] | None, **further: Any) -> dict[str, Any]:
+    """What MDLM's trainer saves of a model, with its averaged parameters."""
+    state = OrderedDict((f"backbone.{name}", tensor) for name, tensor in model.state_dict().items())
+    ema = {} if shadow is None else {"ema": {"decay": 0.9999, "num_updates": 3, "shadow_params": shadow}}
+    return {"state_dict": state, "epoch": 1, "optimizer_states": [{"state": {}}], **ema, **further}
