@@ -13,7 +13,7 @@ import torch
 
 from lsd_sampler import DistillConfig, MaskedDiffusionPipeline, distill
 from lsd_sampler.evaluation.tables import format_table
-from lsd_sampler.schedules import StepErrorTable
+from lsd_sampler.sampling.learned_numbers import StepErrorTable
 
 
 PAPERS_RECIPE = 64 * 1024 + 20 * 64 * 8

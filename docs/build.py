@@ -23,9 +23,10 @@ from pygments.lexers import get_lexer_by_name
 DOCS = Path(__file__).resolve().parent
 API = (
     "lsd_sampler", "lsd_sampler.scheduling_lsd", "lsd_sampler.pipeline_masked_diffusion", "lsd_sampler.training",
-    "lsd_sampler.evaluation", "lsd_sampler.solvers", "lsd_sampler.orders", "lsd_sampler.schedules",
-    "lsd_sampler.noise", "lsd_sampler.denoisers", "lsd_sampler.corruptions", "lsd_sampler.checkpoint",
-    "lsd_sampler.rows", "lsd_sampler.registry",
+    "lsd_sampler.evaluation", "lsd_sampler.sampling.solvers", "lsd_sampler.sampling.orders",
+    "lsd_sampler.sampling.schedules", "lsd_sampler.sampling.noise", "lsd_sampler.denoisers",
+    "lsd_sampler.sampling.corruptions", "lsd_sampler.learned.tensor_file", "lsd_sampler.sampling.logit_rows",
+    "lsd_sampler.support.registry",
 )  # fmt: skip
 PAGE = """<!doctype html>
 <html lang="en">
@@ -88,7 +89,7 @@ def with_html_links(html: str) -> str:
 
 
 def configure_api() -> None:
-    """Docstrings as they are written here: references such as [`~lsd_sampler.orders.Order`] stand in brackets."""
+    """Reads docstrings as they are written here: references stand in brackets."""
     pdoc.render.configure(docformat="google", show_source=False, search=False)
     to_markdown = pdoc.render.env.filters["to_markdown"]
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
-from lsd_sampler.cards import save_sampler
+from lsd_sampler.cards.sampler_card import save_sampler
 from lsd_sampler.cli.texts import read_texts
 from lsd_sampler.evaluation import (
     Harness,

@@ -3,10 +3,9 @@
 from .denoisers import Denoiser, load_denoiser
 from .pipeline_masked_diffusion import MaskedDiffusionPipeline, MaskedDiffusionPipelineOutput
 from .scheduling_lsd import LSDScheduler, LSDSchedulerOutput
+from .support.version import __version__
 from .training import DistillConfig, distill
 
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Denoiser",
@@ -15,6 +14,7 @@ __all__ = [
     "LSDSchedulerOutput",
     "MaskedDiffusionPipeline",
     "MaskedDiffusionPipelineOutput",
+    "__version__",
     "distill",
     "load_denoiser",
 ]

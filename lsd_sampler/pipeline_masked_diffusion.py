@@ -19,8 +19,8 @@ from .denoisers.auto import find_checkpoint, load_denoiser
 from .denoisers.base import Denoiser
 from .denoisers.files import PIPELINE_NAME
 from .denoisers.markov import is_oracle_spec
-from .prediction import Predictor
-from .random import Generators
+from .denoisers.prediction import Predictor
+from .sampling.draws import Generators
 from .scheduling_lsd import LSDScheduler
 
 

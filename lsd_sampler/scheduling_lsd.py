@@ -13,10 +13,12 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 from diffusers.utils.outputs import BaseOutput
 
-from .canvas import Canvas, DrawOptions, StepInput, as_rows, check_known_tokens
-from .checkpoint import FORMAT_VERSION, LearnedSampler, LearnedSteps
-from .coefficients import interpolated_coefficients
-from .conventions import (
+from .learned.interpolation import interpolated_coefficients
+from .learned.sampler_files import SamplerFiles
+from .learned.tensor_file import FORMAT_VERSION
+from .sampling.canvas import Canvas, DrawOptions, StepInput, as_rows, check_known_tokens
+from .sampling.corruptions import CORRUPTIONS, Corruption, make_corruption
+from .sampling.diffusers_calls import (
     FROM_CONFIG,
     BlockPipelineMethods,
     draw_temperature,
@@ -25,19 +27,18 @@ from .conventions import (
     resolve_mask,
     step_index,
 )
-from .corruptions import CORRUPTIONS, Corruption, make_corruption
-from .moves import Reverse, move_tokens
-from .noise import make_noise_schedule
-from .orders import ORDERS
-from .plan import StepPlan
-from .races import check_draws, race
-from .random import Generators
-from .reveal import reveal
-from .rows import ModelOutput
-from .sampler_files import SamplerFiles
-from .schedules import GRIDS, grid_from_counts
-from .solvers import SOLVERS, OwnStep
-from .validation import check_choice, check_number, check_text
+from .sampling.draws import Generators
+from .sampling.learned_numbers import LearnedSampler, LearnedSteps
+from .sampling.logit_rows import ModelOutput
+from .sampling.moves import Reverse, move_tokens
+from .sampling.noise import make_noise_schedule
+from .sampling.orders import ORDERS
+from .sampling.plan import StepPlan
+from .sampling.released_draws import check_draws, race
+from .sampling.reveal import reveal
+from .sampling.schedules import GRIDS, grid_from_counts
+from .sampling.solvers import SOLVERS, OwnStep
+from .support.validation import check_choice, check_number, check_text
 
 
 # Shape suffixes: B batch, L positions, V vocabulary, R chosen rows; M steps. t = 1 is all masked, t = 0 is data.
@@ -99,7 +100,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             `noise_eps`), `"geometric"` or `"linear"` (`sigma_min`, `sigma_max`), or `"exponential"` (`time_base`,
             `time_exponential`).
         solver (`str`, defaults to `"tweedie"`): `"tweedie"` or `"euler"`; or a baseline that chooses positions itself
-            (see [`~lsd_sampler.solvers`]), to which `order` and `count` say nothing.
+            (see [`~lsd_sampler.sampling.solvers`]), to which `order` and `count` say nothing.
         solver_options (`dict`, *optional*): constants of such a baseline, by name; the others have their defaults.
         order (`str`, defaults to `"random"`): which masked positions come first: `"random"`, `"halton"` (far apart),
             `"halton_maskgit"` (that of Halton-MaskGIT), or those of which the network is surest: by the drawn token
@@ -115,7 +116,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             `q_sigma`; not with `"log_score"`). Without a mask, `mask_token_id` stays None and `vocab_size` must be
             given; `order` and `count` have no meaning; and the last step takes away all noise that is left.
         draws (`str`, defaults to `"exact"`): or `"float32_eps1e-6"`, `"float32_eps1e-10"`: as in released code, whose
-            single precision lowers the temperature and the number of reveals; see [`~lsd_sampler.races`].
+            single precision lowers the temperature and the number of reveals; see
+            [`~lsd_sampler.sampling.released_draws`].
         confidence_temperature (`float`, defaults to 1.0): Gumbel noise of the orders that look at the logits, in the
             first step; it falls to 0 linearly. (`set_timesteps` may say otherwise.)
         block_length (`int`, defaults to 32): what `LLaDA2Pipeline` generates at a time, where its call does not say.
@@ -376,7 +378,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         Args:
             model_output (`torch.Tensor` of shape `(batch_size, seq_len, vocab_size)` or
                 `(batch_size, vocab_size, height, width)`): the denoiser's logits or log-scores, in any floating dtype.
-                May hold a column for the mask; it is never drawn. Or [`~lsd_sampler.rows.DeferredLogits`].
+                May hold a column for the mask; it is never drawn. Or
+                [`~lsd_sampler.sampling.logit_rows.DeferredLogits`].
             timestep (`float`, `int` or 0-d `torch.Tensor`): one of `timesteps`; or, an integer, the index of the step.
             sample (`torch.LongTensor` of shape `(batch_size, seq_len)` or `(batch_size, height, width)`): the canvas.
             temperature (`float`, defaults to 1.0): of the token draws, on top of what was learned; 0 takes the most

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..out_of_memory import is_out_of_memory
+from ..support.out_of_memory import is_out_of_memory
 
 
 class HelpWithDefaults(argparse.HelpFormatter):
@@ -60,7 +60,7 @@ def load_diffusers_pipeline(args: argparse.Namespace):  # noqa: ANN201  (importe
     from diffusers import DiffusionPipeline
 
     from ..denoisers.files import CONFIG_NAME, PIPELINE_NAME, commit_of
-    from ..hub import fetching
+    from ..support.hub import fetching
 
     local = Path(args.pipeline).expanduser()
     if (local / CONFIG_NAME).exists() and not (local / PIPELINE_NAME).exists():
@@ -143,8 +143,8 @@ def device(text: str) -> torch.device:
 
 def load_sampler(name: str):  # noqa: ANN201  (imported late)
     """A learned sampler from a folder or the Hub."""
-    from ..hub import is_hub_id
     from ..scheduling_lsd import LSDScheduler
+    from ..support.hub import is_hub_id
 
     if not Path(name).is_dir() and not is_hub_id(name):
         raise FileNotFoundError(f"`--sampler` {name!r} is neither a folder nor a Hub id (owner/name).")

@@ -6,13 +6,14 @@ from typing import Any
 
 from ..denoisers.published import SHORT_NAMES, HubModel
 from ..denoisers.sizes import ModelSize
+from ..sampling.pipeline_runs import PipelineRuns
 from ..training import DistillConfig, coefficients
 from ..training.budget import memory_needed
 from ..training.choice import candidate_configs
 from ..training.config import AUTO
 from ..training.distill import base_scheduler, network_calls
 from ..training.path_kl import states_to_replay
-from ..training.recording import PipelineRuns, TeacherPlan, teacher_plan
+from ..training.recording import TeacherPlan, teacher_plan
 
 
 def plan_of(pipeline: Any, config: DistillConfig, call_kwargs: dict[str, Any]) -> TeacherPlan:

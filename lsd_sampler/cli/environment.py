@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from .. import __version__
 from ..evaluation.protocol import hardware
+from ..support.version import __version__
 
 
 PACKAGES = (

@@ -6,17 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..atomic import write_atomically
 from ..denoisers.markov import MarkovDenoiser, is_oracle_spec
+from ..support.atomic import write_atomically
 from .common import add_model_arguments, check_output_dir, load_pipeline, positive_int, run, within_memory
-from .evaluation_parts import (
-    BASELINE_FORM,
-    finished_rows,
-    keeping_rows,
-    make_metrics,
-    make_samplers,
-    refuse_unused,
-)
+from .evaluation_parts import BASELINE_FORM, finished_rows, keeping_rows, make_metrics, make_samplers, refuse_unused
 
 
 DTYPES = ("float32", "bfloat16", "float16")

@@ -16,8 +16,8 @@ from ..evaluation.harness import floor_row
 from ..evaluation.judge import JudgeError, JudgeNLL
 from ..evaluation.metrics import MetricSet, OracleMetrics, TextMetrics, TokenMetrics
 from ..evaluation.rows import Row, read_jsonl
+from ..sampling.pipeline_runs import scheduler_in_place
 from ..scheduling_lsd import LSDScheduler
-from ..training.recording import scheduler_in_place
 from .common import load_sampler
 from .texts import cut_texts
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..out_of_memory import BatchTooLarge, is_out_of_memory
-from ..solvers import SOLVERS
+from ..sampling.solvers import SOLVERS
+from ..support.out_of_memory import BatchTooLarge, is_out_of_memory
 from ..training import DistillConfig
 from ..training.config import AUTO
 from ..training.progress import kept_files

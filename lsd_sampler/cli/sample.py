@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..atomic import write_atomically
-from ..random import row_generators
+from ..sampling.draws import row_generators
+from ..support.atomic import write_atomically
 from .common import (
     HelpWithDefaults,
     add_model_arguments,

@@ -11,21 +11,22 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..atomic import remove_leftovers
 from ..denoisers.markov import is_oracle_spec
 from ..denoisers.sizes import ModelSize
-from ..hub import make_repo, upload_sampler
-from ..orders import ORDERS
 from ..pipeline_masked_diffusion import MaskedDiffusionPipeline
+from ..sampling.orders import ORDERS
+from ..sampling.pipeline_runs import check_call
+from ..sampling.solvers import SOLVERS
 from ..scheduling_lsd import COUNTS, LSDScheduler
-from ..solvers import SOLVERS
+from ..support.atomic import remove_leftovers
+from ..support.hub import make_repo, upload_sampler
 from ..training import METHODS, DistillConfig, distill
 from ..training.budget import process_bytes
 from ..training.choice import chosen
 from ..training.config import FILLERS, PATHS, VARIANTS, distillable_solvers
 from ..training.path_cache import default_cache_dir
 from ..training.progress import Progress, kept_files
-from ..training.recording import TeacherPlan, check_call
+from ..training.recording import TeacherPlan
 from ..training.tracking import available, tracking
 from ..training.workers import Workers
 from .common import (
@@ -204,7 +205,7 @@ def short_name(model: str) -> str:
 
 def save(args: argparse.Namespace, pipeline: Any, scheduler: LSDScheduler, output_dir: Path, **described: Any) -> None:
     """The sampler, what describes it, and what it takes to repeat the run."""
-    from ..cards import save_sampler
+    from ..cards.sampler_card import save_sampler
 
     name = args.model or args.pipeline
     run = {flag: getattr(args, flag) for flag in RUN_FLAGS if getattr(args, flag) is not None}

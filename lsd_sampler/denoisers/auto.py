@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from ..hub import is_hub_id
-from ..registry import Registry
-from ..validation import did_you_mean
+from ..support.hub import is_hub_id
+from ..support.registry import Registry
+from ..support.validation import did_you_mean
 from .base import Denoiser, parse_dtype
 from .ctmc import CTMCDenoiser
 from .files import PIPELINE_NAME, Checkpoint, open_checkpoint, read_json

@@ -14,10 +14,10 @@ import torch
 # so each denoiser's module imports it by this name
 from diffusers.models.modeling_utils import ModelMixin
 
-from ..conventions import NO_MASK
-from ..hub import admit_to_pipelines
-from ..noise import LogLinear, NoiseSchedule
-from ..rows import DeferredLogits
+from ..sampling.diffusers_calls import NO_MASK
+from ..sampling.logit_rows import DeferredLogits
+from ..sampling.noise import LogLinear, NoiseSchedule
+from ..support.hub import admit_to_pipelines
 from .files import (
     CONFIG_NAME,
     TOKENIZER_NAME,
@@ -57,7 +57,8 @@ class Denoiser(ModelMixin):
         length (`int`): the longest sequence that the model was made for.
         prediction_type (`str`): `"logits"` (normalised: raw logits or log-probabilities of the clean token at each
             masked position) or `"log_score"` (log concrete score, unnormalised).
-        noise ([`~lsd_sampler.noise.NoiseSchedule`]): the noise that it was trained under; default: log-linear.
+        noise ([`~lsd_sampler.sampling.noise.NoiseSchedule`]): the noise that it was trained under; default:
+            log-linear.
         noise_schedule (`str`): its name, as in `LSDScheduler`'s config.
         time_conditioned (`bool`): whether the prediction depends on `t`.
         defers_head (`bool`): whether `forward` takes `return_hidden_states`.

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ..noise import NoiseSchedule, make_noise_schedule
+from ..sampling.noise import NoiseSchedule, make_noise_schedule
 
 
 SEDD_NOISES = {"loglinear": "log_linear", "geometric": "geometric"}

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from torch import nn
 
-from ..noise import Exponential
+from ..sampling.noise import Exponential
 from .base import Denoiser, build_model
 from .files import Checkpoint, read_pickle, read_tensors, read_yaml
 

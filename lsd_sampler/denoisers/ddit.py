@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..noise import NoiseSchedule
-from ..rows import DeferredLogits, edit_rows
+from ..sampling.logit_rows import DeferredLogits, edit_rows
+from ..sampling.noise import NoiseSchedule
 from .base import Denoiser
 from .transformer import AdaptiveBlock, AdaptiveOutputLayer, Embedding, Rotary, TimestepEmbedder
 
@@ -26,7 +26,7 @@ class DDiTDenoiser(Denoiser):
         sizes (`dict[str, int]`): `hidden_size`, `n_heads`, `n_blocks`, `cond_dim` and `length`.
         dropout (`float`): in training mode.
         num_columns (`int`): number of token ids, the mask included.
-        noise ([`~lsd_sampler.noise.NoiseSchedule`]): that it was trained under.
+        noise ([`~lsd_sampler.sampling.noise.NoiseSchedule`]): that it was trained under.
     """
 
     defers_head = True

@@ -20,8 +20,8 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..atomic import replacing, write_atomically
-from ..hub import download_snapshot, is_hub_id
+from ..support.atomic import replacing, write_atomically
+from ..support.hub import download_snapshot, is_hub_id
 
 
 CONFIG_NAME = "config.json"

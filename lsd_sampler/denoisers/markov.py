@@ -9,8 +9,8 @@ import torch
 # diffusers looks for `ModelMixin` in this module when it reloads a pipeline
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 
-from ..noise import LogLinear
-from ..rows import rows_per_chunk
+from ..sampling.logit_rows import rows_per_chunk
+from ..sampling.noise import LogLinear
 from .base import Denoiser
 from .files import Checkpoint, check_tensors, read_json, read_tensors
 from .precision import KeepsDtype

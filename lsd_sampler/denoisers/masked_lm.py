@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from ..noise import LogLinear
+from ..sampling.noise import LogLinear
 from .base import Denoiser
 from .diffugpt import DiffuGPTLayout, DiffuLLaMALayout
 from .files import CONFIG_NAME, Checkpoint, read_json, read_weights, write_json

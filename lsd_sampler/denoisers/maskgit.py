@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from torch import nn
 
-from ..noise import LogLinear
+from ..sampling.noise import LogLinear
 from .base import Denoiser, build_model
 from .files import Checkpoint, read_pickle, read_weights
 

@@ -13,8 +13,8 @@ import torch
 # diffusers looks for `ModelMixin` in this module when it reloads a pipeline
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 
-from ..noise import LogLinear
-from ..rows import edit_rows
+from ..sampling.logit_rows import edit_rows
+from ..sampling.noise import LogLinear
 from .base import build_model
 from .config_keys import MDLM_NOISES, look_up, read_choice, read_dropout, read_flag, read_noise, read_size, read_sizes
 from .ddit import DDiTDenoiser

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from torch import nn
 
-from ..noise import LogLinear
-from ..rows import edit_rows
+from ..sampling.logit_rows import edit_rows
+from ..sampling.noise import LogLinear
 from .base import Denoiser, build_model
 from .config_keys import SEDD_NOISES, read_dropout, read_noise, read_size, read_sizes
 from .files import Checkpoint, read_weights

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..denoisers.base import Denoiser
-from ..modes import eval_mode
+from ..support.modes import eval_mode
 
 
 # (sequences, texts) -> features of shape (num_samples, dim)

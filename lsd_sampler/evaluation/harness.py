@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from ..identity import Undescribable, identity
-from ..training.recording import scheduler_in_place
+from ..sampling.pipeline_runs import scheduler_in_place
+from ..support.identity import Undescribable, identity
 from .metrics import MetricSet
 from .rows import Row, append_jsonl, read_jsonl, write_jsonl
 from .tokens import decode, encode

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 
-from ..out_of_memory import is_out_of_memory
-from ..validation import check_number
+from ..support.out_of_memory import is_out_of_memory
+from ..support.validation import check_number
 from .tokens import encode, load_tokenizer_file, same_token_ids
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..identity import identity
+from ..support.identity import identity
 from .bootstrap import bootstrap_weights, centred_interval
 from .divergence import js_divergence, js_replicates
 from .diversity import conditional_entropy, distinct_n, entropy_replicates, repetition_n, sequence_entropy

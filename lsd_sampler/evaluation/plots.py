@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic import replacing
+from ..support.atomic import replacing
 from .rows import Row, check_columns
 
 

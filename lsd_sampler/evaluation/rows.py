@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..atomic import replacing
+from ..support.atomic import replacing
 
 
 Row = dict[str, Any]

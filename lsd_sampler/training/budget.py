@@ -4,7 +4,7 @@ import resource
 import sys
 
 from ..denoisers.sizes import ModelSize
-from ..rows import HEAD_ELEMENTS
+from ..sampling.logit_rows import HEAD_ELEMENTS
 from .config import DistillConfig
 
 

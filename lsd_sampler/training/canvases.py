@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..solvers import SOLVERS
+from ..sampling.solvers import SOLVERS
 from .paths import TeacherPath, teacher_paths
 from .recording import RecordedCanvas, TeacherRecorder, UnequalLengths, check_num_canvases
 from .task import Task

@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..checkpoint import LearnedSampler
-from ..conventions import NO_MASK
+from ..sampling.diffusers_calls import NO_MASK
+from ..sampling.learned_numbers import LearnedSampler
+from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
 from .config import AUTO, METHODS, NETWORK_CALLS, DistillConfig
 from .held_out import HeldOutBatch, held_out_nats
 from .paths import KINDS, source_paths, source_steps
-from .recording import PipelineRuns, TeacherPlan
+from .recording import TeacherPlan
 from .task import Task
 from .workers import Workers
 

@@ -9,7 +9,7 @@ import dataclasses
 
 import torch
 
-from ..checkpoint import LearnedSampler, LearnedSteps
+from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ..scheduling_lsd import LSDScheduler
 from .config import AUTO, DistillConfig
 from .paths import bootstrap_steps, bootstrapped_paths

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..orders import ORDERS
-from ..registry import Registry
+from ..sampling.orders import ORDERS
+from ..sampling.solvers import SOLVERS
 from ..scheduling_lsd import COUNTS
-from ..solvers import SOLVERS
-from ..validation import check_number
+from ..support.registry import Registry
+from ..support.validation import check_number
 
 
 METHODS: Registry = Registry("method")

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
-from ..conventions import NO_MASK
+from ..sampling.diffusers_calls import NO_MASK
+from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
 from . import coefficients
 from .choice import ChosenSampler, check_held_out
@@ -18,7 +19,7 @@ from .config import AUTO, METHODS, NETWORK_CALLS, DistillConfig
 from .path_cache import PathCache, fingerprint
 from .paths import check_data, token_ids
 from .progress import Progress
-from .recording import PipelineRuns, TeacherPlan, teacher_plan
+from .recording import TeacherPlan, teacher_plan
 from .task import Task, num_sequences
 from .workers import Workers
 

@@ -17,11 +17,12 @@ from collections.abc import Sequence
 
 import torch
 
-from ..canvas import StepInput
-from ..orders import ORDERS
+from ..sampling.canvas import StepInput
+from ..sampling.orders import ORDERS
+from ..sampling.pipeline_runs import PipelineRuns
+from ..sampling.solvers import SOLVERS
 from ..scheduling_lsd import LSDScheduler
-from ..solvers import SOLVERS
-from .recording import PipelineRuns, Recorder, cross_entropy
+from .recording import Recorder, cross_entropy
 
 
 HeldOutBatch = tuple[Sequence[int], list[torch.Tensor]]

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import torch
 from tqdm.auto import tqdm
 
-from ..canvas import Canvas, StepInput
-from ..checkpoint import LearnedSampler, LearnedSteps
-from ..rows import row_chunks
+from ..sampling.canvas import Canvas, StepInput
+from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
+from ..sampling.logit_rows import row_chunks
 from .config import METHODS, NETWORK_CALLS, DistillConfig
 from .paths import TeacherPath, teacher_paths
 from .recording import Recorder, TeacherPlan

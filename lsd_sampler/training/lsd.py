@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from ..canvas import StepInput
-from ..checkpoint import LearnedSampler, LearnedSteps
-from ..moves import Reverse
-from ..random import log_mass
-from ..rows import ModelOutput, row_chunks
+from ..sampling.canvas import StepInput
+from ..sampling.draws import log_mass
+from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
+from ..sampling.logit_rows import ModelOutput, row_chunks
+from ..sampling.moves import Reverse
+from ..sampling.solvers import SOLVERS
 from ..scheduling_lsd import LSDScheduler
-from ..solvers import SOLVERS
 from .canvases import teacher_canvases
 from .config import METHODS, NETWORK_CALLS, DistillConfig
 from .recording import Recorder, TeacherPlan, UnequalLengths

@@ -39,11 +39,11 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..canvas import StepInput
-from ..checkpoint import LearnedSampler, LearnedSteps
-from ..schedules import StepErrorTable, replay_states
+from ..sampling.canvas import StepInput
+from ..sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorTable
+from ..sampling.schedules import replay_states
+from ..sampling.solvers import SOLVERS
 from ..scheduling_lsd import LSDScheduler
-from ..solvers import SOLVERS
 from .canvases import teacher_canvases
 from .config import METHODS, NETWORK_CALLS, DistillConfig
 from .lsd import Comparison, MovesComparison, PairedStudent, run_pair

@@ -18,8 +18,9 @@ from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ..atomic import remove_leftovers, write_atomically
-from ..identity import Undescribable, describe, identity, in_library, public, sha256, tensor_bytes
+from ..support.atomic import remove_leftovers, write_atomically
+from ..support.identity import Undescribable, describe, identity, in_library, public, sha256, tensor_bytes
+from ..support.version import __version__
 
 
 logger = logging.getLogger(__name__)
@@ -120,8 +121,6 @@ def _fingerprint(pipeline: DiffusionPipeline) -> str:
 
 
 def _versions() -> list[str]:
-    from .. import __version__
-
     return [__version__, torch.__version__, transformers.__version__, diffusers.__version__]
 
 

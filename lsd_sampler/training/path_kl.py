@@ -10,9 +10,9 @@ https://huggingface.co/papers/2510.25544.
 import torch
 from tqdm.auto import tqdm
 
-from ..checkpoint import LearnedSampler, LearnedSteps
-from ..orders import ORDERS
-from ..schedules import StepErrorTable, grid_from_counts, replay_states
+from ..sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorTable
+from ..sampling.orders import ORDERS
+from ..sampling.schedules import grid_from_counts, replay_states
 from .config import METHODS, NETWORK_CALLS, DistillConfig
 from .paths import source_paths, source_steps
 from .recording import StepErrorRecorder, TeacherPlan

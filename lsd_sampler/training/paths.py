@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from ..canvas import StepInput
+from ..sampling.canvas import StepInput
 from .config import DistillConfig
 from .recording import Recorder, TeacherPlan, check_num_canvases
 from .task import Task

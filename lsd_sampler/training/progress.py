@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ..atomic import remove_leftovers, write_atomically
-from ..identity import Undescribable, identity
+from ..support.atomic import remove_leftovers, write_atomically
+from ..support.identity import Undescribable, identity
 from .workers import Workers
 
 

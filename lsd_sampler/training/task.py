@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
 from .config import DistillConfig
 from .path_cache import PathCache
 from .progress import Progress
-from .recording import PipelineRuns, TeacherPlan
+from .recording import TeacherPlan
 from .workers import Workers
 
 

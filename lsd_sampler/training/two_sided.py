@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from ..canvas import StepInput
-from ..checkpoint import LearnedSampler, LearnedSteps
-from ..coefficients import known_shares
+from ..learned.interpolation import known_shares
+from ..sampling.canvas import StepInput
+from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
+from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
 from .ngram_cells import CellDistance
 from .progress import Progress
-from .recording import PipelineRuns, Recorder, UnequalLengths
+from .recording import Recorder, UnequalLengths
 from .workers import Workers
 
 

@@ -1,0 +1,272 @@
+"""The folder that `lsd-train` leaves behind: tensors, metrics, plot and a card filled from the run."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from huggingface_hub import ModelCard, ModelCardData
+
+from ..sampling.solvers import SOLVERS
+from ..scheduling_lsd import LSDScheduler
+from ..support.atomic import write_atomically
+from ..support.hub import is_hub_id
+from ..training import METHODS, DistillConfig
+from ..training.choice import chosen
+from ..training.paths import KINDS
+from .choice import choice_section
+from .coefficients import coefficients_section
+
+
+BEGIN, END = "<!-- lsd_sampler: written by lsd-train, refreshed by it -->", "<!-- lsd_sampler: end -->"
+
+MAX_SHOWN = 80
+"""Characters of an argument that the card shows."""
+
+
+def save_sampler(
+    scheduler: LSDScheduler,
+    folder: Path,
+    *,
+    model: str,
+    config: DistillConfig,
+    records: list[dict[str, Any]],
+    repo_id: str | None = None,
+    pipeline_class: str | None = None,
+    call_kwargs: dict[str, Any] | None = None,
+    run: dict[str, Any] | None = None,
+    license: str | None = None,
+) -> None:
+    """Writes sampler, `config.json` (the run; a Hub download counter), `metrics.jsonl`, `schedule.png` and the card.
+
+    Args:
+        scheduler ([`LSDScheduler`]): a learned one.
+        folder (`Path`): made if it does not exist. A card that is there keeps what was written outside our block.
+        model (`str`): what `lsd-train --model` was given.
+        config ([`DistillConfig`]), records (`list[dict]`): how it was learned, and what was measured on the way.
+        repo_id (`str`, *optional*): where it will be uploaded; used in the card's snippet.
+        pipeline_class (`str`, *optional*): the class of the pipeline, where `lsd-train --pipeline` was given one.
+        call_kwargs (`dict`, *optional*): what the pipeline was called with, JSON-ready; the card says it.
+        run (`dict`, *optional*): what else it takes to repeat the run, JSON-ready; for `config.json`.
+        license (`str`, *optional*): the Hub's name of a licence; default: the card says none, as the sampler derives
+            from somebody's model, or keeps the one that it says.
+    """
+    path = folder / "README.md"
+    old = path.read_text(encoding="utf-8") if path.exists() else None
+    scheduler.save_pretrained(folder)
+    described = {"library_name": "lsd_sampler", "scheduler": "LSDScheduler", "run": run or {}}
+    described["distillation"] = config.to_dict()
+    write_atomically(folder / "config.json", (json.dumps(described, indent=2) + "\n").encode())
+    write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
+    plotted = _plot(scheduler, folder / "schedule.png", model)
+    call_kwargs = call_kwargs or {}
+    snippet = _snippet(scheduler, model, records, repo_id or str(folder), pipeline_class, call_kwargs)
+    card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs, license)
+    write_atomically(path, (card if old is None else refresh(old, card)).encode())
+
+
+def make_card(
+    scheduler: LSDScheduler,
+    model: str,
+    config: DistillConfig,
+    records: list[dict[str, Any]],
+    snippet: str,
+    plotted: bool,
+    call_kwargs: dict[str, Any] | None = None,
+    license: str | None = None,
+) -> str:
+    """The text of the sampler card; `snippet` is the code that shows its use, the rest is as for [`save_sampler`]."""
+    choice = choice_section(records)
+    config, records = chosen(config, records)
+    nfe = sorted(scheduler.learned_sampler.steps)
+    tags = ["discrete-diffusion", "lsd", config.resolved_method, config.solver, *(f"steps:{M}" for M in nfe)]
+    base_model = scheduler.config.base_model
+    # the Hub refuses what is not the id of a model, such as the name of an oracle
+    data = ModelCardData(
+        library_name="lsd_sampler",
+        license=license,
+        pipeline_tag="text-to-image" if _is_image(records) else "text-generation",
+        tags=tags,
+        base_model=base_model if is_hub_id(base_model or "") else None,
+    )
+    return str(
+        ModelCard.from_template(
+            data,
+            template_path=str(Path(__file__).parent / "templates" / "sampler_card.md"),
+            title=f"{Path(model).name}.{config.method}-{config.order}",
+            begin=BEGIN,
+            end=END,
+            model=model,
+            snippet=snippet,
+            method=config.method,
+            solver=config.solver,
+            order=config.order,
+            count=config.count,
+            nfe=", ".join(map(str, nfe)),
+            gain=_gain(scheduler, records),
+            table=_table(records),
+            coefficients=coefficients_section(records),
+            choice=choice,
+            plot="![learned schedule](schedule.png)" if plotted else "",
+            protocol=_protocol(config, records),
+            conditions=_conditions(call_kwargs or {}),
+            versions=f"torch {torch.__version__.split('+')[0]}, diffusers {diffusers.__version__}",
+        )
+    )
+
+
+def refresh(old: str, new: str) -> str:
+    """Puts the block and metadata of a new card into an old one; prose and metadata of another hand are kept."""
+    block = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    fresh = block.search(new)
+    if fresh is None or not block.search(old):
+        text = old.rstrip() + "\n\n" + (fresh.group(0) if fresh else new) + "\n"
+    else:
+        text = block.sub(lambda _: fresh.group(0), old, count=1)
+    return _with_metadata(text, ModelCard(new).data.to_dict())
+
+
+def _with_metadata(text: str, new: dict[str, Any]) -> str:
+    """Our metadata into a card that may have others; tags of ours that no longer hold are dropped."""
+    try:
+        card = ModelCard(text)
+    except Exception:  # yaml has errors of its own; metadata broken by hand are left for that hand to mend
+        return text
+    written_by_us = {"discrete-diffusion", "lsd", *METHODS.names(), *SOLVERS.names()}
+    old_tags = card.data.to_dict().get("tags") or []
+    others = [tag for tag in old_tags if tag not in written_by_us and not str(tag).startswith("steps:")]
+    kept = ("pipeline_tag",) if new.get("license") else ("license", "pipeline_tag")
+    theirs = {key: card.data.to_dict()[key] for key in kept if card.data.get(key)}
+    for key, value in {**new, "tags": [*new["tags"], *others], **theirs}.items():
+        card.data[key] = value
+    return str(card)
+
+
+def _is_image(records: list[dict[str, Any]]) -> bool:
+    return any(record.get("is_image") for record in records)
+
+
+def _snippet(
+    scheduler: LSDScheduler,
+    model: str,
+    records: list[dict[str, Any]],
+    location: str,
+    pipeline_class: str | None,
+    call_kwargs: dict[str, Any],
+) -> str:
+    """Code that loads model and sampler and generates."""
+    arguments = {name: _first(name, value) for name, value in call_kwargs.items()}
+    nfe = sorted(scheduler.learned_sampler.steps)
+    steps = f"num_inference_steps={8 if 8 in nfe else nfe[0]}, generator=torch.Generator().manual_seed(0)"
+    if pipeline_class is None:
+        load = f'MaskedDiffusionPipeline.from_pretrained("{model}")'
+        imports = "from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline"
+        arguments["num_samples"] = 2
+    else:
+        load = f'DiffusionPipeline.from_pretrained("{model}")  # {pipeline_class}'
+        imports = "from diffusers import DiffusionPipeline\nfrom lsd_sampler import LSDScheduler"
+    call = "".join(f"{name}={value!r}, " for name, value in arguments.items())
+    show = 'out.images[0].save("sample.png")' if _is_image(records) else "print(out.texts or out.sequences)"
+    return "\n".join(
+        [
+            "import torch",
+            imports,
+            "",
+            f"pipe = {load}",
+            f'pipe.scheduler = LSDScheduler.from_pretrained("{location}")',
+            f"out = pipe({call}{steps})",
+            show,
+        ]
+    )
+
+
+def _first(name: str, value: Any) -> Any:
+    """Of an argument with an entry for each sequence, the first."""
+    if not isinstance(value, list) or not value:
+        return value
+    if name == "class_labels":
+        return value[:1]
+    return value[0] if isinstance(value[0], str) else value
+
+
+def _gain(scheduler: LSDScheduler, records: list[dict[str, Any]]) -> str:
+    if scheduler.learned_sampler.step_error is not None:
+        most = len(scheduler.learned_sampler.step_error.grid)
+        return f"its schedule for any number of calls up to {most} follows from a table measured along teacher paths."
+    if any(r["event"] == "steps" for r in records):
+        fixed = all(bool((s.score_coefficients == 1).all()) for s in scheduler.learned_sampler.steps.values())
+        return "learned times of the network calls" + ("." if fixed else ", and a coefficient of the score for each.")
+    domain = next(r["domain"] for r in records if r["event"] == "coefficients")
+    return f"one learned coefficient of the {domain.replace('_', '-')} per step, on the uniform grid."
+
+
+def _table(records: list[dict[str, Any]]) -> str:
+    schedules = [r for r in records if r["event"] == "schedule"]
+    if schedules:
+        states = next(r["states"] for r in records if r["event"] == "step_error")
+        excess = f"path KL above {states} calls (nats per sequence)"
+        head = f"| network calls | {excess} | of the uniform grid | tokens known after |"
+        rule = "|--:|--:|--:|:--|"
+        rows = [
+            f"| {r['nfe']} | {r['path_kl']:.4f} | {r['path_kl_uniform']:.4f}"
+            f" | {' '.join(map(str, r['known_after_step']))} |"
+            for r in schedules
+        ]
+        return "\n".join([head, rule, *rows])
+    steps = [r for r in records if r["event"] == "steps"]
+    if steps:
+        rows = [f"| {r['nfe']} | {_numbers(r['timesteps'])} | {_numbers(r['score_coefficients'])} |" for r in steps]
+        head = "| network calls | `timesteps`, and where the last step ends | `score_coefficients` |"
+        return "\n".join([head, "|--:|:--|:--|", *rows])
+    coefficients = [r for r in records if r["event"] == "coefficients"]
+    key = "score_coefficients" if coefficients[0]["domain"] == "score" else "log_score_coefficients"
+    rows = [f"| {r['nfe']} | {_numbers(r[key])} |" for r in coefficients]
+    return "\n".join([f"| network calls | `{key}` |", "|--:|:--|", *rows])
+
+
+def _numbers(values: list[float]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)
+
+
+def _conditions(call_kwargs: dict[str, Any]) -> str:
+    """What every call of the pipeline had; of much, only the name."""
+    written = {name: repr(value) for name, value in call_kwargs.items()}
+    parts = [f"`{name}={value}`" if len(value) <= MAX_SHOWN else f"`{name}`" for name, value in written.items()]
+    return ", ".join(parts)
+
+
+def _protocol(config: DistillConfig, records: list[dict[str, Any]]) -> str:
+    done = next(r for r in records if r["event"] == "done")
+    paths = next(r for r in records if r["event"] == "teacher")
+    # a student that is compared with the teacher's predictions runs on all sequences at once
+    batches = "" if config.is_paired else f" on batches of up to {config.batch_size}"
+    blocks = f" on each of {paths['canvases']} canvases (blocks)" if paths["canvases"] > 1 else ""
+    made = KINDS[paths["source"]]
+    steps = f" of {paths['steps']} steps{blocks}" if "steps" in paths else ""
+    others = " (of all candidates)" if any(r["event"] == "candidate" for r in records) else ""
+    return (
+        f"{paths['sequences']} {made} sequences{steps}, seed {config.seed};"
+        f" {done['network_calls']} network calls{others}{batches}, {done['seconds']:.0f} seconds; draws in float64."
+    )
+
+
+def _plot(scheduler: LSDScheduler, path: Path, model: str) -> bool:
+    """Draws the learned numbers where matplotlib (an extra) is there."""
+    try:
+        from ..evaluation.plots import plot_schedule
+    except ImportError:
+        return False
+    steps = scheduler.learned_sampler.steps
+    times = {f"{M} calls": s.timesteps.tolist() for M, s in steps.items()}
+    coefficients = {}
+    for M, s in steps.items():
+        learned = [c for c in (s.score_coefficients, s.log_score_coefficients) if not bool((c == 1).all())]
+        if learned:
+            coefficients[f"{M} calls"] = learned[0].tolist()
+    try:
+        plot_schedule(times, path, coefficients or None, title=model)
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,74 @@
+"""Calls of the denoiser during a generation: no more of it than the sampler reads.
+
+Shape suffixes: B batch, L positions.
+"""
+
+from typing import Any
+
+import torch
+
+from ..sampling.logit_rows import ModelOutput
+from ..scheduling_lsd import LSDScheduler
+from .base import Denoiser
+
+
+class Predictor:
+    """Calls a denoiser step by step, and saves what a step does not need.
+
+    - Of a time-free denoiser the prediction for a sequence whose tokens did not change since its last call is kept;
+      only the other sequences are sent to the network (RADD, https://huggingface.co/papers/2406.03736, section 3.3).
+    - A sequence without a mask is not sent to the network where nothing is read of it: it is done, or a sampler that
+      masks again needs no logits for that.
+    - A denoiser that can stop before its head does, and the head runs for the rows that the step reads.
+
+    Args:
+        denoiser ([`~lsd_sampler.denoisers.Denoiser`]): the network.
+        scheduler (`SchedulerMixin`): which reads the predictions; only of ours it is known what it reads.
+        conditioning (`dict`): further arguments of the denoiser; a tensor holds an entry for each sequence.
+    """
+
+    def __init__(self, denoiser: Denoiser, scheduler: Any, conditioning: dict[str, Any]):
+        self.denoiser, self.conditioning = denoiser, conditioning
+        is_ours = isinstance(scheduler, LSDScheduler)
+        self.defer_head = is_ours and denoiser.defers_head
+        self.skips_complete = is_ours and scheduler.skips_complete
+        # a concrete score depends on time, whether the network sees it or not
+        self.reuse = denoiser.prediction_type == "logits" and not denoiser.time_conditioned
+        self.passes = 0
+        """Network calls, each on the sequences that needed one."""
+        self.calls_B: torch.Tensor | None = None
+        """Network calls for each sequence, `torch.LongTensor` of shape `(batch_size,)`."""
+        self._tokens_BL: torch.Tensor | None = None
+        self._output: torch.Tensor
+
+    def __call__(self, sample_BL: torch.Tensor, t: torch.Tensor) -> ModelOutput:
+        """The prediction for each sequence at time t (0-d)."""
+        t_B, B = t.expand(len(sample_BL)), len(sample_BL)
+        if self.calls_B is None:
+            self.calls_B = torch.zeros(B, dtype=torch.long)
+        stale_R = self._stale(sample_BL).nonzero()[:, 0]
+        if len(stale_R) == B:
+            self._output, self._tokens_BL = self._call(sample_BL, t_B, torch.arange(B)), sample_BL
+        elif len(stale_R):
+            assert self._tokens_BL is not None  # at first all are stale
+            self._output.index_copy_(0, stale_R, self._call(sample_BL[stale_R], t_B[stale_R], stale_R))
+            self._tokens_BL = self._tokens_BL.index_copy(0, stale_R, sample_BL[stale_R])
+        return self.denoiser.deferred_logits(self._output, t_B) if self.defer_head else self._output
+
+    def _stale(self, sample_BL: torch.Tensor) -> torch.Tensor:
+        """Which sequences need a prediction other than the last one made for them. `(B,)`, bool."""
+        stale_B = torch.ones(len(sample_BL), dtype=torch.bool, device=sample_BL.device)
+        if self._tokens_BL is None:
+            return stale_B
+        if self.skips_complete:
+            stale_B &= (sample_BL == self.denoiser.mask_token_id).any(1)
+        return stale_B & (sample_BL != self._tokens_BL).any(1) if self.reuse else stale_B
+
+    def _call(self, tokens_RL: torch.Tensor, t_R: torch.Tensor, row_R: torch.Tensor) -> torch.Tensor:
+        assert self.calls_B is not None
+        self.passes += 1
+        self.calls_B[row_R.cpu()] += 1
+        kwargs = {k: v[row_R.to(v.device)] if isinstance(v, torch.Tensor) else v for k, v in self.conditioning.items()}
+        if self.defer_head:
+            kwargs["return_hidden_states"] = True
+        return self.denoiser(tokens_RL, t_R, **kwargs)

@@ -1,0 +1,1 @@
+"""What a learned sampler holds, and its files."""

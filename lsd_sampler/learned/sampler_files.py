@@ -1,0 +1,247 @@
+"""A sampler's files: `scheduler_config.json`, and `scheduler_model.safetensors` with it if it is a learned one."""
+
+import hashlib
+import inspect
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Self
+
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+from ..sampling.diffusers_calls import translated
+from ..sampling.learned_numbers import LearnedSampler
+from ..support.atomic import replacing, write_atomically
+from ..support.hub import admit_to_pipelines, check_announced, download, is_hub_id, upload_sampler
+from .tensor_file import TENSORS_NAME, TENSORS_PLACES, dump_learned, load_learned, read_at_most
+
+
+logger = logging.getLogger(__name__)
+
+MAX_CONFIG_BYTES = 2**16
+
+# what learned numbers depend on
+_LEARNED_FOR = (
+    "prediction_type", "noise_schedule", "noise_eps", "sigma_min", "sigma_max", "time_base", "time_exponential",
+    "corruption", "rate_sigma", "q_sigma", "solver", "order", "count",
+)  # fmt: skip
+# what says nothing about which tokens come out; the tensors' file vouches for all other entries
+_DESCRIPTIVE = ("base_model", "base_model_revision", "format_version", "learned", "tensors_sha256")
+_HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+
+
+class SamplerFiles(SchedulerMixin, ConfigMixin):
+    """Loading, saving and sharing of a scheduler whose learned numbers lie beside its config."""
+
+    learned_sampler: LearnedSampler
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        admit_to_pipelines(cls)
+
+    if TYPE_CHECKING:  # diffusers types these too loosely
+
+        @property
+        def config(self) -> Any: ...
+
+        def set_learned_sampler(self, learned_sampler: LearnedSampler) -> None: ...
+
+    @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Self:
+        """A scheduler with the entries of a config, also of another scheduler, as far as it has them.
+
+        Keyword arguments replace them. The `masking_schedule` of diffusers' `AmusedScheduler` becomes `schedule`.
+        Learned numbers do not come with a config.
+        """
+        config = translated(config) if isinstance(config, Mapping) else config
+        made: Any = super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
+        return made
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None = None,
+        subfolder: str | None = None,
+        return_unused_kwargs: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """Loads a sampler from a folder or a Hub repo: `scheduler_config.json` and, if it is a learned one,
+        `scheduler_model.safetensors`.
+
+        With `return_unused_kwargs` a tuple of the sampler and the unused keyword arguments is returned. Takes the
+        keyword arguments of diffusers' schedulers: `revision`, `token`, `cache_dir`, `local_files_only`,
+        `force_download`, ... All files of a Hub repo come from one commit, and hold what the Hub announced.
+
+        Best, a sampler has a repo of its own. It may also lie in the `scheduler` folder of a pipeline's repo, if it
+        came there with the pipeline (`pipe.push_to_hub`, `pipe.save_pretrained`): after `import lsd_sampler`,
+        `DiffusionPipeline.from_pretrained` loads it from there, and so does this with `subfolder="scheduler"`. (One
+        put there by its own `push_to_hub(..., subfolder="scheduler")` keeps diffusers from fetching the pipeline's
+        weights, unless it is passed: `DiffusionPipeline.from_pretrained(..., scheduler=sampler)`.)
+
+        Raises:
+            OSError: if a file is missing or cannot be read; the message names it.
+            ValueError: if a value in it is unusable, or the tensors are not those that were saved with the config; the
+                message names the file and the key.
+        """
+        name = pretrained_model_name_or_path
+        if not name or not isinstance(name, (str, os.PathLike)):
+            raise ValueError(f"`pretrained_model_name_or_path` is missing, or no path: got {name!r}.")
+        name = os.fspath(name)
+        source = _Source(name, _check_subfolder(subfolder), {k: kwargs.pop(k) for k in _HUB_OPTIONS if k in kwargs})
+        config_file = source.get(cls.config_name)
+        config = cls._read_entries(config_file)
+        try:
+            pair: Any = cls.from_config(config, return_unused_kwargs=True, **kwargs)
+        except ValueError as error:
+            raise ValueError(f"{config_file}: {error}") from error
+        scheduler, learned, sha256 = pair[0], config["learned"], config["tensors_sha256"]
+        if not learned and (sha256 or any((config_file.parent / place).exists() for place in TENSORS_PLACES)):
+            raise ValueError(f"{config_file} does not say `learned`, but {TENSORS_NAME} belongs to it or is there.")
+        if learned:
+            fixed = sorted(set(_LEARNED_FOR) & set(kwargs))
+            if fixed:
+                raise ValueError(f"`{fixed[0]}` cannot be overridden: the numbers in {name} were learned for another.")
+            made_for = cls._made_for(config)
+            scheduler.set_learned_sampler(load_learned(source.get(*TENSORS_PLACES), made_for, sha256))
+            scheduler.register_to_config(tensors_sha256=sha256)
+        return pair if return_unused_kwargs else scheduler
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:
+        """Reads a config; `load_config` comes here too.
+
+        Raises:
+            OSError: if the file is missing or cannot be read.
+            ValueError: if it does not hold a JSON object, or is too large; the message names it.
+        """
+        path = Path(json_file)
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no file {path}.")
+        data = read_at_most(path, MAX_CONFIG_BYTES)
+        check_announced(path, data)
+        try:
+            config = json.loads(data.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is not valid JSON (truncated or damaged?): {error}") from error
+        if not isinstance(config, dict):
+            raise ValueError(f"{path} must hold a JSON object, got {type(config).__name__}.")
+        return config
+
+    @classmethod
+    def _read_entries(cls, file: Path) -> dict[str, Any]:
+        """The entries of a config file, with defaults where it has none.
+
+        Only what is an argument of the scheduler gets any further: to diffusers, some other keys are names of its
+        classes to import, of entries to skip, or of attributes to replace.
+        """
+        content = translated(cls._dict_from_json_file(file))
+        defaults = {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
+        unknown = sorted(key for key in content if key not in defaults and key[:1] != "_")
+        if unknown:
+            logger.warning("%s has entries that are not a sampler's, and without effect: %s.", file, unknown)
+        return {key: content.get(key, default) for key, default in defaults.items()}
+
+    @classmethod
+    def _made_for(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The entries with which alone the learned numbers make sense."""
+        return {key: config[key] for key in inspect.signature(cls).parameters if key not in _DESCRIPTIVE}
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        push_to_hub: bool = False,
+        *,
+        safe_serialization: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Writes `scheduler_model.safetensors` (if anything was learned) and `scheduler_config.json` to a folder.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): made if it does not exist.
+            push_to_hub (`bool`, defaults to `False`): whether to upload the folder too; keyword arguments as for
+                `push_to_hub`, with `repo_id` falling back to the folder's name.
+            safe_serialization (`bool`, *optional*): passed by pipelines that save their components. The tensors then
+                go to the subfolder `learned`: if they lay beside the config, diffusers would take them for weights of
+                an unknown format, and fetch no safetensors at all of such a pipeline on the Hub.
+        """
+        folder = Path(save_directory)
+        if folder.is_file():
+            raise ValueError(f"`save_directory` must be a folder, but {folder} is a file.")
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors, data, sha256 = folder / TENSORS_PLACES[safe_serialization is not None], None, None
+        if self.learned_sampler:
+            data = dump_learned(self.learned_sampler, str(tensors), self._made_for(self.config))
+            sha256 = hashlib.sha256(data).hexdigest()
+        self.register_to_config(learned=data is not None, tensors_sha256=sha256)
+        # both are written before either is replaced (a full disk harms neither), and the tensors are replaced first: a
+        # config never points to tensors that are not there yet
+        with replacing(folder / self.config_name) as config_file:
+            config_file.write_bytes(self.to_json_string().encode())
+            if data is not None:
+                write_atomically(tensors, data)
+        for stale in {folder / place for place in TENSORS_PLACES} - ({tensors} if data is not None else set()):
+            stale.unlink(missing_ok=True)
+        if push_to_hub:
+            self._upload(folder, kwargs.pop("repo_id", folder.absolute().name), **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Uploads the sampler to a Hub repo of its own.
+
+        Args:
+            repo_id (`str`): `user/name`.
+            kwargs: `commit_message`, `private`, `token`, `create_pr`, `revision` (a branch, made if need be),
+                `subfolder`.
+
+        Returns:
+            the address of the commit.
+
+        Raises:
+            OSError: if the Hub refuses, or is out of reach; the message names the repo.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return self._upload(Path(folder), repo_id, **kwargs)
+
+    def _upload(self, folder: Path, repo_id: str, **kwargs: Any) -> str:
+        # tensors of an earlier sampler do not stay with this one's config
+        kwargs.setdefault("delete_patterns", [place for place in TENSORS_PLACES if not (folder / place).exists()])
+        return upload_sampler(folder, repo_id, **kwargs)
+
+
+class _Source:
+    """Where a sampler's files are: a folder, or a Hub repo, of which all come from the commit of the first."""
+
+    def __init__(self, name: str, subfolder: str, hub_options: dict[str, Any]):
+        self.name, self.subfolder, self.hub_options = name, subfolder, hub_options
+        self.is_local = Path(name).exists()
+        if not self.is_local and not is_hub_id(name):
+            raise FileNotFoundError(f"There is no folder {name!r}, and it is not a Hub id (owner/name).")
+
+    def get(self, *filenames: str) -> Path:
+        """The first of these files that is there; where none is, `OSError` or a path to the first."""
+        if self.is_local:
+            paths = [Path(self.name, self.subfolder, filename) for filename in filenames]
+            return next((path for path in paths if path.exists()), paths[0])
+        errors = []
+        for filename in filenames:
+            path = str(PurePosixPath(self.subfolder, filename))
+            try:
+                file, self.hub_options["revision"] = download(self.name, path, **self.hub_options)
+                return file
+            except OSError as error:
+                errors.append(error)
+        raise errors[0]
+
+
+def _check_subfolder(subfolder: str | None) -> str:
+    """The subfolder without `.` and doubled slashes; empty if there is none."""
+    if subfolder is None:
+        return ""
+    path = PurePosixPath(subfolder) if isinstance(subfolder, str) else None
+    if path is None or path.is_absolute() or ".." in path.parts or "\0" in subfolder or "\\" in subfolder:
+        raise ValueError(f"`subfolder` must be a path inside the folder or repo, got {subfolder!r}.")
+    return "" if subfolder == "" or str(path) == "." else str(path)

@@ -1,0 +1,181 @@
+"""The file `scheduler_model.safetensors` of a learned sampler. JSON and safetensors only, checked on load."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from ..sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorTable, check_float
+from ..support.hub import check_announced
+from ..support.version import __version__
+
+
+TENSORS_NAME = "scheduler_model.safetensors"
+# beside the config; or one folder deeper, where a pipeline is saved: see `save_pretrained`
+TENSORS_PLACES = (TENSORS_NAME, f"learned/{TENSORS_NAME}")
+FORMAT_VERSION = 1
+MAX_BYTES = 2**25
+MAX_HEADER_BYTES = 2**20
+_KEY = re.compile(r"nfe_([1-9][0-9]{0,4})\.(timesteps|score_coefficients|log_score_coefficients)")
+_STEP_ERROR_KEYS = ("step_error.table", "step_error.grid")
+
+
+def _to_tensors(learned: LearnedSampler) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for M, steps in sorted(learned.steps.items()):
+        for name in ("timesteps", "score_coefficients", "log_score_coefficients"):
+            tensors[f"nfe_{M}.{name}"] = getattr(steps, name).double().cpu().clone()
+    if learned.step_error is not None:
+        tensors["step_error.table"] = learned.step_error.table.double().cpu().contiguous()
+        tensors["step_error.grid"] = learned.step_error.grid.cpu().contiguous()
+    return tensors
+
+
+def _from_tensors(tensors: Mapping[str, torch.Tensor], where: str) -> LearnedSampler:
+    found: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        match = _KEY.fullmatch(key)
+        if match:
+            found.setdefault(int(match[1]), {})[match[2]] = tensor
+        elif key not in _STEP_ERROR_KEYS:
+            raise ValueError(f"{where} holds an unknown key {key!r}.")
+    steps = {}
+    for M, parts in sorted(found.items()):
+        for name in ("timesteps", "score_coefficients", "log_score_coefficients"):
+            if name not in parts:
+                raise ValueError(f"{where} lacks the key 'nfe_{M}.{name}'.")
+        steps[M] = LearnedSteps(**{name: _as_double(part, f"{where}: nfe_{M}.{name}") for name, part in parts.items()})
+    step_error = None
+    if any(key in tensors for key in _STEP_ERROR_KEYS):
+        for key in _STEP_ERROR_KEYS:
+            if key not in tensors:
+                raise ValueError(f"{where} lacks the key {key!r}.")
+        table = _as_double(tensors["step_error.table"], f"{where}: step_error.table")
+        step_error = StepErrorTable(table, tensors["step_error.grid"])
+    return LearnedSampler(steps, step_error)
+
+
+def _as_double(tensor: torch.Tensor, where: str) -> torch.Tensor:
+    check_float(tensor, where)
+    return tensor.double()
+
+
+def dump_learned(learned: LearnedSampler, where: str, made_for: Mapping[str, Any] | None = None) -> bytes:
+    """The safetensors file of a sampler; the same content always gives the same bytes.
+
+    Args:
+        learned ([`LearnedSampler`]): what.
+        where (`str`): the file's name, for error messages.
+        made_for (`dict`, *optional*): entries of the config with which alone the numbers make sense; kept as metadata.
+
+    Raises:
+        ValueError: if a number is unusable; the message names `where` and the key.
+    """
+    learned.check(where)
+    metadata = {"format_version": str(FORMAT_VERSION), "library_version": __version__}
+    metadata |= {key: _as_text(value) for key, value in (made_for or {}).items()}
+    return _with_metadata(save(_to_tensors(learned)), metadata)
+
+
+def _with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
+    """The file with metadata, in alphabetical order: safetensors writes them in another one each time."""
+    header, tensors = _header(data), data[8 + int.from_bytes(data[:8], "little") :]
+    text = json.dumps({"__metadata__": dict(sorted(metadata.items())), **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + tensors
+
+
+def _as_text(value: Any) -> str:
+    """A config entry as metadata; numbers that are equal look alike (some JSON writers make 20 of 20.0)."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def read_at_most(path: Path, limit: int) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: if it is missing or cannot be read.
+        ValueError: if it is larger than `limit` bytes; the message names it.
+    """
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path} is larger than any sampler's ({limit >> 10} KiB).")
+    return data
+
+
+def load_learned(
+    path: str | os.PathLike, made_for: Mapping[str, Any] | None = None, sha256: str | None = None
+) -> LearnedSampler:
+    """Reads and checks the tensors.
+
+    Args:
+        path (`str` or `os.PathLike`): the file.
+        made_for (`dict`, *optional*): entries of the config beside it; the file's metadata must agree, where it has
+            them.
+        sha256 (`str`, *optional*): what the file's SHA-256 must be.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is not a safetensors file, or a tensor is missing, unknown, or unusable; or if it is not the
+            file that belongs to the config. The message names file and key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"The sampler's tensors are missing: no file {path}.")
+    data = read_at_most(path, MAX_BYTES)
+    check_announced(path, data)
+    try:
+        header = _header(data)
+        tensors = load(data)
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file (truncated or damaged?): {error}") from error
+    metadata = header.get("__metadata__") or {}
+    version = metadata.get("format_version", str(FORMAT_VERSION))
+    if version not in map(str, range(1, FORMAT_VERSION + 1)):
+        raise ValueError(
+            f"{path}: `format_version` {version} is newer than this library reads ({FORMAT_VERSION}):"
+            " upgrade lsd_sampler."
+        )
+    total = sum(tensor.numel() for tensor in tensors.values())
+    if total * 8 > MAX_BYTES:  # small types would grow as float64
+        raise ValueError(f"{path} holds {total} numbers, more than any sampler ({MAX_BYTES // 8}).")
+    learned = _from_tensors(tensors, str(path))
+    learned.check(str(path))
+    if not learned:
+        raise ValueError(f"{path} holds no learned tensors.")
+    for key, value in (made_for or {}).items():
+        if metadata.get(key, _as_text(value)) != _as_text(value):
+            raise ValueError(
+                f"{path} was saved with `{key}` {metadata[key]!r}, but the config beside it says {value!r}: the config"
+                " was edited, or is another sampler's. Get both files again, or save the sampler anew."
+            )
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(
+            f"{path} is not the file that was saved with its config (`tensors_sha256`): it is damaged, or another"
+            " sampler's. Get both files again (from the Hub: `force_download=True`), or save the sampler anew."
+        )
+    return learned
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    """The header of a safetensors file, before any of it is trusted."""
+    size = int.from_bytes(data[:8], "little")
+    if not 2 <= size <= len(data) - 8:
+        raise SafetensorError(f"a header of {size} bytes in a file of {len(data)}")
+    if size > MAX_HEADER_BYTES:
+        raise SafetensorError(f"a header of {size} bytes, where no sampler needs more than {MAX_HEADER_BYTES}")
+    try:
+        header = json.loads(data[8 : 8 + size])
+    except ValueError as error:
+        raise SafetensorError(f"its header is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise SafetensorError("its header is not a JSON object")
+    return header

@@ -1,0 +1,1 @@
+"""One generation: noise, times, orders, solvers, draws."""

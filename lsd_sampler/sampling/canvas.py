@@ -1,0 +1,214 @@
+"""The canvas of a generation: the noise that was drawn for it, and what one step sees of it.
+
+Shape suffixes: B batch, L positions, V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..support.validation import check_number
+from .draws import Generators, draw_tokens, draw_uniforms, log_mass
+from .logit_rows import ModelOutput
+from .orders import Order
+
+
+@dataclass
+class Canvas:
+    """The noise of one generation, drawn when its first canvas arrives.
+
+    Args:
+        masked_BL (`torch.BoolTensor` of shape `(batch_size, seq_len)`): what was masked at the start.
+        rank_BL (`torch.LongTensor` of that shape): place in the order of revealing; masked positions come first.
+        u_BL (`torch.DoubleTensor`): when a position is revealed, sorted into that order; inf where nothing was masked.
+        v_BL (`torch.DoubleTensor`): which token it gets.
+        shape: `(seq_len,)` or `(height, width)`.
+        start, last (`int`): indices of the first step, and of the latest.
+        generator: what it was drawn from.
+        survival_BL (`torch.DoubleTensor`): probability of being masked still, under an unnormalised denoiser.
+        state: what a solver that takes its own steps remembers from one to the next.
+    """
+
+    masked_BL: torch.Tensor
+    rank_BL: torch.Tensor
+    u_BL: torch.Tensor
+    v_BL: torch.Tensor
+    shape: tuple[int, ...]
+    start: int
+    last: int
+    generator: Generators = None
+    survival_BL: torch.Tensor = field(default_factory=lambda: torch.ones((), dtype=torch.float64))
+    state: Any = None
+
+    @classmethod
+    def draw(
+        cls, masked_BL: torch.Tensor, order: Order | None, shape: tuple[int, ...], generator: Generators, start: int
+    ) -> "Canvas":
+        """Draws the noise: per row L uniforms for `u`, L for `v`, two for the order. None where there is no order."""
+        B, L = masked_BL.shape
+        if order is None:
+            nothing = torch.empty(0, dtype=torch.float64)
+            return cls(masked_BL, nothing.long(), nothing, nothing, shape, start, start, generator)
+        u_BL, v_BL, shift_B2 = draw_uniforms(B, 2 * L + 2, generator, masked_BL.device).split([L, L, 2], dim=1)
+        keys_BL = order.keys(u_BL, shift_B2, shape).masked_fill(~masked_BL, torch.inf)
+        rank_BL = keys_BL.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+        u_BL = u_BL.masked_fill(~masked_BL, torch.inf).sort(dim=1).values.gather(1, rank_BL)
+        return cls(masked_BL, rank_BL, u_BL, v_BL.contiguous(), shape, start=start, last=start, generator=generator)
+
+    def goes_on(self, k: int, masked_BL: torch.Tensor, generator: Generators) -> bool:
+        """Whether step k, on a canvas masked like this, belongs to the generation that this noise was drawn for."""
+        if k <= self.last or masked_BL.shape != self.masked_BL.shape:
+            return False
+        return generator is None or _same(generator, self.generator)
+
+
+def _same(first: Generators, second: Generators) -> bool:
+    """Whether these are the very same generators."""
+    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
+        return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
+    return first is second
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """How a pipeline wants tokens drawn: `temperature` (0: the most likely), `top_p` and `top_k` (None: all). Solvers
+    say whether `top_p` keeps the token with which it is passed (`keeps_crossing`).
+
+    Raises:
+        ValueError: for a `top_p` or `top_k` out of range.
+    """
+
+    temperature: float = 1.0
+    top_p: float | None = None
+    top_k: int | None = None
+    keeps_crossing: bool = True
+
+    def __post_init__(self) -> None:
+        check_number("top_p", self.top_p, optional=True, low=0)
+        check_number("top_k", self.top_k, integer=True, optional=True)
+        if self.top_p == 0:
+            raise ValueError("`top_p` must be in (0, 1], got 0.")
+
+    def draw(
+        self,
+        logits_BLV: ModelOutput,
+        row_R: torch.Tensor,
+        position_R: torch.Tensor,
+        v_R: torch.Tensor,
+        beta: float = 1.0,
+        excluded: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens and their log-probabilities, as [`~lsd_sampler.sampling.draws.draw_tokens`], at inverse temperature
+        beta on top of what the pipeline wants.
+        """
+        inverse_temperature = beta / self.temperature if self.temperature and beta < math.inf else math.inf
+        return draw_tokens(
+            logits_BLV,
+            row_R,
+            position_R,
+            v_R,
+            inverse_temperature=inverse_temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            keeps_crossing=self.keeps_crossing,
+            excluded=excluded,
+        )
+
+
+@dataclass
+class StepInput:
+    """What one step works on.
+
+    Args:
+        k (`int`): index of the step; `is_last`: whether everything must be revealed.
+        logits_BLV, sample_BL, masked_BL: the network's output, the canvas, and what is masked on it now.
+        mask_token_id (`int`): the mask.
+        noise ([`Canvas`]): of this generation.
+        draws ([`DrawOptions`]), generator: as `LSDScheduler.step` was given them.
+    """
+
+    k: int
+    is_last: bool
+    logits_BLV: ModelOutput
+    sample_BL: torch.Tensor
+    masked_BL: torch.Tensor
+    mask_token_id: int
+    noise: Canvas
+    draws: DrawOptions
+    generator: Generators
+
+    def uniforms(self, num: int) -> tuple[torch.Tensor, ...]:
+        """So many fresh uniforms for each position, `(B, L)` each, float64; row i from generator i."""
+        B, L = self.sample_BL.shape
+        return draw_uniforms(B, num * L, self.generator, self.sample_BL.device).split(L, dim=1)
+
+    def draw(self, at_BL: torch.Tensor, v_BL: torch.Tensor, beta: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """The canvas with tokens drawn at these positions, by the inverse CDF at `v`, and the log-probability of each,
+        float64, -inf elsewhere. Both `(B, L)`.
+        """
+        row_R, position_R = at_BL.nonzero(as_tuple=True)
+        v_R, mask = v_BL[row_R, position_R], self.mask_token_id
+        if not len(row_R):  # unusable logits are not to go unnoticed until something is revealed
+            log_mass(self.logits_BLV, *(i[:1] for i in self.masked_BL.nonzero(as_tuple=True)), excluded=mask)
+        token_R, log_prob_R = self.draws.draw(self.logits_BLV, row_R, position_R, v_R, beta, mask)
+        canvas_BL = self.sample_BL.index_put((row_R, position_R), token_R)
+        return canvas_BL, self.spread(row_R, position_R, log_prob_R, -torch.inf)
+
+    def reveal(self, at_BL: torch.Tensor, v_BL: torch.Tensor, beta: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `draw`, with probabilities, float32, 0 elsewhere: what a step returns."""
+        canvas_BL, log_prob_BL = self.draw(at_BL, v_BL, beta)
+        return canvas_BL, log_prob_BL.exp().float()
+
+    def spread(
+        self, row_R: torch.Tensor, position_R: torch.Tensor, value_R: torch.Tensor, elsewhere: float
+    ) -> torch.Tensor:
+        """Values of chosen positions on the canvas, `(B, L)`."""
+        canvas_BL = torch.full(self.sample_BL.shape, elsewhere, dtype=value_R.dtype, device=value_R.device)
+        return canvas_BL.index_put((row_R, position_R), value_R)
+
+
+def as_rows(
+    model_output: ModelOutput, sample: torch.Tensor, mask_token_id: int, vocab_size: int | None
+) -> tuple[ModelOutput, torch.Tensor]:
+    """The logits as `(B, L, V)` and the canvas as `(B, L)`: views, nothing is copied.
+
+    Raises:
+        ValueError: if shapes, dtypes or the vocabulary do not fit.
+    """
+    if sample.dtype != torch.int64:
+        raise ValueError(f"`sample` must hold int64 token ids, got {sample.dtype}.")
+    if not model_output.is_floating_point():
+        raise ValueError(f"`model_output` must be floating point, got {model_output.dtype}.")
+    is_image, shape, wanted = sample.ndim == 3, tuple(model_output.shape), tuple(sample.shape)
+    fits = len(shape) == 3 and shape[:2] == (wanted[0], math.prod(wanted[1:]))
+    logits_BLV = model_output
+    if is_image and isinstance(model_output, torch.Tensor) and len(shape) == 4:
+        fits, logits_BLV = (shape[0], *shape[2:]) == wanted, model_output.flatten(2).transpose(1, 2)
+    if sample.ndim not in (2, 3) or not fits:
+        raise ValueError(
+            "`model_output` and `sample` must have shapes (B, L, V) and (B, L), or (B, V, H, W) or (B, H * W, V) and"
+            f" (B, H, W), got {shape} and {wanted}."
+        )
+    columns = logits_BLV.shape[-1]
+    if vocab_size is not None:
+        # one column more than the vocabulary is the mask's
+        fits = columns == vocab_size or (columns == vocab_size + 1 and mask_token_id <= vocab_size)
+    else:
+        # image models (aMUSEd) keep ids between their codebook and their mask; text models do not
+        fits = is_image or mask_token_id <= columns
+    if not fits:
+        raise ValueError(
+            f"`model_output` has {columns} columns, which does not fit `vocab_size` {vocab_size} and `mask_token_id`"
+            f" {mask_token_id}: vocabulary mismatch."
+        )
+    return logits_BLV, sample.reshape(sample.shape[0], -1)
+
+
+def check_known_tokens(known: torch.Tensor, columns: int) -> None:
+    """Raises `ValueError` if a token that is given is none of the vocabulary's."""
+    if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < columns:
+        raise ValueError(
+            f"`sample` holds token ids outside the {columns} columns of `model_output`: vocabulary mismatch."
+        )

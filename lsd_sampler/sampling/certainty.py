@@ -1,0 +1,55 @@
+"""How sure a denoiser is of a position, read off its law of the token there.
+
+Shape suffixes: B batch, L positions, V vocabulary, R chosen rows.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from .logit_rows import ModelOutput, check_row_maximum, row_chunks
+
+
+def entropy(p_RV: torch.Tensor) -> torch.Tensor:
+    """In nats."""
+    return torch.special.entr(p_RV).sum(-1)
+
+
+def margin(p_RV: torch.Tensor) -> torch.Tensor:
+    """Probability of the most likely token less that of the next."""
+    if p_RV.shape[-1] == 1:
+        return p_RV[:, 0]
+    first_R, second_R = p_RV.topk(2, dim=-1).values.unbind(-1)
+    return first_R - second_R
+
+
+def top_probability(p_RV: torch.Tensor) -> torch.Tensor:
+    return p_RV.amax(-1)
+
+
+def of_rows(
+    measure: Callable[[torch.Tensor], torch.Tensor],
+    logits_BLV: ModelOutput,
+    row_R: torch.Tensor,
+    position_R: torch.Tensor,
+    excluded: int | None,
+) -> torch.Tensor:
+    """A measure of the laws `softmax(logits)` of chosen rows, float64 of shape `(R,)`.
+
+    Args:
+        measure: one of the functions above.
+        logits_BLV, row_R, position_R, excluded: as for [`~lsd_sampler.sampling.logit_rows.row_chunks`].
+
+    Raises:
+        ValueError: if a chosen row holds NaN or +inf, or only -inf.
+    """
+    measured = []
+    for x_RV in row_chunks(logits_BLV, row_R, position_R, excluded):
+        check_row_maximum(x_RV.amax(-1))
+        measured.append(measure(x_RV.softmax(-1)).double())
+    return torch.cat(measured) if measured else torch.empty(0, dtype=torch.float64, device=row_R.device)
+
+
+def ranks(score_BL: torch.Tensor) -> torch.Tensor:
+    """Place of each position in its row, the highest score first, from 0; of equal scores the leftmost first."""
+    return score_BL.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)

@@ -1,0 +1,20 @@
+"""Orders of revealing. A new one is its own file and one line here."""
+
+from ...support.registry import Registry
+from .base import Order
+from .by_logits import ConfidenceOrder, EntropyOrder, LogitOrder, MarginOrder, gumbel_top
+from .halton import HaltonOrder
+from .halton_maskgit import HaltonMaskGITOrder
+from .random import RandomOrder
+
+
+ORDERS: Registry[Order] = Registry("order")
+for _order in (
+    RandomOrder(), HaltonOrder(), HaltonMaskGITOrder(), ConfidenceOrder(), MarginOrder(), EntropyOrder(),
+):  # fmt: skip
+    ORDERS.register(_order.name, _order)
+
+__all__ = [
+    "ORDERS", "ConfidenceOrder", "EntropyOrder", "HaltonMaskGITOrder", "HaltonOrder", "LogitOrder", "MarginOrder",
+    "Order", "RandomOrder", "gumbel_top",
+]  # fmt: skip

@@ -1,0 +1,81 @@
+"""What the steps of a generation go by, beside what the network says.
+
+Shape suffixes: B batch, L positions, R rows (masked positions of the batch).
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .canvas import StepInput
+from .draws import log_mass
+from .learned_numbers import LearnedSteps
+from .noise import NoiseSchedule
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """The numbers of M steps.
+
+    Args:
+        noise ([`~lsd_sampler.sampling.noise.NoiseSchedule`]): of the forward process.
+        prediction_type, count (`str`): as in `LSDScheduler`'s config.
+        steps ([`~lsd_sampler.learned.tensor_file.LearnedSteps`]): times and coefficients.
+        reveal_probabilities (`list[float]` of length M): of a position that is masked, under a normalised denoiser;
+            the last is 1.
+        score_weights (`list[float]` of length M): the factor in front of an unnormalised denoiser's score.
+        position_temperatures (`list[float]` of length M): of orders that look at the logits.
+        places (`list[int]` of length M): of each network call in its step, from 0.
+        in_blocks (`bool`): whether the last masked position of a canvas waits for the last step.
+        options (`dict`): the solver's, by name.
+    """
+
+    noise: NoiseSchedule
+    prediction_type: str
+    count: str
+    steps: LearnedSteps
+    reveal_probabilities: list[float]
+    score_weights: list[float]
+    position_temperatures: list[float]
+    places: list[int]
+    in_blocks: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def interval(self, k: int) -> tuple[float, float]:
+        """Times `t > s` between which step k goes."""
+        t, s = self.steps.timesteps[k : k + 2].tolist()
+        return t, s
+
+    def survival(self, x: StepInput) -> float:
+        """Probability of being masked still after this step, under a normalised denoiser."""
+        return math.prod(1 - r for r in self.reveal_probabilities[x.noise.start : x.k + 1])
+
+    def num_known(self, x: StepInput) -> torch.Tensor:
+        """How many of the positions masked at the start are known after this step, under exact counts. `(B,)`."""
+        known = 1 - float(self.noise.masked(self.steps.timesteps[0])) * self.survival(x)
+        masked_B = x.noise.masked_BL.sum(1).double()
+        known_B = (masked_B * known).round()
+        return known_B.minimum(masked_B - 1) if self.in_blocks else known_B
+
+    def jump(self, x: StepInput) -> torch.Tensor:
+        """Probability that each masked position jumps in this step, 0 elsewhere. `(B, L)`, float64."""
+        if self.prediction_type == "logits":
+            return x.masked_BL.double() * self.reveal_probabilities[x.k]
+        sums_BL = self.score_sums(x, float(self.steps.log_score_coefficients[x.k]))
+        return (self.score_weights[x.k] * sums_BL).clamp(max=1)
+
+    def score_sums(self, x: StepInput, beta: float = 1.0) -> torch.Tensor:
+        """What the scores (to the power beta, if unnormalised) of each masked position sum to, 0 elsewhere. `(B, L)`,
+        float64.
+        """
+        if self.prediction_type == "logits":
+            return x.masked_BL.double() * self.odds(self.interval(x.k)[0])
+        row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
+        log_mass_R = log_mass(x.logits_BLV, row_R, position_R, inverse_temperature=beta, excluded=x.mask_token_id)
+        return x.spread(row_R, position_R, log_mass_R.exp(), 0.0)
+
+    def odds(self, t: float) -> float:
+        """What the scores of a position sum to at time t, under a normalised denoiser."""
+        return float(self.noise.alpha(t) / self.noise.masked(t))

@@ -1,0 +1,34 @@
+"""Solvers. A new one is its own file and one line here.
+
+`tweedie` and `euler` are update rules: `LSDScheduler` chooses positions by its `order` and `count`, and times and
+coefficients can be learned for them. The others are baselines that choose positions and tokens themselves, all within
+the M network calls of `set_timesteps(M)`; their constants are `solver_options`.
+"""
+
+from ...support.registry import Registry
+from .base import Solver
+from .dndm import DNDM, DNDMK
+from .entropy_bounded import EntropyBounded
+from .euler import Euler
+from .fast_dllm import FastDLLMFactor, FastDLLMThreshold
+from .k_gillespie import KGillespie
+from .own_step import OwnStep
+from .predictor_corrector import PredictorCorrector
+from .remdm import ReMDMCap, ReMDMConf, ReMDMForwardBackward, ReMDMLoop, ReMDMRescale
+from .theta import ThetaRK2, ThetaTrapezoidal
+from .tweedie import Tweedie
+
+
+SOLVERS: Registry[Solver] = Registry("solver")
+for _solver in (
+    Tweedie(), Euler(), KGillespie(), ThetaRK2(), ThetaTrapezoidal(), PredictorCorrector(), ReMDMCap(),
+    ReMDMRescale(), ReMDMConf(), ReMDMLoop(), ReMDMForwardBackward(), DNDM(), DNDMK(), EntropyBounded(),
+    FastDLLMThreshold(), FastDLLMFactor(),
+):  # fmt: skip
+    SOLVERS.register(_solver.name, _solver)
+
+__all__ = [
+    "DNDM", "DNDMK", "SOLVERS", "EntropyBounded", "Euler", "FastDLLMFactor", "FastDLLMThreshold", "KGillespie",
+    "OwnStep", "PredictorCorrector", "ReMDMCap", "ReMDMConf", "ReMDMForwardBackward", "ReMDMLoop", "ReMDMRescale",
+    "Solver", "ThetaRK2", "ThetaTrapezoidal", "Tweedie",
+]  # fmt: skip

@@ -1,0 +1,131 @@
+"""Transition times that are drawn before the generation (DNDM, https://huggingface.co/papers/2312.09193).
+
+Shape suffixes: B batch, L positions, M steps.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import certainty
+from ..canvas import StepInput
+from ..logit_rows import row_chunks
+from ..plan import StepPlan
+from .options import Option
+from .own_step import OwnStep
+
+
+_OPTIONS = {
+    "weights": Option("linear_alpha", choices=("linear_alpha", "linear_lambda", "cosine", "beta")),
+    "alpha": Option(5.0, 1),
+    "beta": Option(3.0, 1),
+    "training_steps": Option(0, 0),
+    "greedy": Option(False, choices=(False, True)),
+}
+
+
+class DNDM(OwnStep):
+    """Each position has a time of its own, drawn before the generation, at which it is revealed. One call a step.
+
+    With M steps, times are 1 (the last step) to M (the first); a position gets time n by the n-th of the `weights`:
+    `"linear_alpha"` (all alike), `"linear_lambda"` (from M down, time M - i is taken with probability i / M by those
+    that have none yet, time 1 by the rest), `"cosine"`, or `"beta"` (density of Beta(`alpha`, `beta`) at M points from
+    0 to 1; with M below half of `training_steps`, those that the network was trained with, its mass on M intervals of
+    equal length). Where the authors' times begin at 0 (`"linear_lambda"`, the mass), each is n - 1. Nothing changes at
+    times that no position has, so a time-free network is called only as often as a sequence has distinct times: at
+    most once for each token, however large M is.
+
+    Under absorbing noise that is the usual way of sampling, empty steps left out: with `"linear_alpha"` on a uniform
+    grid, Tweedie with `count="bernoulli"`. Unlike its authors' code, which takes the most likely tokens (`greedy`) and
+    one set of times for the whole batch, tokens are drawn and each sequence has its own times.
+    """
+
+    name = "dndm"
+    options = _OPTIONS
+
+    def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
+        due_BL = x.masked_BL if x.is_last else x.masked_BL & due(x, plan, x.k)
+        return x.reveal(due_BL, x.noise.v_BL, math.inf if plan.options["greedy"] else 1.0)
+
+
+class DNDMK(OwnStep):
+    """DNDM-k: the times of `dndm` say only how many tokens are known; those of the highest log-probability are. One
+    call a step.
+
+    All positions are scored by the present call, known tokens too: one that the network no longer believes in is
+    masked again. (Networks that copy known tokens, as MDLM's parametrisation does, believe in all of them.)
+    """
+
+    name = "dndm_k"
+    options = _OPTIONS
+    reads_known = True
+
+    def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
+        (v_BL,) = x.uniforms(1)
+        candidate_BL, log_prob_BL = x.draw(x.masked_BL, v_BL, math.inf if plan.options["greedy"] else 1.0)
+        if x.is_last:
+            return candidate_BL, log_prob_BL.exp().float()
+        mine_BL, known_B = x.noise.masked_BL, due(x, plan, x.k).sum(1)
+        score_BL = torch.where(x.masked_BL, log_prob_BL, _known_scores(x)).masked_fill(~mine_BL, -torch.inf)
+        kept_BL = mine_BL & ~lowest(score_BL, mine_BL.sum(1) - known_B, mine_BL)
+        idle_B = known_B == due(x, plan, x.k - 1).sum(1)  # it is no position's time
+        kept_BL = torch.where(idle_B[:, None], mine_BL & ~x.masked_BL, kept_BL)
+        next_BL = torch.where(kept_BL, candidate_BL, x.sample_BL).masked_fill(mine_BL & ~kept_BL, x.mask_token_id)
+        return next_BL, log_prob_BL.exp().float().masked_fill(~(kept_BL & x.masked_BL), 0)
+
+
+def transition_weights(num_steps: int, options: Mapping[str, Any]) -> torch.Tensor:
+    """In proportion to them a position gets the time 1, ..., M. Float64 of shape `(M,)`."""
+    kind, n_M = options["weights"], torch.arange(num_steps, dtype=torch.float64)
+    if kind == "linear_alpha" or num_steps == 1:
+        return torch.ones_like(n_M)
+    if kind == "linear_lambda":
+        taken_M = n_M / num_steps
+        taken_M[-1] = 1
+        return (taken_M * torch.cat([torch.ones_like(n_M[:1]), (1 - taken_M[:-1]).cumprod(0)])).flip(0)
+    if kind == "cosine":
+        offset = 0.08
+        edges = (torch.arange(num_steps + 1, dtype=torch.float64) / num_steps + offset) / (1 + offset)
+        return -(torch.cos(edges.clamp(max=1) * math.pi / 2) ** 2).diff()
+    if 2 * num_steps < options["training_steps"]:
+        return _beta_mass(num_steps, options["alpha"], options["beta"])
+    share_M = torch.linspace(0, 1, num_steps, dtype=torch.float64)
+    log_M = torch.xlogy(options["alpha"] - 1, share_M) + torch.xlogy(options["beta"] - 1, 1 - share_M)
+    # of two steps both may lie where the density is 0
+    return (log_M - log_M.max()).exp() if log_M.max() > -torch.inf else torch.ones_like(n_M)
+
+
+def _beta_mass(num_intervals: int, alpha: float, beta: float) -> torch.Tensor:
+    """Mass of Beta(`alpha`, `beta`) on intervals of equal length, up to a factor: by Gauss' rule in the angle whose
+    squared sine is the share, in which the density is smooth.
+    """
+    node_Q, weight_Q = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(64))
+    edge = torch.linspace(0, 1, num_intervals + 1, dtype=torch.float64).sqrt().asin()
+    half_M1 = edge.diff()[:, None] / 2
+    angle_MQ = edge[:-1, None] + half_M1 * (1 + node_Q)
+    log_MQ = (2 * alpha - 1) * angle_MQ.sin().log() + (2 * beta - 1) * angle_MQ.cos().log()
+    return ((log_MQ - log_MQ.max()).exp() * weight_Q * half_M1).sum(-1)
+
+
+def due(x: StepInput, plan: StepPlan, k: int) -> torch.Tensor:
+    """Which of the positions masked at the start have come to their time by the end of step k. `(B, L)`."""
+    left = transition_weights(len(plan.places), plan.options).flip(0)[x.noise.start :]
+    return x.noise.masked_BL & (x.noise.u_BL < float(left[: k + 1 - x.noise.start].sum() / left.sum()))
+
+
+def lowest(score_BL: torch.Tensor, num_B: torch.Tensor, among_BL: torch.Tensor) -> torch.Tensor:
+    """The so many positions of each row with the lowest scores, `(B, L)`. Ties: leftmost."""
+    return certainty.ranks(-score_BL.masked_fill(~among_BL, torch.inf)) < num_B[:, None]
+
+
+def _known_scores(x: StepInput) -> torch.Tensor:
+    """Log-probability, by the present call, of each token that was masked at the start; 0 elsewhere. `(B, L)`."""
+    row_R, position_R = (x.noise.masked_BL & ~x.masked_BL).nonzero(as_tuple=True)
+    token_R, scores, done = x.sample_BL[row_R, position_R], [row_R.new_empty(0, dtype=torch.float64)], 0
+    for x_RV in row_chunks(x.logits_BLV, row_R, position_R, x.mask_token_id):
+        token, done = token_R[done : done + len(x_RV)], done + len(x_RV)
+        scores.append((x_RV.gather(1, token[:, None])[:, 0] - x_RV.logsumexp(-1)).double())
+    return x.spread(row_R, position_R, torch.cat(scores), 0.0)

@@ -1,0 +1,1 @@
+"""What every layer uses and nothing here is about sampling: checks, files, the Hub."""

@@ -1,0 +1,251 @@
+"""Language models of transformers on disk: what is recognised, what is refused, and that what is saved comes back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny_language_models import BERT_TOKENS, MASKED_LMS, SIZES
+from safetensors.torch import load_file, save_file
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForPreTraining,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    dynamic_module_utils,
+)
+
+from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
+from lsd_sampler.denoisers import DENOISERS, MaskedLMDenoiser, load_denoiser
+from lsd_sampler.denoisers.files import Checkpoint
+
+
+OWN_CODE = """
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import MaskedLMOutput
+
+
+class MeanConfig(PretrainedConfig):
+    model_type = "mean_of_neighbours"
+
+
+class MeanModel(PreTrainedModel):
+    config_class = MeanConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.embedding = nn.Embedding(config.vocab_size, 8)
+        self.out = nn.Linear(8, config.vocab_size)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.embedding
+
+    def forward(self, input_ids):
+        x = self.embedding(input_ids)
+        return MaskedLMOutput(logits=self.out(x + x.mean(1, keepdim=True)))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small BERT."""
+    MASKED_LMS["bert"](tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+def loaded(folder: Path, **options: Any) -> MaskedLMDenoiser:
+    model = load_denoiser(folder, **options)
+    assert isinstance(model, MaskedLMDenoiser)
+    return model
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def same(a: MaskedLMDenoiser, b: MaskedLMDenoiser) -> bool:
+    tokens = torch.randint(a.vocab_size + 1, (2, 9))
+    with torch.no_grad():
+        return a._options() == b._options() and a.defers_head == b.defers_head and torch.equal(a(tokens), b(tokens))
+
+
+@pytest.mark.parametrize("name", MASKED_LMS)
+@pytest.mark.parametrize("variant", [None, "ema"])
+def test_round_trip_is_exact(tmp_path: Path, name: str, variant: str | None) -> None:
+    MASKED_LMS[name](tmp_path / "first")
+    model = loaded(tmp_path / "first", excluded_token_ids=[0, 3], length=9, dtype="bfloat16")
+    model.save_pretrained(tmp_path / "second", variant=variant)
+    # as diffusers' pipelines call it
+    again = MaskedLMDenoiser.from_pretrained(
+        tmp_path / "second", torch_dtype=None, device_map=None, variant=variant, use_safetensors=None
+    )
+    assert again.dtype == torch.bfloat16 and same(model, again)
+    again.save_pretrained(tmp_path / "second", variant=variant)  # over the file that its weights may be mapped from
+    assert same(model, MaskedLMDenoiser.from_pretrained(tmp_path / "second", variant=variant))
+    assert not [path for path in (tmp_path / "second").iterdir() if path.is_dir()]
+    if model.tokenizer is not None:
+        assert again.tokenizer.get_vocab() == model.tokenizer.get_vocab()  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_saved_pipelines_come_back(tmp_path: Path) -> None:
+    network = LlamaForCausalLM(LlamaConfig(vocab_size=20, max_position_embeddings=12, **SIZES))
+    model = MaskedLMDenoiser(network, 7, shifted=True, frame=((1,), ()), reused_mask=True)
+    MaskedDiffusionPipeline(model, LSDScheduler(**model.scheduler_config())).save_pretrained(tmp_path)
+    pipeline = MaskedDiffusionPipeline.from_pretrained(tmp_path)
+    assert isinstance(pipeline.denoiser, MaskedLMDenoiser)
+    assert same(pipeline.denoiser, model) and same(loaded(tmp_path), model)
+
+
+def test_options_are_read_from_the_config_and_can_be_overruled(folder: Path) -> None:
+    edit(folder, masked_diffusion={"excluded_token_ids": [1], "frame": [[2, 2], []]})
+    options = loaded(folder, length=5)._options()
+    assert (options["excluded_token_ids"], options["frame"], options["length"]) == ([1], [[2, 2], []], 5)
+    assert loaded(folder, frame=False)._options()["frame"] == [[], []]
+    assert loaded(folder, frame=True)._options()["frame"] == [[2], [3]]
+    edit(folder, masked_diffusion={"framed": True})
+    with pytest.raises(ValueError, match="config.json: `masked_diffusion`"):
+        load_denoiser(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mask_token_id": len(BERT_TOKENS)}, "`mask_token_id`"),
+        ({"frame": [2, 3]}, "`frame`"),
+        ({"frame": ([2], [-1])}, "`frame`"),
+        ({"excluded_token_ids": [99]}, "`excluded_token_ids`"),
+        ({"length": 0}, "`length`"),
+        ({"length": "9"}, "`length`"),
+    ],
+)
+def test_bad_options_are_named(folder: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        load_denoiser(folder, **options)
+    with pytest.raises(TypeError, match="`shift`"):
+        load_denoiser(folder, shift=True)
+
+
+def test_shards(folder: Path) -> None:
+    whole = loaded(folder)
+    (folder / "model.safetensors").unlink()
+    whole.network.save_pretrained(folder, max_shard_size="5KB")
+    assert len([*folder.glob("model-*.safetensors")]) > 1
+    assert same(whole, loaded(folder))
+
+
+def test_heads_for_other_tasks_may_lie_in_the_file(folder: Path) -> None:
+    """As in the published BERT, which has a pooler and next-sentence prediction."""
+    config = BertConfig(vocab_size=len(BERT_TOKENS), max_position_embeddings=14, **SIZES)
+    BertForPreTraining(config).save_pretrained(folder)
+    tensors = load_file(folder / "model.safetensors")
+    assert {"bert.pooler.dense.weight", "cls.seq_relationship.weight"} <= tensors.keys()
+    kept = loaded(folder).network.state_dict()
+    assert all(torch.equal(kept[name], x) for name, x in tensors.items() if name in kept)
+
+
+@pytest.mark.parametrize("damage", ["missing", "surplus", "shape", "truncated", "pickled"])
+def test_weights_that_do_not_fit_are_named(folder: Path, damage: str) -> None:
+    file, key = folder / "model.safetensors", "bert.encoder.layer.1.output.dense.bias"
+    tensors = load_file(file)
+    if damage == "missing":
+        del tensors[key]
+    elif damage == "surplus":
+        key = "bert.encoder.layer.7.output.dense.bias"
+        tensors[key] = torch.zeros(16)
+    else:
+        tensors[key] = torch.zeros(7)
+    save_file(tensors, file, metadata={"format": "pt"})
+    if damage == "truncated":
+        key = "damaged"
+        file.write_bytes(file.read_bytes()[:-100])
+    if damage == "pickled":
+        file.rename(folder / "pytorch_model.bin")
+        with pytest.raises(OSError, match="model.safetensors.*pickle"):
+            load_denoiser(folder)
+    else:
+        with pytest.raises(ValueError, match=f"model.safetensors.*{key}"):
+            load_denoiser(folder)
+
+
+def test_models_that_do_not_say_what_they_need(folder: Path, tmp_path: Path) -> None:
+    edit(folder, hidden_size="wide")
+    with pytest.raises(ValueError, match="config.json.*hidden_size"):
+        load_denoiser(folder)
+    edit(folder, hidden_size=16)
+    for path in folder.glob("*token*"):
+        path.unlink()
+    with pytest.raises(ValueError, match="config.json.*BertForMaskedLM is the mask.*`mask_token_id`"):
+        load_denoiser(folder)
+    with pytest.raises(ValueError, match="`frame` is True"):
+        load_denoiser(folder, mask_token_id=4, frame=True)
+    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2, n_positions=12))
+    gpt2.save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(ValueError, match="GPT2LMHeadModel is a causal.*`mask_token_id`"):
+        load_denoiser(tmp_path / "gpt2")
+    bart = BartConfig(
+        vocab_size=20, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=8, decoder_ffn_dim=8,
+    )  # fmt: skip
+    BartForConditionalGeneration(bart).save_pretrained(tmp_path / "bart")
+    with pytest.raises(ValueError, match="encoder-decoder"):
+        load_denoiser(tmp_path / "bart", mask_token_id=4)
+
+
+def test_without_knowing_the_frame_it_goes_on_and_says_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for path in folder.glob("*token*"):
+        path.unlink()
+    model = loaded(folder, mask_token_id=4)
+    assert model._options()["frame"] == [[], []] and model.length == 14
+    assert "frame" in caplog.text
+
+
+def test_code_of_a_repository_runs_only_where_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "modeling_mean.py").write_text(OWN_CODE)
+    config: dict[str, Any] = {
+        "model_type": "mean_of_neighbours", "vocab_size": 12, "mask_token_id": 11,
+        "auto_map": {"AutoConfig": "modeling_mean.MeanConfig", "AutoModelForMaskedLM": "modeling_mean.MeanModel"},
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = {"embedding.weight": torch.randn(12, 8), "out.weight": torch.randn(12, 8), "out.bias": torch.randn(12)}
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ValueError, match="^[^\n]*'mean_of_neighbours'[^\n]*`trust_remote_code=True`[^\n]*$"):
+        load_denoiser(folder, length=6)
+    assert not (tmp_path / "modules").exists()
+    model = loaded(folder, length=6, trust_remote_code=True)
+    assert (model.mask_token_id, model.length, model.defers_head) == (11, 6, False)
+    x = tensors["embedding.weight"][torch.tensor([[3, 11, 5]])]
+    expected = (x + x.mean(1, keepdim=True)) @ tensors["out.weight"].T + tensors["out.bias"]
+    torch.testing.assert_close(model(torch.tensor([[3, 11, 5]])), expected)
+    model.save_pretrained(tmp_path / "saved")  # with its code
+    assert same(loaded(tmp_path / "saved", trust_remote_code=True), model)
+    config["auto_map"] = {"AutoConfig": "modeling_mean.MeanConfig", "AutoModel": "modeling_mean.MeanModel"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="`shifted`"):
+        load_denoiser(folder, length=6, trust_remote_code=True)
+    config["auto_map"]["AutoModel"] = "else/where--modeling_mean.MeanModel"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="another repository"):
+        load_denoiser(folder, length=6, shifted=False, trust_remote_code=True)
+
+
+def test_only_language_models_of_transformers_are_recognised(folder: Path) -> None:
+    assert [name for name in DENOISERS.names() if DENOISERS[name].recognises(Checkpoint(folder))] == ["masked_lm"]
+    mdlm = {"model_type": "mdlm", "auto_map": {"AutoModelForMaskedLM": "modeling_mdlm.MDLM"}}
+    for config in (mdlm, {"model_type": "resnet"}, {"model_type": "bert", "_class_name": "Other"}, {"tokens": 5}, {}):
+        (folder / "config.json").write_text(json.dumps(config))
+        assert not MaskedLMDenoiser.recognises(Checkpoint(folder))
+    for kind in ("llada", "Dream", "gpt2", "esm", "modernbert", "llama"):
+        (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+        assert MaskedLMDenoiser.recognises(Checkpoint(folder))

@@ -1,0 +1,218 @@
+"""The pages in docs/: their code runs, their flags exist, their links lead somewhere, their tables are up to date."""
+
+import contextlib
+import importlib
+import inspect
+import io
+import itertools
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import warnings
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from lsd_sampler.cli import evaluate, sample, train
+from lsd_sampler.cli.evaluation_parts import baseline
+from lsd_sampler.sampling.orders import ORDERS
+from lsd_sampler.sampling.schedules import GRIDS
+from lsd_sampler.sampling.solvers import SOLVERS, OwnStep, Solver
+from lsd_sampler.support.registry import Registry
+from lsd_sampler.training import METHODS, DistillConfig
+
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md")]
+PARSERS = {"lsd-train": train.build_parser, "lsd-sample": sample.build_parser, "lsd-eval": evaluate.build_parser}
+MODULES = [
+    "lsd_sampler",
+    *(f"lsd_sampler.{name}" for name in ("training", "evaluation", "solvers", "orders", "denoisers", "corruptions")),
+    *(f"lsd_sampler.{name}" for name in ("schedules", "noise", "checkpoint", "scheduling_lsd", "rows", "registry")),
+    "lsd_sampler.pipeline_masked_diffusion",
+]
+
+
+def blocks(page: Path, language: str) -> list[tuple[int, str]]:
+    """The fenced blocks of a language, each with the number of its first line."""
+    text = page.read_text(encoding="utf-8")
+    found = re.finditer(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [(text.count("\n", 0, match.start(1)) + 1, match[1]) for match in found]
+
+
+def table_after(page: str, marker: str) -> list[list[str]]:
+    """The rows of the table below a comment `<!-- marker -->`, without its heading."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"<!-- {marker} -->\n\n")[2]
+    lines = text.partition("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+# ---- code ----
+
+
+def test_python_blocks_run(tmp_path: Path) -> None:
+    """All of a page in one namespace, in order, in a process of their own: they register parts. (The README's snippet
+    is run by the tests of the examples.)
+    """
+    programs = []
+    for page in PAGES:
+        code = blocks(page, "python")
+        if code:
+            lines: list[str] = []
+            for start, block in code:
+                lines += [""] * (start - 1 - len(lines)) + block.splitlines()  # tracebacks name the page's lines
+            programs.append(tmp_path / f"{page.stem}.py")
+            programs[-1].write_text("\n".join(lines) + "\n")
+    assert len(programs) >= 3
+    driver = "import runpy, sys\nfor path in sys.argv[1:]:\n    runpy.run_path(path, run_name='__main__')\n"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    argv = [sys.executable, "-c", driver, *map(str, programs)]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Command lines that begin with `lsd-`, with the variables that were set on the page put in."""
+    found, variables = [], {}
+    for _, block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if match := re.fullmatch(r'([A-Z]+)="(.*)"', line.strip()):
+                variables[match[1]] = match[2]
+            for name, value in variables.items():
+                line = line.replace(f"${name}", value)
+            if line.strip().startswith("lsd-"):
+                found.append(shlex.split(line, comments=True))
+    return found
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+def test_commands_have_known_flags(page: Path) -> None:
+    for name, *argv in commands(page):
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                args = PARSERS[name]().parse_args(argv)
+        except SystemExit:
+            pytest.fail(f"{page.name}: {shlex.join([name, *argv])}\n{said.getvalue()}")
+        if name == "lsd-eval":
+            for text in args.baselines:
+                baseline(text, {"mask_token_id": 3})
+        if name == "lsd-train":
+            options = {field.name: getattr(args, field.name) for field in fields(DistillConfig)}
+            DistillConfig(**{**options, "nfe": args.nfe or (4,)})
+
+
+# ---- tables ----
+
+
+def _is_of(solver: Solver, paper: str) -> bool:
+    """Whether the docstring of a solver's class, of its family's, or of their file names the paper."""
+    kinds = itertools.takewhile(lambda kind: kind not in (OwnStep, Solver), type(solver).__mro__)
+    texts = [text for kind in kinds for text in (kind.__doc__, sys.modules[kind.__module__].__doc__)]
+    return any(f"papers/{paper}" in (text or "") for text in texts)
+
+
+def test_table_of_solvers_is_the_registry() -> None:
+    rows = {row[0].strip("`"): row[1:] for row in table_after("choosing.md", "solvers")}
+    assert list(rows) == SOLVERS.names()
+    for name, (calls, paper, constants, learnable, *_) in rows.items():
+        solver = SOLVERS[name]
+        assert int(calls) == solver.evals_per_step, name
+        ids = re.findall(r"arxiv\.org/abs/([\d.]+)", paper)
+        assert ids and all(_is_of(solver, paper_id) for paper_id in ids), name
+        defaults = {option: str(value) for option, value in re.findall(r"`(\w+)` = ([^,]+)", constants)}
+        assert defaults == {option: str(part.default) for option, part in solver.options.items()}, name
+        assert learnable == ("yes" if solver.distillable else "no"), name
+
+
+@pytest.mark.parametrize(
+    ("page", "marker", "registry"),
+    [("choosing.md", "orders", ORDERS), ("choosing.md", "schedules", GRIDS), ("choosing.md", "methods", METHODS)],
+)
+def test_other_tables_name_every_part(page: str, marker: str, registry: Registry) -> None:
+    assert sorted(row[0].strip("`") for row in table_after(page, marker)) == sorted(registry.names())
+
+
+# ---- links ----
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub calls the headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *TOP], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http:", "https:")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(file), f"{page.name} links to {target}"
+
+
+def test_contents_name_every_page() -> None:
+    contents = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in PAGES if page.name != "README.md" and f"]({page.name})" not in contents] == []
+    assert "](docs/README.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_files_that_the_pages_name_exist() -> None:
+    for page in PAGES:
+        for path in re.findall(r"`((?:lsd_sampler|tests|examples|benchmarks|models)/[\w./-]+)`", page.read_text()):
+            assert (ROOT / path).exists() or not (ROOT / path.split("/")[0]).exists(), f"{page.name} names {path}"
+
+
+# ---- the API ----
+
+
+def public_parts(module: ModuleType) -> list[tuple[str, object]]:
+    own = [name for name, part in vars(module).items() if getattr(part, "__module__", None) == module.__name__]
+    names = getattr(module, "__all__", [name for name in own if not name.startswith("_")])
+    return [(name, getattr(module, name)) for name in names]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_names_have_docstrings(name: str) -> None:
+    """Modules, classes, functions, and the methods and properties of classes (which may inherit theirs)."""
+    module = importlib.import_module(name)
+    assert module.__doc__
+    missing = []
+    for part_name, part in public_parts(module):
+        if not (inspect.isclass(part) or inspect.isfunction(part)):
+            continue
+        if not part.__doc__ or part.__doc__.startswith(f"{part_name}("):  # what `dataclass` writes itself
+            missing.append(part_name)
+        for member, value in vars(part).items() if inspect.isclass(part) else ():
+            is_code = inspect.isfunction(value) or isinstance(value, property | classmethod | staticmethod)
+            if is_code and not member.startswith("_") and not inspect.getdoc(getattr(part, member)):
+                missing.append(f"{part_name}.{member}")
+    assert missing == []
+
+
+def test_site_is_built_without_warnings(tmp_path: Path) -> None:
+    for library in ("pdoc", "latex2mathml", "mdit_py_plugins"):
+        pytest.importorskip(library)
+    script = runpy.run_path(str(ROOT / "docs" / "build.py"))
+    assert set(script["API"]) == set(MODULES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        script["build"](tmp_path)
+    pages = {path.name for path in tmp_path.glob("*.html")}
+    assert pages == {"index.html", *(f"{page.stem}.html" for page in PAGES if page.name != "README.md")}
+    api = (tmp_path / "api" / "lsd_sampler.html").read_text(encoding="utf-8")
+    assert "LSDScheduler" in api and "num_inference_steps" in api
+    for path in tmp_path.glob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        for target in re.findall(r'(?:href|src)="([^"#]+)', text):
+            assert target.startswith("http") or (path.parent / target).exists(), f"{path.name} links to {target}"

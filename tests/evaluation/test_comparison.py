@@ -1,0 +1,209 @@
+"""Comparison, frontier and headline: temperatures chosen on other samples, curves read off, nothing extrapolated."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.evaluation_fakes import FakePipeline, FakeSampler, text_metrics
+
+from lsd_sampler.evaluation import (
+    Harness,
+    best_per_sampler,
+    calls_to_reach,
+    compare,
+    matched_calls,
+    read_frontier,
+    read_jsonl,
+    winners,
+)
+from lsd_sampler.evaluation.html import render
+from lsd_sampler.evaluation.report import as_json, as_text, make_report
+
+
+def harness(pipeline: Any, samplers: dict[str, Any] | None = None, **options: Any) -> Harness:
+    samplers = samplers or {"good": FakeSampler(10), "narrow": FakeSampler(5)}
+    defaults: dict[str, Any] = {"num_samples": 40, "batch_size": 16, "length": 50, "progress": False}
+    return Harness(pipeline, samplers, text_metrics(), **defaults | options)
+
+
+# ---- comparison ----
+
+
+def test_temperatures_are_chosen_on_other_samples_than_are_judged() -> None:
+    found = compare(harness(FakePipeline()), [4, 8], [0.5, 1.0, 2.0], seed=3)
+    chosen = {(row["sampler"], row["nfe"]): row["temperature"] for row in found.judged}
+    assert chosen == {("good", 4): 1.0, ("good", 8): 1.0, ("narrow", 4): 2.0, ("narrow", 8): 2.0}
+    assert len(found.sweep) == 2 * 2 * 3
+    seeds = {row["seed"] + batch for row in found.sweep for batch in range(3)}
+    assert not seeds & {row["seed"] + batch for row in found.judged for batch in range(3)}
+    assert {row["num_samples"] for row in found.judged + found.sweep} == {40}
+    assert "js_char_3gram" in found.judged[0] and "js_char_3gram" not in found.sweep[0]
+
+
+def test_choosing_at_one_number_of_calls_makes_fewer_samples() -> None:
+    pipeline = FakePipeline()
+    found = compare(harness(pipeline), [4, 8, 16], [1.0, 2.0], choose_at=8)
+    assert {row["nfe"] for row in found.sweep} == {8}
+    assert pipeline.calls == 3 * (2 * 2 + 2 * 3)
+    assert {row["temperature"] for row in found.judged if row["sampler"] == "narrow"} == {2.0}
+    learned = {"plain": FakeSampler(10), "learned": FakeSampler(10, [4])}
+    for frontier, nfe, words in ((False, [4], "8: learned"), (True, [4, 8], "8: learned"), (True, [4], "among `nfe`")):
+        pipeline = FakePipeline()
+        with pytest.raises(ValueError, match=f"`choose_at` .*{words}"):
+            compare(harness(pipeline, learned), nfe, [1.0, 2.0], choose_at=8, frontier=frontier)
+        assert not pipeline.calls
+
+
+@pytest.mark.parametrize("temperatures", [[1.0], [1.0, 2.0]])
+def test_samplers_that_lack_rows_are_named_below_the_table(temperatures: list[float]) -> None:
+    made = harness(FakePipeline(), {"plain": FakeSampler(10), "learned": FakeSampler(10, [8])})
+    found = compare(made, [4, 8, 16], temperatures)
+    assert found.left_out == {"learned": [4, 16]}
+    report, note = make_report("x", found, made.metrics), "learned has no numbers for 4, 16 calls: left out."
+    assert as_text(report).rstrip().endswith(note)
+    assert note in json.loads(as_json(report))["sentences"] and note in render(report)
+
+
+def test_one_temperature_needs_no_choice() -> None:
+    pipeline = FakePipeline()
+    found = compare(harness(pipeline), [4], [1.0])
+    assert not found.sweep and pipeline.calls == 3 * 2
+
+
+def test_a_frontier_measures_all_along_the_sweep(tmp_path: Path) -> None:
+    path, pipeline = tmp_path / "rows.jsonl", FakePipeline()
+    found = compare(harness(pipeline, output=path), [4], [0.5, 1.0], frontier=True)
+    assert all("unigram_entropy_replicates" in row for row in found.sweep)
+    assert len(read_jsonl(path)) == len(found.sweep) + len(found.judged) == 6
+    calls = pipeline.calls
+    again = compare(harness(pipeline, output=path, resume=True), [4], [0.5, 1.0], frontier=True)
+    assert pipeline.calls == calls
+    assert best_per_sampler(again.judged, "js_char_sum") == best_per_sampler(found.judged, "js_char_sum")
+
+
+def test_a_row_of_a_choice_does_not_pass_for_a_measured_one(tmp_path: Path) -> None:
+    path, pipeline = tmp_path / "rows.jsonl", FakePipeline()
+    compare(harness(pipeline, output=path), [4], [0.5, 1.0])
+    calls = pipeline.calls
+    found = compare(harness(pipeline, output=path, resume=True), [4], [0.5, 1.0], frontier=True)
+    assert pipeline.calls == calls + 3 * 4
+    assert all("unigram_entropy" in row for row in found.sweep)
+
+
+# ---- frontier ----
+
+
+def sweep_row(temperature: float, entropy: float, nll: float, spread: float = 0.0) -> dict[str, Any]:
+    noise = np.random.default_rng(round(100 * temperature)).normal(size=500)
+    return {
+        "sampler": "a", "nfe": 8, "temperature": temperature, "entropy": entropy, "nll": nll,
+        "entropy_replicates": [entropy] * 500, "nll_replicates": list(nll + 7 + spread * noise),
+    }  # fmt: skip
+
+
+def read(rows: list[dict[str, Any]], entropy: float) -> Any:
+    (reading,) = read_frontier(rows, entropy, entropy_key="entropy", likelihood_key="nll")
+    return reading
+
+
+def test_a_sampler_is_read_off_by_linear_interpolation() -> None:
+    rows = [sweep_row(1.2, 6.0, 5.0), sweep_row(0.8, 4.0, 2.0), sweep_row(1.0, 5.0, 3.0)]
+    reading = read(rows, 5.25)
+    assert (reading.likelihood, reading.temperature) == pytest.approx((3.5, 1.05))
+    assert reading.low == pytest.approx(3.5) and reading.high == pytest.approx(3.5)
+    assert read(rows, 4.0).likelihood == 2.0 and read(rows, 6.0).likelihood == 5.0
+
+
+def test_beyond_the_sweep_it_says_so_and_extrapolates_nothing() -> None:
+    rows = [sweep_row(0.8, 4.0, 2.0), sweep_row(1.0, 5.0, 3.0)]
+    for entropy in (3.9, 5.1):
+        reading = read(rows, entropy)
+        assert reading.likelihood is None and reading.low is None and reading.temperature is None
+        assert reading.note == "out of range: 4.000 to 5.000 nats"
+
+
+def test_at_the_edge_there_is_a_value_without_an_interval() -> None:
+    rows = [sweep_row(0.8, 4.0, 2.0), sweep_row(1.0, 5.0, 3.0)]
+    rows[1]["entropy_replicates"] = list(5.0 + np.random.default_rng(0).normal(size=500))
+    reading = read(rows, 4.99)
+    assert reading.likelihood == pytest.approx(2.99) and reading.low is None
+    assert "no interval" in reading.note
+
+
+def test_intervals_come_from_centred_replicates() -> None:
+    """Half of either end: the standard error is sqrt(1/2) of theirs. Quantiles of 500 are within 15 % (4 sigma)."""
+    reading = read([sweep_row(0.8, 4.0, 2.0, 0.1), sweep_row(1.0, 5.0, 3.0, 0.1)], 4.5)
+    assert reading.likelihood == pytest.approx(2.5)
+    assert reading.high - reading.low == pytest.approx(2 * 1.96 * 0.1 * math.sqrt(0.5), rel=0.15)
+    assert reading.low < 2.5 < reading.high
+
+
+# ---- headline ----
+
+
+def test_calls_to_reach_interpolates_in_log_nfe() -> None:
+    nfe, values = [4, 8, 16, 32], [4.0, 2.0, 1.0, 0.5]
+    assert calls_to_reach(nfe, values, 2.0) == pytest.approx(8)
+    assert calls_to_reach(nfe, values, 1.5) == pytest.approx(math.sqrt(8 * 16))
+    assert calls_to_reach(nfe, values, 9.0) == 4
+    assert calls_to_reach(nfe, values, 0.4) == math.inf
+    assert calls_to_reach(nfe, [4.0, 1.0, 3.0, 0.5], 2.0) < 8  # where it first gets there
+
+
+def judged(sampler: str, nfe: int, value: float, spread: float = 0.0) -> dict[str, Any]:
+    noise = np.random.default_rng([len(sampler), nfe]).normal(size=400)
+    ends = {"x_low": value - 2 * spread, "x_high": value + 2 * spread}
+    return {"sampler": sampler, "nfe": nfe, "x": value, **ends, "x_replicates": list(value + spread * noise)}
+
+
+BASE = [judged("base", nfe, 16.0 / nfe, 0.01) for nfe in (4, 8, 16, 32)]
+
+
+def test_headline_says_how_many_calls_the_base_needs() -> None:
+    (found,) = matched_calls([*BASE, judged("ours", 8, 0.75, 0.01), judged("ours", 4, 1.0)], "base", "x")
+    assert found.calls == pytest.approx(math.sqrt(16 * 32))
+    assert found.low < found.calls < found.high and found.high - found.low < 2
+    assert found.saved == pytest.approx(found.calls / 8) and found.level is None
+    assert found.sentence().startswith("base needs 22.6 calls (")
+
+
+def test_headline_extrapolates_nothing() -> None:
+    floor = {"x_high": 0.012}
+    best, edge, worst = matched_calls(
+        [*BASE, judged("best", 8, 0.01), judged("edge", 8, 0.5, 0.05), judged("worst", 8, 5.0)],
+        "base",
+        "x",
+        floor=floor,
+    )
+    assert best.calls == best.low == math.inf and best.level is True
+    assert best.sentence() == "base does not reach within 32 calls what best has at 8 calls."
+    assert edge.level is False and edge.high == math.inf and np.isfinite(edge.low)
+    assert "more than 32" in edge.sentence() or "or more" in edge.sentence()
+    assert worst.calls == 4 and worst.sentence() == "base reaches with 4 calls or fewer what worst has at 8 calls."
+    assert matched_calls([judged("ours", 8, 1.0)], "base", "x") == []
+
+
+def test_headline_says_nothing_where_nothing_is_known() -> None:
+    """The base at one number of calls has no curve; an interval of all numbers that were tried is none."""
+    assert matched_calls([BASE[1], judged("ours", 8, 1.0), judged("ours", 4, 2.0)], "base", "x") == []
+    noisy = [judged("base", nfe, 1 + 0.1 / nfe, 1.0) for nfe in (4, 8, 16, 32)]
+    between, beyond = matched_calls([*noisy, judged("ours", 8, 1.01, 1.0), judged("best", 8, 1.0, 1.0)], "base", "x")
+    for found in (between, beyond):
+        assert (found.low, found.high) == (4, math.inf)
+    assert between.calls == pytest.approx(8 * 2**0.4)
+    few = "(too few samples for an interval)"
+    assert between.sentence() == f"base needs 10.6 calls {few} for what ours has at 8 calls."
+    assert beyond.sentence() == f"base does not reach within 32 calls what best has at 8 calls {few}."
+
+
+def test_winners_lead_by_more_than_chance_or_not() -> None:
+    rows = [*BASE, judged("ours", 8, 1.0, 0.01), judged("ours", 16, 0.999, 0.1), judged("third", 16, 3.0)]
+    four, eight, sixteen, _ = winners(rows, "x")
+    assert (four.sampler, four.second) == ("base", None)
+    assert (eight.sampler, eight.second, eight.lead) == ("ours", "base", pytest.approx(1.0))
+    assert 0.9 < eight.low < 1.0 < eight.high < 1.1 and ", by more than chance" in eight.sentence()
+    assert (sixteen.sampler, sixteen.second) == ("ours", "base")
+    assert sixteen.low < 0 < sixteen.high and "not by more than chance" in sixteen.sentence()

@@ -1,0 +1,73 @@
+"""The README's snippet and the examples run as they stand."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+
+ROOT = Path(__file__).parents[2]
+needs_models = pytest.mark.skipif(
+    not (ROOT / "models" / "books-radd" / "model.safetensors").exists(), reason="models/ is not in this copy"
+)
+
+
+def run(*argv: str | Path, cwd: Path) -> str:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, *argv], cwd=cwd, env=env, capture_output=True, text=True, timeout=540)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@needs_models
+def test_readme_snippet(tmp_path: Path) -> None:
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert snippet is not None
+    (tmp_path / "snippet.py").write_text(snippet[1])
+    out = run("snippet.py", cwd=tmp_path)
+    assert out.count("It was") >= 2
+    assert (tmp_path / "books-sampler" / "scheduler_model.safetensors").exists()
+
+
+def train(folder: Path, kind: str, steps: int, *more: str) -> None:
+    text = folder.parent / "text.txt"
+    if not text.exists():
+        text.write_text("".join(f"{i} and {i + 1} make {2 * i + 1}, said the clerk.\n" for i in range(3000)))
+    sizes = ["--vocab-size", "300", "--hidden-size", "16", "--length", "16", "--blocks", "1", "--batch-size", "4"]
+    sizes += ["--heads", "2", "--valid-windows", "64", "--warmup", "2", "--device", "cpu"]
+    script = ROOT / "examples" / "train_text_model.py"
+    run(
+        script, "--kind", kind, "--text", text, "--valid", text, "--output-dir", folder, "--steps", str(steps), *sizes,
+        *more, cwd=folder.parent,
+    )  # fmt: skip
+
+
+def test_training_a_text_model_resumes_and_exports(tmp_path: Path) -> None:
+    """The same call gives the same weights; called again, a finished run only writes its files anew."""
+    train(tmp_path / "whole", "masked", 6)
+    train(tmp_path / "cut", "masked", 6)
+    state = torch.load(tmp_path / "cut" / "training_state.pt", weights_only=True)
+    assert state["step"] == 6
+    train(tmp_path / "cut", "masked", 6)  # nothing left to do: exports again
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    rows = [json.loads(line) for line in (tmp_path / "cut" / "training.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 6 and rows[-1]["valid_loss"] > 0
+    assert "Validation loss" in (tmp_path / "cut" / "README.md").read_text()
+    train(tmp_path / "judge", "causal", 2, "--tokenizer", str(tmp_path / "whole" / "tokenizer.json"))
+    assert (tmp_path / "judge" / "model.safetensors").exists()
+
+
+@needs_models
+def test_demo(tmp_path: Path) -> None:
+    out = run(ROOT / "examples" / "demo.py", "--quick", "--output-dir", "demo", cwd=tmp_path)
+    assert "path_kl halton" in out and "real text" in out
+    for name in ("metrics.jsonl", "quality_vs_nfe.png", "samples.md", "books/path_kl-halton/README.md"):
+        assert (tmp_path / "demo" / name).stat().st_size > 0

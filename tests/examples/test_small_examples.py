@@ -1,0 +1,158 @@
+"""The small examples say what is true, and keep what they promise."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny_pipelines import IMAGE_MASK, amused, llada2
+from PIL import Image
+
+from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SMALL = [
+    "amused_pipeline", "animate_canvas", "bring_your_own_denoiser", "infilling", "landscapes", "llada2_pipeline",
+]  # fmt: skip
+BOOKS = EXAMPLES.parent / "models" / "books-radd" / "model.safetensors"
+needs_models = pytest.mark.skipif(not BOOKS.exists(), reason="models/ is not in this copy")
+
+
+@pytest.fixture(autouse=True)
+def as_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """In a folder of one's own; `python examples/x.py` finds its neighbours too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(EXAMPLES)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *argv: str) -> str:
+    monkeypatch.setattr(sys, "argv", [name, *argv])
+    load(name).main()
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_example_is_short(name: str) -> None:
+    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 100
+
+
+# ---- other people's pipelines ----
+
+
+def test_landscapes_are_predicted_exactly() -> None:
+    """By counting: of the landscapes that agree with what is known, how many have each colour."""
+    example = load("landscapes")
+    pictures, generator = example.landscapes(), torch.Generator().manual_seed(0)
+    for known in (0, 1, 3, 10):
+        canvas = torch.full((example.SIDE**2,), example.V)
+        where = torch.randperm(len(canvas), generator=generator)[:known]
+        canvas[where] = pictures.flatten(1)[500, where]
+        agree = pictures[(pictures.flatten(1)[:, where] == canvas[where]).all(1)]
+        expected = torch.nn.functional.one_hot(agree, example.V).float().mean(0)
+        logits = example.Transformer()(canvas.view(1, example.SIDE, example.SIDE))
+        torch.testing.assert_close(logits[0].softmax(0).permute(1, 2, 0), expected, rtol=0, atol=1e-3)
+
+
+def test_amused_without_flags(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("--steps", "4", "--num-sequences", "4", "--num-images", "4")
+    out = run("amused_pipeline", capsys, monkeypatch, *options)
+    assert re.findall(r"(\d+) network calls", out) == ["4", "4", "4"]
+    own, plain, learned = (float(share) for share in re.findall(r"([\d.]+)% of the tokens", out))
+    assert learned < own < plain
+    assert Image.open("amused.png").size == (4 * (256 + 16), 3 * (256 + 16))
+
+
+@pytest.mark.parametrize("sampler", [False, True])
+def test_amused_with_a_real_pipeline(
+    sampler: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    amused().save_pretrained("pipeline")
+    LSDScheduler(mask_token_id=IMAGE_MASK).save_pretrained("sampler")
+    how = ("--sampler", "sampler") if sampler else ("--num-sequences", "2")
+    out = run(
+        "amused_pipeline", capsys, monkeypatch, "--pipeline", "pipeline", "--steps", "2", "--num-images", "1", *how
+    )
+    assert re.findall(r"(\d+) network calls\n", out) == ["2", "2", "2"]
+    assert Image.open("amused.png").size == (8 + 16, 3 * (8 + 16))
+
+
+def test_llada2_without_flags(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    out = run("llada2_pipeline", capsys, monkeypatch, "--num-sequences", "2", "--gen-length", "93")
+    assert re.findall(r"(\d+) network calls", out) == ["24", "24", "24"]
+    own, plain, learned = (int(errors) for errors in re.findall(r"(\d+) errors", out))
+    assert learned <= 1 < min(own, plain)
+
+
+def test_llada2_with_a_pipeline_of_transformers() -> None:
+    example, pipe = load("llada2_pipeline"), llada2()
+    for scheduler in (pipe.scheduler, LSDScheduler.from_config(pipe.scheduler.config)):
+        pipe.scheduler = scheduler
+        text, calls = example.generate(pipe, prompt="a b", gen_length=14, block_length=8, num_inference_steps=2)
+        assert calls == 4 and "[MASK]" not in text
+    assert example.mark_errors("3 2 1 0 9 7 6 0") == "3 2 1 0 9 [7] 6 [0]"
+
+
+# ---- ours ----
+
+
+@needs_models
+def test_infilling_keeps_what_is_given(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ("--prefix", "At last", "--suffix", " the end.", "--middle", "3", "--text", "My {2} friend, I {4}.")
+    out = run("infilling", capsys, monkeypatch, "--num-samples", "2", "--steps", "4", *texts)
+    between, holes = ([line for line in part.splitlines() if line.startswith("  ")] for part in out.split("My {2}"))
+    assert len(between) == len(holes) == 2
+    assert all(re.fullmatch(r"  At last ?\[.*\] ?the end\.", line) for line in between)
+    assert all(re.fullmatch(r"  My ?\[.*\] ?friend, I ?\[.*\]\.", line) for line in holes)
+
+
+def test_a_denoiser_of_ones_own(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    out = run("bring_your_own_denoiser", capsys, monkeypatch, "--train-steps", "60", "--num-sequences", "16")
+    plain, learned, _ = (float(share) for share in re.findall(r"([\d.]+)% of the steps", out))
+    assert learned < plain
+
+
+def test_the_loop_of_ones_own_is_that_of_the_pipeline() -> None:
+    """The same seed gives the same tokens; what has no file format says so, and writes nothing."""
+    example = load("bring_your_own_denoiser")
+    torch.manual_seed(0)
+    network = example.Network(width=4)
+    denoiser = example.WalkDenoiser(network)
+    scheduler = LSDScheduler(**denoiser.scheduler_config())
+    ours = MaskedDiffusionPipeline(denoiser, scheduler)(
+        num_samples=256, num_inference_steps=3, generator=torch.Generator().manual_seed(0), output_type="ids"
+    )
+    assert torch.equal(example.sample(network, scheduler, 3), ours.sequences)
+    with pytest.raises(NotImplementedError, match="WalkDenoiser has no file format"):
+        denoiser.save_pretrained("walks")
+    assert not Path("walks").exists()
+
+
+@needs_models
+def test_the_animation_tells_what_happened(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = run("animate_canvas", capsys, monkeypatch, "--calls", "2", "5")
+    page = Path("canvas.html").read_text()
+    data = json.loads(re.findall(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)[0])
+    for generation, calls in zip(data["runs"], (2, 5), strict=True):
+        tokens, steps = generation["tokens"], generation["steps"]
+        assert generation["calls"] == calls and set(steps) == set(range(calls + 1))
+        assert "".join(tokens) in out
+        assert [text for text, step in zip(tokens, steps, strict=True) if step == 0] == ["It", " was"]

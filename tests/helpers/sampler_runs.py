@@ -1,0 +1,55 @@
+"""Generations of an LSDScheduler with a network that does not look at the canvas; numbers to put into one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from lsd_sampler import LSDScheduler
+from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorTable
+from lsd_sampler.sampling.orders import ORDERS
+from lsd_sampler.sampling.solvers import SOLVERS, OwnStep
+
+
+MASK = 5
+REVEALING = [name for name in SOLVERS.names() if not isinstance(SOLVERS[name], OwnStep)]
+EACH_SOLVER = pytest.mark.parametrize("solver", REVEALING)
+EACH_ORDER = pytest.mark.parametrize("order", ORDERS.names())
+EACH_COUNT = pytest.mark.parametrize("count", ["exact", "bernoulli"])
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def fixed_model(canvas: torch.Tensor, columns: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Callable:
+    """A network whose output does not depend on the canvas: logits for each row, the same in every batch."""
+    rows = [torch.randn(*canvas.shape[1:], columns, generator=seeded(seed + i)) for i in range(len(canvas))]
+    logits = torch.stack(rows).to(dtype)
+    return lambda sample: logits
+
+
+def generate(
+    scheduler: LSDScheduler, model: Callable, canvas: torch.Tensor, num_steps: int, **kwargs: Any
+) -> list[torch.Tensor]:
+    """The canvas before, between and after the steps."""
+    scheduler.set_timesteps(num_steps)
+    path = [canvas]
+    for t in scheduler.timesteps:
+        path.append(scheduler.step(model(path[-1]), t, path[-1], **kwargs).prev_sample)
+    return path
+
+
+def learned(M: int, scheduler: LSDScheduler) -> LearnedSampler:
+    return LearnedSampler({M: LearnedSteps.plain(scheduler.steps_for(M).timesteps)})
+
+
+def uneven(M: int = 3) -> LearnedSampler:
+    steps = (torch.linspace(1, 0.1, M + 1) ** 2, torch.linspace(0.5, 1.5, M), torch.linspace(2, 0.7, M))
+    return LearnedSampler({M: LearnedSteps(*(x.double() for x in steps))})
+
+
+def step_error(num_states: int = 8, length: int = 16) -> StepErrorTable:
+    table = torch.rand(num_states, length, generator=seeded(), dtype=torch.float64).sort(0, descending=True).values
+    return StepErrorTable(table, torch.arange(num_states) * (length // num_states))

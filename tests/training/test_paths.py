@@ -1,0 +1,222 @@
+"""Where the sequences of a distillation come from: the teacher (and its cache on disk), data, or a bootstrap."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.small_distillations import pipeline_of, seen_by
+from safetensors.torch import load_file
+
+from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
+from lsd_sampler.cli import train
+from lsd_sampler.denoisers import RADDDenoiser, countdown, random_chain
+from lsd_sampler.sampling.pipeline_runs import PipelineRuns
+from lsd_sampler.training.distill import network_calls
+from lsd_sampler.training.recording import TeacherPlan, TeacherRecorder
+
+
+L = 16
+SMALL = {"nfe": (2, 4), "num_sequences": 6, "batch_size": 4}
+PAPERS_RECIPE = 64 * 1024 + 20 * 64 * 8
+"""Network calls, counted per sequence, for one NFE."""
+
+
+def table(scheduler: LSDScheduler) -> torch.Tensor:
+    assert scheduler.learned_sampler.step_error is not None
+    return scheduler.learned_sampler.step_error.table
+
+
+def final_sequences(pipe: MaskedDiffusionPipeline, order: str, steps: int, num: int) -> torch.Tensor:
+    """How the sequences of seed 0 end."""
+    sampler = TeacherRecorder.from_config(pipe.scheduler.config, order=order)
+    PipelineRuns(pipe, 0, {}).run(sampler, steps, range(num))
+    return sampler.canvases[0].final_BL
+
+
+# ---- data and bootstrap ----
+
+
+@pytest.mark.parametrize("order", ["random", "halton"])
+def test_what_counts_of_a_path_is_how_it_ends(order: str) -> None:
+    """Data that are the teacher's final sequences give the teacher's table, bit for bit, without the teacher."""
+    pipe = pipeline_of(random_chain(4, L))
+    finals = final_sequences(pipe, order, L, 6)
+    by_teacher = distill(pipe, DistillConfig(method="path_kl", order=order, paths="teacher", **SMALL))
+    canvases = seen_by(pipe.denoiser)
+    by_data = distill(pipe, DistillConfig(method="path_kl", order=order, **SMALL), data=finals)
+    assert torch.equal(table(by_data), table(by_teacher))
+    assert len(canvases) == 1 + 2 * L
+
+
+@pytest.mark.parametrize("order", ["random", "halton"])
+def test_a_bootstrap_is_the_base_solver_in_low_discrepancy_order(order: str) -> None:
+    pipe = pipeline_of(random_chain(4, L))
+    finals = final_sequences(pipe, "halton", 5, 6)
+    records: list[dict[str, Any]] = []
+    config = DistillConfig(method="path_kl", order=order, paths="bootstrap", bootstrap_steps=5, **SMALL)
+    bootstrapped = distill(pipe, config, log=records.append)
+    assert torch.equal(
+        table(bootstrapped), table(distill(pipe, DistillConfig(method="path_kl", order=order, **SMALL), data=finals))
+    )
+    assert records[-1]["network_calls"] == 1 + 2 * (5 + L)
+    assert next(r["source"] for r in records if r["event"] == "teacher") == "bootstrap"
+
+
+def test_many_steps_are_replaced_by_a_bootstrap_unless_they_are_asked_for() -> None:
+    few, many = (TeacherPlan(1024, 1, steps, 5) for steps in (256, 1024))
+    config = DistillConfig(method="path_kl")
+    assert config.settled(few.num_steps).paths == "teacher"
+    assert config.settled(many.num_steps).paths == "bootstrap"
+    assert config.settled(many.num_steps, has_data=True).paths == "data"
+    assert DistillConfig(method="path_kl", paths="teacher").settled(many.num_steps).paths == "teacher"
+    assert DistillConfig(method="lsd").settled(many.num_steps).paths is None
+
+
+@pytest.mark.parametrize("paths", ["data", "bootstrap"])
+@pytest.mark.parametrize("length", [128, 256, 1024])
+def test_all_nfes_together_cost_a_tenth_of_one_by_the_papers_recipe(paths: str, length: int) -> None:
+    config = DistillConfig(method="path_kl", paths=paths, nfe=(4, 8, 16, 32, 64))
+    calls = network_calls(config, TeacherPlan(length, 1, 1024, 5))
+    assert config.resolved_num_sequences * (calls - 1) + 1 <= PAPERS_RECIPE / 10
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (torch.zeros(6, L), "`data` must be token ids of shape .num, seq_len., integers, got torch.float32"),
+        (torch.zeros(6, dtype=torch.int64), "`data` must be token ids of shape"),
+        (torch.zeros(6, L + 1, dtype=torch.int64), f"`data` has {L + 1} tokens in a sequence"),
+        (torch.zeros(5, L, dtype=torch.int64), "`data` has 5 sequences, fewer than `num_sequences` 6"),
+        (torch.full((6, L), 4), "without the mask 4"),
+        (torch.full((6, L), -1), "got -1"),
+        (torch.full((6, L), 9), "`data` must be token ids below 4, got 9"),
+    ],
+)
+def test_unusable_data_are_refused(data: torch.Tensor, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=words):
+        distill(
+            pipeline_of(random_chain(4, L)),
+            DistillConfig(method="path_kl", **SMALL),
+            data=data,
+            checkpoint_dir=tmp_path / "p",
+        )
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32])
+@pytest.mark.parametrize("options", [{"method": "path_kl"}, {"held_out_sequences": 2, "coefficients": "plain"}])
+def test_data_may_be_of_any_integer_type(dtype: torch.dtype, options: dict[str, Any], tmp_path: Path) -> None:
+    """The same result, and so the same work to go on with."""
+    chain = random_chain(4, L)
+    data, config = chain.sample(8, torch.Generator().manual_seed(0)), DistillConfig(**SMALL, **options)
+    want = distill(pipeline_of(chain), config, data=data, checkpoint_dir=tmp_path)
+    got = distill(pipeline_of(chain), config, data=data.to(dtype), checkpoint_dir=tmp_path, resume=True)
+    assert torch.equal(got.steps_for(4).timesteps, want.steps_for(4).timesteps)
+    fresh = distill(pipeline_of(chain), config, data=data.to(dtype))
+    assert torch.equal(fresh.steps_for(4).timesteps, want.steps_for(4).timesteps)
+
+
+def test_data_go_with_path_kl_and_whole_canvases() -> None:
+    pipe, data = pipeline_of(random_chain(4, L)), torch.zeros(6, L, dtype=torch.int64)
+    with pytest.raises(ValueError, match="`data` is for `method` 'path_kl'"):
+        distill(pipe, DistillConfig(method="lsd", **SMALL), data=data)
+    with pytest.raises(ValueError, match="`paths` 'data' needs `data`"):
+        distill(pipe, DistillConfig(method="path_kl", paths="data", **SMALL))
+    with pytest.raises(ValueError, match="`paths` 'bootstrap' goes with `method` 'path_kl'"):
+        DistillConfig(method="jys", paths="bootstrap", **SMALL)
+    with pytest.raises(ValueError, match="no prompt"):
+        distill(pipe, DistillConfig(method="path_kl", **SMALL), data=data, prefix=[1, 2])
+    with pytest.raises(ValueError, match="whole canvases"):
+        distill(pipe, DistillConfig(method="path_kl", **SMALL), data=data[:, 2:], prefix=[1, 2])
+
+
+# ---- the cache ----
+
+
+def test_teacher_paths_are_made_once_for_all_methods_and_numbers_of_calls(tmp_path: Path) -> None:
+    """The result is the same, and so is the cost that is told; the teacher makes no second run."""
+    pipe = pipeline_of(random_chain(4, L))
+    runs = [
+        {"method": "lsd", "order": "random", "nfe": (2,)},
+        {"method": "lsd+", "nfe": (2, 4), "epochs": 2},
+        {"method": "jys", "nfe": (2,)},
+        {"method": "path_kl", "order": "random", "nfe": (3,)},
+    ]
+    canvases = seen_by(pipe.denoiser)
+    for first, options in enumerate(runs):
+        config, told, made = DistillConfig(num_sequences=6, batch_size=4, **options), [], []
+        for folder in (None, tmp_path):
+            before, records = len(canvases), []
+            learned = distill(pipe, config, log=records.append, cache_dir=folder).learned_sampler
+            made.append(len(canvases) - before)
+            told.append((records[-1]["network_calls"], learned))
+        assert made[0] - made[1] == (2 * L if first else 0)
+        assert told[0][0] == told[1][0] == made[0]
+        for M, steps in told[0][1].steps.items():
+            assert all(torch.equal(a, vars(told[1][1].steps[M])[key]) for key, a in vars(steps).items())
+    files = list(tmp_path.iterdir())
+    assert len(files) == 2  # a batch each
+    assert all(not t.is_floating_point() for file in files for t in load_file(file).values())
+
+
+def test_another_teacher_is_never_taken_for_it(tmp_path: Path) -> None:
+    """Other weights, seed, call, order or steps: other files."""
+    model = {"hidden_size": 8, "n_heads": 2, "n_blocks": 1, "length": L, "dropout": 0.0, "type": "ddit_wot"}
+    network = RADDDenoiser({"tokens": 5, "noise": {"type": "loglinear"}, "model": model})
+    pipe, options = pipeline_of(network), {"method": "lsd", "order": "random", "nfe": (2,), "num_sequences": 2}
+
+    def files(call: dict[str, Any] | None = None, **others: Any) -> int:
+        distill(pipe, DistillConfig(**{**options, **others}), cache_dir=tmp_path, **(call or {}))
+        return len(list(tmp_path.iterdir()))
+
+    assert files() == files() == 1
+    assert files(seed=1) == 2
+    assert files(order="halton") == 3
+    assert files(teacher_steps=8) == 4
+    assert files(call={"prefix": [1]}) == 5
+    with torch.no_grad():
+        next(network.parameters()).flatten()[0] += 1e-3
+    assert files() == 6 == files()
+
+
+def test_a_cache_that_cannot_be_used_is_done_without(tmp_path: Path) -> None:
+    pipe, config = pipeline_of(countdown(4, L)), DistillConfig(method="lsd", nfe=(2,), num_sequences=2)
+    want = distill(pipe, config).steps_for(2)
+    (tmp_path / "file").write_text("in the way")
+    distill(pipe, config, cache_dir=tmp_path / "cache")
+    (stored,) = (tmp_path / "cache").iterdir()
+    stored.write_bytes(stored.read_bytes()[:-7])
+    for folder in ("file", "cache"):
+        got = distill(pipe, config, cache_dir=tmp_path / folder).steps_for(2)
+        assert torch.equal(got.log_score_coefficients, want.log_score_coefficients)
+
+
+# ---- lsd-train ----
+
+
+def test_lsd_train_takes_ids_of_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The card says what it was; a damaged file is named, with the line."""
+    chain, file = countdown(4, L), tmp_path / "data.jsonl"
+    rows = chain.sample(8, torch.Generator().manual_seed(0)).tolist()
+    file.write_text("".join(json.dumps({"ids": row}) + "\n" for row in rows))
+    argv = ["--model", f"countdown:V=4,L={L}", "--method", "path_kl", "--nfe", "2", "--num-sequences", "4"]
+    argv += ["--data", str(file), "--output-dir", str(tmp_path / "out")]
+    assert train.main([*argv, "--dry-run"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert train.main(argv) == 0
+    done = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert done["network_calls"] == planned["network_calls"] == 1 + L
+    assert "4 real sequences, seed 0" in (tmp_path / "out" / "README.md").read_text()
+    argv.append("--overwrite")
+    for text, words in (
+        ('{"ids": [1]}\n{"ids": "x"}', "line 2"),
+        ("", "rows of ids"),
+        ('{"ids": [1]}\n{"ids": []}', "one"),
+    ):
+        file.write_text(text)
+        assert train.main(argv) == 1
+        assert words in capsys.readouterr().err
+    assert train.main([*argv, "--data", str(tmp_path / "text.txt")]) == 1
+    assert "no tokenizer" in capsys.readouterr().err

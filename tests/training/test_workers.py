@@ -1,0 +1,93 @@
+"""Several processes learn what one does: `accelerate launch`, gloo, CPU."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.distributed_run import learned_numbers
+from safetensors.torch import load_file
+
+from lsd_sampler import DistillConfig
+from lsd_sampler.cli import train
+from lsd_sampler.training.choice import candidate_configs
+from lsd_sampler.training.recording import TeacherPlan
+from lsd_sampler.training.task import num_sequences
+from lsd_sampler.training.workers import Workers
+
+
+TESTS = Path(__file__).parents[1]
+MODEL = "countdown:V=6,L=16"
+
+
+def launch(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Two processes of a command."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # `--multi_gpu` is accelerate's word for several processes on one machine, with GPUs or without
+    options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", str(port)]
+    options += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options, *argv]
+    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=240)
+
+
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    """For each method, to 1e-6, with the same sequences in all; and both have the same numbers, bit for bit."""
+    done = launch("-m", "helpers.distributed_run", str(tmp_path), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = (load_file(tmp_path / f"process-{rank}-of-2.safetensors") for rank in (0, 1))
+    alone = learned_numbers()
+    assert set(first) == set(second) == set(alone)
+    for key, tensor in alone.items():
+        assert torch.equal(first[key], second[key]), key
+        torch.testing.assert_close(first[key], tensor, rtol=1e-6, atol=1e-6, msg=key)
+    learned = [k for k in alone if not bool((alone[k] == 1).all())]
+    for kind in ("score_coefficients", "timesteps", "measured"):
+        assert any(kind in key for key in learned)
+
+
+def test_lsd_train_on_two_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One folder, one output; it goes on from a run that was stopped; shares must be equal."""
+    argv = ["--model", MODEL, "--device", "cpu", "--method", "lsd", "--nfe", "2", "4", "--cache-dir"]
+    argv.append(str(tmp_path / "cache"))
+    done = launch("-m", "lsd_sampler.cli.train", *argv, "--num-sequences", "4", "--output-dir", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Output folder: out") == 1 and done.stdout.count("Saved to out.") == 1
+    assert not (tmp_path / "out" / "progress").exists()
+    alone = tmp_path / "alone"
+    assert train.main([*argv, "--num-sequences", "4", "--output-dir", str(alone)]) == 0
+    two, one = (load_file(folder / "scheduler_model.safetensors") for folder in (tmp_path / "out", alone))
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-6, atol=1e-6)
+    events = [json.loads(line)["event"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert events == [json.loads(line)["event"] for line in (alone / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_shares_are_equal_and_whole() -> None:
+    for size in (1, 2, 3):
+        shares = [Workers(rank, size).share(12) for rank in range(size)]
+        assert [i for share in shares for i in share] == list(range(12))
+        assert {len(share) for share in shares} == {12 // size}
+    with pytest.raises(ValueError, match="`num_sequences` 7 must be a multiple of the 2 processes, such as 8"):
+        Workers(0, 2).share(7)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 8])
+def test_numbers_that_nobody_asked_for_can_be_shared(size: int) -> None:
+    """By any number of processes, whatever the source; a number that was asked for stays as it is."""
+    for num_steps in (128, 1024):  # of a teacher that is affordable, and of one that is not
+        plan = TeacherPlan(num_steps, 1, num_steps, 4)
+        for paths in (None, "teacher", "data", "bootstrap"):
+            config = DistillConfig(paths=paths)
+            configs, _ = candidate_configs(config, plan, Workers(0, size))
+            assert len(configs) >= 2
+            for each in (config, *configs.values()):
+                assert len(Workers(0, size).share(num_sequences(each, Workers(0, size)))) > 0
+    assert num_sequences(DistillConfig(num_sequences=10), Workers(0, 4)) == 10
