@@ -23,7 +23,7 @@ def render(report: Report) -> str:
         raise ImportError("The HTML report needs Jinja2: `pip install lsd_sampler[eval]`.") from error
 
     environment = Environment(
-        loader=PackageLoader("lsd_sampler"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("lsd_sampler.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     first, second = (_table(report.rows, columns) for columns in report.tables())
