@@ -133,6 +133,7 @@ class LearnedSampler:
 
 
 def check_float(tensor: torch.Tensor, where: str) -> None:
+    """Raises `ValueError`, naming `where`, unless all entries are finite floating-point numbers."""
     if not tensor.is_floating_point():
         raise ValueError(f"{where} must be floating point, got {tensor.dtype}.")
     # the extremes are NaN if anything is; no copy of the tensor is made

@@ -1,0 +1,72 @@
+"""The layers of the package: no import runs upward or in a circle, and the root is a map."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+
+PACKAGE = Path(__file__).resolve().parents[1] / "lsd_sampler"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+# from the bottom up; a room imports from those before it, and from itself
+LAYERS = (
+    "support", "sampling", "learned", "scheduling_lsd", "denoisers", "pipeline_masked_diffusion", "training",
+    "evaluation", "cards", "cli",
+)  # fmt: skip
+NEIGHBOURS = {"training": {"evaluation"}, "evaluation": {"training"}}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Modules of the package that a module imports, also late ones; not those for type checkers alone."""
+    package = name_of(path).split(".") if path.name == "__init__.py" else name_of(path).split(".")[:-1]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {id(node) for test in ast.walk(tree) if is_for_types(test) for node in ast.walk(test)}
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "lsd_sampler")
+        elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "lsd_sampler"):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                named = f"{module}.{alias.name}"
+                yield named if named in NAMES else module
+
+
+def is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+
+
+NAMES = {name_of(path) for path in MODULES}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else "lsd_sampler"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path != PACKAGE / "__init__.py"], ids=name_of)
+def test_no_import_runs_upward(path: Path) -> None:
+    here = room(name_of(path))
+    above = {*LAYERS[LAYERS.index(here) + 1 :], *NEIGHBOURS.get(here, ()), "lsd_sampler"}
+    assert [module for module in imported(path) if room(module) in above] == []
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """Between modules; the `__init__` of a folder collects what is in it."""
+    paths = [path for path in MODULES if path.name != "__init__.py"]
+    graph = {name_of(path): {*imported(path)} - {name_of(path)} for path in paths}
+    TopologicalSorter({name: deps & set(graph) for name, deps in graph.items()}).prepare()  # raises CycleError
+
+
+def test_the_root_is_a_map() -> None:
+    entries = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 12
+    assert {room.removesuffix(".py") for room in entries} == {*LAYERS, "__init__", "py.typed"}
