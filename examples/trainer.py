@@ -206,7 +206,8 @@ class Trainer:
         `training_summary.json`). The loss is that of just that model.
         """
         args = self.args
-        self.model.to(torch.bfloat16).save_pretrained(args.output_dir)  # pyright: ignore[reportCallIssue]
+        model: Any = torch.nn.Module.to(self.model, torch.bfloat16)  # that of diffusers has a warning too many
+        model.save_pretrained(args.output_dir)
         summary = {
             "parameters": sum(p.numel() for p in self.model.parameters()), "steps": self.step,
             "batch_size": args.batch_size, "minutes": self.elapsed / 60, "device": device_name(args.device),

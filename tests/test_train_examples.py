@@ -106,8 +106,8 @@ def test_train_molecules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     file = tmp_path / "train.smi.xz"
     with lzma.open(file, "wt") as out:
         out.writelines(f"{string}\n" for string in STRINGS * 4)
-    card = run("train_molecules", monkeypatch, tmp_path / "m", "--train", str(file), "--length", "16", "--samples", "3",
-               "--valid", "4")  # fmt: skip
+    options = ("--train", str(file), "--length", "16", "--samples", "3", "--valid", "4")
+    card = run("train_molecules", monkeypatch, tmp_path / "m", *options)
     assert "MIT licence" in card and "3 steps of 4 x 16 tokens" in card and "Validation loss" in card
     pipe = MaskedDiffusionPipeline.from_pretrained(str(tmp_path / "m"))
     out = pipe(prefix="CC(", num_inference_steps=4, generator=torch.Generator().manual_seed(0))
@@ -176,10 +176,9 @@ def test_frechet_distance_of_gaussians() -> None:
 def write_idx(folder: Path, part: str, count: int) -> None:
     """Class k has a bright square of its own."""
     labels = torch.arange(count) % 10
-    images = torch.zeros(count, 28, 28, dtype=torch.uint8)
+    images = torch.randint(20, (count, 28, 28), generator=torch.Generator().manual_seed(0)).byte()
     for k, image in zip(labels.tolist(), images, strict=True):
-        image[2 * k : 2 * k + 6, 4:20] = 100 + 10 * k
-        image[2 * k + 2, 4:20:3] = 250
+        image[2 * k : 2 * k + 6, 4:20] += 100 + 10 * k
     for kind, header, data in (("images", (2051, count, 28, 28), images), ("labels", (2049, count), labels.byte())):
         content = struct.pack(f">{len(header)}i", *header) + data.numpy().tobytes()
         (folder / f"{part}-{kind}-idx{data.ndim}-ubyte.gz").write_bytes(gzip.compress(content))
@@ -213,10 +212,10 @@ def test_grids_are_solved_and_symmetries_keep_them_so(size: int) -> None:
         for units in (rows, rows.transpose(1, 2), boxes):
             assert torch.equal(units.sort(2).values, torch.arange(size).expand_as(units))
         assert example.is_solved(these, size).all()
-    # all 288 of size 4 are there but for 1 in e^(300 / 288) of them; of the others no two agree
+    # of the 288 of size 4, about 1 - 1 / e are among 300; of the others hardly two agree
     assert len(grids.unique(dim=0)) > (150 if size == 4 else 280)
     moved = example.transform(grids[:1].expand(300, -1), size, generator)
-    assert len(moved.unique(dim=0)) > (100 if size == 4 else 280)
+    assert len(moved.unique(dim=0)) > (80 if size == 4 else 280)  # its orbit has 96 or 192 of 4 x 4
 
 
 def test_a_grid_with_a_repeated_digit_is_not_solved() -> None:
