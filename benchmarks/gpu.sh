@@ -19,7 +19,7 @@ part() { # NAME COMMAND...: its output goes to a file too; one that fails stops 
     "$@" 2>"$OUT/$name.err" | tee "$OUT/$name.txt" || { echo "failed: $name"; tail -n 20 "$OUT/$name.err"; }
 }
 
-part tests "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider
+part tests "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider tests/sampling tests/test_scheduling_lsd.py
 for length in 1024 4096; do
     for vocab in 50257 126464; do
         part "step-$length-$vocab" "$PYTHON" benchmarks/step.py --device cuda --dtype bfloat16 --batch 16 --length "$length" \
