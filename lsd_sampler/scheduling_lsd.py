@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 PREDICTION_TYPES = ("logits", "log_score")
 COUNTS = ("exact", "bernoulli")
+CERTAINTIES = ("untempered", "tempered")
 
 
 @dataclass
@@ -118,6 +119,10 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             single precision lowers the temperature and the number of reveals; see [`~lsd_sampler.races`].
         confidence_temperature (`float`, defaults to 1.0): Gumbel noise of the orders that look at the logits, in the
             first step; it falls to 0 linearly. (`set_timesteps` may say otherwise.)
+        certainty (`str`, defaults to `"untempered"`): which probabilities say how sure the denoiser is of a position,
+            to orders and solvers that go by that: its own (`"untempered"`, as in LLaDA's and Fast-dLLM's code), or
+            those that tokens are drawn with, after temperature, `top_p`, `top_k` and log-score coefficients
+            (`"tempered"`, as in Dream's and LLaDA2's code; at a low temperature or `top_p` all positions look sure).
         block_length (`int`, defaults to 32): what `LLaDA2Pipeline` generates at a time, where its call does not say.
         vocab_size (`int`, *optional*): mask excluded; `model_output` must then have that many columns, or one more.
         base_model, base_model_revision (`str`, *optional*): the denoiser that the numbers were learned for.
@@ -151,6 +156,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         q_sigma: float = 512.0,
         draws: str = "exact",
         confidence_temperature: float = 1.0,
+        certainty: str = "untempered",
         block_length: int = 32,
         vocab_size: int | None = None,
         base_model: str | None = None,
@@ -161,6 +167,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
     ):
         check_choice("prediction_type", prediction_type, PREDICTION_TYPES)
         check_choice("count", count, COUNTS)
+        check_choice("certainty", certainty, CERTAINTIES)
         check_draws(draws, order, count, corruption, solver)
         check_choice("learned", learned, (True, False))
         check_number("mask_token_id", mask_token_id, integer=True, optional=True, low=0)
@@ -416,7 +423,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             canvas = Canvas.draw(masked_BL, order, tuple(sample.shape[1:]), generator, start=k)
         canvas.last = k
         self._canvas = None if is_last else canvas  # no state outlives a generation
-        x = StepInput(k, is_last, logits_BLV, sample_BL, masked_BL, mask, canvas, draws, generator)
+        tempered = self.config.certainty == "tempered"
+        x = StepInput(k, is_last, logits_BLV, sample_BL, masked_BL, mask, canvas, draws, generator, tempered)
         prev_BL, probability_BL = self._advance(x)
         left_BL = prev_BL == mask
         self.masks_left = left_BL.any()

@@ -76,7 +76,8 @@ def test_confidence_order_has_the_law_of_block_refinement(steps: int, options: d
     """With a threshold that nothing passes it commits the most confident tokens, equally many a step."""
     theirs = BlockRefinementScheduler(threshold=2.0)
     theirs.set_timesteps(steps, block_length=L)
-    ours = LSDScheduler.from_config(theirs.config, order="confidence", confidence_temperature=0.0)
+    rule = {"order": "confidence", "confidence_temperature": 0.0, "certainty": "tempered"}
+    ours = LSDScheduler.from_config(theirs.config, **rule)
     ours.set_timesteps(steps, device="cpu", block_length=L)
     samples = [generate(s, range(steps), mask_token_id=MASK, **options) for s in (theirs, ours)]
     assert_same_law(*samples)
