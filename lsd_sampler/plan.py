@@ -52,6 +52,15 @@ class StepPlan:
         """Probability of being masked still after this step, under a normalised denoiser."""
         return math.prod(1 - r for r in self.reveal_probabilities[x.noise.start : x.k + 1])
 
+    def masked_before(self, k: int) -> float:
+        """Share of the positions that are masked when step k of a whole generation begins."""
+        if k == 0:
+            return 1.0
+        if self.prediction_type == "log_score":
+            return float(self.noise.masked(self.steps.timesteps[k]))
+        first = float(self.noise.masked(self.steps.timesteps[0])) if self.count == "exact" else 1.0
+        return first * math.prod(1 - r for r in self.reveal_probabilities[:k])
+
     def num_known(self, x: StepInput) -> torch.Tensor:
         """How many of the positions masked at the start are known after this step, under exact counts. `(B,)`."""
         known = 1 - float(self.noise.masked(self.steps.timesteps[0])) * self.survival(x)

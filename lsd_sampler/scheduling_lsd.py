@@ -3,6 +3,7 @@
 import functools
 import logging
 import numbers
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +20,9 @@ from .coefficients import interpolated_coefficients
 from .conventions import (
     FROM_CONFIG,
     BlockPipelineMethods,
+    check_strength,
     draw_temperature,
+    follows_amused,
     position_temperatures,
     read_positional,
     resolve_mask,
@@ -220,6 +223,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         self.num_inference_steps: int | None = None
         self.timesteps: torch.Tensor = torch.empty(0)
         self.steps: LearnedSteps
+        self._follows_amused = False
         self._canvas: Canvas | None = None
 
     @property
@@ -321,7 +325,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
                 positions takes M calls too (with exact counts).
 
         Raises:
-            ValueError: if an argument is out of range, or this sampler has no numbers for so many steps.
+            ValueError: if an argument is out of range, this sampler has no numbers for so many steps, or aMUSEd's
+                pipelines were called with a `strength` that leaves none of them.
         """
         device, temperature = read_positional(args, device, temperature)
         check_number("block_length", block_length, integer=True, optional=True, low=1)
@@ -329,6 +334,9 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         if not bool((steps.timesteps[:-1].float().diff() < 0).all()):
             raise ValueError(f"`num_inference_steps` {num_inference_steps} is too many: times coincide in float32.")
         annealed = (self.config.confidence_temperature, 0.0) if temperature is None else temperature
+        self._follows_amused = follows_amused(args)
+        if self._follows_amused:
+            check_strength(num_inference_steps, sys._getframe(1))
         self._position_temperatures = position_temperatures(annealed, num_inference_steps)
         self._in_blocks = block_length is not None
         self._use(steps)
@@ -462,7 +470,9 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
 
         Args:
             original_samples (`torch.LongTensor` of shape `(batch_size, ...)`): token ids.
-            timesteps (`float`, or `torch.Tensor` of shape `()` or `(batch_size,)`): times in [0, 1].
+            timesteps (`float`, or `torch.Tensor` of shape `()` or `(batch_size,)`): times in [0, 1]. From aMUSEd's
+                pipelines, which set a temperature by position, one of `timesteps` means the state after that step, as
+                this sampler has it: the state before the first, for the last of them.
             generator: as for `step`.
 
         Raises:
@@ -472,8 +482,17 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         times = torch.as_tensor(timesteps, dtype=torch.float64, device=original_samples.device).reshape(-1)
         if times.numel() not in (1, B) or not bool(((times >= 0) & (times <= 1)).all()):
             raise ValueError(f"`timesteps` must be one time in [0, 1], or one per row, got {timesteps}.")
+        total = self.noise.total(times)
+        if self._follows_amused and isinstance(timesteps, torch.Tensor) and timesteps.ndim == 0:
+            total = self._noise_before((step_index(timesteps, self._times) + 1) % len(self._times)).to(times)
         flat = original_samples.reshape(B, -1)
-        return corruption.corrupt(flat, self.noise.total(times), generator).view_as(original_samples)
+        return corruption.corrupt(flat, total, generator).view_as(original_samples)
+
+    def _noise_before(self, k: int) -> torch.Tensor:
+        """Total noise on the canvas as this sampler has it at the start of step k. `(1,)`."""
+        if self._reverse is not None:
+            return self.noise.total(self.steps.timesteps[k : k + 1])
+        return -torch.log1p(-torch.tensor([self._plan.masked_before(k)], dtype=torch.float64))
 
     def sample_prior(
         self, batch_size: int, seq_len: int, generator: Generators = None, device: torch.device | str = "cpu"

@@ -491,9 +491,7 @@ def test_fast_dllm(solver: str, options: Any, enough: Callable[[float, int], boo
             sure = [
                 i for rank, i in enumerate(ranked, start=1) if rank == 1 or enough(PROBS[canvas][i][tokens[i]], rank)
             ]
-            if (
-                solver == "fast_dllm_factor" and len(sure) == len(ranked) - 1
-            ):  # the last alone fails: its authors' rule
+            if solver == "fast_dllm_factor" and len(sure) == len(ranked) - 1:  # its authors' rule
                 sure = ranked
             yield placed(canvas, {i: tokens[i] for i in sure}), q
 

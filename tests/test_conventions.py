@@ -196,8 +196,8 @@ def test_image_to_image(order: str, strength: float) -> None:
     start, known = seen[0], seen[0] != IMAGE_MASK
     assert torch.equal(start[known], codes(pipe, IMAGE)[known])
     assert torch.equal(out[known], start[known]) and int(out.max()) < CODEBOOK
-    # the pipeline masks by the time of the step before its first; 64 tokens, so 6 standard deviations are +- 0.37
-    share = float(pipe.scheduler.noise.masked(pipe.scheduler.timesteps[8 - len(seen) - 1]))
+    # masked as much as a generation is before its step k of 8; 64 tokens, so 6 standard deviations are +- 0.37
+    share = float(pipe.scheduler.noise.masked(pipe.scheduler.timesteps[8 - len(seen)]))
     assert abs(float((~known).float().mean()) - share) < 6 * (share * (1 - share) / 64) ** 0.5
     again = pipe("a cat", generator=seeded(), **options).images
     assert torch.equal(out, again)
