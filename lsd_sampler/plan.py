@@ -11,6 +11,7 @@ import torch
 
 from .canvas import StepInput
 from .checkpoint import LearnedSteps
+from .counts import dream_revealed, llada_known
 from .noise import NoiseSchedule
 from .random import log_mass
 
@@ -62,7 +63,14 @@ class StepPlan:
         return first * math.prod(1 - r for r in self.reveal_probabilities[:k])
 
     def num_known(self, x: StepInput) -> torch.Tensor:
-        """How many of the positions masked at the start are known after this step, under exact counts. `(B,)`."""
+        """How many of the positions masked at the start are known after this step, by its counts. `(B,)`."""
+        M, start = len(self.reveal_probabilities), x.noise.start
+        if self.count == "llada":
+            return llada_known(x.noise.masked_BL.sum(1), x.k - start, M - start)
+        if self.count == "dream":
+            left_B = (x.noise.masked_BL & x.masked_BL).sum(1)
+            revealed_B = dream_revealed(left_B, x.k, M, float(self.steps.timesteps[-1]))
+            return x.noise.masked_BL.sum(1) - left_B + revealed_B
         known = 1 - float(self.noise.masked(self.steps.timesteps[0])) * self.survival(x)
         masked_B = x.noise.masked_BL.sum(1).double()
         known_B = (masked_B * known).round()

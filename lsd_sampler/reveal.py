@@ -23,7 +23,7 @@ def reveal(order: Order, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, to
 def _due(x: StepInput, plan: StepPlan) -> torch.Tensor:
     """Which of the positions masked at the start are known after this step, were they to go by rank. `(B, L)`."""
     noise = x.noise
-    if plan.count == "exact":
+    if plan.count != "bernoulli":
         return noise.masked_BL & (noise.rank_BL < plan.num_known(x)[:, None])
     if plan.prediction_type == "log_score":
         noise.survival_BL = noise.survival_BL * (1 - plan.jump(x))

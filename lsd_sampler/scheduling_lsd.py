@@ -29,6 +29,7 @@ from .conventions import (
     step_index,
 )
 from .corruptions import CORRUPTIONS, Corruption, make_corruption
+from .counts import COUNTS, PUBLISHED_COUNTS, check_count
 from .moves import Reverse, move_tokens
 from .noise import make_noise_schedule
 from .orders import ORDERS
@@ -48,7 +49,6 @@ from .validation import check_choice, check_number, check_text
 logger = logging.getLogger(__name__)
 
 PREDICTION_TYPES = ("logits", "log_score")
-COUNTS = ("exact", "bernoulli")
 CERTAINTIES = ("untempered", "tempered")
 
 
@@ -110,7 +110,9 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             (`"confidence"`, as MaskGIT), the lead of the most likely one (`"margin"`), or `"entropy"`.
         count (`str`, defaults to `"exact"`): `"exact"` (of L masked positions `round(alpha L)` are known after a step
             of `tweedie`; a coefficient or another solver scales what the step adds) or `"bernoulli"` (independent
-            reveals, as in the CTMC).
+            reveals, as in the CTMC). Or as in the code of LLaDA (`"llada"`: equally many a step, the remainder in the
+            first steps) and Dream (`"dream"`: shares of what is masked, rounded down in float32; its last time is a
+            `sampling_eps` of 1e-3), whose schedule is `"uniform"`, and for which nothing is learned.
         schedule (`str`, defaults to `"uniform"`): base grid, where nothing was learned: `"uniform"`, `"cosine"` or
             `"arccos"`.
         sampling_eps (`float`, defaults to 1e-4): the last time of the base grid.
@@ -169,7 +171,6 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         tensors_sha256: str | None = None,
     ):
         check_choice("prediction_type", prediction_type, PREDICTION_TYPES)
-        check_choice("count", count, COUNTS)
         check_choice("certainty", certainty, CERTAINTIES)
         check_draws(draws, order, count, corruption, solver)
         check_choice("learned", learned, (True, False))
@@ -202,6 +203,12 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             raise ValueError(
                 f"`order` {order!r} has no meaning for the solver {solver!r}, which chooses positions itself."
             )
+        check_count(
+            count,
+            schedule=(schedule, schedule == "uniform"),
+            solver=(solver, self._solver.distillable),
+            corruption=(corruption, CORRUPTIONS[corruption].absorbing),
+        )
         if not CORRUPTIONS[corruption].absorbing:
             for argument, value, is_plain in (
                 ("solver", solver, self._solver.distillable), ("order", order, order == "random")
@@ -270,6 +277,11 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         learned_sampler.check("learned_sampler")
         if learned_sampler and not self._solver.distillable:
             raise ValueError(f"`solver` {self.config.solver!r} is a baseline, and nothing can be learned for it.")
+        if learned_sampler and self.config.count in PUBLISHED_COUNTS:
+            raise ValueError(
+                f"`count` {self.config.count!r} fixes how many tokens each step reveals, so nothing can be learned for"
+                f" it. Use one of {list(COUNTS)}."
+            )
         self.learned_sampler = learned_sampler
         self.register_to_config(learned=bool(learned_sampler), tensors_sha256=None)
 

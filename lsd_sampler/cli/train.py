@@ -12,12 +12,13 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..atomic import remove_leftovers
+from ..counts import COUNTS
 from ..denoisers.markov import is_oracle_spec
 from ..denoisers.sizes import ModelSize
 from ..hub import make_repo, upload_sampler
 from ..orders import ORDERS
 from ..pipeline_masked_diffusion import MaskedDiffusionPipeline
-from ..scheduling_lsd import COUNTS, LSDScheduler
+from ..scheduling_lsd import LSDScheduler
 from ..solvers import SOLVERS
 from ..training import METHODS, DistillConfig, distill
 from ..training.budget import process_bytes

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ..counts import COUNTS
 from ..orders import ORDERS
 from ..registry import Registry
-from ..scheduling_lsd import COUNTS
 from ..solvers import SOLVERS
 from ..validation import check_number
 
