@@ -127,12 +127,12 @@ class DrawOptions:
         """Logits of the law that tokens are drawn from, row by row; where the most likely token is taken, of the law
         at temperature 1 (as Dream does).
         """
-        is_deferred = isinstance(logits_BLV, DeferredLogits)
-        source = logits_BLV.hidden_BLD if is_deferred else logits_BLV
+        deferred = logits_BLV if isinstance(logits_BLV, DeferredLogits) else None
+        source = deferred.hidden_BLD if deferred else logits_BLV
         inverse_temperature = 1.0 if beta == math.inf else beta / (self.temperature or 1.0)
 
         def law(source_RX: torch.Tensor) -> torch.Tensor:
-            x_RV = logits_BLV.head(source_RX) if is_deferred else source_RX
+            x_RV = deferred.head(source_RX) if deferred else source_RX
             x_RV = x_RV.double() if x_RV.dtype == torch.float64 else x_RV.float()
             if excluded is not None and 0 <= excluded < x_RV.shape[1]:
                 x_RV[:, excluded] = -torch.inf

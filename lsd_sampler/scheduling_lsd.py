@@ -3,7 +3,6 @@
 import functools
 import logging
 import numbers
-import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +32,7 @@ from .counts import COUNTS, PUBLISHED_COUNTS, check_count
 from .moves import Reverse, move_tokens
 from .noise import make_noise_schedule
 from .orders import ORDERS
+from .ownership import Ownership, caller_of
 from .plan import StepPlan
 from .races import check_draws, race
 from .random import Generators
@@ -231,6 +231,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         self.timesteps: torch.Tensor = torch.empty(0)
         self.steps: LearnedSteps
         self._follows_amused = False
+        self._ownership = Ownership()
         self._canvas: Canvas | None = None
 
     @property
@@ -337,6 +338,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
                 positions takes M calls too (with exact counts).
 
         Raises:
+            SchedulerInUse: if another thread is in the middle of a generation.
             ValueError: if an argument is out of range, this sampler has no numbers for so many steps, or aMUSEd's
                 pipelines were called with a `strength` that leaves none of them.
         """
@@ -346,16 +348,18 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         if not bool((steps.timesteps[:-1].float().diff() < 0).all()):
             raise ValueError(f"`num_inference_steps` {num_inference_steps} is too many: times coincide in float32.")
         annealed = (self.config.confidence_temperature, 0.0) if temperature is None else temperature
-        self._follows_amused = follows_amused(args)
-        if self._follows_amused:
-            check_strength(num_inference_steps, sys._getframe(1))
-        self._position_temperatures = position_temperatures(annealed, num_inference_steps)
-        self._in_blocks = block_length is not None
-        self._use(steps)
-        self.num_inference_steps = num_inference_steps
-        self.timesteps = steps.timesteps[:-1].to(device=device, dtype=torch.float32)
-        self._times = self.timesteps.tolist()
-        self._canvas = None
+        caller = caller_of(self)
+        if follows_amused(args):
+            check_strength(num_inference_steps, caller)
+        with self._ownership.beginning(caller):
+            self._follows_amused = follows_amused(args)
+            self._position_temperatures = position_temperatures(annealed, num_inference_steps)
+            self._in_blocks = block_length is not None
+            self._use(steps)
+            self.num_inference_steps = num_inference_steps
+            self.timesteps = steps.timesteps[:-1].to(device=device, dtype=torch.float32)
+            self._times = self.timesteps.tolist()
+            self._canvas = None
 
     def _use(self, steps: LearnedSteps) -> None:
         t, s = steps.timesteps[:-1], steps.timesteps[1:]
@@ -378,7 +382,6 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
 
     # ---- one step ----
 
-    @torch.no_grad()
     def step(
         self,
         model_output: ModelOutput,
@@ -423,14 +426,28 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             return_dict (`bool`, defaults to `True`): whether to return [`LSDSchedulerOutput`] or a tuple.
 
         Raises:
+            SchedulerInUse: if another thread uses this scheduler; each needs a copy of its own.
             ValueError: for shapes or dtypes that do not fit, a missing `mask_token_id`, a vocabulary mismatch, a time
                 that is not among `timesteps`, or logits that hold NaN or +inf, or only -inf, in a row that is read.
         """
         if self.num_inference_steps is None:
             raise ValueError("Call `set_timesteps(num_inference_steps)` before `step`.")
-        k = step_index(timestep, self._times)
-        mask = resolve_mask(mask_token_id, self.config.mask_token_id, has_mask=self._reverse is None)
         draws = DrawOptions(draw_temperature(temperature, sampling_method), top_p, top_k)
+        with self._ownership.stepping(caller_of(self)), torch.no_grad():
+            mask = resolve_mask(mask_token_id, self.config.mask_token_id, has_mask=self._reverse is None)
+            out = self._step(model_output, timestep, sample, mask, draws, generator)
+        return out if return_dict else (out.prev_sample, None)
+
+    def _step(
+        self,
+        model_output: ModelOutput,
+        timestep: Any,
+        sample: torch.Tensor,
+        mask: int,
+        draws: DrawOptions,
+        generator: Generators,
+    ) -> LSDSchedulerOutput:
+        k = step_index(timestep, self._times)
         logits_BLV, sample_BL = as_rows(model_output, sample, mask, self.config.vocab_size)
         masked_BL = sample_BL == mask if self._reverse is None else torch.ones_like(sample_BL, dtype=torch.bool)
         is_last, canvas = k == len(self._times) - 1, self._canvas
@@ -448,9 +465,10 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         prev_BL, probability_BL = self._advance(x)
         left_BL = prev_BL == mask
         self.masks_left = left_BL.any()
+        # what is complete in blocks is a block
+        if is_last and not self._in_blocks:
+            self._ownership.finish()
         prev_sample = prev_BL.view(sample.shape)
-        if not return_dict:
-            return (prev_sample, None)
         return LSDSchedulerOutput(
             prev_sample,
             transfer_index=(masked_BL & ~left_BL).view(sample.shape),
