@@ -127,20 +127,23 @@ class DrawOptions:
         """Logits of the law that tokens are drawn from, row by row; where the most likely token is taken, of the law
         at temperature 1 (as Dream does).
         """
-        deferred = logits_BLV if isinstance(logits_BLV, DeferredLogits) else None
-        source = deferred.hidden_BLD if deferred else logits_BLV
+        num_columns = logits_BLV.shape[-1]
+        if not isinstance(logits_BLV, DeferredLogits):
+            logits_BLV = DeferredLogits(logits_BLV, lambda row_RV: row_RV, num_columns)
+        head = logits_BLV.head
         inverse_temperature = 1.0 if beta == math.inf else beta / (self.temperature or 1.0)
 
-        def law(source_RX: torch.Tensor) -> torch.Tensor:
-            x_RV = deferred.head(source_RX) if deferred else source_RX
-            x_RV = x_RV.double() if x_RV.dtype == torch.float64 else x_RV.float()
-            if excluded is not None and 0 <= excluded < x_RV.shape[1]:
+        def law(hidden_RD: torch.Tensor) -> torch.Tensor:
+            x_RV = head(hidden_RD)
+            x_RV = x_RV if x_RV.dtype == torch.float64 else x_RV.float()
+            if excluded is not None and 0 <= excluded < num_columns:
                 x_RV[:, excluded] = -torch.inf
             weight_RV = (inverse_temperature * (x_RV - x_RV.amax(-1, keepdim=True))).exp()
+            weight_RV.masked_fill_(x_RV == -torch.inf, 0)  # also where the inverse temperature is 0
             keep_likely(weight_RV, self.top_p, self.top_k, keeps_crossing=self.keeps_crossing)
             return weight_RV.log()
 
-        return DeferredLogits(source, law, logits_BLV.shape[-1])
+        return DeferredLogits(logits_BLV.hidden_BLD, law, num_columns)
 
 
 @dataclass

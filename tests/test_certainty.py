@@ -111,6 +111,18 @@ def test_probabilities_of_the_output_are_those_of_the_draws() -> None:
         torch.testing.assert_close(out.sampled_probs, law)
 
 
+@EACH
+@pytest.mark.parametrize("certainty", ["untempered", "tempered"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_mask_column_and_impossible_tokens_are_never_drawn(config: Any, certainty: str, dtype: Any) -> None:
+    """At any temperature, and whatever the logit of the mask."""
+    logits = torch.cat([torch.randn(3, L, V, generator=seeded()), torch.full((3, L, 1), 50.0)], dim=2)
+    logits[:, :, 0] = -torch.inf
+    for draws in ({"temperature": math.inf}, {"temperature": 0.0}, {"temperature": 2.0, "top_p": 0.7, "top_k": 4}):
+        last = generate(logits.to(dtype), 5, {**config, "certainty": certainty}, **draws)[-1]
+        assert 1 <= int(last.min()) <= int(last.max()) < V
+
+
 def test_an_unknown_certainty_is_named() -> None:
     with pytest.raises(ValueError, match="`certainty`.*'untempered'"):
         LSDScheduler(mask_token_id=1, certainty="hot")
