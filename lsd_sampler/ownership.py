@@ -86,12 +86,13 @@ class Ownership:
         return False
 
 
-def caller_of(scheduler: Any) -> FrameType | None:
-    """The frame that called a method of the scheduler: the first that is neither its own nor torch's."""
+def caller_of(method: str) -> FrameType | None:
+    """The frame that called a scheduler's method of this name: the first that is neither torch's, nor of the method or
+    an override of it. (Nothing reads its variables here: that would keep a pipeline's tensors alive.)
+    """
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        in_torch = frame.f_globals.get("__name__", "").startswith("torch.")
-        if not in_torch and frame.f_locals.get("self") is not scheduler:
-            return frame
+    while frame is not None and (
+        frame.f_code.co_name == method or frame.f_globals.get("__name__", "").startswith("torch.")
+    ):
         frame = frame.f_back
-    return None
+    return frame

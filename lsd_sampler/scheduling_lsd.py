@@ -348,7 +348,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         if not bool((steps.timesteps[:-1].float().diff() < 0).all()):
             raise ValueError(f"`num_inference_steps` {num_inference_steps} is too many: times coincide in float32.")
         annealed = (self.config.confidence_temperature, 0.0) if temperature is None else temperature
-        caller = caller_of(self)
+        caller = caller_of("set_timesteps")
         if follows_amused(args):
             check_strength(num_inference_steps, caller)
         with self._ownership.beginning(caller):
@@ -433,7 +433,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         if self.num_inference_steps is None:
             raise ValueError("Call `set_timesteps(num_inference_steps)` before `step`.")
         draws = DrawOptions(draw_temperature(temperature, sampling_method), top_p, top_k)
-        with self._ownership.stepping(caller_of(self)), torch.no_grad():
+        with self._ownership.stepping(caller_of("step")), torch.no_grad():
             mask = resolve_mask(mask_token_id, self.config.mask_token_id, has_mask=self._reverse is None)
             out = self._step(model_output, timestep, sample, mask, draws, generator)
         return out if return_dict else (out.prev_sample, None)
@@ -512,11 +512,17 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         times = torch.as_tensor(timesteps, dtype=torch.float64, device=original_samples.device).reshape(-1)
         if times.numel() not in (1, B) or not bool(((times >= 0) & (times <= 1)).all()):
             raise ValueError(f"`timesteps` must be one time in [0, 1], or one per row, got {timesteps}.")
-        total = self.noise.total(times)
-        if self._follows_amused and isinstance(timesteps, torch.Tensor) and timesteps.ndim == 0:
-            total = self._noise_before((step_index(timesteps, self._times) + 1) % len(self._times)).to(times)
+        total, k = self.noise.total(times), self._step_of(timesteps)
+        if k is not None:
+            total = self._noise_before((k + 1) % len(self._times)).to(times)
         flat = original_samples.reshape(B, -1)
         return corruption.corrupt(flat, total, generator).view_as(original_samples)
+
+    def _step_of(self, timesteps: Any) -> int | None:
+        """The step that a pipeline of aMUSEd means by one of `timesteps`; None where a time is meant."""
+        if not (self._follows_amused and isinstance(timesteps, torch.Tensor) and timesteps.ndim == 0):
+            return None
+        return next((k for k, t in enumerate(self._times) if abs(t - float(timesteps)) <= 1e-6), None)
 
     def _noise_before(self, k: int) -> torch.Tensor:
         """Total noise on the canvas as this sampler has it at the start of step k. `(1,)`."""

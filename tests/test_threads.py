@@ -2,6 +2,7 @@
 
 import copy
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -177,6 +178,17 @@ def test_a_step_after_another_thread_has_begun_is_refused() -> None:
         manual(scheduler)
     scheduler.set_timesteps(4)
     assert not (manual(scheduler) == 3).any()
+
+
+def test_a_step_keeps_nothing_of_its_caller_alive() -> None:
+    """The logits of a step are the largest tensor of a generation: they go when their last name does."""
+    scheduler = LSDScheduler(mask_token_id=3)
+    scheduler.set_timesteps(4)
+    logits = torch.zeros(2, 8, 3)
+    gone = weakref.ref(logits)
+    scheduler.step(logits, 0, torch.full((2, 8), 3), return_dict=False)
+    del logits
+    assert gone() is None
 
 
 def test_two_loops_over_one_scheduler_are_refused() -> None:
