@@ -93,7 +93,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
     the plain base solver: coefficients 1 on the base grid.
 
     It takes the place of the scheduler in diffusers' pipelines of masked models, as they are: `AmusedPipeline`, its
-    image-to-image and inpainting siblings, and `LLaDA2Pipeline`, where the schedule holds for each block.
+    image-to-image and inpainting siblings, and `LLaDA2Pipeline`, where the schedule holds for each block. It serves
+    one thread at a time; give each a copy (`copy.deepcopy`).
 
     Args:
         mask_token_id (`int`, *optional*): id of the mask; needed before `step`. A column of that index is never drawn.
