@@ -14,10 +14,11 @@ from tqdm.auto import tqdm
 from ..denoisers.markov import is_oracle_spec
 from ..denoisers.sizes import ModelSize
 from ..pipeline_masked_diffusion import MaskedDiffusionPipeline
+from ..sampling.counts import COUNTS
 from ..sampling.orders import ORDERS
 from ..sampling.pipeline_runs import check_call
 from ..sampling.solvers import SOLVERS
-from ..scheduling_lsd import COUNTS, LSDScheduler
+from ..scheduling_lsd import LSDScheduler
 from ..support.atomic import remove_leftovers
 from ..support.hub import make_repo, upload_sampler
 from ..training import METHODS, DistillConfig, distill

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ..sampling.counts import COUNTS
 from ..sampling.orders import ORDERS
 from ..sampling.solvers import SOLVERS
-from ..scheduling_lsd import COUNTS
 from ..support.registry import Registry
 from ..support.validation import check_number
 
