@@ -1,6 +1,7 @@
 """`distill`: from a pipeline and a config to a learned scheduler."""
 
 import inspect
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,15 +13,20 @@ from diffusers import DiffusionPipeline
 
 from ..conventions import NO_MASK
 from ..scheduling_lsd import LSDScheduler
+from ..vocabulary import token_names
 from . import coefficients
 from .choice import ChosenSampler, check_held_out
 from .config import AUTO, METHODS, NETWORK_CALLS, DistillConfig
+from .left_out import check_predicted
 from .path_cache import PathCache, fingerprint
 from .paths import check_data, token_ids
 from .progress import Progress
 from .recording import PipelineRuns, TeacherPlan, teacher_plan
 from .task import Task, num_sequences
 from .workers import Workers
+
+
+logger = logging.getLogger(__name__)
 
 
 def distill(
@@ -69,7 +75,8 @@ def distill(
         cache_dir (*optional*): folder of teacher paths (integers), which later runs with the same teacher find there,
             whatever their method and numbers of calls. Their network calls are counted as if they were made anew.
         data (`torch.LongTensor` of shape `(num, seq_len)`, *optional*): real sequences for `path_kl`, which then needs
-            no teacher; token ids of any integer type. The pipeline must be called for whole canvases.
+            no teacher; token ids of any integer type. The pipeline must be called for whole canvases. Tokens that the
+            model never predicts (`[UNK]`, special tokens) are left out of every sum, with a warning.
         call_kwargs: passed to every call of the pipeline, for example a prompt. Of a list of prompts, or of class
             labels, sequence i gets the entry `i % len`. Tokens are drawn at temperature 1.
 
@@ -150,20 +157,34 @@ def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
     return calls
 
 
+def tell_what_is_left_out(pipeline: Any, data: torch.Tensor, plan: TeacherPlan) -> None:
+    """One warning about tokens of the data that the model never predicts.
+
+    Raises:
+        ValueError: if they are too many.
+    """
+    said = check_predicted("data", data, plan.never_predicted, token_names(getattr(pipeline, "tokenizer", None)))
+    if said and Workers.here().is_main:
+        logger.warning(said)
+
+
 def _plan(
     runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, progress: Progress, data: torch.Tensor | None
 ) -> TeacherPlan:
     stored = progress.load("plan")
     if stored is None:
-        plan = teacher_plan(runs, base, config)
+        plan = teacher_plan(runs, base, config, data is not None)
         config = config.settled(plan.num_steps, data is not None)
         network_calls(config, plan)  # refuses what cannot be done before anything is written
         if data is not None:
             number = num_sequences(config, progress.workers)
             check_data(data, number, plan)
             check_held_out(data, config, number)
+            tell_what_is_left_out(runs.pipeline, data, plan)
         progress.save("plan", {name: torch.tensor(value) for name, value in vars(plan).items()})
         return plan
-    plan = TeacherPlan(**{name: tensor.item() for name, tensor in stored.items()})  # pyright: ignore[reportArgumentType]
+    plan = TeacherPlan(**{name: tensor.tolist() for name, tensor in stored.items()})
+    if data is not None:
+        tell_what_is_left_out(runs.pipeline, data, plan)
     runs.network_calls = plan.num_canvases
     return plan

@@ -28,6 +28,7 @@ from ..schedules import grid_from_counts
 from ..scheduling_lsd import LSDScheduler
 from ..validation import did_you_mean
 from .config import DistillConfig
+from .left_out import is_predicted, log_probability_bounds, never_predicted
 
 
 GivenT = TypeVar("GivenT")
@@ -283,19 +284,27 @@ class RecordedCanvas:
 
 
 class TeacherRecorder(Recorder):
-    """A plain sampler that keeps of each canvas the start, the end, and the state before chosen steps."""
+    """A plain sampler that keeps of each canvas the start, the end, and the state before chosen steps.
+
+    With `watches_tokens`, also which tokens are never predicted where all is masked: `never_predicted`.
+    """
 
     keep: frozenset[int] = frozenset()
+    watches_tokens: bool = False
 
     def begin(self, num_inference_steps: int) -> None:
         super().begin(num_inference_steps)
         self.canvases: list[RecordedCanvas] = []
+        self.never_predicted: list[int] = []
 
     def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         if len(self.canvases) == self.canvas:
             self.canvases.append(RecordedCanvas(x.noise.masked_BL, x.sample_BL))
             self.mask_token_id, self.canvas_shape = x.mask_token_id, x.noise.shape
             self.num_columns = x.logits_BLV.shape[-1]
+            if self.watches_tokens and self.canvas == 0:
+                masked = x.masked_BL.nonzero(as_tuple=True)
+                self.never_predicted = never_predicted(log_probability_bounds(x.logits_BLV, *masked, x.mask_token_id))
         recorded = self.canvases[-1]
         if x.k in self.keep:
             recorded.states[x.k] = x.sample_BL.clone()
@@ -307,7 +316,10 @@ class StepErrorRecorder(Recorder):
     """Replays a teacher's run by states; adds up `-log p(final token)` of every masked position by its rank.
 
     A canvas row with n masked positions counts as one of `num_masked`: ranks and states are scaled to that number.
+    Tokens in `never_predicted` do not count.
     """
+
+    never_predicted: Sequence[int] = ()
 
     def replay(self, states: torch.Tensor, canvases: Sequence[Any], num_masked: int) -> None:
         """The next run visits the states with so many known tokens, on each of these canvases.
@@ -330,7 +342,7 @@ class StepErrorRecorder(Recorder):
         if final_BL.shape != rank_BL.shape:
             shapes = f"{tuple(rank_BL.shape)}, and its sequences are {tuple(final_BL.shape)}"
             raise ValueError(f"A canvas of this pipeline call has shape {shapes}: give data of whole canvases.")
-        row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
+        row_R, position_R = (x.masked_BL & is_predicted(final_BL, self.never_predicted)).nonzero(as_tuple=True)
         masked_B = x.noise.masked_BL.sum(1)
         rank_R = rank_BL[row_R, position_R] * L // masked_B[row_R]
         nats_R = cross_entropy(x.logits_BLV, row_R, position_R, final_BL[row_R, position_R], x.mask_token_id)
@@ -352,6 +364,7 @@ class TeacherPlan:
         mask_token_id (`int`): the mask.
         num_columns (`int`, *optional*): of the network's output.
         row_length (`int`): width of a canvas that is an image, else 0.
+        never_predicted (sequence of `int`): tokens that data may hold, and that the network never predicts.
     """
 
     num_masked: int
@@ -360,6 +373,7 @@ class TeacherPlan:
     mask_token_id: int
     num_columns: int | None = None
     row_length: int = 0
+    never_predicted: Sequence[int] = ()
 
     @property
     def is_image(self) -> bool:
@@ -367,13 +381,16 @@ class TeacherPlan:
         return self.row_length > 0
 
 
-def teacher_plan(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig) -> TeacherPlan:
+def teacher_plan(
+    runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, with_data: bool = False
+) -> TeacherPlan:
     """Learns from a one-step run of the first batch what the pipeline asks of a sampler.
 
     Raises:
         ValueError: if it leaves no masked position to the sampler.
     """
     teacher = TeacherRecorder.from_config(base.config)
+    teacher.watches_tokens = with_data
     runs.run(teacher, 1, range(min(config.batch_size, config.resolved_num_sequences)))
     most = max((int(canvas.masked_BL.sum(1).max()) for canvas in teacher.canvases), default=0)
     if most == 0:
@@ -381,7 +398,7 @@ def teacher_plan(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig) 
     num_steps = config.teacher_steps_for(most, runs.time_conditioned)
     row_length = teacher.canvas_shape[-1] if len(teacher.canvas_shape) > 1 else 0
     counted = most, len(teacher.canvases), num_steps
-    return TeacherPlan(*counted, teacher.mask_token_id, teacher.num_columns, row_length)
+    return TeacherPlan(*counted, teacher.mask_token_id, teacher.num_columns, row_length, teacher.never_predicted)
 
 
 def cross_entropy(
