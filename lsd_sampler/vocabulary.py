@@ -1,6 +1,6 @@
 """What tokenizers know, those of transformers and of the tokenizers library: which ids stand for which token."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -27,3 +27,15 @@ def token_names(tokenizer: Any) -> Callable[[int], str | None]:
         return token if isinstance(token, str) else None
 
     return token_of
+
+
+def unknown_share(tokenizer: Any, ids: Sequence[int]) -> str | None:
+    """What there is to say about a text of which more than half are tokens that the tokenizer does not know; else
+    None.
+    """
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    number = sum(i == unknown for i in ids)
+    if unknown is None or number <= len(ids) / 2:
+        return None
+    name = token_names(tokenizer)(unknown)
+    return f"{number} of {len(ids)} tokens are {name}: the tokenizer may want another case, or spaces between words."
