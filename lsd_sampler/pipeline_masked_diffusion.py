@@ -1,6 +1,7 @@
 """Text (or token) generation with any denoiser and any scheduler of this library."""
 
 import inspect
+import logging
 import math
 import numbers
 import os
@@ -22,7 +23,10 @@ from .denoisers.markov import is_oracle_spec
 from .prediction import Predictor
 from .random import Generators
 from .scheduling_lsd import LSDScheduler
+from .vocabulary import known_ids, token_names, unknown_share
 
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 64
 
@@ -71,6 +75,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
     def __init__(self, denoiser: Denoiser, scheduler: SchedulerMixin, tokenizer: Any | None = None):
         super().__init__()
         self.register_modules(denoiser=denoiser, scheduler=scheduler, tokenizer=tokenizer)
+        self._without_token: tuple[Any, Any, list[int]] = (None, None, [])
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
@@ -178,7 +183,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         canvas = canvas.to(device)
         given_BL = canvas != self.denoiser.hole_id
         conditioning = self._conditioning(class_labels, guidance_scale, len(canvas))
-        predictor = Predictor(self.denoiser, self.scheduler, conditioning)
+        predictor = Predictor(self.denoiser, self.scheduler, conditioning, self._ids_without_token())
         self.scheduler.set_timesteps(self._num_steps(num_inference_steps), device=device)
         sample = canvas if self.denoiser.mask_token_id is not None else self._noise(canvas, given_BL, generator)
         # a template without holes asks for nothing
@@ -201,6 +206,23 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         if not return_dict:
             return texts, sample
         return MaskedDiffusionPipelineOutput(texts, sample, predictor.passes, predictor.calls_B)
+
+    def _ids_without_token(self) -> list[int]:
+        """Ids of the denoiser for which the tokenizer has no token: no text can be made of them, so they are not drawn.
+        Those that the denoiser itself does not predict are not among them.
+        """
+        denoiser, tokenizer, ids = self._without_token
+        if denoiser is not self.denoiser or tokenizer is not self.tokenizer:
+            known = None if self.tokenizer is None else known_ids(self.tokenizer)
+            known = None if self.denoiser.mask_token_id is None else known
+            excluded = {self.denoiser.mask_token_id, *getattr(self.denoiser, "excluded_token_ids", ())}
+            rows = [] if known is None else range(self.denoiser.vocab_size + 1)
+            ids = [i for i in rows if known is not None and i not in known and i not in excluded]
+            if ids:
+                num = f"{len(ids)} of {self.denoiser.vocab_size} ids"
+                logger.warning("%s have no token in the tokenizer, %d the first: they are never drawn.", num, ids[0])
+            self._without_token = self.denoiser, self.tokenizer, ids
+        return ids
 
     def _check_scheduler(self) -> None:
         config = self.scheduler.config
@@ -297,10 +319,25 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             if self.tokenizer is None:
                 raise ValueError(f"`{name}` is a text, but this pipeline has no tokenizer: pass token ids.")
             # of an empty text, an empty list would become floats
-            text = torch.tensor(self.tokenizer(text, add_special_tokens=False).input_ids, dtype=torch.int64)
+            text = torch.tensor(self._tokens_of(name, text), dtype=torch.int64)
         ids = self._check_ids(name, text, holes_allowed=False)
         if ids.ndim != 1:
             raise ValueError(f"`{name}` must be a text or token ids of shape (n,), got {tuple(ids.shape)}.")
+        return ids
+
+    def _tokens_of(self, name: str, text: str) -> list[int]:
+        assert self.tokenizer is not None
+        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        if said := unknown_share(self.tokenizer, ids):
+            logger.warning("`%s`: %s", name, said)
+        most = self.denoiser.vocab_size - (self.denoiser.mask_token_id is None)
+        for i in ids:
+            if i > most and i != self.denoiser.hole_id:
+                token = token_names(self.tokenizer)(i)
+                raise ValueError(
+                    f"`{name}` holds {token!r}, token {i} of the tokenizer, but the denoiser has {most + 1} ids only:"
+                    " the tokenizer is larger than the model. Leave such words out."
+                )
         return ids
 
     def _check_ids(self, name: str, ids: Any, holes_allowed: bool) -> torch.Tensor:
