@@ -20,6 +20,7 @@ from .denoisers.auto import find_checkpoint, load_denoiser
 from .denoisers.base import Denoiser
 from .denoisers.files import PIPELINE_NAME
 from .denoisers.markov import is_oracle_spec
+from .frames import held_frame
 from .prediction import Predictor
 from .random import Generators
 from .scheduling_lsd import LSDScheduler
@@ -149,7 +150,9 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             prefix, suffix (`str`, or token ids of shape `(n,)`, *optional*): how each sample begins and ends; of a
                 list of texts, each has a canvas of its own.
             input_ids (token ids of shape `(length,)` or `(batch_size, length)`, *optional*): canvases in which mask
-                ids (-1 where noise does not mask) are to be filled in; excludes `prefix` and `suffix`.
+                ids (-1 where noise does not mask) are to be filled in; excludes `prefix` and `suffix`. They may hold
+                the tokens that the denoiser puts around a canvas (`[CLS]` ... `[SEP]`, as from a tokenizer): these are
+                not put there again.
             length (`int`, *optional*): tokens per sample, prefix and suffix included; default: that of `input_ids`,
                 else the denoiser's.
             num_samples (`int`): how many samples for each canvas; those of one canvas follow each other.
@@ -175,7 +178,9 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         tensor_inputs = _check_tensor_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         self._check_scheduler()
         step_kwargs = self._step_kwargs(temperature, generator)
-        canvas = self._canvas(prefix, suffix, input_ids, length).repeat_interleave(num_samples, dim=0)
+        begins, canvas, ends = self._framed(
+            self._canvas(prefix, suffix, input_ids, length).repeat_interleave(num_samples, dim=0)
+        )
         if isinstance(generator, list) and len(generator) != len(canvas):
             raise ValueError(f"`generator` has {len(generator)} entries for {len(canvas)} samples.")
 
@@ -200,6 +205,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
                 progress_bar.update()
 
         self.maybe_free_model_hooks()
+        sample = torch.cat([begins.to(device), sample, ends.to(device)], dim=1)
         texts = None
         if output_type == "text" and self.tokenizer is not None:
             texts = self.tokenizer.batch_decode(sample.tolist())
@@ -208,7 +214,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         return MaskedDiffusionPipelineOutput(texts, sample, predictor.passes, predictor.calls_B)
 
     def _ids_without_token(self) -> list[int]:
-        """Ids of the denoiser for which the tokenizer has no token: no text can be made of them, so they are not drawn.
+        """Ids of the denoiser for which the tokenizer has no token: no text can be made of them, so none is drawn.
         Those that the denoiser itself does not predict are not among them.
         """
         denoiser, tokenizer, ids = self._without_token
@@ -301,8 +307,13 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             raise ValueError(f"`input_ids` must have shape (length,) or (batch_size, length), got {shape}.")
         if length is not None and length != canvas.shape[1]:
             raise ValueError(f"`length` is {length}, but `input_ids` has {canvas.shape[1]} positions.")
-        self._check_length(canvas.shape[1])
+        self._check_length(self._framed(canvas)[1].shape[1])
         return canvas
+
+    def _framed(self, canvas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the canvases hold of the denoiser's own frame before, what is to be filled in, and the frame after."""
+        before, after = held_frame(canvas, getattr(self.denoiser, "frame_token_ids", None))
+        return canvas.tensor_split((before, canvas.shape[1] - after), dim=1)  # pyright: ignore[reportReturnType]
 
     def _frame(self, prefix: str | TokenIds | None, suffix: str | TokenIds | None, length: int) -> torch.Tensor:
         start, end = self._encode("prefix", prefix), self._encode("suffix", suffix)

@@ -53,7 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--judge-dtype", choices=DTYPES, help="precision of its weights; default: as stored")
     parser.add_argument("--judge-batch-size", type=positive_int, help="sequences at once; default: what fits")
     parser.add_argument("--judge-stride", type=positive_int, help="of its windows over long samples; default: half")
-    parser.add_argument("--reference", type=Path, help="held-out .txt or .txt.xz, or a folder; default: the teacher")
+    parser.add_argument(
+        "--reference", type=Path, help="held-out .txt, .txt.xz, .smi or a folder; default: the teacher"
+    )
+    parser.add_argument("--reference-lines", action="store_true", help="each line is a text, as in .smi")
     parser.add_argument("--features", choices=("judge", "denoiser"), help="embedding space of the energy distance")
     parser.add_argument("--mauve", action="store_true", help="MAUVE in that space (needs mauve-text)")
     parser.add_argument("--num-texts", type=positive_int, default=2, help="samples of each shown in the report")

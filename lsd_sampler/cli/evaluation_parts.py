@@ -174,7 +174,8 @@ def real_sequences(args: argparse.Namespace, pipeline: Any) -> torch.Tensor:
         return _teacher_samples(args, pipeline, length)
     if pipeline.tokenizer is None:
         raise ValueError(f"`--reference`: {args.model} has no tokenizer, so a text cannot be cut into its tokens.")
-    return cut_texts(args.reference, "--reference", pipeline.tokenizer, length)
+    by_lines = getattr(args, "reference_lines", False)
+    return cut_texts(args.reference, "--reference", pipeline.tokenizer, length, by_lines)
 
 
 @contextmanager

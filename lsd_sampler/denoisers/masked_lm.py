@@ -94,7 +94,7 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         self.mask_token_id = mask_token_id if own_column else columns
 
     @property
-    def frame(self) -> tuple[list[int], list[int]]:
+    def frame_token_ids(self) -> tuple[list[int], list[int]]:
         """The tokens that are put before and after the canvas."""
         return self._prefix.tolist(), self._suffix.tolist()
 
@@ -221,7 +221,7 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         return {
             "mask_token_id": self.network_mask_id,
             "shifted": self.shifted,
-            "frame": [*self.frame],
+            "frame": [*self.frame_token_ids],
             "reused_mask": self.reused_mask,
             "excluded_token_ids": self.excluded_token_ids,
             "length": self.length,

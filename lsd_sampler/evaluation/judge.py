@@ -175,9 +175,7 @@ class JudgeNLL:
         Raises:
             JudgeInputError: a `ValueError`: if an id is not in the judge's vocabulary, or no sequence has two tokens.
         """
-        advice = (
-            "give a judge that has it, or load the model with `excluded_token_ids`: those without a token."
-        )
+        advice = "give a judge that has it, or load the model with `excluded_token_ids`: those without a token."
         return self._score(sequences, advice)
 
     def _score(self, sequences: torch.Tensor | Sequence[Sequence[int]], advice: str) -> JudgeScores:

@@ -12,6 +12,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ..conventions import NO_MASK
+from ..frames import without_frame
 from ..scheduling_lsd import LSDScheduler
 from ..vocabulary import token_names
 from . import coefficients
@@ -76,7 +77,8 @@ def distill(
             whatever their method and numbers of calls. Their network calls are counted as if they were made anew.
         data (`torch.LongTensor` of shape `(num, seq_len)`, *optional*): real sequences for `path_kl`, which then needs
             no teacher; token ids of any integer type. The pipeline must be called for whole canvases. Tokens that the
-            model never predicts (`[UNK]`, special tokens) are left out of every sum, with a warning.
+            denoiser puts around a canvas (`[CLS]`, `[SEP]`) may be there. Others that the model never predicts
+            (`[UNK]`) are left out of every sum, with a warning.
         call_kwargs: passed to every call of the pipeline, for example a prompt. Of a list of prompts, or of class
             labels, sequence i gets the entry `i % len`. Tokens are drawn at temperature 1.
 
@@ -87,7 +89,8 @@ def distill(
         ValueError: for options that do not fit the pipeline; the message names the option.
     """
     config = config or DistillConfig()
-    data = None if data is None else token_ids(data)
+    frame = getattr(getattr(pipeline, "denoiser", None), "frame_token_ids", None)
+    data = None if data is None else without_frame(token_ids(data), frame)
     base = base_scheduler(pipeline, config)
     config.settled(1, data is not None)  # refuses data that are not wanted, or are missing
     if config.method not in ("lsd", AUTO) and base.config.corruption != "absorbing":
