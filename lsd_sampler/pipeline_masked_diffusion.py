@@ -300,13 +300,22 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             return torch.cat([self._frame(start, end, length) for start, end in pairs])
         if prefix is not None or suffix is not None:
             raise ValueError("`input_ids` excludes `prefix` and `suffix`: put their tokens into `input_ids`.")
+        canvas = self.canvas_of(input_ids)
+        if length is not None and length != canvas.shape[1]:
+            raise ValueError(f"`length` is {length}, but `input_ids` has {canvas.shape[1]} positions.")
+        return canvas
+
+    def canvas_of(self, input_ids: TokenIds | Sequence[Sequence[int]]) -> torch.Tensor:
+        """Canvases in which masks are to be filled in, of shape `(batch_size, length)`.
+
+        Raises:
+            ValueError: if they are none that this pipeline can fill in.
+        """
         canvas = self._check_ids("input_ids", input_ids, holes_allowed=True)
         canvas = canvas[None] if canvas.ndim == 1 else canvas
         if canvas.ndim != 2 or not canvas.numel():
             shape = tuple(canvas.shape)
             raise ValueError(f"`input_ids` must have shape (length,) or (batch_size, length), got {shape}.")
-        if length is not None and length != canvas.shape[1]:
-            raise ValueError(f"`length` is {length}, but `input_ids` has {canvas.shape[1]} positions.")
         self._check_length(self._framed(canvas)[1].shape[1])
         return canvas
 

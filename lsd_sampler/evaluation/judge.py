@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from ..out_of_memory import is_out_of_memory
 from ..validation import check_number
-from .tokens import encode, load_tokenizer_file, same_token_ids
+from .tokens import encode, load_tokenizer_file, present, same_token_ids
 
 
 class JudgeError(RuntimeError):
@@ -149,7 +149,9 @@ class JudgeNLL:
         """Whether token ids of `tokenizer` are token ids of the judge."""
         return self.tokenizer is not None and same_token_ids(self.tokenizer, tokenizer)
 
-    def score(self, sequences: torch.Tensor, texts: Sequence[str], tokenizer: Any | None = None) -> JudgeScores:
+    def score(
+        self, sequences: torch.Tensor | Sequence[torch.Tensor], texts: Sequence[str], tokenizer: Any | None = None
+    ) -> JudgeScores:
         """Scores `sequences` by id where their `tokenizer` is the judge's too, otherwise `texts`, tokenised anew.
 
         Raises:
@@ -204,7 +206,7 @@ class JudgeNLL:
             JudgeInputError: a `ValueError`: if a sample has no token, or one that the judge does not have.
         """
         by_id = tokenizer is not None and self.shares_tokenizer(tokenizer)
-        ids = sequences if by_id else encode(self.tokenizer, texts)
+        ids = [present(row) for row in sequences] if by_id else encode(self.tokenizer, texts)
         self._check_ids([torch.as_tensor(row, dtype=torch.long) for row in ids], "give another judge.")
         rows = [torch.as_tensor(row, dtype=torch.long)[: self.context] for row in ids]
         lengths = torch.tensor([len(row) for row in rows])

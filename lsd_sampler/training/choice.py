@@ -22,10 +22,10 @@ import torch
 
 from ..checkpoint import LearnedSampler
 from ..conventions import NO_MASK
+from ..left_out import is_predicted
 from ..scheduling_lsd import LSDScheduler
 from .config import AUTO, METHODS, NETWORK_CALLS, DistillConfig
 from .held_out import HeldOutBatch, held_out_nats
-from .left_out import is_predicted
 from .paths import KINDS, source_paths, source_steps
 from .recording import PipelineRuns, TeacherPlan
 from .task import Task

@@ -10,9 +10,9 @@ import dataclasses
 import torch
 
 from ..checkpoint import LearnedSampler, LearnedSteps
+from ..left_out import LEFT_OUT, is_predicted
 from ..scheduling_lsd import LSDScheduler
 from .config import AUTO, DistillConfig
-from .left_out import LEFT_OUT, is_predicted
 from .paths import bootstrap_steps, bootstrapped_paths
 from .recording import TeacherPlan, UnequalLengths
 from .task import Task

@@ -13,12 +13,12 @@ from diffusers import DiffusionPipeline
 
 from ..conventions import NO_MASK
 from ..frames import without_frame
+from ..left_out import check_predicted
 from ..scheduling_lsd import LSDScheduler
 from ..vocabulary import token_names
 from . import coefficients
 from .choice import ChosenSampler, check_held_out
 from .config import AUTO, METHODS, NETWORK_CALLS, DistillConfig
-from .left_out import check_predicted
 from .path_cache import PathCache, fingerprint
 from .paths import check_data, token_ids
 from .progress import Progress

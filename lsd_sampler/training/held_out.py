@@ -18,10 +18,10 @@ from collections.abc import Sequence
 import torch
 
 from ..canvas import StepInput
+from ..left_out import is_predicted
 from ..orders import ORDERS
 from ..scheduling_lsd import LSDScheduler
 from ..solvers import SOLVERS
-from .left_out import is_predicted
 from .recording import PipelineRuns, Recorder, cross_entropy
 
 

@@ -14,7 +14,7 @@ from typing import Self
 
 import torch
 
-from .left_out import LEFT_OUT
+from ..left_out import LEFT_OUT
 
 
 BUCKETS = 2**18

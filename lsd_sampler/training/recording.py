@@ -20,6 +20,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 
 from ..canvas import Canvas, DrawOptions, StepInput
 from ..checkpoint import LearnedSampler, LearnedSteps
+from ..left_out import is_predicted, log_probability_bounds, never_predicted
 from ..modes import eval_mode
 from ..out_of_memory import BatchTooLarge, is_out_of_memory
 from ..random import row_generators
@@ -28,7 +29,6 @@ from ..schedules import grid_from_counts
 from ..scheduling_lsd import LSDScheduler
 from ..validation import did_you_mean
 from .config import DistillConfig
-from .left_out import is_predicted, log_probability_bounds, never_predicted
 
 
 GivenT = TypeVar("GivenT")

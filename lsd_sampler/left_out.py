@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ..rows import ModelOutput, row_chunks
+from .rows import ModelOutput, row_chunks
 
 
 logger = logging.getLogger(__name__)
