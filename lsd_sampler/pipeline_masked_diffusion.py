@@ -24,7 +24,7 @@ from .frames import held_frame
 from .prediction import Predictor
 from .random import Generators
 from .scheduling_lsd import LSDScheduler
-from .vocabulary import known_ids, token_names, unknown_share
+from .vocabulary import ids_without_token, token_names, unknown_share
 
 
 logger = logging.getLogger(__name__)
@@ -219,11 +219,10 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         """
         denoiser, tokenizer, ids = self._without_token
         if denoiser is not self.denoiser or tokenizer is not self.tokenizer:
-            known = None if self.tokenizer is None else known_ids(self.tokenizer)
-            known = None if self.denoiser.mask_token_id is None else known
             excluded = {self.denoiser.mask_token_id, *getattr(self.denoiser, "excluded_token_ids", ())}
-            rows = [] if known is None else range(self.denoiser.vocab_size + 1)
-            ids = [i for i in rows if known is not None and i not in known and i not in excluded]
+            # noise that does not mask draws among all of them
+            num_ids = 0 if self.denoiser.mask_token_id is None else self.denoiser.vocab_size + 1
+            ids = [i for i in ids_without_token(self.tokenizer, num_ids) if i not in excluded]
             if ids:
                 num = f"{len(ids)} of {self.denoiser.vocab_size} ids"
                 logger.warning("%s have no token in the tokenizer, %d the first: they are never drawn.", num, ids[0])

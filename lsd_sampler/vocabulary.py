@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 
-def known_ids(tokenizer: Any) -> frozenset[int] | None:
-    """The ids that stand for a token; None where a tokenizer cannot say."""
+def ids_without_token(tokenizer: Any | None, num_ids: int) -> list[int]:
+    """Which of so many ids the tokenizer has no token for (of padded embeddings); none where it cannot say."""
     vocabulary = getattr(tokenizer, "get_vocab", None)
-    if not callable(vocabulary):
-        return None
-    words = vocabulary()
-    return frozenset(words.values()) if isinstance(words, dict) and words else None
+    words = vocabulary() if callable(vocabulary) else None
+    known = {*words.values()} if isinstance(words, dict) and words else range(num_ids)
+    return [i for i in range(num_ids) if i not in known]
 
 
 def token_names(tokenizer: Any) -> Callable[[int], str | None]:

@@ -16,8 +16,9 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
+from ..vocabulary import ids_without_token
 from .files import TOKENIZER_NAME, Checkpoint, check_tensors
-from .tokenizer_fit import fitting_tokenizer, ids_without_token
+from .tokenizer_fit import fitting_tokenizer
 
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..vocabulary import known_ids
 from .files import TOKENIZER_NAME, read_json
 from .mask_token import USUAL_MASKS
 
@@ -53,7 +52,7 @@ def _problem(tokenizer: Any, rows: int, words: Mapping[str, int]) -> str | None:
     vocabulary = tokenizer.get_vocab()
     name, number = type(tokenizer).__name__, len(vocabulary)
     mask = getattr(tokenizer, "mask_token", None)
-    if words and mask in words and vocabulary.get(mask) != words[mask]:
+    if mask is not None and mask in words and vocabulary.get(mask) != words[mask]:
         return f"{_VOCABULARY} has the mask {mask} at {words[mask]}, {name} at {vocabulary.get(mask)}."
     differing = sum(vocabulary.get(word) != i for word, i in words.items())
     if differing > len(words) / 10:
@@ -63,12 +62,6 @@ def _problem(tokenizer: Any, rows: int, words: Mapping[str, int]) -> str | None:
     if number < rows / 2 and -(-number // _PADDED_TO) * _PADDED_TO < rows:
         return f"{name} has {number} tokens, and the model {rows}."
     return None
-
-
-def ids_without_token(tokenizer: Any | None, rows: int) -> list[int]:
-    """The rows of the embeddings for which the tokenizer has no token, as where they were padded."""
-    known = None if tokenizer is None else known_ids(tokenizer)
-    return [] if known is None else [i for i in range(rows) if i not in known]
 
 
 def _words(file: Path, rows: int) -> dict[str, int]:

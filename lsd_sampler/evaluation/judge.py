@@ -15,6 +15,10 @@ from ..validation import check_number
 from .tokens import encode, load_tokenizer_file, present, same_token_ids
 
 
+Rows = torch.Tensor | Sequence[torch.Tensor] | Sequence[Sequence[int]]
+"""Token ids: a tensor of shape `(num_samples, length)`, or ragged rows."""
+
+
 class JudgeError(RuntimeError):
     """The judge cannot go on; what was measured before is not touched by it."""
 
@@ -149,9 +153,7 @@ class JudgeNLL:
         """Whether token ids of `tokenizer` are token ids of the judge."""
         return self.tokenizer is not None and same_token_ids(self.tokenizer, tokenizer)
 
-    def score(
-        self, sequences: torch.Tensor | Sequence[torch.Tensor], texts: Sequence[str], tokenizer: Any | None = None
-    ) -> JudgeScores:
+    def score(self, sequences: Rows, texts: Sequence[str], tokenizer: Any | None = None) -> JudgeScores:
         """Scores `sequences` by id where their `tokenizer` is the judge's too, otherwise `texts`, tokenised anew.
 
         Raises:
@@ -171,7 +173,7 @@ class JudgeNLL:
             raise ValueError("`tokenizer` of the judge is needed to score texts, and it has none.")
         return self._score(encode(self.tokenizer, texts), "its own tokenizer is larger than it: give another judge.")
 
-    def score_ids(self, sequences: torch.Tensor | Sequence[Sequence[int]]) -> JudgeScores:
+    def score_ids(self, sequences: Rows) -> JudgeScores:
         """Scores token ids of the judge, a tensor of shape `(num_samples, length)` or ragged lists.
 
         Raises:
@@ -180,7 +182,7 @@ class JudgeNLL:
         advice = "give a judge that has it, or load the model with `excluded_token_ids`: those without a token."
         return self._score(sequences, advice)
 
-    def _score(self, sequences: torch.Tensor | Sequence[Sequence[int]], advice: str) -> JudgeScores:
+    def _score(self, sequences: Rows, advice: str) -> JudgeScores:
         rows = [torch.as_tensor(row, dtype=torch.long) for row in sequences]
         lengths = torch.tensor([len(row) for row in rows])
         if not len(rows) or lengths.max() < 2:

@@ -186,7 +186,7 @@ def _plan(
             tell_what_is_left_out(runs.pipeline, data, plan)
         progress.save("plan", {name: torch.tensor(value) for name, value in vars(plan).items()})
         return plan
-    plan = TeacherPlan(**{name: tensor.tolist() for name, tensor in stored.items()})
+    plan = TeacherPlan(**{name: tensor.tolist() for name, tensor in stored.items()})  # pyright: ignore[reportArgumentType]
     if data is not None:
         tell_what_is_left_out(runs.pipeline, data, plan)
     runs.network_calls = plan.num_canvases

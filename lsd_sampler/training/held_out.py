@@ -22,7 +22,8 @@ from ..left_out import is_predicted
 from ..orders import ORDERS
 from ..scheduling_lsd import LSDScheduler
 from ..solvers import SOLVERS
-from .recording import PipelineRuns, Recorder, cross_entropy
+from .cross_entropy import cross_entropy
+from .recording import PipelineRuns, Recorder
 
 
 HeldOutBatch = tuple[Sequence[int], list[torch.Tensor]]

@@ -24,17 +24,14 @@ from ..left_out import is_predicted, log_probability_bounds, never_predicted
 from ..modes import eval_mode
 from ..out_of_memory import BatchTooLarge, is_out_of_memory
 from ..random import row_generators
-from ..rows import ModelOutput, check_row_maximum, row_chunks
 from ..schedules import grid_from_counts
 from ..scheduling_lsd import LSDScheduler
 from ..validation import did_you_mean
 from .config import DistillConfig
+from .cross_entropy import cross_entropy
 
 
 GivenT = TypeVar("GivenT")
-
-MAX_NATS = 100.0
-"""A final token that a context deems impossible costs this much."""
 
 LABELS = "class_labels"
 PER_SEQUENCE = (
@@ -303,8 +300,9 @@ class TeacherRecorder(Recorder):
             self.mask_token_id, self.canvas_shape = x.mask_token_id, x.noise.shape
             self.num_columns = x.logits_BLV.shape[-1]
             if self.watches_tokens and self.canvas == 0:
-                masked = x.masked_BL.nonzero(as_tuple=True)
-                self.never_predicted = never_predicted(log_probability_bounds(x.logits_BLV, *masked, x.mask_token_id))
+                row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
+                bounds_V = log_probability_bounds(x.logits_BLV, row_R, position_R, x.mask_token_id)
+                self.never_predicted = never_predicted(bounds_V)
         recorded = self.canvases[-1]
         if x.k in self.keep:
             recorded.states[x.k] = x.sample_BL.clone()
@@ -399,22 +397,3 @@ def teacher_plan(
     row_length = teacher.canvas_shape[-1] if len(teacher.canvas_shape) > 1 else 0
     counted = most, len(teacher.canvases), num_steps
     return TeacherPlan(*counted, teacher.mask_token_id, teacher.num_columns, row_length, teacher.never_predicted)
-
-
-def cross_entropy(
-    logits_BLV: ModelOutput,
-    row_R: torch.Tensor,
-    position_R: torch.Tensor,
-    token_R: torch.Tensor,
-    excluded: int | None,
-    beta: float = 1.0,
-) -> torch.Tensor:
-    """`-log softmax(beta * logits)[token]` of the chosen rows in nats, at most `MAX_NATS`. float64 of shape `(R,)`."""
-    nats, done = [], 0
-    for x_RV in row_chunks(logits_BLV, row_R, position_R, excluded):
-        token, done = token_R[done : done + len(x_RV)], done + len(x_RV)
-        check_row_maximum(x_RV.amax(-1))
-        if beta != 1:  # what is impossible stays so, at beta = 0 too
-            x_RV = (beta * x_RV).masked_fill(x_RV == -torch.inf, -torch.inf)
-        nats.append((x_RV.logsumexp(-1) - x_RV.gather(1, token[:, None])[:, 0]).double().clamp(max=MAX_NATS))
-    return torch.cat(nats) if nats else row_R.double()
