@@ -165,7 +165,8 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             generator (`torch.Generator`, or a list of one per sample, *optional*): makes the samples reproducible.
             output_type (`str`): `"text"` (texts too, if there is a tokenizer) or `"ids"`.
             callback_on_step_end (`Callable`, *optional*): called as `callback(pipeline, step, timestep,
-                {"sample": x})` after each step; may return a dict with a changed `sample`.
+                {"sample": x})` after each step; may return a dict with a changed `sample`. A frame that `input_ids`
+                hold is not part of it.
             callback_on_step_end_tensor_inputs (`list[str]`): which tensors the callback gets; only `"sample"` exists.
             return_dict (`bool`): whether to return [`MaskedDiffusionPipelineOutput`] or a tuple `(texts, sequences)`.
 

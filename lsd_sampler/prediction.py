@@ -81,5 +81,7 @@ class Predictor:
         return output if self.defer_head else self._exclude(output)
 
     def _exclude(self, logits: torch.Tensor) -> torch.Tensor:
+        if not len(self.excluded):
+            return logits
         ids = self.excluded[self.excluded < logits.shape[-1]]
-        return logits.index_fill(-1, ids.to(logits.device), -torch.inf) if len(ids) else logits
+        return logits.index_fill(-1, ids.to(logits.device), -torch.inf)

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 
 def ids_without_token(tokenizer: Any | None, num_ids: int) -> list[int]:
     """Which of so many ids the tokenizer has no token for (of padded embeddings); none where it cannot say."""
@@ -28,12 +30,12 @@ def token_names(tokenizer: Any) -> Callable[[int], str | None]:
     return token_of
 
 
-def unknown_share(tokenizer: Any, ids: Sequence[int]) -> str | None:
+def unknown_share(tokenizer: Any, ids: Sequence[int] | torch.Tensor) -> str | None:
     """What there is to say about a text of which more than half are tokens that the tokenizer does not know; else
     None.
     """
     unknown = getattr(tokenizer, "unk_token_id", None)
-    number = sum(i == unknown for i in ids)
+    number = 0 if unknown is None else int((torch.as_tensor(ids) == unknown).sum())
     if unknown is None or number <= len(ids) / 2:
         return None
     name = token_names(tokenizer)(unknown)

@@ -146,6 +146,13 @@ def test_what_does_not_go_with_it_is_named(tmp_path: Path, more: Any, capsys: py
         assert "leave `--length` out" in capsys.readouterr().err
 
 
+def test_canvases_that_are_mostly_unknown_are_told(
+    bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sampled(bert, write(tmp_path / "a.txt", "THE CAT [MASK]", "ON the MAT"))
+    assert "4 of 6 tokens are [UNK]" in capsys.readouterr().err
+
+
 # ---- lsd-eval ----
 
 

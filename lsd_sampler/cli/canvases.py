@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from ..denoisers.mask_token import USUAL_MASKS
 from ..evaluation.tokens import encode
+from ..vocabulary import unknown_share
 from .texts import read_lines
 
 
@@ -34,6 +36,8 @@ def read_canvases(path: Path, pipeline: Any) -> list[torch.Tensor]:
             canvases.append(pipeline.canvas_of(ids)[0])
         except ValueError as error:
             raise ValueError(f"`{FLAG}` {str(path)!r}, line {number}: {error}") from error
+    if canvases and (said := unknown_share(pipeline.tokenizer, torch.cat(canvases))):
+        print(f"`{FLAG}` {str(path)!r}: {said}", file=sys.stderr)
     hole = pipeline.denoiser.hole_id
     if not any(bool((canvas == hole).any()) for canvas in canvases):
         raise ValueError(f"`{FLAG}` {str(path)!r} has nothing to fill in: write {_mask_of(pipeline)} where to.")

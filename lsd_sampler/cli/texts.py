@@ -60,9 +60,10 @@ def cut_texts(path: Path, flag: str, tokenizer: Any, length: int, by_lines: bool
     if num_short:
         number = f"{num_short} of {len(texts)} texts"
         print(f"`{flag}` {str(path)!r}: {number} are shorter than {length} tokens and left out.", file=sys.stderr)
-    if said := unknown_share(tokenizer, [i for ids in encoded for i in ids]):
+    sequences = torch.cat(windows)
+    if said := unknown_share(tokenizer, sequences.flatten()):
         print(f"`{flag}` {str(path)!r}: {said}", file=sys.stderr)
-    return _shuffled(torch.cat(windows))
+    return _shuffled(sequences)
 
 
 def read_sequences(path: Path, pipeline: Any, length: int | None, by_lines: bool = False) -> torch.Tensor:

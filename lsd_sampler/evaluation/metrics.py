@@ -340,7 +340,8 @@ class TextMetrics(TokenMetrics):
         """By token, and by word, which makes judges of different tokenizers comparable."""
         if self.judge is None:
             return {}
-        rows = [present(row) for row in self._counted(sequences)]
+        counted = self._counted(sequences)
+        rows = [present(row) for row in counted] if bool((counted == LEFT_OUT).any()) else sequences
         texts = [text.replace(LEFT_OUT_CHARACTER, "") for text in texts]
         scores = self.judge.score(rows, texts, self.tokenizer)
         weights = bootstrap_weights(len(texts), self.num_resamples, self.seed).double().T
