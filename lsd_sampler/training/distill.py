@@ -1,6 +1,7 @@
 """`distill`: from a pipeline and a config to a learned scheduler."""
 
 import inspect
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,10 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
+from ..denoisers.frames import without_frame
+from ..denoisers.vocabulary import token_names
 from ..sampling.diffusers_calls import NO_MASK
+from ..sampling.left_out import check_predicted
 from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
 from . import coefficients
@@ -22,6 +26,9 @@ from .progress import Progress
 from .recording import TeacherPlan, teacher_plan
 from .task import Task, num_sequences
 from .workers import Workers
+
+
+logger = logging.getLogger(__name__)
 
 
 def distill(
@@ -70,7 +77,9 @@ def distill(
         cache_dir (*optional*): folder of teacher paths (integers), which later runs with the same teacher find there,
             whatever their method and numbers of calls. Their network calls are counted as if they were made anew.
         data (`torch.LongTensor` of shape `(num, seq_len)`, *optional*): real sequences for `path_kl`, which then needs
-            no teacher; token ids of any integer type. The pipeline must be called for whole canvases.
+            no teacher; token ids of any integer type. The pipeline must be called for whole canvases. Tokens that the
+            denoiser puts around a canvas (`[CLS]`, `[SEP]`) may be there. Others that the model never predicts
+            (`[UNK]`) are left out of every sum, with a warning.
         call_kwargs: passed to every call of the pipeline, for example a prompt. Of a list of prompts, or of class
             labels, sequence i gets the entry `i % len`. Tokens are drawn at temperature 1.
 
@@ -81,7 +90,8 @@ def distill(
         ValueError: for options that do not fit the pipeline; the message names the option.
     """
     config = config or DistillConfig()
-    data = None if data is None else token_ids(data)
+    frame = getattr(getattr(pipeline, "denoiser", None), "frame_token_ids", None)
+    data = None if data is None else without_frame(token_ids(data), frame)
     base = base_scheduler(pipeline, config)
     config.settled(1, data is not None)  # refuses data that are not wanted, or are missing
     if config.method not in ("lsd", AUTO) and base.config.corruption != "absorbing":
@@ -151,20 +161,34 @@ def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
     return calls
 
 
+def tell_what_is_left_out(pipeline: Any, data: torch.Tensor, plan: TeacherPlan) -> None:
+    """One warning about tokens of the data that the model never predicts.
+
+    Raises:
+        ValueError: if they are too many.
+    """
+    said = check_predicted("data", data, plan.never_predicted, token_names(getattr(pipeline, "tokenizer", None)))
+    if said and Workers.here().is_main:
+        logger.warning(said)
+
+
 def _plan(
     runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, progress: Progress, data: torch.Tensor | None
 ) -> TeacherPlan:
     stored = progress.load("plan")
     if stored is None:
-        plan = teacher_plan(runs, base, config)
+        plan = teacher_plan(runs, base, config, data is not None)
         config = config.settled(plan.num_steps, data is not None)
         network_calls(config, plan)  # refuses what cannot be done before anything is written
         if data is not None:
             number = num_sequences(config, progress.workers)
             check_data(data, number, plan)
             check_held_out(data, config, number)
+            tell_what_is_left_out(runs.pipeline, data, plan)
         progress.save("plan", {name: torch.tensor(value) for name, value in vars(plan).items()})
         return plan
-    plan = TeacherPlan(**{name: tensor.item() for name, tensor in stored.items()})  # pyright: ignore[reportArgumentType]
+    plan = TeacherPlan(**{name: tensor.tolist() for name, tensor in stored.items()})  # pyright: ignore[reportArgumentType]
+    if data is not None:
+        tell_what_is_left_out(runs.pipeline, data, plan)
     runs.network_calls = plan.num_canvases
     return plan

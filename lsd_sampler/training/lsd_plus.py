@@ -46,10 +46,11 @@ from ..sampling.solvers import SOLVERS
 from ..scheduling_lsd import LSDScheduler
 from .canvases import teacher_canvases
 from .config import METHODS, NETWORK_CALLS, DistillConfig
+from .cross_entropy import cross_entropy
 from .lsd import Comparison, MovesComparison, PairedStudent, run_pair
 from .path_kl import isotonic_decreasing
 from .paths import TeacherPath, teacher_paths
-from .recording import Recorder, TeacherPlan, cross_entropy
+from .recording import Recorder, TeacherPlan
 from .relaxation import RelaxedStart, relaxed_starts
 from .task import Task
 from .workers import Workers
