@@ -21,8 +21,9 @@ from .schedules import StepErrorTable
 
 
 TENSORS_NAME = "scheduler_model.safetensors"
-# beside the config; or one folder deeper, where a pipeline is saved: see `save_pretrained`
-TENSORS_PLACES = (TENSORS_NAME, f"learned/{TENSORS_NAME}")
+# beside the config; or one folder deeper, where a pipeline is saved: see `save_pretrained`. Its name has a dot, as
+# diffusers looks for a `variant` after the first dot of every name in a component's folder; older pipelines lack it
+TENSORS_PLACES = (TENSORS_NAME, f"learned.tensors/{TENSORS_NAME}", f"learned/{TENSORS_NAME}")
 FORMAT_VERSION = 1
 MAX_BYTES = 2**25
 MAX_HEADER_BYTES = 2**20

@@ -389,6 +389,10 @@ def test_pipelines_of_diffusers_by_id(hub: HubServer, run: Run, tmp_path: Path) 
         assert run(image, f"user/amused-{name}") == draw(pipe)
         assert run(load, f"user/amused-{name}", subfolder="scheduler") == contents(make(number))
 
+    pipe.save_pretrained(tmp_path / "half", variant="fp16")
+    run(push_folder, tmp_path / "half", "user/amused-half")
+    assert run(image, "user/amused-half", variant="fp16") == draw(pipe)
+
     run(push, 1, "user/amused-plain", subfolder="scheduler")  # beside the config, where diffusers does not expect it
     assert run(image, "user/amused-plain", "user/amused-plain") == draw(pipe)
 
