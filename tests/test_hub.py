@@ -321,7 +321,7 @@ def test_from_a_shell_to_another_process(hub: HubServer, run: Run, tmp_path: Pat
     written = {"README.md", "config.json", "metrics.jsonl", "schedule.png", CONFIG_NAME, TENSORS_NAME}
     assert set(repo.files()) == written
     assert f"{hub.url}/user/chain/commit/{repo.refs['main']}" in done.stdout.splitlines()[-1]
-    assert 'from_pretrained("user/chain")' in repo.files()["README.md"].decode()
+    assert "from_pretrained('user/chain')" in repo.files()["README.md"].decode()
     assert json.loads(repo.files()["config.json"])["distillation"]["nfe"] == [2, 4]
 
     assert run(sequences, model, "user/chain") == run(sequences, model, str(out)) == sequences(model, str(out))

@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -47,24 +47,28 @@ from .faults import keeping_progress
 from .texts import read_sequences
 
 
-CHOICES = {
-    "method": METHODS.names(),
-    "solver": distillable_solvers(),
-    "teacher_solver": SOLVERS.names(),
-    "order": ORDERS.names(),
-    "count": COUNTS,
-    "domain": ("score", "log_score"),
-    "optimizer": ("exact", "adam"),
-    "variant": VARIANTS,
-    "relaxation_filler": FILLERS,
-    "paths": PATHS,
-}
-
 # what a sampler depends on, beside the fields of `DistillConfig`
 RUN_FLAGS = ("model", "pipeline", "revision", "dtype", "length", "data", "prompts", "pipeline_kwargs", "license")
 
 
+def choices() -> dict[str, Sequence[str]]:
+    """What may be said for an option that is a name: also names that were registered by now."""
+    return {
+        "method": METHODS.names(),
+        "solver": distillable_solvers(),
+        "teacher_solver": SOLVERS.names(),
+        "order": ORDERS.names(),
+        "count": COUNTS,
+        "domain": ("score", "log_score"),
+        "optimizer": ("exact", "adam"),
+        "variant": VARIANTS,
+        "relaxation_filler": FILLERS,
+        "paths": PATHS,
+    }
+
+
 def build_parser() -> argparse.ArgumentParser:
+    known = choices()
     parser = argparse.ArgumentParser(prog="lsd-train", description=__doc__, formatter_class=HelpWithDefaults)
     parser.add_argument("--env", action=PrintVersions, help="print versions, for bug reports, then stop")
     add_model_arguments(parser, with_pipeline=True)
@@ -75,8 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
             parser.add_argument(flag, type=positive_int, nargs="+", help=f"{text} (default: {default})")
         elif option.name == "candidates":
             parser.add_argument(flag, default=option.default, nargs="+", metavar="METHOD:ORDER", help=text)
-        elif option.name in CHOICES:
-            parser.add_argument(flag, default=option.default, choices=CHOICES[option.name], help=text)
+        elif option.name in known:
+            parser.add_argument(flag, default=option.default, choices=known[option.name], help=text)
         else:
             kind = option.metadata["type"] or (str if option.default is None else type(option.default))
             parser.add_argument(flag, type=kind, default=option.default, help=text)
@@ -226,13 +230,15 @@ def print_results(config: DistillConfig, records: list[dict[str, Any]]) -> None:
     _, records = chosen(config, records)
     states = next((record.get("states") for record in records if record["event"] == "step_error"), None)
     for record in records:
-        if record["event"] == "schedule":
+        # a method of one's own says what it likes
+        if record["event"] == "schedule" and "known_after_step" in record:
             known = " ".join(map(str, record["known_after_step"]))
             excess = f"{record['path_kl']:.4f} nats/sequence above {states} calls"
             print(f"{record['nfe']:4d} calls: {excess}; tokens known: {known}")
         elif record["event"] == "steps":
-            for key in ("timesteps", "score_coefficients"):
-                print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
+            for key in ("timesteps", "score_coefficients", "log_score_coefficients"):
+                if key in record:
+                    print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
         elif record["event"] == "coefficients":
             key = "score_coefficients" if record["domain"] == "score" else "log_score_coefficients"
             print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
