@@ -256,8 +256,17 @@ def read_pickle(path: Path, stand_ins: Sequence[tuple[type, str]] = ()) -> Any:
 
 
 def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Writes a safetensors file, atomically: the tensors may be mapped from the very file that is replaced."""
-    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Writes a safetensors file, atomically: the tensors may be mapped from the very file that is replaced.
+
+    Tensors that share memory, as tied weights do, are written under each of their names.
+    """
+    copies: dict[str, torch.Tensor] = {}
+    written: set[int] = set()
+    for name, tensor in tensors.items():
+        copy = tensor.detach().cpu().contiguous()
+        storage = copy.untyped_storage().data_ptr()
+        copies[name] = copy.clone() if storage in written else copy
+        written.add(storage)
     with replacing(path) as temporary:
         save_file(copies, temporary, metadata={"format": "pt", **(metadata or {})})
 
