@@ -38,6 +38,7 @@ def save_sampler(
     call_kwargs: dict[str, Any] | None = None,
     run: dict[str, Any] | None = None,
     license: str | None = None,
+    load_kwargs: dict[str, Any] | None = None,
 ) -> None:
     """Writes sampler, `config.json` (the run; a Hub download counter), `metrics.jsonl`, `schedule.png` and the card.
 
@@ -52,6 +53,7 @@ def save_sampler(
         run (`dict`, *optional*): what else it takes to repeat the run, JSON-ready; for `config.json`.
         license (`str`, *optional*): the Hub's name of a licence; default: the card says none, as the sampler derives
             from somebody's model, or keeps the one that it says.
+        load_kwargs (`dict`, *optional*): what the model was loaded with; used in the card's snippet.
     """
     path = folder / "README.md"
     old = path.read_text(encoding="utf-8") if path.exists() else None
@@ -63,7 +65,8 @@ def save_sampler(
     plotted = _plot(scheduler, folder / "schedule.png", model)
     call_kwargs = call_kwargs or {}
     nfe = _numbers_of_calls(scheduler, config)
-    snippet = _snippet(nfe, model, records, repo_id or str(folder), pipeline_class, call_kwargs)
+    arguments = ", ".join([repr(model), *(f"{name}={value!r}" for name, value in (load_kwargs or {}).items())])
+    snippet = _snippet(nfe, arguments, records, repo_id or str(folder), pipeline_class, call_kwargs)
     card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs, license)
     write_atomically(path, (card if old is None else refresh(old, card)).encode())
 
@@ -156,7 +159,7 @@ def _numbers_of_calls(scheduler: LSDScheduler, config: DistillConfig) -> list[in
 
 def _snippet(
     nfe: list[int],
-    model: str,
+    load_arguments: str,
     records: list[dict[str, Any]],
     location: str,
     pipeline_class: str | None,
@@ -166,11 +169,11 @@ def _snippet(
     arguments = {name: _first(name, value) for name, value in call_kwargs.items()}
     steps = f"num_inference_steps={8 if 8 in nfe else nfe[0]}, generator=torch.Generator().manual_seed(0)"
     if pipeline_class is None:
-        load = f"MaskedDiffusionPipeline.from_pretrained({model!r})"
+        load = f"MaskedDiffusionPipeline.from_pretrained({load_arguments})"
         imports = "from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline"
         arguments["num_samples"] = 2
     else:
-        load = f"DiffusionPipeline.from_pretrained({model!r})  # {pipeline_class}"
+        load = f"DiffusionPipeline.from_pretrained({load_arguments})  # {pipeline_class}"
         imports = "from diffusers import DiffusionPipeline\nfrom lsd_sampler import LSDScheduler"
     call = "".join(f"{name}={value!r}, " for name, value in arguments.items())
     show = 'out.images[0].save("sample.png")' if _is_image(records) else "print(out.texts or out.sequences)"

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from .hub import check_announced
+from .lfs import check_no_pointer
 from .schedules import StepErrorTable
 
 
@@ -191,8 +192,9 @@ def read_at_most(path: Path, limit: int) -> bytes:
 
     Raises:
         OSError: if it is missing or cannot be read.
-        ValueError: if it is larger than `limit` bytes; the message names it.
+        ValueError: if it is larger than `limit` bytes, or a Git LFS pointer; the message names it.
     """
+    check_no_pointer(path)
     with path.open("rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:

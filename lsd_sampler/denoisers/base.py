@@ -30,6 +30,7 @@ from .files import (
     write_tensors,
 )
 from .reserved import check_attribute, check_class
+from .tokenizer_files import first_line, load_tokenizer
 
 
 logger = logging.getLogger(__name__)
@@ -293,7 +294,8 @@ class Denoiser(ModelMixin):
         if (folder / TOKENIZER_NAME).is_file():
             from transformers import PreTrainedTokenizerFast
 
-            self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER_NAME))
+            file = str(folder / TOKENIZER_NAME)
+            self.tokenizer = load_tokenizer(folder, lambda: PreTrainedTokenizerFast(tokenizer_file=file))
 
     def _hub_tokenizer(self) -> str | None:
         """The Hub tokenizer that belongs to a checkpoint without one of its own."""
@@ -392,6 +394,6 @@ def _fetch_tokenizer(name: str) -> Any | None:
 
     try:
         return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        logger.warning("The tokenizer %r could not be had, going on without one: %s", name, str(error).split("\n")[0])
+    except (OSError, ValueError, ImportError) as error:
+        logger.warning("The tokenizer %r could not be had, going on without one: %s", name, first_line(error))
         return None

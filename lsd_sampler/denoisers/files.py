@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from ..atomic import replacing, write_atomically
 from ..hub import download_snapshot, is_hub_id
+from ..lfs import check_no_pointer
 
 
 CONFIG_NAME = "config.json"
@@ -160,10 +161,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
+    check_no_pointer(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # also UnicodeDecodeError
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
+        raise ValueError(f"{path} is not valid JSON (truncated or damaged?): {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}.")
     return content
@@ -203,6 +205,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         pickles = sorted(p.name for p in path.parent.glob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
         hint = f" {pickles[0]} is a pickle, which is never loaded: convert it to safetensors." if pickles else ""
         raise FileNotFoundError(f"There is no file {path}.{hint}")
+    check_no_pointer(path)
     try:
         return load_file(path)
     except (SafetensorError, KeyError, TypeError) as error:
@@ -243,6 +246,7 @@ def read_pickle(path: Path, stand_ins: Sequence[tuple[type, str]] = ()) -> Any:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
+    check_no_pointer(path)
     admitted = torch.serialization.safe_globals([*stand_ins]) if stand_ins else contextlib.nullcontext()
     try:
         with admitted:
