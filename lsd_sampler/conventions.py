@@ -183,7 +183,7 @@ def check_temperature(temperature: Any) -> None:
     is_scalar = isinstance(temperature, torch.Tensor) and temperature.numel() == 1
     if not (is_number or is_scalar):
         raise ValueError(f"`temperature` must be a number >= 0, got {temperature!r}.")
-    if not temperature >= 0:
+    if not temperature >= 0:  # pyright: ignore[reportOperatorIssue]
         raise ValueError(f"`temperature` must be >= 0, got {temperature}.")
 
 
