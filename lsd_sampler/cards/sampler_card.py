@@ -38,6 +38,7 @@ def save_sampler(
     call_kwargs: dict[str, Any] | None = None,
     run: dict[str, Any] | None = None,
     license: str | None = None,
+    load_kwargs: dict[str, Any] | None = None,
 ) -> None:
     """Writes sampler, `config.json` (the run; a Hub download counter), `metrics.jsonl`, `schedule.png` and the card.
 
@@ -52,6 +53,7 @@ def save_sampler(
         run (`dict`, *optional*): what else it takes to repeat the run, JSON-ready; for `config.json`.
         license (`str`, *optional*): the Hub's name of a licence; default: the card says none, as the sampler derives
             from somebody's model, or keeps the one that it says.
+        load_kwargs (`dict`, *optional*): what the model was loaded with; used in the card's snippet.
     """
     path = folder / "README.md"
     old = path.read_text(encoding="utf-8") if path.exists() else None
@@ -62,7 +64,9 @@ def save_sampler(
     write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
     plotted = _plot(scheduler, folder / "schedule.png", model)
     call_kwargs = call_kwargs or {}
-    snippet = _snippet(scheduler, model, records, repo_id or str(folder), pipeline_class, call_kwargs)
+    nfe = _numbers_of_calls(scheduler, config)
+    arguments = ", ".join([repr(model), *(f"{name}={value!r}" for name, value in (load_kwargs or {}).items())])
+    snippet = _snippet(nfe, arguments, records, repo_id or str(folder), pipeline_class, call_kwargs)
     card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs, license)
     write_atomically(path, (card if old is None else refresh(old, card)).encode())
 
@@ -80,7 +84,7 @@ def make_card(
     """The text of the sampler card; `snippet` is the code that shows its use, the rest is as for [`save_sampler`]."""
     choice = choice_section(records)
     config, records = chosen(config, records)
-    nfe = sorted(scheduler.learned_sampler.steps)
+    nfe = _numbers_of_calls(scheduler, config)
     tags = ["discrete-diffusion", "lsd", config.resolved_method, config.solver, *(f"steps:{M}" for M in nfe)]
     base_model = scheduler.config.base_model
     # the Hub refuses what is not the id of a model, such as the name of an oracle
@@ -106,7 +110,7 @@ def make_card(
             count=config.count,
             nfe=", ".join(map(str, nfe)),
             gain=_gain(scheduler, records),
-            table=_table(records),
+            table=_table(scheduler, records),
             coefficients=coefficients_section(records),
             choice=choice,
             plot="![learned schedule](schedule.png)" if plotted else "",
@@ -148,9 +152,14 @@ def _is_image(records: list[dict[str, Any]]) -> bool:
     return any(record.get("is_image") for record in records)
 
 
+def _numbers_of_calls(scheduler: LSDScheduler, config: DistillConfig) -> list[int]:
+    """Those with numbers of their own; of a table for any number of calls alone, those that were asked for."""
+    return sorted(scheduler.learned_sampler.steps) or [M for M in config.nfe if scheduler.can_do(M)]
+
+
 def _snippet(
-    scheduler: LSDScheduler,
-    model: str,
+    nfe: list[int],
+    load_arguments: str,
     records: list[dict[str, Any]],
     location: str,
     pipeline_class: str | None,
@@ -158,14 +167,13 @@ def _snippet(
 ) -> str:
     """Code that loads model and sampler and generates."""
     arguments = {name: _first(name, value) for name, value in call_kwargs.items()}
-    nfe = sorted(scheduler.learned_sampler.steps)
     steps = f"num_inference_steps={8 if 8 in nfe else nfe[0]}, generator=torch.Generator().manual_seed(0)"
     if pipeline_class is None:
-        load = f'MaskedDiffusionPipeline.from_pretrained("{model}")'
+        load = f"MaskedDiffusionPipeline.from_pretrained({load_arguments})"
         imports = "from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline"
         arguments["num_samples"] = 2
     else:
-        load = f'DiffusionPipeline.from_pretrained("{model}")  # {pipeline_class}'
+        load = f"DiffusionPipeline.from_pretrained({load_arguments})  # {pipeline_class}"
         imports = "from diffusers import DiffusionPipeline\nfrom lsd_sampler import LSDScheduler"
     call = "".join(f"{name}={value!r}, " for name, value in arguments.items())
     show = 'out.images[0].save("sample.png")' if _is_image(records) else "print(out.texts or out.sequences)"
@@ -175,7 +183,7 @@ def _snippet(
             imports,
             "",
             f"pipe = {load}",
-            f'pipe.scheduler = LSDScheduler.from_pretrained("{location}")',
+            f"pipe.scheduler = LSDScheduler.from_pretrained({location!r})",
             f"out = pipe({call}{steps})",
             show,
         ]
@@ -195,17 +203,17 @@ def _gain(scheduler: LSDScheduler, records: list[dict[str, Any]]) -> str:
     if scheduler.learned_sampler.step_error is not None:
         most = len(scheduler.learned_sampler.step_error.grid)
         return f"its schedule for any number of calls up to {most} follows from a table measured along teacher paths."
-    if any(r["event"] == "steps" for r in records):
-        fixed = all(bool((s.score_coefficients == 1).all()) for s in scheduler.learned_sampler.steps.values())
-        return "learned times of the network calls" + ("." if fixed else ", and a coefficient of the score for each.")
-    domain = next(r["domain"] for r in records if r["event"] == "coefficients")
-    return f"one learned coefficient of the {domain.replace('_', '-')} per step, on the uniform grid."
+    domains = [r["domain"] for r in records if r["event"] == "coefficients"]
+    if domains:
+        return f"one learned coefficient of the {domains[0].replace('_', '-')} per step, on the uniform grid."
+    fixed = all(bool((s.score_coefficients == 1).all()) for s in scheduler.learned_sampler.steps.values())
+    return "learned times of the network calls" + ("." if fixed else ", and a coefficient of the score for each.")
 
 
-def _table(records: list[dict[str, Any]]) -> str:
-    schedules = [r for r in records if r["event"] == "schedule"]
-    if schedules:
-        states = next(r["states"] for r in records if r["event"] == "step_error")
+def _table(scheduler: LSDScheduler, records: list[dict[str, Any]]) -> str:
+    states = next((r["states"] for r in records if r["event"] == "step_error" and "states" in r), None)
+    schedules = [r for r in records if r["event"] == "schedule" and "known_after_step" in r]
+    if schedules and states is not None:
         excess = f"path KL above {states} calls (nats per sequence)"
         head = f"| network calls | {excess} | of the uniform grid | tokens known after |"
         rule = "|--:|--:|--:|:--|"
@@ -215,15 +223,24 @@ def _table(records: list[dict[str, Any]]) -> str:
             for r in schedules
         ]
         return "\n".join([head, rule, *rows])
-    steps = [r for r in records if r["event"] == "steps"]
-    if steps:
-        rows = [f"| {r['nfe']} | {_numbers(r['timesteps'])} | {_numbers(r['score_coefficients'])} |" for r in steps]
-        head = "| network calls | `timesteps`, and where the last step ends | `score_coefficients` |"
-        return "\n".join([head, "|--:|:--|:--|", *rows])
     coefficients = [r for r in records if r["event"] == "coefficients"]
-    key = "score_coefficients" if coefficients[0]["domain"] == "score" else "log_score_coefficients"
-    rows = [f"| {r['nfe']} | {_numbers(r[key])} |" for r in coefficients]
-    return "\n".join([f"| network calls | `{key}` |", "|--:|:--|", *rows])
+    if coefficients:
+        key = "score_coefficients" if coefficients[0]["domain"] == "score" else "log_score_coefficients"
+        rows = [f"| {r['nfe']} | {_numbers(r[key])} |" for r in coefficients]
+        return "\n".join([f"| network calls | `{key}` |", "|--:|:--|", *rows])
+    return _table_of_steps(scheduler, records)
+
+
+def _table_of_steps(scheduler: LSDScheduler, records: list[dict[str, Any]]) -> str:
+    """What the sampler holds, whatever its method logged. (Two-sided coefficients have a section of their own.)"""
+    learned = sorted(scheduler.learned_sampler.steps.items())
+    columns = {"`timesteps`, and where the last step ends": "timesteps", "`score_coefficients`": "score_coefficients"}
+    has_section = any(r["event"] == "log_score_coefficients" for r in records)
+    if not has_section and any(bool((s.log_score_coefficients != 1).any()) for _, s in learned):
+        columns["`log_score_coefficients`"] = "log_score_coefficients"
+    rows = [[str(M), *(_numbers(getattr(s, name).tolist()) for name in columns.values())] for M, s in learned]
+    head = [["network calls", *columns], ["--:", *(":--" for _ in columns)]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [*head, *rows])
 
 
 def _numbers(values: list[float]) -> str:
@@ -239,17 +256,23 @@ def _conditions(call_kwargs: dict[str, Any]) -> str:
 
 def _protocol(config: DistillConfig, records: list[dict[str, Any]]) -> str:
     done = next(r for r in records if r["event"] == "done")
-    paths = next(r for r in records if r["event"] == "teacher")
     # a student that is compared with the teacher's predictions runs on all sequences at once
     batches = "" if config.is_paired else f" on batches of up to {config.batch_size}"
-    blocks = f" on each of {paths['canvases']} canvases (blocks)" if paths["canvases"] > 1 else ""
-    made = KINDS[paths["source"]]
-    steps = f" of {paths['steps']} steps{blocks}" if "steps" in paths else ""
     others = " (of all candidates)" if any(r["event"] == "candidate" for r in records) else ""
     return (
-        f"{paths['sequences']} {made} sequences{steps}, seed {config.seed};"
+        f"{_sequences(config, records)}, seed {config.seed};"
         f" {done['network_calls']} network calls{others}{batches}, {done['seconds']:.0f} seconds; draws in float64."
     )
+
+
+def _sequences(config: DistillConfig, records: list[dict[str, Any]]) -> str:
+    """What a sampler learned from; a method of one's own may have no teacher."""
+    paths = next((r for r in records if r["event"] == "teacher"), None)
+    if paths is None:
+        return f"{config.resolved_num_sequences} sequences"
+    blocks = f" on each of {paths['canvases']} canvases (blocks)" if paths["canvases"] > 1 else ""
+    steps = f" of {paths['steps']} steps{blocks}" if "steps" in paths else ""
+    return f"{paths['sequences']} {KINDS[paths['source']]} sequences{steps}"
 
 
 def _plot(scheduler: LSDScheduler, path: Path, model: str) -> bool:

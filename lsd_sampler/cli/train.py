@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from .common import (
     check_output_dir,
     json_object,
     load_diffusers_pipeline,
+    load_options,
     load_pipeline,
     positive_int,
     process_group,
@@ -49,35 +50,31 @@ from .faults import keeping_progress
 from .texts import read_sequences
 
 
-CHOICES = {
-    "method": METHODS.names(),
-    "solver": distillable_solvers(),
-    "teacher_solver": SOLVERS.names(),
-    "order": ORDERS.names(),
-    "count": COUNTS,
-    "domain": ("score", "log_score"),
-    "optimizer": ("exact", "adam"),
-    "variant": VARIANTS,
-    "relaxation_filler": FILLERS,
-    "paths": PATHS,
-}
-
 # what a sampler depends on, beside the fields of `DistillConfig`
 RUN_FLAGS = (
-    "model",
-    "pipeline",
-    "revision",
-    "dtype",
-    "length",
-    "data",
-    "data_lines",
-    "prompts",
-    "pipeline_kwargs",
-    "license",
-)
+    "model", "pipeline", "revision", "dtype", "length", "mask_token_id", "trust_remote_code", "model_kwargs", "data",
+    "data_lines", "prompts", "pipeline_kwargs", "license",
+)  # fmt: skip
+
+
+def choices() -> dict[str, Sequence[str]]:
+    """What may be said for an option that is a name: also names that were registered by now."""
+    return {
+        "method": METHODS.names(),
+        "solver": distillable_solvers(),
+        "teacher_solver": SOLVERS.names(),
+        "order": ORDERS.names(),
+        "count": COUNTS,
+        "domain": ("score", "log_score"),
+        "optimizer": ("exact", "adam"),
+        "variant": VARIANTS,
+        "relaxation_filler": FILLERS,
+        "paths": PATHS,
+    }
 
 
 def build_parser() -> argparse.ArgumentParser:
+    known = choices()
     parser = argparse.ArgumentParser(prog="lsd-train", description=__doc__, formatter_class=HelpWithDefaults)
     parser.add_argument("--env", action=PrintVersions, help="print versions, for bug reports, then stop")
     add_model_arguments(parser, with_pipeline=True)
@@ -88,8 +85,8 @@ def build_parser() -> argparse.ArgumentParser:
             parser.add_argument(flag, type=positive_int, nargs="+", help=f"{text} (default: {default})")
         elif option.name == "candidates":
             parser.add_argument(flag, default=option.default, nargs="+", metavar="METHOD:ORDER", help=text)
-        elif option.name in CHOICES:
-            parser.add_argument(flag, default=option.default, choices=CHOICES[option.name], help=text)
+        elif option.name in known:
+            parser.add_argument(flag, default=option.default, choices=known[option.name], help=text)
         else:
             kind = option.metadata["type"] or (str if option.default is None else type(option.default))
             parser.add_argument(flag, type=kind, default=option.default, help=text)
@@ -105,7 +102,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="with --pipeline: prompts, one a line")
     parser.add_argument("--pipeline-kwargs", type=json_object, metavar="JSON", help="further arguments of its call")
-    parser.add_argument("--trust-remote-code", action="store_true", help="let --pipeline run code of its own repo")
     parser.add_argument("--output-dir", type=Path, help="default: MODEL-METHOD-ORDER, or MODEL-auto")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with a run that was stopped, in its output folder")
@@ -135,6 +131,7 @@ def command(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> None:
     name = args.model or args.pipeline
+    load_options(args)  # refuses what does not go together
     report_to = available(args.report_to)
     call_kwargs = read_call_kwargs(args)
     process = process_bytes() if args.device.type == "cpu" else 0
@@ -226,7 +223,7 @@ def save(args: argparse.Namespace, pipeline: Any, scheduler: LSDScheduler, outpu
     from ..cards.sampler_card import save_sampler
 
     name = args.model or args.pipeline
-    run = {flag: getattr(args, flag) for flag in RUN_FLAGS if getattr(args, flag) is not None}
+    run = {flag: getattr(args, flag) for flag in RUN_FLAGS if getattr(args, flag) not in (None, False)}
     run = {flag: str(value) if isinstance(value, Path) else value for flag, value in run.items()}
     if not Path(name).expanduser().exists():  # a path of this machine means nothing elsewhere
         model = pipeline.denoiser if args.model else pipeline
@@ -234,6 +231,8 @@ def save(args: argparse.Namespace, pipeline: Any, scheduler: LSDScheduler, outpu
         scheduler.register_to_config(base_model=model.name_or_path, base_model_revision=revision)
     pipeline_class = type(pipeline).__name__ if args.pipeline else None
     described |= {"pipeline_class": pipeline_class, "run": run, "license": args.license}
+    at = {} if args.revision is None else {"revision": args.revision}
+    described["load_kwargs"] = at | load_options(args)
     save_sampler(scheduler, output_dir, model=name, **described)
 
 
@@ -245,13 +244,15 @@ def print_results(config: DistillConfig, records: list[dict[str, Any]]) -> None:
     _, records = chosen(config, records)
     states = next((record.get("states") for record in records if record["event"] == "step_error"), None)
     for record in records:
-        if record["event"] == "schedule":
+        # a method of one's own says what it likes
+        if record["event"] == "schedule" and "known_after_step" in record:
             known = " ".join(map(str, record["known_after_step"]))
             excess = f"{record['path_kl']:.4f} nats/sequence above {states} calls"
             print(f"{record['nfe']:4d} calls: {excess}; tokens known: {known}")
         elif record["event"] == "steps":
-            for key in ("timesteps", "score_coefficients"):
-                print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
+            for key in ("timesteps", "score_coefficients", "log_score_coefficients"):
+                if key in record:
+                    print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
         elif record["event"] == "coefficients":
             key = "score_coefficients" if record["domain"] == "score" else "log_score_coefficients"
             print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
