@@ -9,6 +9,7 @@ import diffusers
 import torch
 from huggingface_hub import ModelCard, ModelCardData
 
+from .afterwards import as_warning, optional_plot
 from .atomic import write_atomically
 from .choice_card import choice_section
 from .coefficients_card import coefficients_section
@@ -53,8 +54,6 @@ def save_sampler(
         license (`str`, *optional*): the Hub's name of a licence; default: the card says none, as the sampler derives
             from somebody's model, or keeps the one that it says.
     """
-    path = folder / "README.md"
-    old = path.read_text(encoding="utf-8") if path.exists() else None
     scheduler.save_pretrained(folder)
     described = {"library_name": "lsd_sampler", "scheduler": "LSDScheduler", "run": run or {}}
     described["distillation"] = config.to_dict()
@@ -62,9 +61,14 @@ def save_sampler(
     write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
     plotted = _plot(scheduler, folder / "schedule.png", model)
     call_kwargs = call_kwargs or {}
-    snippet = _snippet(scheduler, model, records, repo_id or str(folder), pipeline_class, call_kwargs)
-    card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs, license)
-    write_atomically(path, (card if old is None else refresh(old, card)).encode())
+    path = folder / "README.md"
+    written = None
+    with as_warning(f"The card {path} does not tell of this run"):
+        snippet = _snippet(scheduler, model, records, repo_id or str(folder), pipeline_class, call_kwargs)
+        card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs, license)
+        written = (refresh(path.read_text(encoding="utf-8"), card) if path.exists() else card).encode()
+    if written is not None:
+        write_atomically(path, written)
 
 
 def make_card(
@@ -253,11 +257,9 @@ def _protocol(config: DistillConfig, records: list[dict[str, Any]]) -> str:
 
 
 def _plot(scheduler: LSDScheduler, path: Path, model: str) -> bool:
-    """Draws the learned numbers where matplotlib (an extra) is there."""
-    try:
-        from .evaluation.plots import plot_schedule
-    except ImportError:
-        return False
+    """Draws the learned numbers, if they can be drawn."""
+    from .evaluation.plots import plot_schedule
+
     steps = scheduler.learned_sampler.steps
     times = {f"{M} calls": s.timesteps.tolist() for M, s in steps.items()}
     coefficients = {}
@@ -265,8 +267,7 @@ def _plot(scheduler: LSDScheduler, path: Path, model: str) -> bool:
         learned = [c for c in (s.score_coefficients, s.log_score_coefficients) if not bool((c == 1).all())]
         if learned:
             coefficients[f"{M} calls"] = learned[0].tolist()
-    try:
+    with optional_plot(path):
         plot_schedule(times, path, coefficients or None, title=model)
-    except ImportError:
-        return False
-    return True
+        return True
+    return False

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..afterwards import as_warning, optional_plot
 from ..atomic import write_atomically
 from ..denoisers.markov import MarkovDenoiser, is_oracle_spec
 from .common import add_model_arguments, check_output_dir, load_pipeline, positive_int, run, within_memory
@@ -210,25 +211,23 @@ def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatu
 
 
 def write_report(report: Any, folder: Path) -> None:
-    """`table.txt`, `summary.json`, plots and `report.html`; without plots where matplotlib is missing."""
+    """`table.txt`, `summary.json`, plots and `report.html`; without what cannot be drawn."""
     from ..evaluation import html, plots
     from ..evaluation.report import as_json, as_text
 
     write_atomically(folder / "table.txt", as_text(report).encode())
     write_atomically(folder / "summary.json", as_json(report).encode())
-    try:
-        comparison = report.comparison
-        common: dict[str, Any] = {"title": report.title, "floor": comparison.floor}
+    comparison = report.comparison
+    common: dict[str, Any] = {"title": report.title, "floor": comparison.floor}
+    with optional_plot(folder / "quality_vs_nfe.png"):
         plots.plot_quality_vs_nfe(comparison.judged, folder / "quality_vs_nfe.png", report.drawn, **common)
-        if report.readings:
-            keys = {"likelihood_key": report.likelihood_key, "entropy_key": report.entropy_key}
+    (folder / "frontier.png").unlink(missing_ok=True)  # of an earlier run
+    if report.readings:
+        keys = {"likelihood_key": report.likelihood_key, "entropy_key": report.entropy_key}
+        with optional_plot(folder / "frontier.png"):
             plots.plot_frontier(comparison.sweep, folder / "frontier.png", **keys, **common)
-    except ImportError:
-        print("No plots, as matplotlib is not installed: `pip install lsd_sampler[eval]`.", file=sys.stderr)
-    try:
+    with as_warning("No report.html"):
         write_atomically(folder / "report.html", html.render(report).encode())
-    except ImportError as error:
-        print(error, file=sys.stderr)
 
 
 def compare_images(args: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..afterwards import as_warning, lacks_matplotlib
 from .glossary import METRICS
 from .plots import draw_frontier, draw_quality, styles, svg_chart
 from .report import READING_COLUMNS, Report
@@ -126,11 +127,14 @@ def _frontier(report: Report) -> dict[str, Any] | None:
 
 
 def _chart(draw: Any, label: str) -> str:
-    """Nothing where matplotlib is missing."""
-    try:
-        return svg_chart(draw, label)
-    except ImportError:
-        return ""
+    """Nothing where it cannot be drawn; that matplotlib is missing is said with the plots."""
+    with as_warning(f"No chart of {label} in report.html"):
+        try:
+            return svg_chart(draw, label)
+        except ImportError as error:
+            if not lacks_matplotlib(error):
+                raise
+    return ""
 
 
 def _samples(report: Report) -> list[dict[str, Any]]:
