@@ -130,7 +130,7 @@ def save_samples(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output-dir", type=Path, default=Path("demo-output"))
+    parser.add_argument("--output-dir", type=lambda name: Path(name).expanduser(), default=Path("demo-output"))
     parser.add_argument("--num-sequences", type=int, default=64, help="teacher sequences; half as many for the books")
     parser.add_argument("--oracle-samples", type=int, default=1024)
     parser.add_argument("--text-samples", type=int, default=96)

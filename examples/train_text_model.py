@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--text", required=True, help="training text, .txt or .txt.xz")
     parser.add_argument("--valid", required=True, help="held-out text")
     parser.add_argument("--data-note", default="", help="a sentence on the data, for the card")
-    parser.add_argument("--output-dir", required=True, type=Path)
+    parser.add_argument("--output-dir", required=True, type=lambda name: Path(name).expanduser())
     parser.add_argument("--tokenizer", help="tokenizer.json of another run; default: train one")
     parser.add_argument("--vocab-size", type=int, default=2048)
     parser.add_argument("--length", type=int, default=128)

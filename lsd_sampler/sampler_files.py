@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +16,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from .atomic import replacing, write_atomically
 from .checkpoint import TENSORS_NAME, TENSORS_PLACES, LearnedSampler, dump_learned, load_learned, read_at_most
 from .conventions import translated
-from .hub import admit_to_pipelines, check_announced, download, is_hub_id, upload_sampler
+from .hub import admit_to_pipelines, check_announced, download, is_hub_id, upload_sampler, upload_saved
 
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
         name = pretrained_model_name_or_path
         if not name or not isinstance(name, (str, os.PathLike)):
             raise ValueError(f"`pretrained_model_name_or_path` is missing, or no path: got {name!r}.")
-        name = os.fspath(name)
+        name = os.path.expanduser(os.fspath(name))
         source = _Source(name, _check_subfolder(subfolder), {k: kwargs.pop(k) for k in _HUB_OPTIONS if k in kwargs})
         config_file = source.get(cls.config_name)
         config = cls._read_entries(config_file)
@@ -167,7 +167,7 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
                 go to the subfolder `learned`: if they lay beside the config, diffusers would take them for weights of
                 an unknown format, and fetch no safetensors at all of such a pipeline on the Hub.
         """
-        folder = Path(save_directory)
+        folder = Path(os.path.expanduser(save_directory))
         if folder.is_file():
             raise ValueError(f"`save_directory` must be a folder, but {folder} is a file.")
         folder.mkdir(parents=True, exist_ok=True)
@@ -185,7 +185,7 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
         for stale in {folder / place for place in TENSORS_PLACES} - ({tensors} if data is not None else set()):
             stale.unlink(missing_ok=True)
         if push_to_hub:
-            self._upload(folder, kwargs.pop("repo_id", folder.absolute().name), **kwargs)
+            self._upload(upload_saved, folder, kwargs.pop("repo_id", folder.absolute().name), **kwargs)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Uploads the sampler to a Hub repo of its own.
@@ -203,12 +203,12 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return self._upload(Path(folder), repo_id, **kwargs)
+            return self._upload(upload_sampler, Path(folder), repo_id, **kwargs)
 
-    def _upload(self, folder: Path, repo_id: str, **kwargs: Any) -> str:
+    def _upload(self, upload: Callable[..., str], folder: Path, repo_id: str, **kwargs: Any) -> str:
         # tensors of an earlier sampler do not stay with this one's config
         kwargs.setdefault("delete_patterns", [place for place in TENSORS_PLACES if not (folder / place).exists()])
-        return upload_sampler(folder, repo_id, **kwargs)
+        return upload(folder, repo_id, **kwargs)
 
 
 class _Source:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -62,7 +63,8 @@ def load_diffusers_pipeline(args: argparse.Namespace):  # noqa: ANN201  (importe
     from ..denoisers.files import CONFIG_NAME, PIPELINE_NAME, commit_of
     from ..hub import fetching
 
-    local = Path(args.pipeline).expanduser()
+    args.pipeline = os.path.expanduser(args.pipeline)
+    local = Path(args.pipeline)
     if (local / CONFIG_NAME).exists() and not (local / PIPELINE_NAME).exists():
         raise ValueError(f"`--pipeline` {args.pipeline!r} is a model, not a pipeline: use `--model`.")
     if not local.is_dir():
@@ -146,7 +148,7 @@ def load_sampler(name: str):  # noqa: ANN201  (imported late)
     from ..hub import is_hub_id
     from ..scheduling_lsd import LSDScheduler
 
-    if not Path(name).is_dir() and not is_hub_id(name):
+    if not os.path.isdir(os.path.expanduser(name)) and not is_hub_id(name):
         raise FileNotFoundError(f"`--sampler` {name!r} is neither a folder nor a Hub id (owner/name).")
     try:
         return LSDScheduler.from_pretrained(name)
@@ -187,10 +189,35 @@ def smaller_batch(flag: str, number: int, dtype: str | None) -> str:
     return f"out of memory: the model does not fit. Try {dtype_advice}another `--device`."
 
 
+def settle_paths(args: argparse.Namespace) -> None:
+    """Puts the home folder in place of `~` in all paths: a shell does not after `=`, as in `--output-dir=~/x`.
+
+    Raises:
+        ValueError: if a text or path is not in UTF-8: neither card nor samples could be written.
+    """
+    for name, value in vars(args).items():
+        for part in value if isinstance(value, list) else [value]:
+            _check_encoding("--" + name.replace("_", "-"), part)
+        if isinstance(value, Path):
+            setattr(args, name, Path(os.path.expanduser(value)))
+        elif isinstance(value, list):
+            setattr(args, name, [Path(os.path.expanduser(v)) if isinstance(v, Path) else v for v in value])
+
+
+def _check_encoding(flag: str, value: Any) -> None:
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        remedy = "rename the file or folder" if isinstance(value, Path) else "give it in UTF-8"
+        raise ValueError(f"`{flag}` {text!r} holds bytes that are not UTF-8: {remedy}.") from error
+
+
 def run(command: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     """Parses, runs, and turns known mistakes into one sentence on stderr and exit code 1."""
     args = parser.parse_args(argv)
     try:
+        settle_paths(args)
         command(args)
     except KeyboardInterrupt as error:
         print(f"Interrupted{'; ' if error.args else ''}{error}.", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ def make_samplers(args: argparse.Namespace, config: dict[str, Any]) -> dict[str,
     """
     samplers = {text: baseline(text, config) for text in args.baselines}
     for name in args.sampler:
-        short = Path(name).resolve().name
+        short = Path(os.path.expanduser(name)).resolve().name
         sampler = samplers[name if short in samplers else short] = load_sampler(name)
         _check_mask(args, name, sampler, config["mask_token_id"])
     if not samplers:

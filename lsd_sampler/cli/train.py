@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from tqdm.auto import tqdm
 from ..atomic import remove_leftovers
 from ..denoisers.markov import is_oracle_spec
 from ..denoisers.sizes import ModelSize
-from ..hub import make_repo, upload_sampler
+from ..hub import check_repo_id, make_repo, upload_saved
+from ..licenses import check_license
 from ..orders import ORDERS
 from ..pipeline_masked_diffusion import MaskedDiffusionPipeline
 from ..scheduling_lsd import COUNTS, LSDScheduler
@@ -116,6 +118,7 @@ def command(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> None:
     name = args.model or args.pipeline
+    check_names_for_the_hub(args)
     report_to = available(args.report_to)
     call_kwargs = read_call_kwargs(args)
     process = process_bytes() if args.device.type == "cpu" else 0
@@ -135,6 +138,14 @@ def train(args: argparse.Namespace) -> None:
         print_json({kind: name, **config.to_dict(), "output_dir": str(output_dir), **cost})
         return
     learn(args, pipeline, config, output_dir, call_kwargs, report_to)
+
+
+def check_names_for_the_hub(args: argparse.Namespace) -> None:
+    """Refuses, before anything is loaded, what the Hub would refuse after all the work."""
+    if args.license is not None:
+        check_license(args.license, "--license")
+    if args.push_to_hub is not None:
+        check_repo_id(args.push_to_hub, "--push-to-hub")
 
 
 def learn(
@@ -183,7 +194,7 @@ def learn(
     print_results(config, records)
     print(f"Network calls: {records[-1]['network_calls']}. Saved to {output_dir}.")
     if repo_id:
-        print(f"Uploaded: {upload_sampler(output_dir, repo_id)}")
+        print(f"Uploaded: {upload_saved(output_dir, repo_id)}")
 
 
 def check_nothing_is_lost(folder: Path) -> None:
@@ -209,7 +220,7 @@ def save(args: argparse.Namespace, pipeline: Any, scheduler: LSDScheduler, outpu
     name = args.model or args.pipeline
     run = {flag: getattr(args, flag) for flag in RUN_FLAGS if getattr(args, flag) is not None}
     run = {flag: str(value) if isinstance(value, Path) else value for flag, value in run.items()}
-    if not Path(name).expanduser().exists():  # a path of this machine means nothing elsewhere
+    if not os.path.exists(os.path.expanduser(name)):  # a path of this machine means nothing elsewhere
         model = pipeline.denoiser if args.model else pipeline
         revision = getattr(model, "commit_hash", None) or args.revision
         scheduler.register_to_config(base_model=model.name_or_path, base_model_revision=revision)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import secrets
 import sys
 import time
@@ -323,7 +324,7 @@ def _start_output(output: str | Path | None, resume: bool) -> list[Row]:
     """Rows to reuse. The file is rewritten, so that a line cut short by a kill does not stay in it."""
     if output is None:
         return []
-    done = read_jsonl(output) if resume and Path(output).exists() else []
+    done = read_jsonl(output) if resume and Path(os.path.expanduser(output)).exists() else []
     write_jsonl(output, done)
     return done
 

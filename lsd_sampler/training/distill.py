@@ -98,7 +98,7 @@ def distill(
         workers.share(config.num_sequences)  # refuses what cannot be shared
     if checkpoint_dir is not None:  # what was kept of other weights is not to go on with
         identity["pipeline"] = fingerprint(pipeline)
-    progress = Progress(None if checkpoint_dir is None else Path(checkpoint_dir), identity, resume, workers)
+    progress = Progress(_folder(checkpoint_dir), identity, resume, workers)
 
     def write(**values: Any) -> None:
         if log is not None:
@@ -107,8 +107,8 @@ def distill(
     plan = _plan(runs, base, config, progress, data)
     config = config.settled(plan.num_steps, data is not None)
     cache = None
-    if cache_dir is not None:
-        cache = PathCache(Path(cache_dir).expanduser(), pipeline, call_kwargs, identity.get("pipeline"))
+    if (cache_folder := _folder(cache_dir)) is not None:
+        cache = PathCache(cache_folder, pipeline, call_kwargs, identity.get("pipeline"))
     task = Task(runs, base, plan, config, write, progress, cache, data, workers)
     learned = METHODS[config.resolved_method](task)
     method = config.resolved_method
@@ -148,6 +148,10 @@ def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
     if plan.mask_token_id != NO_MASK and coefficients.wanted(config, winner):
         calls += coefficients.network_calls(config, plan)
     return calls
+
+
+def _folder(path: str | os.PathLike | None) -> Path | None:
+    return None if path is None else Path(os.path.expanduser(path))
 
 
 def _plan(
