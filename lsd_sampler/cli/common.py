@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,10 @@ def load_diffusers_pipeline(args: argparse.Namespace):  # noqa: ANN201  (importe
 
 @contextmanager
 def process_group(args: argparse.Namespace) -> Iterator[None]:
-    """Joins the other processes of `accelerate launch`, where this is one of several; each has a device of its own."""
+    """Joins the other processes of `accelerate launch`, where this is one of several; each has a device of its own.
+
+    Only the first prints inside: the others' outputs, notes and bars would be the same.
+    """
     if int(os.environ.get("WORLD_SIZE") or 1) < 2:
         yield
         return
@@ -94,9 +97,16 @@ def process_group(args: argparse.Namespace) -> Iterator[None]:
     if args.device.type == "cuda" and args.device.index is None:
         args.device = state.device
     try:
-        yield
+        with nullcontext() if state.is_main_process else _silence():
+            yield
     finally:
         state.destroy_process_group()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 def json_object(text: str) -> dict:
@@ -213,9 +223,30 @@ def _check_encoding(flag: str, value: Any) -> None:
         raise ValueError(f"`{flag}` {text!r} holds bytes that are not UTF-8: {remedy}.") from error
 
 
+def say(*words: str) -> bool:
+    """Prints a result at once. A reader that has gone, as `head` does, is no error: nothing more is printed then.
+
+    Returns:
+        whether anybody reads.
+    """
+    try:
+        if words:
+            encoding = sys.stdout.encoding or "utf-8"
+            print(*(text.encode(encoding, "backslashreplace").decode(encoding) for text in words))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # what is still in the buffer would be an error again when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
 def run(command: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     """Parses, runs, and turns known mistakes into one sentence on stderr and exit code 1."""
-    args = parser.parse_args(argv)
+    try:
+        args = parser.parse_args(argv)
+    finally:
+        say()  # the help
     try:
         settle_paths(args)
         command(args)

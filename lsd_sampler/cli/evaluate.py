@@ -9,7 +9,17 @@ from typing import Any
 from ..afterwards import as_warning, optional_plot
 from ..atomic import write_atomically
 from ..denoisers.markov import MarkovDenoiser, is_oracle_spec
-from .common import add_model_arguments, check_output_dir, load_pipeline, positive_int, run, within_memory
+from ..training.workers import Workers
+from .common import (
+    add_model_arguments,
+    check_output_dir,
+    load_pipeline,
+    positive_int,
+    process_group,
+    run,
+    say,
+    within_memory,
+)
 from .evaluation_parts import (
     BASELINE_FORM,
     finished_rows,
@@ -68,12 +78,19 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def command(args: argparse.Namespace) -> None:
+    with process_group(args):
+        evaluate(args)
+
+
+def evaluate(args: argparse.Namespace) -> None:
     from ..evaluation.comparison import compare
     from ..evaluation.harness import Harness
     from ..evaluation.report import as_json, as_text, make_report
 
+    workers = Workers.here()
     if args.images:
-        compare_images(args)
+        if workers.is_main:
+            compare_images(args)
         return
     check_options(args)
     check_output_dir(args.output_dir)
@@ -86,7 +103,7 @@ def command(args: argparse.Namespace) -> None:
     num_rows = min(args.batch_size, args.num_samples)
     with keeping_rows(output), within_memory(args, "--batch-size", num_rows):
         args.output_dir.mkdir(parents=True, exist_ok=True)
-        print(f"Output folder: {args.output_dir}", flush=True, file=sys.stderr if args.json else sys.stdout)
+        _say_folder(args)
         metrics, floor = make_metrics(args, pipeline)
         if args.frontier and floor is None:
             raise ValueError("`--frontier` is read off at the entropy of real data: give more `--reference` text.")
@@ -99,6 +116,7 @@ def command(args: argparse.Namespace) -> None:
             output=output,
             resume=args.resume,
             labels=labels(args, pipeline.denoiser, metrics),
+            workers=workers,
             num_texts=args.num_texts if getattr(metrics, "tokenizer", None) is not None else 0,
             **({"length": args.length} if args.length else {}),
         )
@@ -112,8 +130,17 @@ def command(args: argparse.Namespace) -> None:
             headline_nfe=args.headline_nfe or (8 if 8 in args.nfe else min(args.nfe)),
             protocol=protocol(args, pipeline, comparison, temperatures),
         )
-        write_report(report, args.output_dir)
-    print(as_json(report) if args.json else as_text(report), end="")
+        if workers.is_main:
+            write_report(report, args.output_dir)
+    say((as_json(report) if args.json else as_text(report)).removesuffix("\n"))
+
+
+def _say_folder(args: argparse.Namespace) -> None:
+    words = f"Output folder: {args.output_dir}"
+    if args.json:
+        print(words, file=sys.stderr)
+    else:
+        say(words)
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -251,7 +278,7 @@ def compare_images(args: argparse.Namespace) -> None:
             {"images": name, "number": num, "FID": frechet_inception_distance(name, args.image_reference, **options)}
             for name, num in sizes.items()
         ]
-    print(format_table(sorted(rows, key=lambda row: row["FID"])))
+    say(format_table(sorted(rows, key=lambda row: row["FID"])))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from ..evaluation.metrics import MetricSet, OracleMetrics, TextMetrics, TokenMet
 from ..evaluation.rows import Row, read_jsonl
 from ..scheduling_lsd import LSDScheduler
 from ..training.recording import scheduler_in_place
+from ..training.workers import Workers
 from .common import load_sampler
 from .texts import cut_texts
 
@@ -223,14 +224,16 @@ def _features(args: argparse.Namespace, pipeline: Any, judge: JudgeNLL | None) -
 def _teacher_samples(args: argparse.Namespace, pipeline: Any, length: int) -> torch.Tensor:
     """Reference and floor: twice as many as are judged."""
     teacher, sequences = LSDScheduler(**pipeline.denoiser.scheduler_config()), []
-    total = 2 * args.num_samples
+    total, workers = 2 * args.num_samples, Workers.here()
+    batches = range(0, total, args.batch_size)
     with scheduler_in_place(pipeline, teacher):
-        for first in tqdm(range(0, total, args.batch_size), desc="teacher samples", unit="batch"):
+        for first in tqdm(batches[workers.rank :: workers.size], desc="teacher samples", unit="batch"):
             generator = torch.Generator().manual_seed(args.seed + _REAL_SEED + first)
             options = {"length": length, "generator": generator, "output_type": "ids"}
             num = min(args.batch_size, total - first)
             sequences.append(pipeline(num_samples=num, num_inference_steps=length, **options).sequences.cpu())
-    return torch.cat(sequences)
+    shares = workers.gather(sequences)
+    return torch.cat([shares[i % workers.size][i // workers.size] for i in range(len(batches))])
 
 
 def finished_rows(path: Path) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..atomic import write_atomically
 from ..random import row_generators
+from ..training.workers import Workers
 from .common import (
     HelpWithDefaults,
     add_model_arguments,
@@ -15,7 +16,9 @@ from .common import (
     load_pipeline,
     load_sampler,
     positive_int,
+    process_group,
     run,
+    say,
     within_memory,
 )
 
@@ -42,33 +45,50 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def command(args: argparse.Namespace) -> None:
+    with process_group(args):
+        draw(args)
+
+
+def draw(args: argparse.Namespace) -> None:
+    """Prints the samples, and writes them; several processes draw a share each."""
     if args.output:
         if args.output.is_dir():
             raise IsADirectoryError(f"`--output` {str(args.output)!r} is a folder: give the name of a file.")
         check_output_dir(args.output.parent, "--output")
-    pipeline = load_pipeline(args)
+    pipeline, workers = load_pipeline(args), Workers.here()
     if args.sampler:
         pipeline.scheduler = load_sampler(args.sampler)
     lines: list[str] = []
-    for first in range(0, args.num_samples, args.batch_size):
-        samples = range(first, min(first + args.batch_size, args.num_samples))
-        with within_memory(args, "--batch-size", len(samples)):
-            output: Any = pipeline(
-                prefix=args.prefix,
-                suffix=args.suffix,
-                length=args.length,
-                num_samples=len(samples),
-                num_inference_steps=args.nfe,
-                temperature=args.temperature,
-                generator=row_generators(args.seed, samples, NOT_OF_TRAINING),
-            )
-        sequences = output.sequences.tolist()
-        texts = output.texts or [" ".join(map(str, ids)) for ids in sequences]
+    for first in range(0, args.num_samples, workers.size * args.batch_size):
+        num = min(workers.size * args.batch_size, args.num_samples - first)
+        here = range(first, first + num)[workers.rank * num // workers.size : (workers.rank + 1) * num // workers.size]
+        samples = [sample for share in workers.gather(draw_batch(args, pipeline, here)) for sample in share]
         # before the file: these are kept if it cannot be written
-        print("\n" * (first > 0) + "\n\n".join(texts), flush=True)
-        lines += [json.dumps({"text": text, "ids": ids}) for text, ids in zip(texts, sequences, strict=True)]
-    if args.output:
+        is_read = say("\n" * (first > 0) + "\n\n".join(sample["text"] for sample in samples))
+        lines += map(json.dumps, samples)
+        if not workers.broadcast(is_read or args.output is not None):
+            return
+    if args.output and workers.is_main:
         write_atomically(args.output, ("\n".join(lines) + "\n").encode())
+
+
+def draw_batch(args: argparse.Namespace, pipeline: Any, samples: range) -> list[dict[str, Any]]:
+    """Samples by number, each with noise of its own: which are drawn together makes no difference."""
+    if not samples:
+        return []
+    with within_memory(args, "--batch-size", len(samples)):
+        output: Any = pipeline(
+            prefix=args.prefix,
+            suffix=args.suffix,
+            length=args.length,
+            num_samples=len(samples),
+            num_inference_steps=args.nfe,
+            temperature=args.temperature,
+            generator=row_generators(args.seed, samples, NOT_OF_TRAINING),
+        )
+    sequences = output.sequences.tolist()
+    texts = output.texts or [" ".join(map(str, ids)) for ids in sequences]
+    return [{"text": text, "ids": ids} for text, ids in zip(texts, sequences, strict=True)]
 
 
 def main(argv: list[str] | None = None) -> int:

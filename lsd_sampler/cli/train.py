@@ -28,7 +28,7 @@ from ..training.config import FILLERS, PATHS, VARIANTS, distillable_solvers
 from ..training.path_cache import default_cache_dir
 from ..training.progress import Progress, kept_files
 from ..training.recording import TeacherPlan, check_call
-from ..training.tracking import available, tracking
+from ..training.tracking import available, remove_tracked, tracking
 from ..training.workers import Workers
 from .common import (
     HelpWithDefaults,
@@ -41,6 +41,7 @@ from .common import (
     process_group,
     read_prompts,
     run,
+    say,
 )
 from .dry_run import describe_cost, describe_download, plan_of, plan_of_published, published
 from .environment import PrintVersions
@@ -165,8 +166,10 @@ def learn(
     # made now, or it is known now that it cannot be
     repo_id = make_repo(args.push_to_hub) if args.push_to_hub and is_main else None
     if is_main:
-        print(f"Output folder: {output_dir}", flush=True)
+        say(f"Output folder: {output_dir}")
         remove_leftovers(output_dir)
+        if args.overwrite:
+            remove_tracked(output_dir)
     records: list[dict[str, Any]] = [{"event": "config", "model": args.model or args.pipeline, **config.to_dict()}]
     options: dict[str, Any] = {
         "checkpoint_dir": output_dir / "progress",
@@ -192,9 +195,9 @@ def learn(
         save(args, pipeline, scheduler, output_dir, **described)
         Progress(output_dir / "progress")  # it is all in the sampler now
     print_results(config, records)
-    print(f"Network calls: {records[-1]['network_calls']}. Saved to {output_dir}.")
+    say(f"Network calls: {records[-1]['network_calls']}. Saved to {output_dir}.")
     if repo_id:
-        print(f"Uploaded: {upload_saved(output_dir, repo_id)}")
+        say(f"Uploaded: {upload_saved(output_dir, repo_id)}")
 
 
 def check_nothing_is_lost(folder: Path) -> None:
@@ -233,22 +236,22 @@ def print_results(config: DistillConfig, records: list[dict[str, Any]]) -> None:
     """What was chosen and learned, for each number of calls."""
     choice = next((record for record in records if record["event"] == "choice"), None)
     if choice:
-        print(f"Chosen: {choice['method']}, order {choice['order']}. {choice['reason']}")
+        say(f"Chosen: {choice['method']}, order {choice['order']}. {choice['reason']}")
     _, records = chosen(config, records)
     states = next((record.get("states") for record in records if record["event"] == "step_error"), None)
     for record in records:
         if record["event"] == "schedule":
             known = " ".join(map(str, record["known_after_step"]))
             excess = f"{record['path_kl']:.4f} nats/sequence above {states} calls"
-            print(f"{record['nfe']:4d} calls: {excess}; tokens known: {known}")
+            say(f"{record['nfe']:4d} calls: {excess}; tokens known: {known}")
         elif record["event"] == "steps":
             for key in ("timesteps", "score_coefficients"):
-                print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
+                say(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
         elif record["event"] == "coefficients":
             key = "score_coefficients" if record["domain"] == "score" else "log_score_coefficients"
-            print(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
+            say(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
         elif record["event"] == "log_score_coefficients":
-            print(describe_coefficients(record))
+            say(describe_coefficients(record))
 
 
 def describe_coefficients(record: dict[str, Any]) -> str:
@@ -275,7 +278,7 @@ def configure(args: argparse.Namespace, plan: Callable[[DistillConfig], TeacherP
 
 
 def print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(content, indent=2))
+    say(json.dumps(content, indent=2))
 
 
 def read_call_kwargs(args: argparse.Namespace) -> dict[str, Any]:
