@@ -49,6 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--nfe", type=positive_int, nargs="+", default=[4, 8, 16, 32])
     parser.add_argument("--headline-nfe", type=positive_int, help="calls saved at so many; default: 8, or the fewest")
+    parser.add_argument(
+        "--headline-limit", type=positive_int, metavar="CALLS",
+        help="where the base is not as good within --nfe, it is measured at 2, 4, 8, ... times as many calls until it "
+        "is, up to so many; default: one token a call",
+    )  # fmt: skip
     parser.add_argument("--num-samples", type=positive_int, default=1024)
     parser.add_argument("--batch-size", type=positive_int, default=64)
     parser.add_argument(
@@ -83,9 +88,8 @@ def command(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    from ..evaluation.comparison import compare
     from ..evaluation.harness import Harness
-    from ..evaluation.report import as_json, as_text, make_report
+    from ..evaluation.report import as_json, as_text
 
     workers = Workers.here()
     if args.images:
@@ -120,19 +124,28 @@ def evaluate(args: argparse.Namespace) -> None:
             num_texts=args.num_texts if getattr(metrics, "tokenizer", None) is not None else 0,
             **({"length": args.length} if args.length else {}),
         )
-        options: dict[str, Any] = {"choose_at": args.temperature_nfe, "frontier": args.frontier, "floor": floor}
-        comparison = compare(harness, args.nfe, temperatures, seed=args.seed, **options)
-        report = make_report(
-            f"Samplers of {Path(args.model).name or args.model}",
-            comparison,
-            metrics,
-            base=args.baselines[0] if args.baselines else None,
-            headline_nfe=args.headline_nfe or (8 if 8 in args.nfe else min(args.nfe)),
-            protocol=protocol(args, pipeline, comparison, temperatures),
-        )
+        report = conclude(args, harness, floor, temperatures)
         if workers.is_main:
             write_report(report, args.output_dir)
     say((as_json(report) if args.json else as_text(report)).removesuffix("\n"))
+
+
+def conclude(args: argparse.Namespace, harness: Any, floor: Any, temperatures: list[float]) -> Any:
+    """Makes all rows, also those of the base that the headline needs, and the report."""
+    from ..evaluation.comparison import compare, measure_further
+    from ..evaluation.report import make_report
+
+    base = args.baselines[0] if args.baselines else None
+    nfe = args.headline_nfe or (8 if 8 in args.nfe else min(args.nfe))
+    ours = [name for name in harness.samplers if name not in args.baselines]
+    common: dict[str, Any] = {"choose_at": args.temperature_nfe, "seed": args.seed}
+    found = compare(harness, args.nfe, temperatures, frontier=args.frontier, floor=floor, **common)
+    if base is not None:
+        common |= {"temperatures": temperatures, "limit": args.headline_limit}
+        found = measure_further(harness, found, base, nfe=nfe, ours=ours, **common)
+    title = f"Samplers of {Path(args.model).name or args.model}"
+    described = protocol(args, harness.pipeline, found, temperatures)
+    return make_report(title, found, harness.metrics, base=base, headline_nfe=nfe, ours=ours, protocol=described)
 
 
 def _say_folder(args: argparse.Namespace) -> None:
@@ -247,7 +260,7 @@ def write_report(report: Any, folder: Path) -> None:
     comparison = report.comparison
     common: dict[str, Any] = {"title": report.title, "floor": comparison.floor}
     with optional_plot(folder / "quality_vs_nfe.png"):
-        plots.plot_quality_vs_nfe(comparison.judged, folder / "quality_vs_nfe.png", report.drawn, **common)
+        plots.plot_quality_vs_nfe(comparison.rows, folder / "quality_vs_nfe.png", report.drawn, **common)
     (folder / "frontier.png").unlink(missing_ok=True)  # of an earlier run
     if report.readings:
         keys = {"likelihood_key": report.likelihood_key, "entropy_key": report.entropy_key}

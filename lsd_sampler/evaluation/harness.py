@@ -1,5 +1,6 @@
 """The harness behind `lsd-eval`: samplers x network calls x temperatures, one row each, kept on disk as they come."""
 
+import copy
 import hashlib
 import itertools
 import json
@@ -100,6 +101,12 @@ class Harness:
         self.identity = self.workers.broadcast(dict(labels or {}) | _identity(self.pipeline, metrics, call_options))
         self._said: set[str] = set()
         self._done = self._reusable(self.workers.broadcast(_start_output(self.output, resume)))
+
+    def only(self, name: str) -> "Harness":
+        """This harness, with one of its samplers; rows are shared."""
+        one = copy.copy(self)
+        one.samplers = {name: self.samplers[name]}
+        return one
 
     def points(self, nfe: Sequence[int], temperatures: Sequence[float], seed: int = 0) -> list[Point]:
         """One point for each sampler, number of steps and temperature.

@@ -47,13 +47,11 @@ def render(report: Report) -> str:
 
 def _headline(report: Report) -> dict[str, str] | None:
     """The largest saving, in large print."""
-    if not report.matched:
+    best = report.headline
+    if best is None:
         return None
-    best = max(report.matched, key=lambda found: (found.saved, -found.value))
-    if best.low <= best.nfe:  # not by more than chance
-        return {"number": "no calls saved", "sentence": best.sentence(), "level": ""}
-    saved = f"{best.saved:.1f}×" if best.calls <= best.most else f"> {best.most / best.nfe:.1f}×"
-    return {"number": f"{saved} fewer calls", "sentence": best.sentence(), "level": _level(best.level)}
+    level = _level(best.level) if best.low > best.nfe else ""
+    return {"number": best.headline(), "sentence": best.sentence(), "level": level}
 
 
 def _level(level: bool | None) -> str:
@@ -104,10 +102,10 @@ def _least(rows: Sequence[Mapping[str, Any]], key: str) -> dict[int, float]:
 
 
 def _quality_charts(report: Report) -> list[dict[str, str]]:
-    judged, floor = report.comparison.judged, report.comparison.floor
+    rows, floor = report.comparison.rows, report.comparison.floor
     charts = []
     for metric, heading in report.drawn.items():
-        svg = _chart(lambda ax, metric=metric: draw_quality(ax, judged, metric, floor), f"{heading} against calls")
+        svg = _chart(lambda ax, metric=metric: draw_quality(ax, rows, metric, floor), f"{heading} against calls")
         charts.append({"title": heading, "meaning": METRICS[metric].meaning, "svg": svg})
     return [chart for chart in charts if chart["svg"]]
 
