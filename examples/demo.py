@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
+from lsd_sampler.afterwards import optional_plot
 from lsd_sampler.cards import save_sampler
 from lsd_sampler.cli.texts import read_texts
 from lsd_sampler.evaluation import (
@@ -155,7 +156,8 @@ def main() -> None:
     ):
         drawn = [row for row in rows if row["nfe"] in args.nfe]
         file = args.output_dir / ("quality_vs_nfe.png" if name == "books" else f"quality_vs_nfe_{name}.png")
-        plot_quality_vs_nfe(drawn, file, metrics, title=name, floor=rows[-1])
+        with optional_plot(file):
+            plot_quality_vs_nfe(drawn, file, metrics, title=name, floor=rows[-1])
     save_samples(text_rows, args.output_dir / "samples.md")
     say(f"Saved samplers, metrics.jsonl, quality_vs_nfe.png and samples.md to {args.output_dir}.")
     say(f"{time.perf_counter() - tic:.0f} seconds in all.")
