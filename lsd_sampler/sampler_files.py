@@ -89,7 +89,7 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
         name = pretrained_model_name_or_path
         if not name or not isinstance(name, (str, os.PathLike)):
             raise ValueError(f"`pretrained_model_name_or_path` is missing, or no path: got {name!r}.")
-        name = os.path.expanduser(os.fspath(name))
+        name = os.fspath(name)
         source = _Source(name, _check_subfolder(subfolder), {k: kwargs.pop(k) for k in _HUB_OPTIONS if k in kwargs})
         config_file = source.get(cls.config_name)
         config = cls._read_entries(config_file)
@@ -216,14 +216,15 @@ class _Source:
 
     def __init__(self, name: str, subfolder: str, hub_options: dict[str, Any]):
         self.name, self.subfolder, self.hub_options = name, subfolder, hub_options
-        self.is_local = Path(name).exists()
+        self.folder = Path(os.path.expanduser(name))
+        self.is_local = self.folder.exists()
         if not self.is_local and not is_hub_id(name):
             raise FileNotFoundError(f"There is no folder {name!r}, and it is not a Hub id (owner/name).")
 
     def get(self, *filenames: str) -> Path:
         """The first of these files that is there; where none is, `OSError` or a path to the first."""
         if self.is_local:
-            paths = [Path(self.name, self.subfolder, filename) for filename in filenames]
+            paths = [Path(self.folder, self.subfolder, filename) for filename in filenames]
             return next((path for path in paths if path.exists()), paths[0])
         errors = []
         for filename in filenames:
