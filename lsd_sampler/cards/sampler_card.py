@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from ..sampling.solvers import SOLVERS
 from ..scheduling_lsd import LSDScheduler
+from ..support.afterwards import as_warning, optional_plot
 from ..support.atomic import write_atomically
 from ..support.hub import is_hub_id
 from ..training import METHODS, DistillConfig
@@ -55,8 +56,6 @@ def save_sampler(
             from somebody's model, or keeps the one that it says.
         load_kwargs (`dict`, *optional*): what the model was loaded with; used in the card's snippet.
     """
-    path = folder / "README.md"
-    old = path.read_text(encoding="utf-8") if path.exists() else None
     scheduler.save_pretrained(folder)
     described = {"library_name": "lsd_sampler", "scheduler": "LSDScheduler", "run": run or {}}
     described["distillation"] = config.to_dict()
@@ -64,11 +63,16 @@ def save_sampler(
     write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
     plotted = _plot(scheduler, folder / "schedule.png", model)
     call_kwargs = call_kwargs or {}
-    nfe = _numbers_of_calls(scheduler, config)
-    arguments = ", ".join([repr(model), *(f"{name}={value!r}" for name, value in (load_kwargs or {}).items())])
-    snippet = _snippet(nfe, arguments, records, repo_id or str(folder), pipeline_class, call_kwargs)
-    card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs, license)
-    write_atomically(path, (card if old is None else refresh(old, card)).encode())
+    path = folder / "README.md"
+    written = None
+    with as_warning(f"The card {path} does not tell of this run"):
+        arguments = ", ".join([repr(model), *(f"{name}={value!r}" for name, value in (load_kwargs or {}).items())])
+        nfe, location = _numbers_of_calls(scheduler, config), repo_id or str(folder)
+        snippet = _snippet(nfe, arguments, records, location, pipeline_class, call_kwargs)
+        card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs, license)
+        written = (refresh(path.read_text(encoding="utf-8"), card) if path.exists() else card).encode()
+    if written is not None:
+        write_atomically(path, written)
 
 
 def make_card(
@@ -276,11 +280,9 @@ def _sequences(config: DistillConfig, records: list[dict[str, Any]]) -> str:
 
 
 def _plot(scheduler: LSDScheduler, path: Path, model: str) -> bool:
-    """Draws the learned numbers where matplotlib (an extra) is there."""
-    try:
-        from ..evaluation.plots import plot_schedule
-    except ImportError:
-        return False
+    """Draws the learned numbers, if they can be drawn."""
+    from ..evaluation.plots import plot_schedule
+
     steps = scheduler.learned_sampler.steps
     times = {f"{M} calls": s.timesteps.tolist() for M, s in steps.items()}
     coefficients = {}
@@ -288,8 +290,7 @@ def _plot(scheduler: LSDScheduler, path: Path, model: str) -> bool:
         learned = [c for c in (s.score_coefficients, s.log_score_coefficients) if not bool((c == 1).all())]
         if learned:
             coefficients[f"{M} calls"] = learned[0].tolist()
-    try:
+    with optional_plot(path):
         plot_schedule(times, path, coefficients or None, title=model)
-    except ImportError:
-        return False
-    return True
+        return True
+    return False

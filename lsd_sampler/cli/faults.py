@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ..sampling.solvers import SOLVERS
 from ..support.out_of_memory import BatchTooLarge, is_out_of_memory
+from ..support.workers import Workers
 from ..training import DistillConfig
 from ..training.config import AUTO
 from ..training.progress import kept_files
-from ..training.workers import Workers
 from .common import smaller_batch
 
 

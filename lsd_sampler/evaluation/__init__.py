@@ -1,7 +1,7 @@
 """Evaluation that nobody can fool: distances between distributions, exact oracles, likelihood only beside entropy."""
 
 from .bootstrap import Interval, bootstrap_weights, centred, centred_interval
-from .comparison import Comparison, compare
+from .comparison import Comparison, compare, measure_further
 from .divergence import js_divergence, js_replicates
 from .diversity import conditional_entropy, distinct_n, entropy_replicates, repetition_n, sequence_entropy
 from .embedding import denoiser_features, energy_distance, energy_replicates, mauve_score
@@ -66,6 +66,7 @@ __all__ = [
     "js_replicates",
     "matched_calls",
     "mauve_score",
+    "measure_further",
     "ngram_counts",
     "oracle_statistics",
     "perplexity",

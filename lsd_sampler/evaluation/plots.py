@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..support.atomic import replacing
+from ..support.figures import default_style, new_figure
 from .rows import Row, check_columns
 
 
@@ -171,27 +172,32 @@ def plot_schedule(
     """
     if not schedules:
         raise ValueError("`schedules` must not be empty.")
-    from matplotlib.figure import Figure
+    with default_style():
+        figure = new_figure(figsize=(9.6 if coefficients else 5.4, 4.2))
+        axes = figure.subplots(1, 2 if coefficients else 1, squeeze=False)[0]
+        colours = dict(zip(schedules, (COLOURS[i % len(COLOURS)] for i in range(len(schedules))), strict=True))
+        _draw_times(axes[0], schedules, colours)
+        if coefficients:
+            _draw_coefficients(axes[1], coefficients, colours)
+        axes[0].legend(frameon=False)
+        _save(figure, path, title)
 
-    figure = Figure(figsize=(9.6 if coefficients else 5.4, 4.2), layout="constrained")
-    axes = figure.subplots(1, 2 if coefficients else 1, squeeze=False)[0]
-    colours = dict(zip(schedules, (COLOURS[i % len(COLOURS)] for i in range(len(schedules))), strict=True))
-    axes[0].plot([0, 1], [1, 0], color="black", linestyle="--", linewidth=1, label="uniform")
+
+def _draw_times(ax: Any, schedules: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> None:
+    ax.plot([0, 1], [1, 0], color="black", linestyle="--", linewidth=1, label="uniform")
     for label, times in schedules.items():
-        axes[0].plot(np.linspace(0, 1, len(times)), times, marker="o", markersize=3, color=colours[label], label=label)
-    axes[0].set(xlabel="share of the steps done", ylabel="time t (1 = all masked)")
-    _style(axes[0], "learned steps")
-    if coefficients:
-        axes[1].axhline(1, color="black", linestyle="--", linewidth=1)
-        for label, values in coefficients.items():
-            place = (np.arange(len(values)) + 0.5) / len(values)
-            axes[1].plot(place, values, marker="o", markersize=3, color=colours.get(label, "#777777"), label=label)
-        axes[1].set(xlabel="share of the steps done", ylabel="coefficient")
-        _style(axes[1], "learned coefficients")
-    axes[0].legend(frameon=False)
-    figure.suptitle(title)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+        ax.plot(np.linspace(0, 1, len(times)), times, marker="o", markersize=3, color=colours[label], label=label)
+    ax.set(xlabel="share of the steps done", ylabel="time t (1 = all masked)")
+    _style(ax, "learned steps")
+
+
+def _draw_coefficients(ax: Any, coefficients: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> None:
+    ax.axhline(1, color="black", linestyle="--", linewidth=1)
+    for label, values in coefficients.items():
+        place = (np.arange(len(values)) + 0.5) / len(values)
+        ax.plot(place, values, marker="o", markersize=3, color=colours.get(label, "#777777"), label=label)
+    ax.set(xlabel="share of the steps done", ylabel="coefficient")
+    _style(ax, "learned coefficients")
 
 
 def svg_chart(draw: Callable[[Any], None], label: str) -> str:
@@ -203,14 +209,11 @@ def svg_chart(draw: Callable[[Any], None], label: str) -> str:
         draw: draws on axes.
         label (`str`): what is read aloud.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     settings: Any = dict.fromkeys(inked, _INK) | {"grid.color": _LINE, "font.family": "DejaVu Sans"}
     settings |= {"svg.fonttype": "none", "svg.hashsalt": label}
-    with matplotlib.rc_context(settings), io.StringIO() as file:
-        figure = Figure(figsize=(4.7, 3.3), layout="constrained")
+    with default_style(settings), io.StringIO() as file:
+        figure = new_figure(figsize=(4.7, 3.3))
         ax = figure.subplots()
         draw(ax)
         _style(ax)
@@ -221,15 +224,18 @@ def svg_chart(draw: Callable[[Any], None], label: str) -> str:
 
 
 def _save_panels(panels: Mapping[str, Callable[[Any], None]], path: str | Path, title: str) -> None:
-    from matplotlib.figure import Figure
+    with default_style():
+        figure = new_figure(figsize=(4.2 * len(panels) + 0.6, 4.4))
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for ax, (heading, draw) in zip(axes, panels.items(), strict=True):
+            draw(ax)
+            _style(ax, heading)
+        handles, names = max((ax.get_legend_handles_labels() for ax in axes), key=lambda pair: len(pair[1]))
+        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
+        _save(figure, path, title)
 
-    figure = Figure(figsize=(4.2 * len(panels) + 0.6, 4.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for ax, (heading, draw) in zip(axes, panels.items(), strict=True):
-        draw(ax)
-        _style(ax, heading)
-    handles, names = max((ax.get_legend_handles_labels() for ax in axes), key=lambda pair: len(pair[1]))
-    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
+
+def _save(figure: Any, path: str | Path, title: str) -> None:
     figure.suptitle(title)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)

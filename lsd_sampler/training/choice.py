@@ -25,12 +25,12 @@ from ..sampling.learned_numbers import LearnedSampler
 from ..sampling.left_out import is_predicted
 from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
+from ..support.workers import Workers
 from .config import AUTO, METHODS, NETWORK_CALLS, DistillConfig
 from .held_out import HeldOutBatch, held_out_nats
 from .paths import KINDS, source_paths, source_steps
 from .recording import TeacherPlan
 from .task import Task
-from .workers import Workers
 
 
 HELD_OUT = "held_out"

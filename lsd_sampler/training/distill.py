@@ -17,6 +17,7 @@ from ..sampling.diffusers_calls import NO_MASK
 from ..sampling.left_out import check_predicted
 from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
+from ..support.workers import Workers
 from . import coefficients
 from .choice import ChosenSampler, check_held_out
 from .config import AUTO, METHODS, NETWORK_CALLS, DistillConfig
@@ -25,7 +26,6 @@ from .paths import check_data, token_ids
 from .progress import Progress
 from .recording import TeacherPlan, teacher_plan
 from .task import Task, num_sequences
-from .workers import Workers
 
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def distill(
         workers.share(config.num_sequences)  # refuses what cannot be shared
     if checkpoint_dir is not None:  # what was kept of other weights is not to go on with
         identity["pipeline"] = fingerprint(pipeline)
-    progress = Progress(None if checkpoint_dir is None else Path(checkpoint_dir), identity, resume, workers)
+    progress = Progress(_folder(checkpoint_dir), identity, resume, workers)
 
     def write(**values: Any) -> None:
         if log is not None:
@@ -118,8 +118,8 @@ def distill(
     plan = _plan(runs, base, config, progress, data)
     config = config.settled(plan.num_steps, data is not None)
     cache = None
-    if cache_dir is not None:
-        cache = PathCache(Path(cache_dir).expanduser(), pipeline, call_kwargs, identity.get("pipeline"))
+    if (cache_folder := _folder(cache_dir)) is not None:
+        cache = PathCache(cache_folder, pipeline, call_kwargs, identity.get("pipeline"))
     task = Task(runs, base, plan, config, write, progress, cache, data, workers)
     learned = METHODS[config.resolved_method](task)
     method = config.resolved_method
@@ -170,6 +170,10 @@ def tell_what_is_left_out(pipeline: Any, data: torch.Tensor, plan: TeacherPlan) 
     said = check_predicted("data", data, plan.never_predicted, token_names(getattr(pipeline, "tokenizer", None)))
     if said and Workers.here().is_main:
         logger.warning(said)
+
+
+def _folder(path: str | os.PathLike | None) -> Path | None:
+    return None if path is None else Path(os.path.expanduser(path))
 
 
 def _plan(

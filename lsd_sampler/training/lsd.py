@@ -24,12 +24,12 @@ from ..sampling.logit_rows import ModelOutput, row_chunks
 from ..sampling.moves import Reverse
 from ..sampling.solvers import SOLVERS
 from ..scheduling_lsd import LSDScheduler
+from ..support.workers import Workers
 from .canvases import teacher_canvases
 from .config import METHODS, NETWORK_CALLS, DistillConfig
 from .recording import Recorder, TeacherPlan, UnequalLengths
 from .relaxation import RelaxedStart, relaxed_starts
 from .task import Task
-from .workers import Workers
 
 
 MAX_BETA = 100.0

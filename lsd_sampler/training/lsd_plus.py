@@ -44,6 +44,7 @@ from ..sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorTa
 from ..sampling.schedules import replay_states
 from ..sampling.solvers import SOLVERS
 from ..scheduling_lsd import LSDScheduler
+from ..support.workers import Workers
 from .canvases import teacher_canvases
 from .config import METHODS, NETWORK_CALLS, DistillConfig
 from .cross_entropy import cross_entropy
@@ -53,7 +54,6 @@ from .paths import TeacherPath, teacher_paths
 from .recording import Recorder, TeacherPlan
 from .relaxation import RelaxedStart, relaxed_starts
 from .task import Task
-from .workers import Workers
 
 
 MAX_CANDIDATES = 1024

@@ -7,11 +7,11 @@ import torch
 
 from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
+from ..support.workers import Workers
 from .config import DistillConfig
 from .path_cache import PathCache
 from .progress import Progress
 from .recording import TeacherPlan
-from .workers import Workers
 
 
 def num_sequences(config: DistillConfig, workers: Workers) -> int:
