@@ -18,7 +18,7 @@ from diffusers.utils.outputs import BaseOutput
 from .denoisers.auto import find_checkpoint, load_denoiser
 from .denoisers.base import Denoiser
 from .denoisers.files import PIPELINE_NAME
-from .denoisers.markov import is_oracle_spec
+from .denoisers.oracle_names import is_oracle_spec
 from .prediction import Predictor
 from .random import Generators
 from .scheduling_lsd import LSDScheduler

@@ -23,7 +23,7 @@ from lsd_sampler.cli import evaluate
 from lsd_sampler.cli.evaluation_parts import baseline, real_sequences
 from lsd_sampler.cli.texts import read_sequences, read_texts
 from lsd_sampler.denoisers import RADDDenoiser
-from lsd_sampler.denoisers.markov import make_oracle
+from lsd_sampler.denoisers.oracle_names import make_oracle
 from lsd_sampler.evaluation import JudgeNLL, read_jsonl, write_jsonl
 from lsd_sampler.pipeline_masked_diffusion import MaskedDiffusionPipeline
 from lsd_sampler.scheduling_lsd import LSDScheduler

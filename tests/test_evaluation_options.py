@@ -10,7 +10,8 @@ import torch
 
 from lsd_sampler.cli import evaluate
 from lsd_sampler.cli.evaluation_parts import baseline
-from lsd_sampler.denoisers.markov import countdown, make_oracle
+from lsd_sampler.denoisers.markov import countdown
+from lsd_sampler.denoisers.oracle_names import make_oracle
 from lsd_sampler.denoisers.sedd import SEDDDenoiser
 from lsd_sampler.evaluation import oracle_statistics
 from lsd_sampler.pipeline_masked_diffusion import MaskedDiffusionPipeline

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import write_atomically
-from ..denoisers.markov import MarkovDenoiser, is_oracle_spec
+from ..denoisers.oracle import Oracle
+from ..denoisers.oracle_names import is_oracle_spec
 from .common import add_model_arguments, check_output_dir, load_pipeline, positive_int, run, within_memory
 from .evaluation_parts import (
     BASELINE_FORM,
@@ -140,7 +141,7 @@ def choose_temperatures(args: argparse.Namespace, denoiser: Any, samplers: Mappi
     Raises:
         ValueError: if what is asked for cannot be made of them.
     """
-    is_oracle = args.oracle is not None or isinstance(denoiser, MarkovDenoiser)
+    is_oracle = args.oracle is not None or isinstance(denoiser, Oracle)
     refuse_unused(args, is_oracle)
     temperatures = args.temperatures or ([1.0] if is_oracle and not args.frontier else list(TEMPERATURES))
     several = len(set(temperatures)) > 1

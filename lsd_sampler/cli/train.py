@@ -12,7 +12,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..atomic import remove_leftovers
-from ..denoisers.markov import is_oracle_spec
+from ..denoisers.oracle_names import is_oracle_spec
 from ..denoisers.sizes import ModelSize
 from ..hub import make_repo, upload_sampler
 from ..orders import ORDERS
