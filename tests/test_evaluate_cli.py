@@ -381,10 +381,10 @@ def test_a_chain_has_no_use_for_what_is_of_texts(
 ) -> None:  # fmt: skip
     make_oracle("countdown:V=4,L=16").save_pretrained(tmp_path / "chain")
     flag, *_ = more = [*unused.split(), "--output-dir", str(tmp_path / "out")]
-    fails(capsys, ["--model", str(tmp_path / "chain"), *more], f"`{flag}`", "Markov chain")
+    fails(capsys, ["--model", str(tmp_path / "chain"), *more], f"`{flag}`", "exact oracle")
     monkeypatch.setattr(evaluate, "load_pipeline", lambda *_: pytest.fail("something is loaded"))
     for model in (ORACLE, ["--model", str(text_model["model"]), "--oracle", "countdown:V=7,L=8"]):
-        fails(capsys, [*model, *more], f"`{flag}`", "Markov chain")
+        fails(capsys, [*model, *more], f"`{flag}`", "exact oracle")
 
 
 # ---- what can stop it ----

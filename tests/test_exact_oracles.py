@@ -393,7 +393,7 @@ def test_tables_of_characters_and_of_ids(tmp_path: Path) -> None:
     first, second = load_denoiser(f"table:{tmp_path}/a.txt,clues=1"), load_denoiser(f"table:{tmp_path}/b.txt")
     for oracle in (first, second):
         assert isinstance(oracle, TableDenoiser) and (oracle.vocab_size, oracle.length) == (3, 3)
-        assert oracle.sequences.tolist() == [[1, 0, 2], [2, 0, 1]] and oracle.weights.tolist() == [0.25, 0.75]
+        assert oracle.sequences.tolist() == [[1, 0, 2], [2, 0, 1]] and oracle.probabilities.tolist() == [0.25, 0.75]
     assert isinstance(first, Oracle) and first.clues == 1
     pipe = MaskedDiffusionPipeline.from_pretrained(f"table:{tmp_path}/a.txt")
     assert set(pipe(num_samples=8, num_inference_steps=3).texts or ()) <= {"cab", "bac"}

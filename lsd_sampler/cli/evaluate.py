@@ -49,7 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--temperature-nfe", type=positive_int, help="choose temperatures at so many calls only: cheaper"
     )
     parser.add_argument("--frontier", action="store_true", help="likelihood against entropy along the temperatures")
-    parser.add_argument("--oracle", metavar="CHAIN", help="judge the samples by this Markov chain: countdown:V=32,...")
+    parser.add_argument(
+        "--oracle", metavar="NAME", help="judge the samples by this exact oracle: countdown:V=32, sudoku4, ..."
+    )
     parser.add_argument("--judge", help="causal language model: folder or Hub id")
     parser.add_argument("--judge-dtype", choices=DTYPES, help="precision of its weights; default: as stored")
     parser.add_argument("--judge-batch-size", type=positive_int, help="sequences at once; default: what fits")
@@ -99,6 +101,7 @@ def command(args: argparse.Namespace) -> None:
             output=output,
             resume=args.resume,
             labels=labels(args, pipeline.denoiser, metrics),
+            canvases=getattr(metrics, "canvases", None),
             num_texts=args.num_texts if getattr(metrics, "tokenizer", None) is not None else 0,
             **({"length": args.length} if args.length else {}),
         )
@@ -195,11 +198,12 @@ def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatu
     chosen = f"each sampler's best of {', '.join(f'{t:g}' for t in temperatures)}"
     where = f"at {args.temperature_nfe} calls" if args.temperature_nfe else "at each number of calls"
     length = comparison.judged[0]["length"]
+    by_oracle = args.oracle is not None or isinstance(pipeline.denoiser, Oracle)
     reference = args.reference or "the model's own teacher, one token a step"
     return {
         "Model": args.model,
         "Samples": f"{args.num_samples} of {length} tokens in every row, in batches of {args.batch_size}",
-        "Real data": "exact samples of the chain" if "reverse_kl" in comparison.judged[0] else str(reference),
+        "Real data": "exact samples of the oracle" if by_oracle else str(reference),
         "Judge": f"{args.judge}, {args.judge_dtype or 'precision as stored'}" if args.judge else "none",
         "Precision": f"network {dtype}; draws float64 with 53-bit uniforms",
         "Temperatures": f"{chosen}, chosen {where} on other samples" if comparison.sweep else f"{temperatures[0]:g}",

@@ -33,7 +33,7 @@ class TableDenoiser(Oracle):
     Args:
         sequences (`torch.LongTensor` of shape `(num_sequences, length)`): the set. Equal ones count together.
         weights (`torch.Tensor` of shape `(num_sequences,)`, *optional*): their probabilities, up to a factor; default:
-            equal.
+            equal. Whole numbers are summed without rounding, so that equal probabilities are equal.
         vocab_size (`int`, *optional*): number of tokens; default: the largest of `sequences`, and one.
 
     Raises:
@@ -56,7 +56,12 @@ class TableDenoiser(Oracle):
         narrow = torch.int16 if V < 2**15 else torch.int32
         self.register_buffer("_columns_LN", sequences.T.to(narrow).contiguous(), persistent=False)
         self.num_valid = len(sequences)
-        self.collision_probability = float(weights.square().sum())
+        self.collision_probability = float(self.probabilities.square().sum())
+
+    @property
+    def probabilities(self) -> torch.Tensor:
+        """Of the sequences, `(num_sequences,)`."""
+        return self.weights / self.weights.sum()
 
     @torch.no_grad()
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  (nothing to defer)
@@ -122,7 +127,7 @@ class TableDenoiser(Oracle):
         self._check_length(sequences)
         table_NL = self.sequences[:, : sequences.shape[1]]
         different, place = torch.cat([table_NL, sequences.to(self.device)]).unique(dim=0, return_inverse=True)
-        mass_U = self.weights.new_zeros(len(different)).index_add_(0, place[: len(table_NL)], self.weights)
+        mass_U = self.weights.new_zeros(len(different)).index_add_(0, place[: len(table_NL)], self.probabilities)
         return mass_U[place[len(table_NL) :]].log()
 
     @classmethod
@@ -161,16 +166,15 @@ def _check_weights(weights: torch.Tensor | None, sequences: torch.Tensor) -> tor
     weights = torch.as_tensor(weights).detach().double()
     if weights.shape != sequences.shape[:1]:
         raise ValueError(f"`weights` must have shape ({len(sequences)},), got {tuple(weights.shape)}.")
-    if not bool((torch.isfinite(weights) & (weights >= 0)).all()) or not bool((weights > 0).any()):
+    if not bool((weights >= 0).all()) or not 0 < float(weights.sum()) < math.inf:
         raise ValueError("`weights` must be finite and not negative, and one of them above 0.")
     return weights
 
 
 def _merged(sequences: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Different sequences of positive weight, and their probabilities."""
+    """Different sequences of positive weight, and their weights."""
     sequences, place = sequences[weights > 0].unique(dim=0, return_inverse=True)
-    mass = weights.new_zeros(len(sequences)).index_add_(0, place, weights[weights > 0] / weights.max())
-    return sequences, mass / mass.sum()
+    return sequences, weights.new_zeros(len(sequences)).index_add_(0, place, weights[weights > 0])
 
 
 def read_table(path: str | Path) -> TableDenoiser:

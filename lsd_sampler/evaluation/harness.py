@@ -58,6 +58,8 @@ class Harness:
         labels (*optional*): further columns of every row (the model's name, say), part of its identity.
         num_texts (`int`): how many samples to keep as text in a measured row, under `texts`; needs
             `metrics.tokenizer`.
+        canvases (`torch.LongTensor` of shape `(num_samples, length)`, *optional*): what each sample fills in, as the
+            pipeline's `input_ids`; part of a row's identity. Default: samples are made from nothing.
         call_options: passed to the pipeline (`length`, `prefix`, ...).
 
     Raises:
@@ -77,6 +79,7 @@ class Harness:
         resume: bool = False,
         labels: Mapping[str, str | None] | None = None,
         num_texts: int = 0,
+        canvases: torch.Tensor | None = None,
         **call_options: Any,
     ):
         for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
@@ -85,11 +88,14 @@ class Harness:
         if not samplers:
             raise ValueError("`samplers` must not be empty.")
         getattr(metrics, "check_num_samples", lambda _: None)(num_samples)
+        if canvases is not None and len(canvases) != num_samples:
+            raise ValueError(f"`canvases` must be as many as `num_samples`, {num_samples}, got {len(canvases)}.")
         self.pipeline: Any = pipeline if hasattr(pipeline, "scheduler") else pipeline()
         self.samplers, self.metrics, self.call_options = samplers, metrics, call_options
         self.num_samples, self.batch_size, self.num_texts = num_samples, batch_size, num_texts
-        self.progress, self.output = progress, output
-        self.identity = dict(labels or {}) | _identity(self.pipeline, metrics, call_options)
+        self.progress, self.output, self.canvases = progress, output, canvases
+        asked = call_options if canvases is None else call_options | {"input_ids": canvases}
+        self.identity = dict(labels or {}) | _identity(self.pipeline, metrics, asked)
         self._said: set[str] = set()
         self._done = self._reusable(_start_output(output, resume))
 
@@ -135,7 +141,7 @@ class Harness:
                 row = self._find(point, keys)
                 if row is None:
                     self.pipeline.scheduler = self.samplers[point.sampler]
-                    sequences, cost = _generate(self.pipeline, point, self.call_options)
+                    sequences, cost = _generate(self.pipeline, point, self.call_options, self.canvases)
                     row = self.identity | vars(point) | cost | metrics_of(sequences)
                     if self.output is not None:
                         append_jsonl(self.output, row)
@@ -297,12 +303,16 @@ def _fingerprint(sampler: Any, nfe: int) -> str:
     return digest.hexdigest()[:12]
 
 
-def _generate(pipeline: Any, point: Point, options: Mapping[str, Any]) -> tuple[torch.Tensor, Row]:
+def _generate(
+    pipeline: Any, point: Point, options: Mapping[str, Any], canvases: torch.Tensor | None
+) -> tuple[torch.Tensor, Row]:
     """All sequences of one row, `(num_samples, length)` on the CPU, and what they cost."""
     batches, calls, began = [], 0, time.perf_counter()
     for index, start in enumerate(range(0, point.num_samples, point.batch_size)):
+        num = min(point.batch_size, point.num_samples - start)
+        asked = {"num_samples": num} if canvases is None else {"input_ids": canvases[start : start + num]}
         output = pipeline(
-            num_samples=min(point.batch_size, point.num_samples - start),
+            **asked,
             num_inference_steps=point.nfe,
             temperature=point.temperature,
             # The same noise for every sampler, so that rows differ by the sampler and not by luck.
