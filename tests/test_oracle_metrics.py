@@ -105,6 +105,12 @@ def test_its_resamples_are_weighted_pairs() -> None:
         assert float(found) == pytest.approx(float(expected) / square)
 
 
+@pytest.mark.parametrize("num", [2, 3])
+def test_few_samples_are_enough(num: int) -> None:
+    row = SetMetrics(PAIRS).compute(PAIRS.sample(num, generator()))
+    assert all(math.isfinite(value) for value in row["sequence_l2_replicates"])
+
+
 def test_large_sets_and_beginnings_are_judged_by_validity() -> None:
     oracle = load_denoiser("brackets:L=24")
     assert isinstance(oracle, Oracle)
@@ -298,6 +304,21 @@ def test_the_command_prints_the_rates_of_chains(name: str, tmp_path: Path) -> No
     assert summary["rows"][0]["full_kl_rate"] > 0 <= summary["floor"]["full_kl_rate"]
     assert "full KL rate" in (tmp_path / "table.txt").read_text()
     assert ("fills differ" in (tmp_path / "table.txt").read_text()) == ("clues" in name)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--num-samples", "1"], "`num_samples` must be at least 2"),
+        (["--num-samples", "4", "--frontier", "--temperatures", "0.9", "1"], "`--frontier` is of a likelihood"),
+        (["--num-samples", "4", "--judge", "x"], "exact oracle"),
+    ],
+)
+def test_what_a_set_has_no_use_for(
+    more: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate.main(["--model", "hamming", "--nfe", "2", "--output-dir", str(tmp_path), *more]) == 1
+    assert words in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_set_judges_the_samples_of_another_model(tmp_path: Path) -> None:

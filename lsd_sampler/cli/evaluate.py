@@ -92,6 +92,10 @@ def command(args: argparse.Namespace) -> None:
         metrics, floor = make_metrics(args, pipeline)
         if args.frontier and floor is None:
             raise ValueError("`--frontier` is read off at the entropy of real data: give more `--reference` text.")
+        if args.frontier and metrics.likelihood_key is None:
+            raise ValueError(
+                f"`--frontier` is of a likelihood, which samples of {args.oracle or args.model} have not."
+            )
         harness = Harness(
             pipeline,
             samplers,

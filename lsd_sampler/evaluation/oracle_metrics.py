@@ -72,8 +72,19 @@ class SetMetrics:
         law = [type(self.oracle).__name__, self.oracle.length, self.num_valid, dict(self.oracle.state_dict())]
         return identity([*law, self.group, self.num_resamples, self.seed, self.confidence])[:12]
 
+    def check_num_samples(self, num_samples: int) -> None:
+        """Raises `ValueError` if there are no two samples to compare, where pairs of them are."""
+        if self.has_distance and num_samples < 2:
+            raise ValueError(f"`num_samples` must be at least 2 for a set of sequences, got {num_samples}.")
+
     def compute(self, sequences: torch.Tensor, texts: Sequence[str] | None = None) -> Values:
-        """Metrics of `sequences`, of shape `(num_samples, length)`. `texts` are not looked at."""
+        """Metrics of `sequences`, of shape `(num_samples, length)`. `texts` are not looked at.
+
+        Raises:
+            ValueError: if a token is outside the vocabulary, a mask left over for example; or there is one sample only
+                where pairs are compared.
+        """
+        self.check_num_samples(len(sequences))
         weights = grouped_weights(len(sequences), self.group, self.num_resamples, self.seed).double()
         log_p_N = self._log_prob(sequences)
         invalid_N = (log_p_N == -torch.inf).double()

@@ -73,7 +73,8 @@ def sequence_l2(
     different, place = samples.unique(dim=0, return_inverse=True)
     w_UB = w_NB.new_zeros(len(different), w_NB.shape[1]).index_add_(0, place, w_NB)
     itself_B = w_NB.square().sum(0)
-    equal_B = (w_UB.square().sum(0) - itself_B) / (w_NB.sum(0).square() - itself_B)
+    # a resample of very few samples may be one of them throughout, which has no pair
+    equal_B = (w_UB.square().sum(0) - itself_B) / (w_NB.sum(0).square() - itself_B).clamp(min=1)
     true_B = (w_NB * log_p_N.exp()[:, None]).sum(0) / w_NB.sum(0)
     return (equal_B - 2 * true_B + collision_probability) / collision_probability
 
