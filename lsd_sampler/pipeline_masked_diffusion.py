@@ -20,7 +20,7 @@ from .denoisers.auto import find_checkpoint, load_denoiser
 from .denoisers.base import Denoiser
 from .denoisers.files import PIPELINE_NAME
 from .denoisers.frames import held_frame
-from .denoisers.markov import is_oracle_spec
+from .denoisers.oracle_names import is_oracle_spec
 from .denoisers.prediction import Predictor
 from .denoisers.tokenizer_files import check_tokenizer_files
 from .denoisers.vocabulary import ids_without_token, token_names, unknown_share

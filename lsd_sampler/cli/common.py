@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..denoisers.markov import is_oracle_spec
+from ..denoisers.oracle_names import is_oracle_spec
 from ..support.out_of_memory import is_out_of_memory
 from .texts import read_lines
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..denoisers.markov import MarkovDenoiser, is_oracle_spec
+from ..denoisers.oracle import Oracle
+from ..denoisers.oracle_names import is_oracle_spec
 from ..support.afterwards import as_warning, optional_plot
 from ..support.atomic import write_atomically
 from ..support.workers import Workers
@@ -60,7 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--temperature-nfe", type=positive_int, help="choose temperatures at so many calls only: cheaper"
     )
     parser.add_argument("--frontier", action="store_true", help="likelihood against entropy along the temperatures")
-    parser.add_argument("--oracle", metavar="CHAIN", help="judge the samples by this Markov chain: countdown:V=32,...")
+    parser.add_argument(
+        "--oracle", metavar="NAME", help="judge the samples by this exact oracle: countdown:V=32, sudoku4, ..."
+    )
     parser.add_argument("--judge", help="causal language model: folder or Hub id")
     parser.add_argument("--judge-dtype", choices=DTYPES, help="precision of its weights; default: as stored")
     parser.add_argument("--judge-batch-size", type=positive_int, help="sequences at once; default: what fits")
@@ -114,6 +117,10 @@ def evaluate(args: argparse.Namespace) -> None:
         metrics, floor = make_metrics(args, pipeline, canvases)
         if args.frontier and floor is None:
             raise ValueError("`--frontier` is read off at the entropy of real data: give more `--reference` text.")
+        if args.frontier and metrics.likelihood_key is None:
+            raise ValueError(
+                f"`--frontier` is of a likelihood, which samples of {args.oracle or args.model} have not."
+            )
         harness = Harness(
             pipeline,
             samplers,
@@ -125,7 +132,7 @@ def evaluate(args: argparse.Namespace) -> None:
             labels=labels(args, pipeline.denoiser, metrics),
             workers=workers,
             num_texts=args.num_texts if getattr(metrics, "tokenizer", None) is not None else 0,
-            canvases=canvases,
+            canvases=getattr(metrics, "canvases", None) if canvases is None else canvases,
             **({"length": args.length} if args.length else {}),
         )
         report = conclude(args, harness, floor, temperatures)
@@ -193,7 +200,7 @@ def choose_temperatures(args: argparse.Namespace, denoiser: Any, samplers: Mappi
     Raises:
         ValueError: if what is asked for cannot be made of them.
     """
-    is_oracle = args.oracle is not None or isinstance(denoiser, MarkovDenoiser)
+    is_oracle = args.oracle is not None or isinstance(denoiser, Oracle)
     refuse_unused(args, is_oracle)
     temperatures = args.temperatures or ([1.0] if is_oracle and not args.frontier else list(TEMPERATURES))
     several = len(set(temperatures)) > 1
@@ -249,11 +256,12 @@ def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatu
     where = f"at {args.temperature_nfe} calls" if args.temperature_nfe else "at each number of calls"
     length = comparison.judged[0]["length"]
     what = f"that fill in the lines of {args.infill}" if args.infill else f"of {length} tokens"
+    by_oracle = args.oracle is not None or isinstance(pipeline.denoiser, Oracle)
     reference = args.reference or "the model's own teacher, one token a step"
     return {
         "Model": args.model,
         "Samples": f"{args.num_samples} {what} in every row, in batches of {args.batch_size}",
-        "Real data": "exact samples of the chain" if "reverse_kl" in comparison.judged[0] else str(reference),
+        "Real data": "exact samples of the oracle" if by_oracle else str(reference),
         "Judge": f"{args.judge}, {args.judge_dtype or 'precision as stored'}" if args.judge else "none",
         "Precision": f"network {dtype}; draws float64 with 53-bit uniforms",
         "Temperatures": f"{chosen}, chosen {where} on other samples" if comparison.sweep else f"{temperatures[0]:g}",

@@ -16,7 +16,8 @@ from ..denoisers.vocabulary import token_names
 from ..evaluation.embedding import Features, denoiser_features
 from ..evaluation.harness import fill_in, floor_row, joined
 from ..evaluation.judge import JudgeError, JudgeNLL
-from ..evaluation.metrics import MetricSet, OracleMetrics, TextMetrics, TokenMetrics
+from ..evaluation.metrics import MetricSet, TextMetrics, TokenMetrics
+from ..evaluation.oracle_metrics import exact_samples, oracle_metrics
 from ..evaluation.rows import Row, read_jsonl
 from ..sampling.left_out import check_predicted
 from ..sampling.pipeline_runs import PipelineRuns, scheduler_in_place
@@ -35,17 +36,18 @@ _IMAGES_NEEDED = (
 _SCHEDULER_OPTIONS = ("count", "draws", "confidence_temperature", "certainty")  # the others are the solver's
 _TEACHER = "teacher, one token a step"
 _REAL_SEED = 1_000_000  # of real data and teacher samples: far from the seeds of what is judged
+_CANVAS_SEED = 2_000_000  # of what an oracle's `clues` give
 
 
 def refuse_unused(args: argparse.Namespace, is_oracle: bool) -> None:
-    """Refuses what a chain has no use for.
+    """Refuses what an exact oracle has no use for.
 
     Raises:
         ValueError: that names the flag.
     """
     for name in ("judge", "reference", "features", "mauve") if is_oracle else ():
         if getattr(args, name):
-            raise ValueError(f"`--{name}` is of texts: these samples are judged by a Markov chain. Leave it out.")
+            raise ValueError(f"`--{name}` is of texts: these samples are judged by an exact oracle. Leave it out.")
 
 
 def baseline(text: str, config: dict[str, Any]) -> LSDScheduler:
@@ -108,12 +110,17 @@ def make_metrics(
     """
     denoiser, oracle = pipeline.denoiser, _oracle(args, pipeline.denoiser)
     if oracle is not None:
-        metrics = OracleMetrics(oracle.transition.cpu(), initial=oracle.initial)
+        length = args.length or denoiser.length
+        if canvases is not None:
+            if oracle.clues:
+                raise ValueError("`--infill` has canvases of its own: leave the oracle's `clues` out.")
+            length = max(map(len, canvases))
+        metrics = oracle_metrics(oracle, args.num_samples, length=length, seed=args.seed + _CANVAS_SEED)
         if canvases is not None:
             filled = _teacher_samples(args, pipeline, canvases)[: args.num_samples]
             return metrics, floor_row(metrics, filled, name=_TEACHER)
-        real = oracle.sample(args.num_samples, torch.Generator().manual_seed(args.seed + _REAL_SEED))
-        return metrics, floor_row(metrics, real[:, : args.length or denoiser.length].cpu())
+        real = exact_samples(oracle, metrics, args.num_samples, length, args.seed + _REAL_SEED)
+        return metrics, floor_row(metrics, real)
     if denoiser.canvas_shape is not None:
         print(_IMAGES_NEEDED, file=sys.stderr)
     judge = load_judge(args, pipeline.tokenizer)
@@ -147,24 +154,24 @@ def make_metrics(
 
 
 def _oracle(args: argparse.Namespace, denoiser: Any) -> Any:
-    """The Markov chain that samples are judged by: `--oracle`, or the denoiser where it is one; else None.
+    """The exact oracle that samples are judged by: `--oracle`, or the denoiser where it is one; else None.
 
     Raises:
-        ValueError: if `--oracle` is no chain, or one of other tokens or shorter sequences than the model's.
+        ValueError: if `--oracle` is none, or one of other tokens or shorter sequences than the model's.
         OSError: if it cannot be loaded.
     """
     from ..denoisers import load_denoiser
-    from ..denoisers.markov import MarkovDenoiser
+    from ..denoisers.oracle import Oracle
 
     oracle = denoiser if args.oracle is None else load_denoiser(args.oracle)
     if args.oracle is None:
-        return oracle if isinstance(oracle, MarkovDenoiser) else None
-    if not isinstance(oracle, MarkovDenoiser):
-        raise ValueError(f"`--oracle` {args.oracle!r} is no Markov chain, as `countdown:V=32,L=256` is.")
+        return oracle if isinstance(oracle, Oracle) else None
+    if not isinstance(oracle, Oracle):
+        raise ValueError(f"`--oracle` {args.oracle!r} is no exact oracle, as `countdown:V=32,L=256` is.")
     length = args.length or denoiser.length
     if oracle.vocab_size != denoiser.vocab_size or oracle.length < length:
         raise ValueError(
-            f"`--oracle` {args.oracle!r} has {oracle.vocab_size} states and {oracle.length} positions, but"
+            f"`--oracle` {args.oracle!r} has {oracle.vocab_size} tokens and {oracle.length} positions, but"
             f" {args.model} has {denoiser.vocab_size} tokens and {length} positions."
         )
     return oracle

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..denoisers.markov import is_oracle_spec
+from ..denoisers.oracle_names import is_oracle_spec
 from ..denoisers.sizes import ModelSize
 from ..pipeline_masked_diffusion import MaskedDiffusionPipeline
 from ..sampling.counts import COUNTS

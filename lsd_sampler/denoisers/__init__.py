@@ -2,17 +2,24 @@
 
 from .auto import DENOISERS, SHORT_NAMES, available_names, load_denoiser
 from .base import Denoiser
+from .chains import chain_of_text, hidden_chain, second_order_chain
+from .constraints import brackets, colouring, hamming, linear_code, sudoku4
 from .ctmc import CTMCDenoiser
+from .hidden_markov import HiddenMarkovDenoiser
 from .markov import MarkovDenoiser, countdown, random_chain
 from .masked_lm import MaskedLMDenoiser
 from .maskgit import MaskGITDenoiser
 from .mdlm import MDLMDenoiser
+from .oracle import Oracle
+from .oracle_names import ORACLES
 from .radd import RADDDenoiser
 from .sedd import SEDDDenoiser
+from .table import TableDenoiser, read_table
 
 
 __all__ = [
-    "DENOISERS", "SHORT_NAMES", "CTMCDenoiser", "Denoiser", "MDLMDenoiser", "MarkovDenoiser", "MaskGITDenoiser",
-    "MaskedLMDenoiser", "RADDDenoiser", "SEDDDenoiser", "available_names", "countdown", "load_denoiser",
-    "random_chain",
+    "DENOISERS", "ORACLES", "SHORT_NAMES", "CTMCDenoiser", "Denoiser", "HiddenMarkovDenoiser", "MDLMDenoiser",
+    "MarkovDenoiser", "MaskGITDenoiser", "MaskedLMDenoiser", "Oracle", "RADDDenoiser", "SEDDDenoiser", "TableDenoiser",
+    "available_names", "brackets", "chain_of_text", "colouring", "countdown", "hamming", "hidden_chain", "linear_code",
+    "load_denoiser", "random_chain", "read_table", "second_order_chain", "sudoku4",
 ]  # fmt: skip

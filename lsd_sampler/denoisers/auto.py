@@ -13,18 +13,23 @@ from ..support.validation import did_you_mean
 from .base import Denoiser, parse_dtype
 from .ctmc import CTMCDenoiser
 from .files import PIPELINE_NAME, Checkpoint, open_checkpoint, read_json
-from .markov import MarkovDenoiser, is_oracle_spec, make_oracle
+from .hidden_markov import HiddenMarkovDenoiser
+from .markov import MarkovDenoiser
 from .masked_lm import MaskedLMDenoiser
 from .maskgit import MaskGITDenoiser
 from .mdlm import MDLMDenoiser
 from .model_type import missing_model_type
+from .oracle_names import ORACLES, is_oracle_spec, make_oracle
 from .published import SHORT_NAMES
 from .radd import RADDDenoiser
 from .sedd import SEDDDenoiser
+from .table import TableDenoiser
 
 
 DENOISERS: Registry[type[Denoiser]] = Registry("family")
 DENOISERS.register("markov", MarkovDenoiser)
+DENOISERS.register("hmm", HiddenMarkovDenoiser)
+DENOISERS.register("table", TableDenoiser)
 DENOISERS.register("radd", RADDDenoiser)
 DENOISERS.register("sedd", SEDDDenoiser)
 DENOISERS.register("mdlm", MDLMDenoiser)
@@ -35,7 +40,11 @@ DENOISERS.register("ctmc", CTMCDenoiser)
 
 def available_names() -> list[str]:
     """The short names that [`load_denoiser`] can load."""
-    return ["countdown", "markov:...", *SHORT_NAMES]
+    return [*_oracle_names(), *SHORT_NAMES]
+
+
+def _oracle_names() -> list[str]:
+    return [name if ORACLES[name].make else f"{name}:..." for name in ORACLES.names()]
 
 
 def load_denoiser(
@@ -62,7 +71,8 @@ def load_denoiser(
               or a saved pipeline;
             - a Hub id of such a folder;
             - a short name, such as `radd`;
-            - an exact oracle: `countdown`, `countdown:V=16,L=64`, `markov:V=3,L=3,seed=0` or `markov:FILE.json`.
+            - an exact oracle, with options: `countdown:V=16,L=64`, `markov:FILE.json`, `hmm:S=8,V=16,L=64`,
+              `table:FILE`, `sudoku4:clues=4`, ... (`ORACLES` in `oracle_names.py` has them all).
         revision, subfolder, token, cache_dir, local_files_only, force_download (*optional*): where and how to look on
             the Hub.
         device (`str` or `torch.device`, *optional*): where to put it; default: the CPU.
@@ -136,7 +146,7 @@ def _check_name(name: str) -> str:
         return name
     if os.sep in name or name.startswith((".", "~")):
         return name  # a path: whoever opens it says that it is missing
-    hint = did_you_mean(name.lower(), [*SHORT_NAMES, "countdown", "markov:"])
+    hint = did_you_mean(name.lower(), available_names())
     known = ", ".join(available_names())
     raise ValueError(f"`name_or_path` {name!r} is no local folder, Hub id or short name ({known}).{hint}")
 

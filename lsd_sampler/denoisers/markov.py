@@ -1,7 +1,6 @@
 """First-order Markov chains: denoisers without any error, so that all error of a generation is the sampler's."""
 
 import os
-import re
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,17 +10,15 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 
 from ..sampling.logit_rows import rows_per_chunk
-from ..sampling.noise import LogLinear
-from .base import Denoiser
 from .files import Checkpoint, check_tensors, read_json, read_tensors
-from .precision import KeepsDtype
+from .oracle import Oracle, draw, uniforms
 
 
 MAX_TABLE_ENTRIES = 2**26
 _TOLERANCE = 1e-8
 
 
-class MarkovDenoiser(KeepsDtype, Denoiser):
+class MarkovDenoiser(Oracle):
     r"""
     Exact posteriors of a Markov chain, in float64 whatever dtype is asked for.
 
@@ -42,20 +39,19 @@ class MarkovDenoiser(KeepsDtype, Denoiser):
         ValueError: if an argument is no such thing, or the powers of P would need more than 512 MiB.
     """
 
+    memory = 1
     transition: torch.Tensor
     initial: torch.Tensor
     _left_table: torch.Tensor
     _right_table: torch.Tensor
 
     def __init__(self, transition: torch.Tensor, initial: torch.Tensor | None = None, length: int = 256):
-        super().__init__()
         transition = _check_transition(transition)
-        V = self.vocab_size = self.mask_token_id = len(transition)
-        if length < 1 or (length + 1) * V * V > MAX_TABLE_ENTRIES:
+        V = len(transition)
+        super().__init__(V, length)
+        if (length + 1) * V * V > MAX_TABLE_ENTRIES:
             limit = MAX_TABLE_ENTRIES // (V * V) - 1
             raise ValueError(f"`length` must be in [1, {limit}] for {V} states, got {length}.")
-        self.length = length
-        self.noise = LogLinear()
         initial = stationary_law(transition) if initial is None else _check_initial(initial, V)
         self.register_buffer("transition", transition)
         self.register_buffer("initial", initial)
@@ -77,8 +73,7 @@ class MarkovDenoiser(KeepsDtype, Denoiser):
             `torch.DoubleTensor` of shape `(batch_size, seq_len, vocab_size)`.
         """
         B, L = tokens.shape
-        if L > self.length:
-            raise ValueError(f"`tokens` has {L} positions, but this chain was made for at most {self.length}.")
+        self._check_length(tokens)
         V, known_BL = self.vocab_size, tokens != self.mask_token_id
         out_NV = tokens.new_full((B * L, V), -torch.inf, dtype=torch.float64)
         known_K, masked_R = known_BL.flatten().nonzero()[:, 0], (~known_BL).flatten().nonzero()[:, 0]
@@ -126,15 +121,25 @@ class MarkovDenoiser(KeepsDtype, Denoiser):
         Returns:
             `torch.LongTensor` of shape `(num, length)`.
         """
-        source = self.transition.device if generator is None else generator.device
-        u_NL = torch.rand(num, self.length, generator=generator, dtype=torch.float64, device=source)
-        u_NL = u_NL.to(self.transition.device)
-        cdf_VV, cdf_V = (p.cumsum(-1) / p.sum(-1, keepdim=True) for p in (self.transition, self.initial))
-        tokens = [torch.searchsorted(cdf_V, u_NL[:, 0].contiguous(), right=True)]
-        for u_N in u_NL.T[1:]:
-            tokens.append(torch.searchsorted(cdf_VV[tokens[-1]], u_N[:, None].contiguous(), right=True)[:, 0])
-        # a row's last entry may round to just below 1
-        return torch.stack(tokens, dim=1).clamp(max=self.vocab_size - 1)
+        u_LN = uniforms((num, self.length), generator, self.transition.device).T.contiguous()
+        tokens = [draw(self.initial, u_LN[0])]
+        for u_N in u_LN[1:]:
+            tokens.append(draw(self.transition[tokens[-1]], u_N))
+        return torch.stack(tokens, dim=1)
+
+    def log_prob(self, sequences: torch.Tensor) -> torch.Tensor:
+        self._check_length(sequences)
+        x_NL = sequences.to(self.transition.device)
+        return self.initial[x_NL[:, 0]].log() + self.transition[x_NL[:, :-1], x_NL[:, 1:]].log().sum(1)
+
+    def ngram_law(self, n: int, length: int | None = None) -> torch.Tensor:
+        law_V, total_V = self.initial, torch.zeros_like(self.initial)
+        for _ in range((self.length if length is None else length) - n + 1):
+            total_V, law_V = total_V + law_V, law_V @ self.transition
+        law = total_V / total_V.sum()
+        for _ in range(n - 1):
+            law = law[..., None] * self.transition
+        return law
 
     @classmethod
     def recognises(cls, checkpoint: Checkpoint) -> bool:
@@ -214,10 +219,15 @@ def countdown(num_states: int = 32, length: int = 256) -> MarkovDenoiser:
 
 def random_chain(num_states: int, length: int, seed: int = 0) -> MarkovDenoiser:
     """A chain whose rows are drawn from the flat Dirichlet law. It starts from its stationary law."""
-    generator = torch.Generator().manual_seed(seed)
-    uniforms = torch.rand(num_states, num_states, generator=generator, dtype=torch.float64)
+    transition = random_laws(num_states, num_states, torch.Generator().manual_seed(seed))
+    return MarkovDenoiser(transition, length=length)
+
+
+def random_laws(num: int, size: int, generator: torch.Generator) -> torch.Tensor:
+    """Laws from the flat Dirichlet law, `(num, size)`."""
+    uniforms = torch.rand(num, size, generator=generator, dtype=torch.float64)
     exponential = -torch.log1p(-uniforms)
-    return MarkovDenoiser(exponential / exponential.sum(-1, keepdim=True), length=length)
+    return exponential / exponential.sum(-1, keepdim=True)
 
 
 def read_chain(path: str | Path, length: int | None = None) -> MarkovDenoiser:
@@ -247,30 +257,3 @@ def read_chain(path: str | Path, length: int | None = None) -> MarkovDenoiser:
 
 def _as_tensor(numbers: Any) -> torch.Tensor | None:
     return None if numbers is None else torch.as_tensor(numbers, dtype=torch.float64)
-
-
-def is_oracle_spec(name: str) -> bool:
-    """Whether `name` asks for an exact oracle: `countdown`, `countdown:...` or `markov:...`."""
-    return name in ("countdown", "markov") or name.startswith(("countdown:", "markov:"))
-
-
-def make_oracle(spec: str) -> MarkovDenoiser:
-    """Builds `countdown`, `countdown:V=16,L=64`, `markov:V=3,L=3,seed=0` or `markov:FILE.json|.safetensors[,L=64]`.
-
-    Raises:
-        OSError: if the file is missing.
-        ValueError: if the text cannot be understood.
-    """
-    name, _, options = spec.partition(":")
-    file = re.fullmatch(r"(.+\.(?:json|safetensors))(?:,L=(\d+))?", options)
-    if name == "markov" and file:
-        return read_chain(file[1], int(file[2]) if file[2] else None)
-    known = {"V", "L"} if name == "countdown" else {"V", "L", "seed"}
-    numbers = dict(re.findall(r"(\w+)=(\d+)", options))
-    if ",".join(f"{key}={value}" for key, value in numbers.items()) != options or not numbers.keys() <= known:
-        form = "countdown:V=32,L=256" if name == "countdown" else "markov:V=3,L=3,seed=0 or markov:FILE.json"
-        raise ValueError(f"Cannot understand {spec!r}; the form is {form}.")
-    V, L, seed = (int(numbers.get(key, default)) for key, default in (("V", 32), ("L", 256), ("seed", 0)))
-    if V < 2:
-        raise ValueError(f"`V` must be at least 2 in {spec!r}.")
-    return countdown(V, L) if name == "countdown" else random_chain(V, L, seed)

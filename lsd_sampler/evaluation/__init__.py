@@ -1,6 +1,6 @@
 """Evaluation that nobody can fool: distances between distributions, exact oracles, likelihood only beside entropy."""
 
-from .bootstrap import Interval, bootstrap_weights, centred, centred_interval
+from .bootstrap import Interval, bootstrap_weights, centred, centred_interval, grouped_weights
 from .comparison import Comparison, compare, measure_further
 from .divergence import js_divergence, js_replicates
 from .diversity import conditional_entropy, distinct_n, entropy_replicates, repetition_n, sequence_entropy
@@ -19,15 +19,18 @@ from .oracle import (
     oracle_statistics,
     reverse_kl_per_transition,
 )
+from .oracle_metrics import FillMetrics, SetMetrics, exact_samples, oracle_metrics
 from .plots import plot_quality_vs_nfe, plot_schedule
 from .rows import Row, append_jsonl, read_jsonl, write_jsonl
 from .tables import format_table
+from .validity import Spread, distinct_valid, sequence_l2, spread
 from .verdict import MatchedCalls, Winner, calls_to_reach, matched_calls, winners
 
 
 __all__ = [
     "PROBABILITY_FLOOR",
     "Comparison",
+    "FillMetrics",
     "Harness",
     "Interval",
     "JudgeError",
@@ -39,6 +42,8 @@ __all__ = [
     "OracleMetrics",
     "Reading",
     "Row",
+    "SetMetrics",
+    "Spread",
     "TextMetrics",
     "TokenMetrics",
     "Winner",
@@ -53,21 +58,25 @@ __all__ = [
     "conditional_entropy",
     "denoiser_features",
     "distinct_n",
+    "distinct_valid",
     "energy_distance",
     "energy_replicates",
     "entropy_replicates",
     "evaluate",
+    "exact_samples",
     "floor_row",
     "forbidden_samples",
     "forbidden_share",
     "format_table",
     "frechet_inception_distance",
+    "grouped_weights",
     "js_divergence",
     "js_replicates",
     "matched_calls",
     "mauve_score",
     "measure_further",
     "ngram_counts",
+    "oracle_metrics",
     "oracle_statistics",
     "perplexity",
     "plot_quality_vs_nfe",
@@ -77,6 +86,8 @@ __all__ = [
     "repetition_n",
     "reverse_kl_per_transition",
     "sequence_entropy",
+    "sequence_l2",
+    "spread",
     "text_windows",
     "winners",
     "write_jsonl",

@@ -34,6 +34,12 @@ def bootstrap_weights(num_samples: int, num_resamples: int = 200, seed: int = 0)
     return torch.from_numpy(draws.T.astype(np.float32))
 
 
+def grouped_weights(num_samples: int, group: int, num_resamples: int = 200, seed: int = 0) -> torch.Tensor:
+    """`bootstrap_weights` of groups of samples in a row that are not independent; the last group may be smaller."""
+    weights = bootstrap_weights(-(-num_samples // group), num_resamples, seed)
+    return weights.repeat_interleave(group, dim=0)[:num_samples]
+
+
 def centred(value: float, replicates: np.ndarray) -> np.ndarray:
     """`value + (replicates - their mean)`.
 

@@ -39,6 +39,61 @@ METRICS: dict[str, Metric] = {
         "bigram TV",
         "Total variation between the law of adjacent pairs and the chain's, from 0 (equal) to 1.",
     ),
+    "full_kl_rate": Metric(
+        "full KL rate",
+        "As the reverse KL, with forbidden transitions charged 69 nats, as published tables of oracles do. Of a chain "
+        "of second order or with hidden states, a transition is from two tokens to the next; what lies further back "
+        "is not seen. It grows with the number of possible transitions over that of samples: read it beside real "
+        "data.",
+    ),
+    "full_kl_rate_low": Metric("KL rate low", "Lower end of its bootstrap interval."),
+    "full_kl_rate_high": Metric("KL rate high", "Upper end of it."),
+    "full_tv_rate": Metric(
+        "full TV rate",
+        "Total variation between the law of a token after those before it, in the samples, and the chain's, averaged "
+        "over what is before it in the samples. Not 0 for real data either.",
+    ),
+    "full_tv_rate_low": Metric("TV rate low", "Lower end of its bootstrap interval."),
+    "full_tv_rate_high": Metric("TV rate high", "Upper end of it."),
+    "valid_share": Metric("valid", "Share of samples that are possible under the exact law. 1 is right."),
+    "valid_share_low": Metric("valid low", "Lower end of its bootstrap interval."),
+    "valid_share_high": Metric("valid high", "Upper end of it."),
+    "invalid_share": Metric("invalid", "Share of samples that are impossible under the exact law. 0 is right."),
+    "invalid_share_low": Metric("invalid low", "Lower end of its bootstrap interval."),
+    "invalid_share_high": Metric("invalid high", "Upper end of it."),
+    "distinct_valid": Metric(
+        "distinct valid", "How many different possible sequences were made. It should be that of real data."
+    ),
+    "spread_ratio": Metric(
+        "spread",
+        "Pearson's chi-square of the possible samples over all possible sequences, by its degrees of freedom: 1 on "
+        "average where they are spread as real ones, more where some come too often.",
+    ),
+    "spread_p_value": Metric(
+        "spread p",
+        "How often so many real samples are spread less evenly than that by chance. Only with at least 5 possible "
+        "samples for each possible sequence.",
+    ),
+    "sequence_l2": Metric(
+        "L2 distance",
+        "The verdict for sets: squared distance between the law of whole samples and the exact one, over the "
+        "latter's square norm, without bias. (1 - valid)^2 where possible samples are spread as they should be, more "
+        "where they are not. It scatters around 0 for real data.",
+    ),
+    "sequence_l2_low": Metric("L2 low", "Lower end of its bootstrap interval."),
+    "sequence_l2_high": Metric("L2 high", "Upper end of it."),
+    "fills_differ": Metric(
+        "fills differ",
+        "Share of the positions to be filled in at which two fills of one canvas differ. It should be as large as the "
+        "share at which a fill differs from the truth: less is lost variety.",
+    ),
+    "fills_differ_low": Metric("differ low", "Lower end of its bootstrap interval."),
+    "fills_differ_high": Metric("differ high", "Upper end of it."),
+    "fill_error": Metric(
+        "fill / truth", "Share of the positions to be filled in at which a fill differs from the real sequence."
+    ),
+    "fill_error_low": Metric("error low", "Lower end of its bootstrap interval."),
+    "fill_error_high": Metric("error high", "Upper end of it."),
     "cross_entropy": Metric(
         "cross-entropy",
         "Negative log-likelihood of a transition under the chain, in nats. It means nothing without the entropy "
@@ -113,8 +168,21 @@ TOKEN_COLUMNS = (
     "js_token_sum", "js_token_sum_low", "js_token_sum_high",
 )  # fmt: skip
 ORACLE_DETAILS = (
-    "sampler", "nfe", "temperature", "forbidden_samples", "cross_entropy", "bigram_entropy", "unigram_entropy",
+    "sampler", "nfe", "temperature", "full_kl_rate", "full_kl_rate_low", "full_kl_rate_high", "full_tv_rate",
+    "forbidden_samples", "cross_entropy", "bigram_entropy", "unigram_entropy", "fills_differ", "fill_error",
     "network_calls",
+)  # fmt: skip
+SET_COLUMNS = (
+    "sampler", "nfe", "valid_share", "valid_share_low", "valid_share_high", "distinct_valid", "spread_ratio",
+    "spread_p_value", "sequence_l2", "sequence_l2_low", "sequence_l2_high",
+)  # fmt: skip
+INVALID_COLUMNS = (
+    "sampler", "nfe", "valid_share", "invalid_share", "invalid_share_low", "invalid_share_high", "distinct_valid",
+    "spread_ratio", "spread_p_value", "fills_differ", "fill_error",
+)  # fmt: skip
+SET_DETAILS = (
+    "sampler", "nfe", "temperature", "invalid_share", "fills_differ", "fills_differ_low", "fills_differ_high",
+    "fill_error", "fill_error_low", "fill_error_high", "unigram_entropy", "network_calls",
 )  # fmt: skip
 TEXT_DETAILS = (
     "sampler", "nfe", "perplexity", "word_perplexity", "unigram_entropy", "sequence_entropy", "bigram_entropy",
@@ -125,6 +193,8 @@ TEXT_DETAILS = (
 # by the verdict: the first table, the second, and what is drawn
 COLUMNS = {
     "reverse_kl": (ORACLE_COLUMNS, ORACLE_DETAILS, ("reverse_kl", "forbidden_share")),
+    "sequence_l2": (SET_COLUMNS, SET_DETAILS, ("invalid_share", "sequence_l2")),
+    "invalid_share": (INVALID_COLUMNS, SET_DETAILS, ("invalid_share", "fills_differ")),
     "js_char_sum": (TEXT_COLUMNS, TEXT_DETAILS, ("js_char_3gram", "js_char_4gram")),
     "js_token_sum": (TOKEN_COLUMNS, TEXT_DETAILS, ("js_token_1gram", "js_token_2gram")),
 }

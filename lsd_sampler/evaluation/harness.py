@@ -98,6 +98,8 @@ class Harness:
         if not samplers:
             raise ValueError("`samplers` must not be empty.")
         getattr(metrics, "check_num_samples", lambda _: None)(num_samples)
+        if canvases is not None and hasattr(metrics, "canvases") and len(canvases) != num_samples:
+            raise ValueError(f"`canvases` must be those of `metrics`, {num_samples}, got {len(canvases)}.")
         self.pipeline: Any = pipeline if hasattr(pipeline, "scheduler") else pipeline()
         self.samplers, self.metrics, self.call_options, self.canvases = samplers, metrics, call_options, canvases
         self.num_samples, self.batch_size, self.num_texts = num_samples, batch_size, num_texts

@@ -88,7 +88,8 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> dic
 
 _DIGITS = {"temperature": 2, "network_calls": 1, "perplexity": 1, "word_perplexity": 1}
 _DISTANCES = (
-    "reverse_kl", "forbidden_share", "forbidden_samples", "bigram_tv", "js_char_3gram", "js_char_4gram",
+    "reverse_kl", "forbidden_share", "forbidden_samples", "bigram_tv", "full_kl_rate", "full_tv_rate",
+    "invalid_share", "sequence_l2", "js_char_3gram", "js_char_4gram",
     "js_char_sum", "js_token_1gram", "js_token_2gram", "js_token_sum", "energy_distance",
 )  # fmt: skip
 

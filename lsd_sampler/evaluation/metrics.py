@@ -12,7 +12,7 @@ import torch
 
 from ..sampling.left_out import LEFT_OUT, is_predicted
 from ..support.identity import identity
-from .bootstrap import bootstrap_weights, centred_interval
+from .bootstrap import bootstrap_weights, centred_interval, grouped_weights
 from .divergence import js_divergence, js_replicates
 from .diversity import conditional_entropy, distinct_n, entropy_replicates, repetition_n, sequence_entropy
 from .embedding import Features, energy_distance, energy_replicates, mauve_score
@@ -62,12 +62,11 @@ class MetricSet(Protocol):
 
 
 class OracleMetrics:
-    """Exact metrics for samples of a first-order Markov chain; see `oracle`.
+    """Exact metrics for samples of a Markov chain; see `oracle`.
 
     Args:
-        transition (`torch.DoubleTensor` of shape `(vocab, vocab)`): `P[a, b]`, the probability of b after a.
-        initial (`torch.DoubleTensor` of shape `(vocab,)`, *optional*): law of the first token; default: the stationary
-            law.
+        transition, initial, contexts: as for [`oracle_statistics`].
+        group (`int`): how many samples that follow each other are fills of one canvas, and not independent.
         num_resamples (`int`): bootstrap resamples of whole sequences.
         seed (`int`): of the bootstrap.
         confidence (`float`): of the intervals.
@@ -85,24 +84,28 @@ class OracleMetrics:
         transition: torch.Tensor,
         *,
         initial: torch.Tensor | None = None,
+        contexts: torch.Tensor | None = None,
+        group: int = 1,
         num_resamples: int = 200,
         seed: int = 0,
         confidence: float = 0.95,
     ):
-        self.transition, self.initial = check_transition(transition), initial
+        self.transition, self.initial, self.contexts = check_transition(transition), initial, contexts
+        self.group = group
         self.num_resamples, self.seed, self.confidence = num_resamples, seed, confidence
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The names that `compute` returns."""
-        intervals = _interval_keys("forbidden_share", "reverse_kl", "bigram_tv")
+        intervals = _interval_keys(*_ORACLE_INTERVALS)
         kept = _replicate_keys("reverse_kl", "cross_entropy", "bigram_entropy")
         return (*intervals, "forbidden_samples", "unigram_entropy", "bigram_entropy", "cross_entropy", *kept)
 
     @property
     def fingerprint(self) -> str:
         """Short hash of the chain and the bootstrap: rows of another one are not to be compared."""
-        return identity([self.transition, self.initial, self.num_resamples, self.seed, self.confidence])[:12]
+        law = [self.transition, self.initial, self.contexts]
+        return identity([*law, self.group, self.num_resamples, self.seed, self.confidence])[:12]
 
     def compute(self, sequences: torch.Tensor, texts: Sequence[str] | None = None) -> Values:
         """Metrics of `sequences`, of shape `(num_samples, length)`. `texts` are not looked at.
@@ -110,11 +113,12 @@ class OracleMetrics:
         Raises:
             ValueError: if a state is outside the vocabulary, a mask left over for example.
         """
-        weights = bootstrap_weights(len(sequences), self.num_resamples, self.seed)
-        values = oracle_statistics(sequences, self.transition, initial=self.initial)
-        replicates = oracle_statistics(sequences, self.transition, weights, initial=self.initial)
+        weights = grouped_weights(len(sequences), self.group, self.num_resamples, self.seed)
+        law: Values = {"initial": self.initial, "contexts": self.contexts}
+        values = oracle_statistics(sequences, self.transition, **law)
+        replicates = oracle_statistics(sequences, self.transition, weights, **law)
         row: Values = {}
-        for name in ("forbidden_share", "reverse_kl", "bigram_tv"):
+        for name in _ORACLE_INTERVALS:
             row |= _with_interval(name, float(values[name]), replicates[name].numpy(), self.confidence)
         row["forbidden_samples"] = forbidden_samples(sequences, self.transition)
         row["unigram_entropy"] = conditional_entropy(sequences)
@@ -125,7 +129,10 @@ class OracleMetrics:
 
     def verdict(self, sequences: torch.Tensor) -> float:
         """The value of `verdict_key` alone."""
-        return float(oracle_statistics(sequences, self.transition)["reverse_kl"])
+        return float(oracle_statistics(sequences, self.transition, contexts=self.contexts)["reverse_kl"])
+
+
+_ORACLE_INTERVALS = ("forbidden_share", "reverse_kl", "bigram_tv", "full_kl_rate", "full_tv_rate")
 
 
 class TokenMetrics:

@@ -1,7 +1,7 @@
-"""Exact quality of samples from a first-order Markov chain, whose law is known (section 7 of the method's
-description).
+"""Exact quality of samples from a Markov chain, whose law is known (section 7 of the method's description).
 
-`P[a, b]` is the probability of b after a. None of these metrics can be won by lowering the entropy of the samples.
+`P[a, b]` is the probability of b after a; of a chain of second order, `P[V a + b, c]` that of c after a and b. None
+of these metrics can be won by lowering the entropy of the samples.
 """
 
 import numpy as np
@@ -17,17 +17,21 @@ from .ngrams import SYMBOL_BITS, NgramCounts, ngram_counts
 # This floor gives 4.20, 1.74, 0.70, 0.28 nats for countdown (V = 32, L = 128), random order, uniform steps, at 4, 8,
 # 16, 32 network calls.
 PROBABILITY_FLOOR = 1e-12
+# the same of `full_kl_rate`, as in arXiv 2602.19619: 69.1 nats
+FULL_KL_FLOOR = 1e-30
 
 
 def check_transition(transition: torch.Tensor) -> torch.Tensor:
-    """`transition` as a float64 CPU tensor of shape `(vocab, vocab)`.
+    """`transition` as a float64 CPU tensor of shape `(vocab, vocab)` or `(vocab^2, vocab)`.
 
     Raises:
-        ValueError: if it is not square, has a negative or non-finite entry, or a row that does not sum to 1.
+        ValueError: if it has another shape, a negative or non-finite entry, or a row that does not sum to 1.
     """
     matrix = torch.as_tensor(transition).detach().to("cpu", torch.float64)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"`transition` must have shape (vocab, vocab), got {tuple(matrix.shape)}.")
+    if matrix.ndim != 2 or matrix.shape[0] not in (matrix.shape[1], matrix.shape[1] ** 2):
+        raise ValueError(
+            f"`transition` must have shape (vocab, vocab) or (vocab^2, vocab), got {tuple(matrix.shape)}."
+        )
     if not (torch.isfinite(matrix).all() and (matrix >= 0).all()):
         raise ValueError("`transition` must hold finite, non-negative probabilities.")
     worst = (matrix.sum(1) - 1).abs().max().item()
@@ -36,8 +40,21 @@ def check_transition(transition: torch.Tensor) -> torch.Tensor:
     return matrix
 
 
-def _law_of_current(matrix: torch.Tensor, initial: torch.Tensor | None, num_transitions: int) -> torch.Tensor:
-    """Law of the state that a transition starts from, over all places of a sequence; float64 of shape `(vocab,)`."""
+def _memory(matrix: torch.Tensor) -> int:
+    """How many tokens a transition starts from."""
+    return 1 if matrix.shape[0] == matrix.shape[1] else 2
+
+
+def _law_of_current(
+    matrix: torch.Tensor, initial: torch.Tensor | None, contexts: torch.Tensor | None, num_transitions: int
+) -> torch.Tensor:
+    """Law of what a transition starts from, over all places of a sequence; float64 of shape `(vocab^memory,)`."""
+    if contexts is not None:
+        if contexts.shape != (len(matrix),):
+            raise ValueError(f"`contexts` must have shape ({len(matrix)},), got {tuple(contexts.shape)}.")
+        return contexts.detach().to("cpu", torch.float64)
+    if _memory(matrix) > 1:
+        raise ValueError("`contexts` must be given with a `transition` from two tokens.")
     if initial is None:
         return stationary_law(matrix)
     if initial.shape != (len(matrix),):
@@ -48,9 +65,10 @@ def _law_of_current(matrix: torch.Tensor, initial: torch.Tensor | None, num_tran
     return total / num_transitions
 
 
-def _check_samples(samples: torch.Tensor, vocab: int) -> torch.Tensor:
-    if samples.ndim != 2 or samples.shape[0] < 1 or samples.shape[1] < 2:
-        raise ValueError(f"`samples` must have shape (num_samples, length >= 2), got {tuple(samples.shape)}.")
+def _check_samples(samples: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    vocab, least = matrix.shape[1], _memory(matrix) + 1
+    if samples.ndim != 2 or samples.shape[0] < 1 or samples.shape[1] < least:
+        raise ValueError(f"`samples` must have shape (num_samples, length >= {least}), got {tuple(samples.shape)}.")
     if samples.is_floating_point():
         raise ValueError(f"`samples` must hold integers, got {samples.dtype}.")
     states = samples[~_behind_the_end(samples)]
@@ -64,9 +82,14 @@ def _behind_the_end(samples: torch.Tensor) -> torch.Tensor:
     return (samples == LEFT_OUT).flip(1).long().cumprod(1).flip(1).bool()
 
 
-def _pairs(counts: NgramCounts) -> tuple[torch.Tensor, torch.Tensor]:
-    current = torch.from_numpy((counts.keys >> np.uint64(SYMBOL_BITS)).astype(np.int64))
-    return current, torch.from_numpy((counts.keys & np.uint64((1 << SYMBOL_BITS) - 1)).astype(np.int64))
+def _transitions(counts: NgramCounts, vocab: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The row and the column of each n-gram."""
+    mask = np.uint64((1 << SYMBOL_BITS) - 1)
+    current = np.zeros(len(counts.keys), dtype=np.int64)
+    for place in range(counts.n - 1, 0, -1):
+        symbol = (counts.keys >> np.uint64(SYMBOL_BITS * place)) & mask
+        current = current * vocab + symbol.astype(np.int64)
+    return torch.from_numpy(current), torch.from_numpy((counts.keys & mask).astype(np.int64))
 
 
 def _statistics(
@@ -78,13 +101,17 @@ def _statistics(
     entropy = torch.special.entr(joint_KB).sum(0) - torch.special.entr(current_VB).sum(0)
     true_K1 = law_V[current_K, None] * p_K1
     unseen = 1 - true_K1.sum()
-    cross_entropy = -(joint_KB * p_K1.clamp(min=floor).log()).sum(0)
+    cross_entropy, full_cross_entropy = (-(joint_KB * p_K1.clamp(min=x).log()).sum(0) for x in (floor, FULL_KL_FLOOR))
+    should_KB = current_VB[current_K] * p_K1
+    missing_B = (1 - should_KB.sum(0)).clamp(min=0)
     return {
         "forbidden_share": (joint_KB * (p_K1 == 0)).sum(0),
         "cross_entropy": cross_entropy,
         "reverse_kl": cross_entropy - entropy,
         "bigram_tv": 0.5 * ((joint_KB - true_K1).abs().sum(0) + unseen),
         "conditional_entropy": entropy,
+        "full_kl_rate": full_cross_entropy - entropy,
+        "full_tv_rate": 0.5 * ((joint_KB - should_KB).abs().sum(0) + missing_B),
     }
 
 
@@ -94,34 +121,39 @@ def oracle_statistics(
     weights: torch.Tensor | None = None,
     floor: float = PROBABILITY_FLOOR,
     initial: torch.Tensor | None = None,
+    contexts: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """All statistics of the samples' transitions at once, or of bootstrap resamples of whole sequences.
 
     Args:
         samples (`torch.LongTensor` of shape `(num_samples, length)`): states of the chain, no mask left; shorter
             samples are filled up with `LEFT_OUT` (-1).
-        transition (`torch.DoubleTensor` of shape `(vocab, vocab)`): `P[a, b]`, the probability of b after a.
+        transition (`torch.DoubleTensor` of shape `(vocab, vocab)` or `(vocab^2, vocab)`): `P[a, b]`, the probability
+            of b after a, or `P[vocab a + b, c]`, that of c after a and b.
         weights (`torch.FloatTensor` of shape `(num_samples, num_resamples)`, *optional*): see `bootstrap_weights`.
         floor (`float`): the probability at which a forbidden transition is charged.
         initial (`torch.DoubleTensor` of shape `(vocab,)`, *optional*): law of the first token; default: the stationary
             law. Only `bigram_tv` depends on it.
+        contexts (`torch.DoubleTensor` of shape `(len(transition),)`, *optional*): law of what transitions start from,
+            averaged over the places of a sequence; in place of `initial`, and needed where that is two tokens.
 
     Returns:
-        `forbidden_share`, `cross_entropy` under P, `reverse_kl`, `bigram_tv` and `conditional_entropy` (entropies and
-        divergences per transition, in nats), each a `torch.DoubleTensor` of shape `(num_resamples,)`, or `(1,)`
-        without `weights`.
+        `forbidden_share`, `cross_entropy` under P, `reverse_kl`, `bigram_tv` (of triples where a transition starts
+        from two tokens), `conditional_entropy`, `full_kl_rate` and `full_tv_rate` (entropies and divergences per
+        transition, in nats), each a `torch.DoubleTensor` of shape `(num_resamples,)`, or `(1,)` without `weights`.
 
     Raises:
         ValueError: if `samples` or `transition` is malformed, or a state lies outside the vocabulary.
     """
     matrix = check_transition(transition)
-    counts = ngram_counts(_check_samples(samples, len(matrix)), 2)
+    counts = ngram_counts(_check_samples(samples, matrix), _memory(matrix) + 1)
     if weights is None:
         blocks = [torch.from_numpy(counts.counts)[:, None].double()]
     else:
         blocks = [counts.resampled(block) for block in weights.split(RESAMPLES_AT_ONCE, dim=1)]
-    current_K, next_K = _pairs(counts)
-    p_K1, law_V = matrix[current_K, next_K][:, None], _law_of_current(matrix, initial, samples.shape[1] - 1)
+    current_K, next_K = _transitions(counts, matrix.shape[1])
+    law_V = _law_of_current(matrix, initial, contexts, samples.shape[1] - 1)
+    p_K1 = matrix[current_K, next_K][:, None]
     parts = [_statistics(block, current_K, p_K1, law_V, floor) for block in blocks]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -156,6 +188,9 @@ def bigram_tv(samples: torch.Tensor, transition: torch.Tensor, initial: torch.Te
 def forbidden_samples(samples: torch.Tensor, transition: torch.Tensor) -> float:
     """Share of the samples with a transition of probability zero: on *countdown*, the paper's error by sample."""
     matrix = check_transition(transition)
-    samples = _check_samples(samples, len(matrix))
-    is_forbidden = (matrix[samples[:, :-1], samples[:, 1:]] == 0) & (samples[:, 1:] != LEFT_OUT)
+    samples, memory, vocab = _check_samples(samples, matrix), _memory(matrix), matrix.shape[1]
+    current = samples[:, : 1 - memory or None]
+    if memory > 1:
+        current = current * vocab + samples[:, 1:]
+    is_forbidden = (matrix[current[:, :-1], samples[:, memory:]] == 0) & (samples[:, memory:] != LEFT_OUT)
     return float(is_forbidden.any(1).double().mean())

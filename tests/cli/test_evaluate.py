@@ -23,7 +23,7 @@ from lsd_sampler.cli import evaluate
 from lsd_sampler.cli.evaluation_parts import baseline, real_sequences
 from lsd_sampler.cli.texts import read_sequences, read_texts
 from lsd_sampler.denoisers import RADDDenoiser
-from lsd_sampler.denoisers.markov import make_oracle
+from lsd_sampler.denoisers.oracle_names import make_oracle
 from lsd_sampler.evaluation import JudgeNLL, read_jsonl, write_jsonl
 from lsd_sampler.pipeline_masked_diffusion import MaskedDiffusionPipeline
 from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps
@@ -401,10 +401,10 @@ def test_a_chain_has_no_use_for_what_is_of_texts(
 ) -> None:  # fmt: skip
     make_oracle("countdown:V=4,L=16").save_pretrained(tmp_path / "chain")
     flag, *_ = more = [*unused.split(), "--output-dir", str(tmp_path / "out")]
-    fails(capsys, ["--model", str(tmp_path / "chain"), *more], f"`{flag}`", "Markov chain")
+    fails(capsys, ["--model", str(tmp_path / "chain"), *more], f"`{flag}`", "exact oracle")
     monkeypatch.setattr(evaluate, "load_pipeline", lambda *_: pytest.fail("something is loaded"))
     for model in (ORACLE, ["--model", str(text_model["model"]), "--oracle", "countdown:V=7,L=8"]):
-        fails(capsys, [*model, *more], f"`{flag}`", "Markov chain")
+        fails(capsys, [*model, *more], f"`{flag}`", "exact oracle")
 
 
 # ---- what can stop it ----

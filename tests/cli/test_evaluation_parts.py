@@ -10,7 +10,8 @@ import torch
 
 from lsd_sampler.cli import evaluate
 from lsd_sampler.cli.evaluation_parts import baseline
-from lsd_sampler.denoisers.markov import countdown, make_oracle
+from lsd_sampler.denoisers.markov import countdown
+from lsd_sampler.denoisers.oracle_names import make_oracle
 from lsd_sampler.denoisers.sedd import SEDDDenoiser
 from lsd_sampler.evaluation import oracle_statistics
 from lsd_sampler.pipeline_masked_diffusion import MaskedDiffusionPipeline
@@ -73,9 +74,9 @@ def test_of_a_stationary_chain_the_first_token_says_nothing(chain: str) -> None:
 @pytest.mark.parametrize(
     ("oracle", "words"),
     [
-        ("countdown:V=5,L=16", ("5 states", "4 tokens")),
+        ("countdown:V=5,L=16", ("5 tokens", "4 tokens")),
         ("countdown:V=4,L=8", ("8 positions", "16 positions")),
-        ("SEDD", ("no Markov chain",)),
+        ("SEDD", ("no exact oracle",)),
     ],
 )
 def test_a_chain_that_does_not_fit(

@@ -15,7 +15,7 @@ from lsd_sampler import MaskedDiffusionPipeline
 from lsd_sampler.cli import evaluate, sample
 from lsd_sampler.cli.canvases import read_canvases
 from lsd_sampler.denoisers import RADDDenoiser
-from lsd_sampler.denoisers.markov import make_oracle
+from lsd_sampler.denoisers.oracle_names import make_oracle
 from lsd_sampler.evaluation import (
     JudgeNLL,
     OracleMetrics,

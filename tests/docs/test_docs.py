@@ -22,6 +22,7 @@ import pytest
 from lsd_sampler import LSDScheduler
 from lsd_sampler.cli import evaluate, sample, train
 from lsd_sampler.cli.evaluation_parts import baseline
+from lsd_sampler.denoisers import ORACLES
 from lsd_sampler.evaluation.tables import cell
 from lsd_sampler.sampling.orders import ORDERS
 from lsd_sampler.sampling.schedules import GRIDS
@@ -292,3 +293,12 @@ def test_site_is_built_without_warnings(tmp_path: Path) -> None:
         text = path.read_text(encoding="utf-8")
         for target in re.findall(r'(?:href|src)="([^"#]+)', text):
             assert target.startswith("http") or (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_oracles_and_their_keys() -> None:
+    rows = table_after("evaluation.md", "oracles")
+    assert [name.strip("`") for name, *_ in rows] == ORACLES.names()
+    for name, _, keys in rows:
+        kind = ORACLES[name.strip("`")]
+        written = ", ".join(f"`{key}` = {value}" for key, value in kind.defaults.items())
+        assert keys == written

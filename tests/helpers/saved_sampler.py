@@ -26,7 +26,7 @@ OPTIONS = {
     "sigma_min": 1e-3, "sigma_max": 10.0, "time_base": 2.0, "time_exponential": 50.0, "solver": "euler",
     "order": "halton", "count": "bernoulli", "schedule": "cosine", "sampling_eps": 1e-3, "confidence_temperature": 0.5,
     "block_length": 16, "vocab_size": 9, "corruption": "absorbing", "rate_sigma": 5.0, "q_sigma": 256.0,
-    "draws": "exact", "solver_options": None,
+    "draws": "exact", "solver_options": None, "certainty": "tempered",
 }  # fmt: skip
 # what the others leave no choice in
 AT_DEFAULT = {"corruption", "draws", "solver_options"}

@@ -1,0 +1,142 @@
+"""What every exact oracle offers: posteriors, samples and likelihoods of one known law."""
+
+from collections.abc import Callable
+
+import torch
+
+# diffusers looks for `ModelMixin` in this module when it reloads a pipeline
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
+
+from ..sampling.noise import LogLinear
+from .base import Denoiser
+from .precision import KeepsDtype
+
+
+class Oracle(KeepsDtype, Denoiser):
+    r"""
+    A denoiser without any error: its law of sequences is known, and all error of a generation is the sampler's.
+
+    Posteriors are float64, whatever dtype is asked for. The mask is the token after the last one. Sequences shorter
+    than `length` are beginnings.
+
+    Attributes:
+        clues (`int`): how many random positions of a sequence `canvases` gives away: what an evaluation asks for.
+        memory (`int`, *optional*): how many tokens before a token its law is compared given, where samples are judged
+            as those of a chain; None where they are judged as elements of a set.
+        num_valid (`int`, *optional*): how many sequences are possible, where that is counted.
+        collision_probability (`float`, *optional*): that two exact samples are equal, where it is known.
+    """
+
+    clues: int = 0
+    memory: int | None = None
+    num_valid: int | None = None
+    collision_probability: float | None = None
+
+    def __init__(self, vocab_size: int, length: int):
+        super().__init__()
+        if length < 1:
+            raise ValueError(f"`length` must be at least 1, got {length}.")
+        self.vocab_size = self.mask_token_id = vocab_size
+        self.length = length
+        self.noise = LogLinear()
+
+    def log_prob(self, sequences: torch.Tensor) -> torch.Tensor:
+        """Log-probability of whole sequences, or of their beginnings; `-inf` where one is impossible.
+
+        Args:
+            sequences (`torch.LongTensor` of shape `(num, seq_len)`): no mask left.
+
+        Returns:
+            `torch.DoubleTensor` of shape `(num,)`, in nats.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement `log_prob`.")
+
+    def ngram_law(self, n: int, length: int | None = None) -> torch.Tensor:
+        """Law of `n` tokens in a row, averaged over their places in sequences of `length`: `(vocab_size,) * n`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `ngram_law`.")
+
+    @torch.no_grad()
+    def sample(self, num: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Exact samples.
+
+        Args:
+            num (`int`): how many.
+            generator (`torch.Generator`, *optional*): drawn from on its own device.
+
+        Returns:
+            `torch.LongTensor` of shape `(num, length)`.
+        """
+        masked = torch.full((num, self.length), self.hole_id, device=self.device)
+        return self.fill(masked, generator)
+
+    @torch.no_grad()
+    def fill(self, canvases: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Exact samples given what is known: one token a call, from the left. A call for each position.
+
+        Args:
+            canvases (`torch.LongTensor` of shape `(num, seq_len)`): masked where equal to `mask_token_id`.
+            generator (`torch.Generator`, *optional*): drawn from on its own device.
+        """
+        x_BL = canvases.to(self.device, copy=True)
+        for i, u_B in enumerate(uniforms(x_BL.T.shape, generator, self.device)):
+            hole_B = x_BL[:, i] == self.hole_id
+            if bool(hole_B.any()):
+                x_BL[hole_B, i] = draw(self(x_BL[hole_B])[:, i].exp(), u_B[hole_B])
+        return x_BL
+
+    def canvases(
+        self, num: int, generator: torch.Generator | None = None, length: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Random tasks: `clues` random positions of exact samples are given, the others masked.
+
+        Args:
+            num (`int`): how many.
+            generator (`torch.Generator`, *optional*): drawn from on its own device.
+            length (`int`, *optional*): of the sequences, default: `length`.
+
+        Returns:
+            the canvases and the samples behind them, two `torch.LongTensor`s of shape `(num, length)`.
+
+        Raises:
+            ValueError: if `clues` leave nothing to fill in.
+        """
+        truth_BL = self.sample(num, generator)[:, :length]
+        if not 0 <= self.clues < truth_BL.shape[1]:
+            raise ValueError(f"`clues` must be in [0, {truth_BL.shape[1] - 1}], got {self.clues}.")
+        place_BL = uniforms(truth_BL.shape, generator, self.device).argsort(1).argsort(1)
+        return torch.where(place_BL < self.clues, truth_BL, self.hole_id), truth_BL
+
+    def _check_length(self, tokens_BL: torch.Tensor) -> None:
+        if tokens_BL.shape[1] > self.length:
+            raise ValueError(
+                f"`tokens` has {tokens_BL.shape[1]} positions, but this oracle was made for at most {self.length}."
+            )
+
+    def _log_posterior(
+        self, tokens_BL: torch.Tensor, posterior: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """Logarithm of `posterior`, which is asked for different canvases only; one-hot at known positions."""
+        self._check_length(tokens_BL)
+        canvas_UL, row_B = tokens_BL.unique(dim=0, return_inverse=True)
+        p_ULV = posterior(canvas_UL)
+        known_ULV = (canvas_UL != self.mask_token_id)[..., None]
+        token_V = torch.arange(self.vocab_size, device=tokens_BL.device)
+        p_ULV = torch.where(known_ULV, (canvas_UL[..., None] == token_V).double(), p_ULV / p_ULV.sum(-1, keepdim=True))
+        return p_ULV.log()[row_B]
+
+
+def uniforms(
+    shape: tuple[int, ...] | torch.Size, generator: torch.Generator | None, device: torch.device
+) -> torch.Tensor:
+    """Float64 uniforms, drawn on the generator's device."""
+    source = device if generator is None else generator.device
+    return torch.rand(shape, generator=generator, dtype=torch.float64, device=source).to(device)
+
+
+def draw(p: torch.Tensor, u_N: torch.Tensor) -> torch.Tensor:
+    """N indices by inversion, from weights of shape `(N, V)`, or `(V,)` for all. Shape `(N,)`."""
+    cdf = p.cumsum(-1)
+    scaled_N = u_N * cdf[..., -1]
+    if p.ndim == 1:
+        return torch.searchsorted(cdf, scaled_N, right=True).clamp(max=len(p) - 1)
+    return torch.searchsorted(cdf, scaled_N[:, None], right=True)[:, 0].clamp(max=p.shape[-1] - 1)
