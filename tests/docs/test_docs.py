@@ -12,7 +12,6 @@ import shlex
 import subprocess
 import sys
 import warnings
-from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
@@ -25,6 +24,7 @@ from lsd_sampler.sampling.schedules import GRIDS
 from lsd_sampler.sampling.solvers import SOLVERS, OwnStep, Solver
 from lsd_sampler.support.registry import Registry
 from lsd_sampler.training import METHODS, DistillConfig
+from lsd_sampler.training.config import all_options
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,7 +99,7 @@ def test_commands_have_known_flags(page: Path) -> None:
             for text in args.baselines:
                 baseline(text, {"mask_token_id": 3})
         if name == "lsd-train":
-            options = {field.name: getattr(args, field.name) for field in fields(DistillConfig)}
+            options = {option.name: getattr(args, option.name) for option in all_options()}
             DistillConfig(**{**options, "nfe": args.nfe or (4,)})
 
 

@@ -1,0 +1,62 @@
+"""A distillation of which all is decided."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .plan import TeacherPlan
+
+
+if TYPE_CHECKING:
+    from .config import DistillConfig
+    from .method import Method
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is to be done: [`DistillConfig.resolve`] makes it from the options and what the pipeline asks for.
+
+    Args:
+        config ([`DistillConfig`]): the options as they were given.
+        plan ([`TeacherPlan`]): what a call of the pipeline asks of a sampler.
+        method ([`Method`]): the training method.
+        options ([`MethodOptions`]): the method's own options.
+        source (`str`): where sequences come from, of which only the end counts: teacher, data or bootstrap.
+        num_sequences (`int`): how many to learn from.
+    """
+
+    config: "DistillConfig"
+    plan: TeacherPlan
+    method: "Method"
+    options: Any
+    source: str
+    num_sequences: int
+
+    @property
+    def order(self) -> str:
+        """The order of revealing; where it is still to be chosen, the teacher's, that of the forward process."""
+        return self.config.base_order
+
+    @property
+    def teacher_solver(self) -> str:
+        """The solver of the teacher."""
+        return self.config.solver_of_teacher
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether teacher and student of all sequences run in one batch."""
+        return self.method.is_paired(self.options)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches that the sequences make."""
+        return -(-self.num_sequences // self.config.batch_size)
+
+    @property
+    def bootstrap_steps(self) -> int:
+        """Steps of the base solver for a bootstrapped sequence: no more than there are tokens."""
+        return min(self.config.bootstrap_steps, self.plan.num_masked)
+
+    @property
+    def source_steps(self) -> int:
+        """Network calls that a batch of sequences of the source costs, on each canvas."""
+        return {"teacher": self.plan.num_steps, "bootstrap": self.bootstrap_steps, "data": 0}[self.source]
