@@ -6,7 +6,7 @@ from typing import Any
 from ..denoisers.published import SHORT_NAMES, HubModel
 from ..denoisers.sizes import ModelSize
 from ..sampling.pipeline_runs import PipelineRuns
-from ..training import DistillConfig
+from ..training import METHODS, DistillConfig
 from ..training.cost import memory, network_calls
 from ..training.distill import base_scheduler
 from ..training.plan import TeacherPlan
@@ -51,7 +51,7 @@ def describe_cost(
         process_bytes (`int`): what the process holds without the model, where that counts: on the CPU.
     """
     recipe = config.resolve(plan, config.paths == "data")
-    recipe.method.check(recipe)
+    METHODS[config.method].check(recipe)
     cost: dict[str, Any] = {
         "paths": recipe.source,
         "num_sequences": recipe.num_sequences,

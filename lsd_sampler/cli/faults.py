@@ -39,4 +39,4 @@ def batch_flag(config: DistillConfig, num_rows: int) -> tuple[str, int]:
     """The flag of `lsd-train` that decides how large a batch of so many rows was, and what it stood at."""
     if config.coefficients == "two_sided":  # whole batches are sampled for them
         return "--batch-size", num_rows
-    return METHODS[config.method].batch_flag(config, num_rows, Workers.here().size)
+    return METHODS[config.method].batch_flag(config, config.own_options, num_rows, Workers.here().size)

@@ -11,11 +11,11 @@ import torch
 
 from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ..scheduling_lsd import LSDScheduler
-from .config import DistillConfig
 from .method import METHODS, Method
 from .paths import bootstrapped_paths
 from .recipe import Recipe
 from .recording import UnequalLengths
+from .shared_options import SharedOptions
 from .task import Task
 from .two_sided import two_sided, two_sided_calls
 
@@ -24,7 +24,7 @@ MAX_REFERENCES = 4096
 """Of data, so many are compared with: more would tell little more."""
 
 
-def wanted(config: DistillConfig, method: Method) -> bool:
+def wanted(config: SharedOptions, method: Method) -> bool:
     """Whether a sampler of this method is to be given coefficients of the log-score.
 
     Args:

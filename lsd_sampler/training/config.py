@@ -1,44 +1,29 @@
 """The options of a distillation: one frozen class for Python and the command line."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from ..learned.description import Description, Records
 from ..sampling.learned_numbers import LearnedSampler
-from ..sampling.orders import ORDERS
-from ..sampling.solvers import SOLVERS
-from ..scheduling_lsd import COUNTS
-from ..support.validation import check_number, did_you_mean
+from ..support.validation import did_you_mean
 from .method import METHODS, methods_where
-from .options import MethodOptions, check_choices, check_positive, option
+from .options import MethodOptions, option
 from .plan import TeacherPlan
 from .recipe import Recipe
+from .shared_options import NUM_SEQUENCES, SharedOptions, affordable_source, sorted_nfe
 from .workers import Workers
 
 
-COEFFICIENTS = ("two_sided", "plain")
-PATHS = ("teacher", "data", "bootstrap")
-NUM_SEQUENCES = {"teacher": 64, "data": 56, "bootstrap": 36}
-"""Default numbers: without a teacher, all passes together stay below a tenth of the paper's recipe for one NFE,
-`64 * 1024 + 20 * 64 * 8` calls, with 128 states and 64 steps of the bootstrap.
-"""
-AFFORDABLE_STEPS = 256
-"""A teacher of more steps is replaced by a bootstrap, unless it is asked for."""
 DEFAULT_METHOD = "auto"
 
 
-def distillable_solvers() -> list[str]:
-    """The solvers that times and coefficients can be learned for."""
-    return [name for name in SOLVERS.names() if SOLVERS[name].distillable]
-
-
 @dataclass(frozen=True, init=False)
-class DistillConfig:
+class DistillConfig(SharedOptions):
     """Options of [`distill`]. Each is a keyword argument, an attribute, and a flag of `lsd-train`; `lsd-train --help`
     says what they mean.
 
-    The fields here are those that all methods share. A method's own (`METHODS[name].options`) are given and read in
+    Its fields are those that all methods share. A method's own (`METHODS[name].options`) are given and read in
     the same way, `DistillConfig(method=..., epochs=3).epochs`; those of methods that are not used have no effect.
 
     Args:
@@ -54,34 +39,6 @@ class DistillConfig:
     method: str = option(
         None, "training method; default: auto, the best of `candidates` on held-out sequences", choices=METHODS.names
     )
-    solver: str = option("tweedie", "base solver of teacher and student", choices=distillable_solvers)
-    teacher_solver: str | None = option(
-        None, "solver of the teacher, where it is another", choices=SOLVERS.names
-    )  # fmt: skip
-    order: str | None = option(
-        None, "order of revealing; default: the method's own, or the winner's", choices=ORDERS.names
-    )
-    count: str = option("exact", "exact or bernoulli", choices=COUNTS)
-    nfe: tuple[int, ...] = option((4, 8, 16, 32, 64), "numbers of network calls to make a sampler for", int)
-    teacher_steps: int = option(1024, "steps of the teacher (at most one per token, where more cannot differ)")
-    num_sequences: int | None = option(
-        None, "sequences to learn from; default: 64 of the teacher, 56 of data, 36 bootstrapped", int
-    )
-    paths: str | None = option(
-        None, "where only the ends of sequences count: those of the teacher, data or bootstrap; default: data if "
-        "given, a teacher of few steps, else bootstrap", choices=PATHS,
-    )  # fmt: skip
-    bootstrap_steps: int = option(64, "steps of the base solver that makes bootstrapped sequences")
-    batch_size: int = option(64, "sequences per network call (a student beside its teacher has all at once)")
-    coefficients: str | None = option(
-        None, "of the log-score: two_sided (by a distance of samples from data or near-exact samples), plain (1, or "
-        "the method's own); default: two_sided where a method was chosen that leaves them at 1, else plain",
-        choices=COEFFICIENTS,
-    )  # fmt: skip
-    coefficient_sequences: int = option(128, "two_sided: samples at each of 14 points; twice as many to judge by")
-    reference_sequences: int = option(512, "two_sided: sequences to compare with, where there are no data")
-    held_out_sequences: int = option(16, "sequences to choose a method by, which none of them learned from")
-    seed: int = option(0, "of the teacher's noise")
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __init__(self, method: str | None = None, *, options: Mapping[str, Any] | None = None, **values: Any):
@@ -95,10 +52,12 @@ class DistillConfig:
             hint = did_you_mean(unknown[0], [*known, *method_options()])
             raise TypeError(f"DistillConfig has no option {unknown[0]!r}.{hint}")
         object.__setattr__(self, "options", self._options_of_methods(values))
-        object.__setattr__(self, "nfe", _sorted_nfe(self.nfe))
+        object.__setattr__(self, "nfe", sorted_nfe(self.nfe))
         if self.order is None and not METHODS[self.method].chooses:
             object.__setattr__(self, "order", METHODS[self.method].order)
-        self._check(values)
+        self.check()
+        self._check_own(values)
+        METHODS[self.method].check_config(self)
 
     if not TYPE_CHECKING:  # a misspelt attribute is to be found by a type checker
 
@@ -118,29 +77,6 @@ class DistillConfig:
                 settled |= built
         return {**given, **settled, **_built(method.options, given)}
 
-    def _check(self, values: Mapping[str, Any]) -> None:
-        if not SOLVERS[self.solver].distillable:
-            raise ValueError(
-                f"`solver` {self.solver!r} is a baseline, and nothing can be learned for it. Use one of"
-                f" {distillable_solvers()}."
-            )
-        if not SOLVERS[self.solver_of_teacher].distillable and self.base_order != "random":
-            raise ValueError(
-                f"`teacher_solver` {self.teacher_solver!r} chooses positions itself: it goes with `order` 'random',"
-                f" got {self.order!r}."
-            )
-        check_choices(self)
-        self._check_own(values)
-        METHODS[self.method].check_config(self)
-        for name in ("teacher_steps", "bootstrap_steps", "batch_size"):
-            check_positive(name, getattr(self, name))
-        if self.num_sequences is not None:
-            check_positive("num_sequences", self.num_sequences)
-        for name, least in (("coefficient_sequences", 2), ("reference_sequences", 16), ("held_out_sequences", 2)):
-            check_number(name, getattr(self, name), integer=True, low=least)
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise ValueError(f"`seed` must be an integer >= 0, got {self.seed!r}.")
-
     def _check_own(self, values: Mapping[str, Any]) -> None:
         """Refuses options that mean nothing beside the method, where they say so."""
         method = METHODS[self.method]
@@ -157,32 +93,6 @@ class DistillConfig:
         """The method's own options."""
         kind = METHODS[self.method].options
         return kind(**{each.name: self.options[each.name] for each in fields(kind)})
-
-    @property
-    def base_order(self) -> str:
-        """The order of revealing; where it is to be chosen, the teacher's, which is that of the forward process."""
-        return "random" if self.order is None else self.order
-
-    @property
-    def solver_of_teacher(self) -> str:
-        """The solver of the teacher."""
-        return self.teacher_solver or self.solver
-
-    @property
-    def most_sequences(self) -> int:
-        """Sequences to learn from, at most: before it is known where they come from."""
-        return self.num_sequences or NUM_SEQUENCES[self.paths or "teacher"]
-
-    def teacher_steps_for(self, num_masked: int, time_conditioned: bool) -> int:
-        """The teacher's steps where so many positions are masked; at least the largest NFE.
-
-        With exact counts a time-free network gains nothing from more steps than tokens.
-        """
-        steps = self.teacher_steps
-        is_plain = SOLVERS[self.solver_of_teacher].distillable
-        if not time_conditioned and self.count == "exact" and is_plain:
-            steps = min(steps, num_masked)
-        return max(steps, self.nfe[-1])
 
     def for_method(self, method: str, order: str) -> "DistillConfig":
         """The options of another method in an order: of those that it does not have, the defaults.
@@ -230,7 +140,8 @@ class DistillConfig:
         number = config.most_sequences if method.chooses else config.num_sequences or NUM_SEQUENCES[source]
         if not config.num_sequences:
             number = (workers or Workers()).multiple(number)
-        return Recipe(config, plan, method, config.own_options, source, number)
+        own = config.own_options
+        return Recipe(config, plan, own, source, number, method.is_paired(own))
 
     # ---- to write down ----
 
@@ -241,7 +152,10 @@ class DistillConfig:
             learned ([`LearnedSampler`]): what was learned.
             records: what was measured on the way.
         """
-        config, records = METHODS[self.method].result_of(self, records)
+        config, winner = self, METHODS[self.method].winner(records)
+        if winner is not None:
+            name = ":".join(winner)
+            config, records = self.for_method(*winner), [r for r in records if r.get("candidate", name) == name]
         method = METHODS[config.method]
         batch_size = None if method.is_paired(config.own_options) else config.batch_size
         return replace(method.describe(learned, records), batch_size=batch_size)
@@ -290,19 +204,5 @@ def has_option(kind: type[MethodOptions], name: str) -> bool:
     return name in {each.name for each in fields(kind)}
 
 
-def affordable_source(num_steps: int) -> str:
-    """Where sequences come from if nobody says, by the teacher's number of steps."""
-    return "teacher" if num_steps <= AFFORDABLE_STEPS else "bootstrap"
-
-
 def _built(kind: type[MethodOptions], values: Mapping[str, Any]) -> dict[str, Any]:
     return vars(kind(**{each.name: values[each.name] for each in fields(kind)}))
-
-
-def _sorted_nfe(nfe: Any) -> tuple[int, ...]:
-    values = list(nfe) if isinstance(nfe, Iterable) and not isinstance(nfe, str) else None
-    if not values:
-        raise ValueError(f"`nfe` must name at least one number of network calls, such as (4, 8), got {nfe!r}.")
-    for steps in values:
-        check_positive("nfe", steps)
-    return tuple(sorted(set(values)))

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from ..denoisers.sizes import ModelSize
 from . import coefficients
+from .method import method_of
 from .recipe import Recipe
 
 
@@ -13,7 +14,7 @@ def network_calls(recipe: Recipe) -> int:
     Of several processes, those of each. (A canvas that is full before its last step, as the rest of a block after a
     prompt can be, may take fewer.)
     """
-    calls = recipe.method.network_calls(recipe)
+    calls = method_of(recipe).network_calls(recipe)
     if recipe.plan.has_mask and _given_coefficients(recipe):  # at most: whichever candidate wins
         calls += coefficients.network_calls(recipe)
     return calls
@@ -28,10 +29,11 @@ def memory(size: ModelSize, recipe: Recipe) -> dict[str, int]:
     """
     # for coefficients whole batches are sampled
     sampled = [replace(each, num_sequences=recipe.config.batch_size) for each in _given_coefficients(recipe)]
-    needs = [recipe.method.memory(size, recipe), *(each.method.memory(size, each) for each in sampled)]
+    needs = [method_of(each).memory(size, each) for each in (recipe, *sampled)]
     return max(needs, key=lambda need: sum(need.values()))
 
 
 def _given_coefficients(recipe: Recipe) -> list[Recipe]:
     """Those of the possible results that coefficients would be learned on top of."""
-    return [each for each in recipe.method.outcomes(recipe) if coefficients.wanted(recipe.config, each.method)]
+    outcomes = method_of(recipe).outcomes(recipe)
+    return [each for each in outcomes if coefficients.wanted(recipe.config, method_of(each))]

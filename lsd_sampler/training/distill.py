@@ -99,11 +99,11 @@ def distill(
     if cache_dir is not None:
         cache = PathCache(Path(cache_dir).expanduser(), pipeline, call_kwargs, identity.get("pipeline"))
     task = Task(runs, base, recipe, write, progress, cache, data, workers)
-    learned, winner = recipe.method.learn(task), recipe
+    learned, winner = METHODS[config.method].learn(task), config
     if isinstance(learned, ChosenSampler):
-        winner, base = learned.recipe, LSDScheduler.from_config(base.config, order=learned.recipe.order)
+        winner, base = learned.recipe.config, LSDScheduler.from_config(base.config, order=learned.recipe.order)
         learned = LearnedSampler(learned.steps, learned.step_error)
-    if coefficients.wanted(config, winner.method):
+    if coefficients.wanted(config, METHODS[winner.method]):
         learned = coefficients.with_coefficients(replace(task, base=base), learned)
     plan = recipe.plan
     peak = {"peak_device_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
@@ -136,8 +136,8 @@ def _recipe(
         return config.resolve(plan, data is not None, progress.workers)
     plan = teacher_plan(runs, base, config)
     recipe = config.resolve(plan, data is not None, progress.workers)
-    recipe.method.check(recipe)
+    METHODS[config.method].check(recipe)
     if data is not None:
-        recipe.method.check_data(data, recipe)
+        METHODS[config.method].check_data(data, recipe)
     progress.save("plan", {name: torch.tensor(value) for name, value in vars(plan).items()})
     return recipe

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -17,12 +17,9 @@ from .budget import memory_needed
 from .data import check_data
 from .options import MethodOptions
 from .recipe import Recipe
+from .shared_options import SharedOptions
+from .task import Task
 from .workers import Workers
-
-
-if TYPE_CHECKING:
-    from .config import DistillConfig
-    from .task import Task
 
 
 @dataclass
@@ -53,23 +50,27 @@ class Method(ABC):
 
     # ---- before the work ----
 
-    def check_config(self, config: "DistillConfig") -> None:
+    def check_config(self, config: SharedOptions) -> None:
         """Whether the options suit the method, as far as that is known without a pipeline.
 
         Raises:
             ValueError: if not; the message names the option.
         """
-        if config.order is not None and ORDERS[config.order].looks_at_logits:
-            raise ValueError(
-                f"`order` {config.order!r} looks at the logits; teacher paths can only be replayed for orders that do"
-                f" not. Use one of {[name for name in ORDERS.names() if not ORDERS[name].looks_at_logits]}."
-            )
+        self.check_order(config.base_order)
         if config.paths is not None and config.paths not in self.sources and config.paths != "teacher":
             owners = methods_where(lambda method: config.paths in method.sources and not method.chooses)
             raise ValueError(f"`paths` {config.paths!r} goes with `method` {owners}: {self.name!r} needs a teacher.")
         if config.coefficients == "two_sided" and self.learns_coefficients:
             raise ValueError(
                 f"`coefficients` 'two_sided' would replace those that `method` {self.name!r} learns: use 'plain'."
+            )
+
+    def check_order(self, order: str) -> None:
+        """Raises `ValueError` unless it can learn for an order of revealing."""
+        if ORDERS[order].looks_at_logits:
+            raise ValueError(
+                f"`order` {order!r} looks at the logits; teacher paths can only be replayed for orders that do"
+                f" not. Use one of {[name for name in ORDERS.names() if not ORDERS[name].looks_at_logits]}."
             )
 
     def check(self, recipe: Recipe) -> None:
@@ -103,7 +104,7 @@ class Method(ABC):
     # ---- the work ----
 
     @abstractmethod
-    def learn(self, task: "Task") -> LearnedSampler:
+    def learn(self, task: Task) -> LearnedSampler:
         """Learns numbers for each NFE. It calls no network: it puts recorders into the pipeline, and runs it."""
 
     # ---- what it costs ----
@@ -120,7 +121,9 @@ class Method(ABC):
             return memory_needed(size, length, 2 * sequences, kept)
         return memory_needed(size, length, min(recipe.config.batch_size, sequences), 13 * sequences * length)
 
-    def batch_flag(self, config: "DistillConfig", num_rows: int, num_processes: int = 1) -> tuple[str, int]:
+    def batch_flag(
+        self, config: SharedOptions, options: Any, num_rows: int, num_processes: int = 1
+    ) -> tuple[str, int]:
         """The flag of `lsd-train` that decides how large a batch of so many rows was, and what it stood at."""
         share = min(config.batch_size, config.most_sequences // num_processes)
         # a student that is paired, and a teacher that masks again, run on all sequences at once
@@ -130,9 +133,9 @@ class Method(ABC):
 
     # ---- after the work ----
 
-    def result_of(self, config: "DistillConfig", records: Records) -> tuple["DistillConfig", Records]:
-        """The options, and what was measured, of the sampler that came out."""
-        return config, records
+    def winner(self, records: Records) -> tuple[str, str] | None:
+        """Method and order of the sampler that came out, where they were chosen."""
+        return None
 
     def describe(self, learned: LearnedSampler, records: Records) -> Description:
         """What was learned, for card, terminal and plot."""
@@ -170,3 +173,8 @@ METHODS = Methods()
 def methods_where(suits: Callable[[Method], bool]) -> str:
     """The names of the methods for which something holds, as they are told to a user."""
     return " or ".join(repr(name) for name in METHODS.names() if suits(METHODS[name]))
+
+
+def method_of(recipe: Recipe) -> Method:
+    """The training method of a recipe."""
+    return METHODS[recipe.config.method]

@@ -39,7 +39,7 @@ def option(
 def choices_of(each: Field) -> list[str]:
     """The values that an option may have, or none where it has no list of them."""
     choices: Any = each.metadata.get("choices", ())
-    return list(choices() if callable(choices) else choices)
+    return list(choices()) if callable(choices) else list(choices)
 
 
 def check_choices(options: Any) -> None:

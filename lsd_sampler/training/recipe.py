@@ -1,14 +1,10 @@
 """A distillation of which all is decided."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .plan import TeacherPlan
-
-
-if TYPE_CHECKING:
-    from .config import DistillConfig
-    from .method import Method
+from .shared_options import SharedOptions
 
 
 @dataclass(frozen=True)
@@ -18,18 +14,18 @@ class Recipe:
     Args:
         config ([`DistillConfig`]): the options as they were given.
         plan ([`TeacherPlan`]): what a call of the pipeline asks of a sampler.
-        method ([`Method`]): the training method.
         options ([`MethodOptions`]): the method's own options.
         source (`str`): where sequences come from, of which only the end counts: teacher, data or bootstrap.
         num_sequences (`int`): how many to learn from.
+        is_paired (`bool`): whether teacher and student of all sequences run in one batch.
     """
 
-    config: "DistillConfig"
+    config: SharedOptions
     plan: TeacherPlan
-    method: "Method"
     options: Any
     source: str
     num_sequences: int
+    is_paired: bool = False
 
     @property
     def order(self) -> str:
@@ -40,11 +36,6 @@ class Recipe:
     def teacher_solver(self) -> str:
         """The solver of the teacher."""
         return self.config.solver_of_teacher
-
-    @property
-    def is_paired(self) -> bool:
-        """Whether teacher and student of all sequences run in one batch."""
-        return self.method.is_paired(self.options)
 
     @property
     def num_batches(self) -> int:

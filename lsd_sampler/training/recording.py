@@ -20,8 +20,8 @@ from ..sampling.logit_rows import ModelOutput, check_row_maximum, row_chunks
 from ..sampling.pipeline_runs import PipelineRuns
 from ..sampling.schedules import grid_from_counts
 from ..scheduling_lsd import LSDScheduler
-from .config import DistillConfig
 from .plan import TeacherPlan
+from .shared_options import SharedOptions
 
 
 GivenT = TypeVar("GivenT")
@@ -173,7 +173,7 @@ class StepErrorRecorder(Recorder):
         return torch.where(reveal_BL, final_BL, x.sample_BL), reveal_BL.float()
 
 
-def teacher_plan(runs: PipelineRuns, base: LSDScheduler, config: DistillConfig) -> TeacherPlan:
+def teacher_plan(runs: PipelineRuns, base: LSDScheduler, config: SharedOptions) -> TeacherPlan:
     """Learns from a one-step run of the first batch what the pipeline asks of a sampler.
 
     Raises:

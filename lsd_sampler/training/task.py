@@ -8,11 +8,11 @@ import torch
 
 from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
-from .config import DistillConfig
 from .path_cache import PathCache
 from .plan import TeacherPlan
 from .progress import Progress
 from .recipe import Recipe
+from .shared_options import SharedOptions
 from .workers import Workers
 
 
@@ -43,7 +43,7 @@ class Task:
     first: int = 0
 
     @property
-    def config(self) -> DistillConfig:
+    def config(self) -> SharedOptions:
         """The options that all methods share."""
         return self.recipe.config
 

@@ -26,12 +26,13 @@ from ...sampling.learned_numbers import LearnedSampler
 from ...sampling.orders import ORDERS
 from ...sampling.pipeline_runs import PipelineRuns
 from ...scheduling_lsd import LSDScheduler
-from ..config import DistillConfig, affordable_source
+from ..config import DistillConfig
 from ..held_out import HeldOutBatch, held_out_nats
-from ..method import METHODS, ChosenSampler, Method
+from ..method import METHODS, ChosenSampler, Method, method_of
 from ..options import MethodOptions, option
 from ..paths import source_paths
 from ..recipe import Recipe
+from ..shared_options import SharedOptions, affordable_source
 from ..task import Task
 from ..workers import Workers
 
@@ -65,7 +66,7 @@ class Auto(Method):
 
     def check(self, recipe: Recipe) -> None:
         for each in self.outcomes(recipe):
-            each.method.check(each)
+            method_of(each).check(each)
 
     def check_data(self, data: torch.Tensor, recipe: Recipe) -> None:
         super().check_data(data, recipe)
@@ -86,7 +87,7 @@ class Auto(Method):
         learned, calls = {}, {}
         for name, recipe in recipes.items():
             before = task.runs.network_calls
-            learned[name] = recipe.method.learn(_part(task, name, recipe))
+            learned[name] = method_of(recipe).learn(_part(task, name, recipe))
             calls[name] = task.runs.network_calls - before
         winner, reason = next(iter(learned)), "No other candidate can be had with these options."
         if len(learned) > 1:
@@ -102,7 +103,7 @@ class Auto(Method):
         with data); where there is but one candidate, its own.
         """
         each, first = self.outcomes(recipe), recipe.plan.num_canvases  # the run of one step, once for all
-        calls = first + sum(candidate.method.network_calls(candidate) - first for candidate in each)
+        calls = first + sum(method_of(candidate).network_calls(candidate) - first for candidate in each)
         if len(each) > 1:
             batches = -(-recipe.config.held_out_sequences // recipe.config.batch_size)
             calls += first * batches * (recipe.source_steps + len(each) * sum(recipe.config.nfe))
@@ -110,20 +111,17 @@ class Auto(Method):
 
     def memory(self, size: ModelSize, recipe: Recipe) -> dict[str, int]:
         """That of the most demanding candidate."""
-        needs = [each.method.memory(size, each) for each in self.outcomes(recipe)]
+        needs = [method_of(each).memory(size, each) for each in self.outcomes(recipe)]
         return max(needs, key=lambda need: sum(need.values()))
 
-    def batch_flag(self, config: DistillConfig, num_rows: int, num_processes: int = 1) -> tuple[str, int]:
+    def batch_flag(
+        self, config: SharedOptions, options: Any, num_rows: int, num_processes: int = 1
+    ) -> tuple[str, int]:
         return "--batch-size", num_rows  # no candidate has larger batches
 
-    def result_of(self, config: DistillConfig, records: Records) -> tuple[DistillConfig, Records]:
-        """From the options and records of a run to those of the winner; of a run without a choice, as they are."""
+    def winner(self, records: Records) -> tuple[str, str] | None:
         choice = next((r for r in records if r["event"] == "choice"), None)
-        if choice is None:
-            return config, records
-        name = f"{choice['method']}:{choice['order']}"
-        kept = [r for r in records if r.get("candidate", name) == name]
-        return config.for_method(choice["method"], choice["order"]), kept
+        return (choice["method"], choice["order"]) if choice else None
 
 
 # ---- candidates ----
@@ -148,7 +146,7 @@ def candidates(recipe: Recipe, workers: Workers | None = None) -> tuple[dict[str
     asked = None if recipe.config.paths == "data" else recipe.config.paths
     if (asked or affordable_source(recipe.plan.num_steps)) == "bootstrap":
         needs = f"it needs a teacher of {recipe.plan.num_steps} steps, which `paths` 'teacher' asks for."
-        _leave_out(recipes, left_out, lambda each: "bootstrap" not in each.method.sources, needs)
+        _leave_out(recipes, left_out, lambda each: "bootstrap" not in method_of(each).sources, needs)
     most = recipe.config.batch_size // 2 * workers.size
     if not most:
         reason = "teacher and student are put in one batch: `batch_size` must be at least 2."
@@ -170,6 +168,7 @@ def _candidate(recipe: Recipe, name: str, workers: Workers) -> Recipe:
     method, order = _split(name).values()
     if not recipe.plan.has_mask and (METHODS[method].needs_mask or order != "random"):
         raise ValueError(f"{name} is about revealing masks, and there are none.")
+    assert isinstance(recipe.config, DistillConfig)
     config = recipe.config.for_method(method, order)
     own = config.resolve(recipe.plan, config.paths == "data", workers)
     # one that has no use for the sequences of the others takes as many of its teacher's

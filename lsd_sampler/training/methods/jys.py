@@ -26,11 +26,11 @@ from ...sampling.canvas import Canvas, StepInput
 from ...sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ...sampling.logit_rows import row_chunks
 from ..budget import itemsize_of
-from ..config import DistillConfig
 from ..method import Method
 from ..paths import TeacherPath, teacher_paths
 from ..recipe import Recipe
 from ..recording import Recorder
+from ..shared_options import SharedOptions
 from ..task import Task
 
 
@@ -160,7 +160,7 @@ class JYS(Method):
 
     name = "jys"
 
-    def check_config(self, config: DistillConfig) -> None:
+    def check_config(self, config: SharedOptions) -> None:
         super().check_config(config)
         unfit = [M for M in config.nfe if M & (M - 1) or M > MAX_STEPS]
         if unfit:
@@ -202,7 +202,7 @@ class JYS(Method):
         return {**memory, "logits": memory["logits"] + 2 * itemsize_of(size) * rows * size.columns}
 
 
-def _num_levels(config: DistillConfig) -> int:
+def _num_levels(config: SharedOptions) -> int:
     return config.nfe[-1].bit_length() - 1
 
 

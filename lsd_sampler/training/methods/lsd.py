@@ -23,12 +23,12 @@ from ...scheduling_lsd import LSDScheduler
 from ...support.validation import check_number
 from ..canvases import teacher_canvases
 from ..comparison import Comparison
-from ..config import DistillConfig
 from ..method import Method
 from ..options import check_positive, option
 from ..paired_student import PairedStudent, run_pair
 from ..recipe import Recipe
 from ..relaxation import RelaxationOptions, relaxation_option
+from ..shared_options import SharedOptions
 from ..task import Task
 
 
@@ -112,12 +112,13 @@ class LSD(Method):
             memory["logits"] += 5 * recipe.num_sequences * recipe.plan.num_masked * size.columns
         return memory
 
-    def batch_flag(self, config: DistillConfig, num_rows: int, num_processes: int = 1) -> tuple[str, int]:
-        options, share = config.own_options, min(config.batch_size, config.most_sequences // num_processes)
-        assert isinstance(options, LSDOptions)
+    def batch_flag(
+        self, config: SharedOptions, options: LSDOptions, num_rows: int, num_processes: int = 1
+    ) -> tuple[str, int]:
+        share = min(config.batch_size, config.most_sequences // num_processes)
         if options.optimizer == "adam" and num_rows == 2 * options.adam_batch_size != share:
             return "--adam-batch-size", options.adam_batch_size
-        return super().batch_flag(config, num_rows, num_processes)
+        return super().batch_flag(config, options, num_rows, num_processes)
 
     def describe(self, learned: LearnedSampler, records: Records) -> Description:
         plain = super().describe(learned, records)

@@ -313,9 +313,8 @@ def test_from_the_command_line(
 
 def test_a_card_of_one_method_has_no_such_section() -> None:
     _, records = choose(countdown(4, 8), nfe=(2,), num_sequences=4, method="lsd")
-    config = DistillConfig(method="lsd", nfe=(2,))
-    assert choice_section(records) == "" and METHODS["lsd"].result_of(config, records) == (config, records)
-    assert METHODS["auto"].result_of(DistillConfig(), []) == (DistillConfig(), [])
+    assert choice_section(records) == ""
+    assert all(METHODS[name].winner(records) is None for name in METHODS.names())
 
 
 def test_a_card_names_what_was_left_out() -> None:
