@@ -115,8 +115,9 @@ class DistillConfig(SharedOptions):
             other = f"`paths` {self.paths!r}" if takes_data else f"`method` {self.method!r}"
             owners = methods_where(lambda method: "data" in method.sources and not method.chooses)
             raise ValueError(f"`data` is for `method` {owners} with `paths` 'data'; it has no use for {other}.")
-        if self.paths == "data" and not has_data:
-            raise ValueError("`paths` 'data' needs `data`: real sequences.")
+        if not has_data and (self.paths == "data" or METHODS[self.method].sources == ("data",)):
+            who = "`paths` 'data'" if self.paths == "data" else f"`method` {self.method!r}"
+            raise ValueError(f"{who} needs `data`: real sequences.")
 
     def resolve(self, plan: TeacherPlan, has_data: bool = False, workers: Workers | None = None) -> Recipe:
         """What is to be done for a pipeline, all decided.
@@ -133,9 +134,8 @@ class DistillConfig(SharedOptions):
         self.check_data_given(has_data)
         config = replace(self, paths="data") if has_data else self
         method = METHODS[self.method]
-        source = config.paths or affordable_source(plan.num_steps)
-        if source not in method.sources:
-            source = method.sources[0]
+        wanted = config.paths or affordable_source(plan.num_steps)
+        source = next(s for s in (wanted, *method.sources) if s in method.sources and (has_data or s != "data"))
         # one that chooses makes enough for all
         number = config.most_sequences if method.chooses else config.num_sequences or NUM_SEQUENCES[source]
         if not config.num_sequences:

@@ -57,9 +57,12 @@ class Method(ABC):
             ValueError: if not; the message names the option.
         """
         self.check_order(config.base_order)
-        if config.paths is not None and config.paths not in self.sources and config.paths != "teacher":
+        if config.paths is not None and config.paths not in self.sources:
             owners = methods_where(lambda method: config.paths in method.sources and not method.chooses)
-            raise ValueError(f"`paths` {config.paths!r} goes with `method` {owners}: {self.name!r} needs a teacher.")
+            raise ValueError(
+                f"`paths` {config.paths!r} goes with `method` {owners}: {self.name!r} learns from sequences of"
+                f" {' or '.join(self.sources)}."
+            )
         if config.coefficients == "two_sided" and self.learns_coefficients:
             raise ValueError(
                 f"`coefficients` 'two_sided' would replace those that `method` {self.name!r} learns: use 'plain'."

@@ -36,7 +36,9 @@ class SharedOptions:
         None, "solver of the teacher, where it is another", choices=SOLVERS.names
     )  # fmt: skip
     order: str | None = option(
-        None, "order of revealing; default: the method's own, or the winner's", choices=ORDERS.names
+        None,
+        "order of revealing; default: that of the method (halton or random), or the winner's",
+        choices=ORDERS.names,
     )
     count: str = option("exact", "exact or bernoulli", choices=COUNTS)
     nfe: tuple[int, ...] = option((4, 8, 16, 32, 64), "numbers of network calls to make a sampler for", int)

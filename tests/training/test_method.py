@@ -111,14 +111,14 @@ def test_the_options_of_a_method_are_its_own(outsider: str) -> None:
         _ = config.grid
 
 
-def method_with(**fields: Any) -> Method:
+def method_with(needs: tuple[str, ...] = ("teacher",), **fields: Any) -> Method:
     @dataclass(frozen=True)
     class Options(MethodOptions):
         __annotations__ = {name: type(value.default) for name, value in fields.items()}
         locals().update(fields)
 
     class Other(Method):
-        name, options = "other", Options
+        name, options, sources = "other", Options, needs
 
         def learn(self, task: Any) -> LearnedSampler:
             raise NotImplementedError
@@ -134,6 +134,31 @@ def test_one_flag_has_one_default(fields: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"option '{next(iter(fields))}' is taken"):
         METHODS.register("other", method_with(**fields))
     assert "other" not in METHODS.names()
+
+
+@pytest.mark.parametrize(
+    ("sources", "few", "many", "real"),
+    [
+        (("teacher",), "teacher", "teacher", None),
+        (("data", "bootstrap"), "bootstrap", "bootstrap", "data"),
+        (("teacher", "data"), "teacher", "teacher", "data"),
+        (("data",), None, None, "data"),
+    ],
+)
+def test_sequences_come_from_where_a_method_takes_them(
+    sources: tuple[str, ...], few: str | None, many: str | None, real: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a teacher of few steps, of one of many, and where there are data; None: refused."""
+    monkeypatch.setattr(METHODS, "_parts", dict(METHODS._parts))
+    METHODS.register("other", method_with(sources))
+    config = DistillConfig(method="other")
+    for steps, has_data, source in ((16, False, few), (1024, False, many), (16, True, real)):
+        plan = TeacherPlan(1024, 1, steps, 4)
+        if source is None:
+            with pytest.raises(ValueError, match="`data`"):
+                config.resolve(plan, has_data)
+        else:
+            assert config.resolve(plan, has_data).source == source
 
 
 # ---- flat names ----

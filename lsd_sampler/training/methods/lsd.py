@@ -44,9 +44,9 @@ class LSDOptions(RelaxationOptions):
         None, "score or log_score; default: score for log_score models, else log_score", choices=("score", "log_score")
     )
     optimizer: str = option("exact", "exact (closed form or Newton) or adam", choices=("exact", "adam"))
-    learning_rate: float = option(1e-3, "with adam: learning rate")
-    adam_batch_size: int = option(1, "with adam: sequences per gradient step")
-    epochs: int = option(20, "with adam: passes over the sequences")
+    learning_rate: float = option(1e-3, "learning rate of adam")
+    adam_batch_size: int = option(1, "sequences per gradient step of adam")
+    epochs: int = option(20, "passes of adam over the sequences")
 
     def __post_init__(self) -> None:
         super().__post_init__()
