@@ -38,8 +38,8 @@ def option(
 
 def choices_of(each: Field) -> list[str]:
     """The values that an option may have, or none where it has no list of them."""
-    choices: Any = each.metadata.get("choices", ())
-    return list(choices()) if callable(choices) else list(choices)
+    choices: Choices = each.metadata.get("choices") or ()
+    return list(choices() if callable(choices) else choices)
 
 
 def check_choices(options: Any) -> None:
