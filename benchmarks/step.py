@@ -34,9 +34,11 @@ class Setting:
     vocab: int  # also the id of the mask
     steps: int
     device: torch.device
+    dtype: torch.dtype = torch.float32
 
     def logits(self, columns: int) -> Tensor:
-        return torch.randn(self.batch, self.length, columns, generator=self.generator(), device=self.device)
+        shape = (self.batch, self.length, columns)
+        return torch.randn(shape, generator=self.generator(), device=self.device, dtype=self.dtype)
 
     def generator(self) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(0)
@@ -127,6 +129,18 @@ def measure_some(name: str, step: Step, setting: Setting, timed_steps: int) -> R
     return Row(name, ", ".join(map(str, canvases)), min(times) * setting.steps, peak)
 
 
+def measure_others(setting: Setting, logits: Tensor, timed_steps: int) -> list[Row]:
+    block, options = BlockRefinementScheduler(block_length=setting.length), {"mask_token_id": setting.vocab}
+    others = {
+        "diffusers Amused": library_step(AmusedScheduler(**options), setting, logits),
+        "diffusers BlockRefinement, sampled": library_step(block, setting, logits, temperature=1.0, **options),
+        "diffusers BlockRefinement, greedy": library_step(block, setting, logits, temperature=0.0, **options),
+    }
+    rows = [measure_some(name, step, setting, timed_steps) for name, step in others.items()]
+    logits = setting.logits(setting.vocab + 1)  # SEDD's column for the mask
+    return [*rows, measure_some("textbook Euler, Gumbel", textbook_euler(setting, logits), setting, timed_steps)]
+
+
 def logsumexp_seconds(setting: Setting, logits: Tensor, canvases: list[Tensor], repeats: int) -> float:
     """One `logsumexp` over the rows revealed in each step, summed over the steps; picking the rows is not timed."""
     revealed = [logits[before != after] for before, after in pairwise(canvases)]
@@ -143,8 +157,9 @@ def device_name(device: torch.device) -> str:
 
 
 def show(setting: Setting, rows: list[Row], references: dict[str, float]) -> None:
-    size = setting.batch * setting.length * setting.vocab * 4
-    print(f"{device_name(setting.device)}; torch {torch.__version__}; {setting.steps} steps of float32 logits")
+    size = setting.batch * setting.length * setting.vocab * setting.dtype.itemsize
+    kind = str(setting.dtype).removeprefix("torch.")
+    print(f"{device_name(setting.device)}; torch {torch.__version__}; {setting.steps} steps of {kind} logits")
     print(f"B = {setting.batch}, L = {setting.length}, V = {setting.vocab}: {size / 2**20:.0f} MiB of logits\n")
     print(f"{'scheduler':34} {'steps timed':>12} {'seconds':>10} {'x ours':>8} {'extra MiB':>10} {'% logits':>9}")
     for row in rows:
@@ -162,6 +177,8 @@ def parse_args() -> argparse.Namespace:
     for name, default in (sizes | {"timed-steps": 3, "repeats": 5}).items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--orders", nargs="+", default=["random", "halton", "confidence"], help="the first is `ours`")
+    parser.add_argument("--dtype", type=lambda name: getattr(torch, name), default=torch.float32, help="of logits")
+    parser.add_argument("--ours-only", action="store_true", help="leave out the schedulers of others")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     return parser.parse_args()
 
@@ -169,7 +186,7 @@ def parse_args() -> argparse.Namespace:
 @torch.inference_mode()
 def main() -> None:
     args = parse_args()
-    setting = Setting(args.batch, args.length, args.vocab, args.steps, args.device)
+    setting = Setting(args.batch, args.length, args.vocab, args.steps, args.device, args.dtype)
     logits = setting.logits(args.vocab)
 
     measured = [measure_ours(setting, logits, order, args.repeats) for order in args.orders]
@@ -178,16 +195,8 @@ def main() -> None:
         "a call a step, added up": logsumexp_seconds(setting, logits, canvases, args.repeats),
         "one call": min(seconds(lambda: logits.logsumexp(-1), setting.device) for _ in range(args.repeats)),
     }
-    block, options = BlockRefinementScheduler(block_length=args.length), {"mask_token_id": args.vocab}
-    others = {
-        "diffusers Amused": library_step(AmusedScheduler(**options), setting, logits),
-        "diffusers BlockRefinement, sampled": library_step(block, setting, logits, temperature=1.0, **options),
-        "diffusers BlockRefinement, greedy": library_step(block, setting, logits, temperature=0.0, **options),
-    }
-    rows += [measure_some(name, step, setting, args.timed_steps) for name, step in others.items()]
-    logits = setting.logits(args.vocab + 1)  # SEDD's column for the mask
-    rows.append(measure_some("textbook Euler, Gumbel", textbook_euler(setting, logits), setting, args.timed_steps))
-
+    if not args.ours_only:
+        rows += measure_others(setting, logits, args.timed_steps)
     show(setting, rows, references)
     if args.json:
         report = {"device": device_name(setting.device), "torch": torch.__version__, "arguments": vars(args)}

@@ -1,6 +1,7 @@
 """Text (or token) generation with any denoiser and any scheduler of this library."""
 
 import inspect
+import logging
 import math
 import numbers
 import os
@@ -18,11 +19,15 @@ from diffusers.utils.outputs import BaseOutput
 from .denoisers.auto import find_checkpoint, load_denoiser
 from .denoisers.base import Denoiser
 from .denoisers.files import PIPELINE_NAME
+from .denoisers.frames import held_frame
 from .denoisers.markov import is_oracle_spec
 from .denoisers.prediction import Predictor
+from .denoisers.vocabulary import ids_without_token, token_names, unknown_share
 from .sampling.draws import Generators
 from .scheduling_lsd import LSDScheduler
 
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 64
 
@@ -71,6 +76,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
     def __init__(self, denoiser: Denoiser, scheduler: SchedulerMixin, tokenizer: Any | None = None):
         super().__init__()
         self.register_modules(denoiser=denoiser, scheduler=scheduler, tokenizer=tokenizer)
+        self._without_token: tuple[Any, Any, list[int]] = (None, None, [])
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
@@ -144,7 +150,9 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             prefix, suffix (`str`, or token ids of shape `(n,)`, *optional*): how each sample begins and ends; of a
                 list of texts, each has a canvas of its own.
             input_ids (token ids of shape `(length,)` or `(batch_size, length)`, *optional*): canvases in which mask
-                ids (-1 where noise does not mask) are to be filled in; excludes `prefix` and `suffix`.
+                ids (-1 where noise does not mask) are to be filled in; excludes `prefix` and `suffix`. They may hold
+                the tokens that the denoiser puts around a canvas (`[CLS]` ... `[SEP]`, as from a tokenizer): these are
+                not put there again.
             length (`int`, *optional*): tokens per sample, prefix and suffix included; default: that of `input_ids`,
                 else the denoiser's.
             num_samples (`int`): how many samples for each canvas; those of one canvas follow each other.
@@ -157,7 +165,8 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             generator (`torch.Generator`, or a list of one per sample, *optional*): makes the samples reproducible.
             output_type (`str`): `"text"` (texts too, if there is a tokenizer) or `"ids"`.
             callback_on_step_end (`Callable`, *optional*): called as `callback(pipeline, step, timestep,
-                {"sample": x})` after each step; may return a dict with a changed `sample`.
+                {"sample": x})` after each step; may return a dict with a changed `sample`. A frame that `input_ids`
+                hold is not part of it.
             callback_on_step_end_tensor_inputs (`list[str]`): which tensors the callback gets; only `"sample"` exists.
             return_dict (`bool`): whether to return [`MaskedDiffusionPipelineOutput`] or a tuple `(texts, sequences)`.
 
@@ -170,7 +179,9 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         tensor_inputs = _check_tensor_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         self._check_scheduler()
         step_kwargs = self._step_kwargs(temperature, generator)
-        canvas = self._canvas(prefix, suffix, input_ids, length).repeat_interleave(num_samples, dim=0)
+        begins, canvas, ends = self._framed(
+            self._canvas(prefix, suffix, input_ids, length).repeat_interleave(num_samples, dim=0)
+        )
         if isinstance(generator, list) and len(generator) != len(canvas):
             raise ValueError(f"`generator` has {len(generator)} entries for {len(canvas)} samples.")
 
@@ -178,7 +189,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         canvas = canvas.to(device)
         given_BL = canvas != self.denoiser.hole_id
         conditioning = self._conditioning(class_labels, guidance_scale, len(canvas))
-        predictor = Predictor(self.denoiser, self.scheduler, conditioning)
+        predictor = Predictor(self.denoiser, self.scheduler, conditioning, self._ids_without_token())
         self.scheduler.set_timesteps(self._num_steps(num_inference_steps), device=device)
         sample = canvas if self.denoiser.mask_token_id is not None else self._noise(canvas, given_BL, generator)
         # a template without holes asks for nothing
@@ -195,12 +206,29 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
                 progress_bar.update()
 
         self.maybe_free_model_hooks()
+        sample = torch.cat([begins.to(device), sample, ends.to(device)], dim=1)
         texts = None
         if output_type == "text" and self.tokenizer is not None:
             texts = self.tokenizer.batch_decode(sample.tolist())
         if not return_dict:
             return texts, sample
         return MaskedDiffusionPipelineOutput(texts, sample, predictor.passes, predictor.calls_B)
+
+    def _ids_without_token(self) -> list[int]:
+        """Ids of the denoiser for which the tokenizer has no token: no text can be made of them, so none is drawn.
+        Those that the denoiser itself does not predict are not among them.
+        """
+        denoiser, tokenizer, ids = self._without_token
+        if denoiser is not self.denoiser or tokenizer is not self.tokenizer:
+            excluded = {self.denoiser.mask_token_id, *getattr(self.denoiser, "excluded_token_ids", ())}
+            # noise that does not mask draws among all of them
+            num_ids = 0 if self.denoiser.mask_token_id is None else self.denoiser.vocab_size + 1
+            ids = [i for i in ids_without_token(self.tokenizer, num_ids) if i not in excluded]
+            if ids:
+                num = f"{len(ids)} of {self.denoiser.vocab_size} ids"
+                logger.warning("%s have no token in the tokenizer, %d the first: they are never drawn.", num, ids[0])
+            self._without_token = self.denoiser, self.tokenizer, ids
+        return ids
 
     def _check_scheduler(self) -> None:
         config = self.scheduler.config
@@ -272,15 +300,29 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             return torch.cat([self._frame(start, end, length) for start, end in pairs])
         if prefix is not None or suffix is not None:
             raise ValueError("`input_ids` excludes `prefix` and `suffix`: put their tokens into `input_ids`.")
+        canvas = self.canvas_of(input_ids)
+        if length is not None and length != canvas.shape[1]:
+            raise ValueError(f"`length` is {length}, but `input_ids` has {canvas.shape[1]} positions.")
+        return canvas
+
+    def canvas_of(self, input_ids: TokenIds | Sequence[Sequence[int]]) -> torch.Tensor:
+        """Canvases in which masks are to be filled in, of shape `(batch_size, length)`.
+
+        Raises:
+            ValueError: if they are none that this pipeline can fill in.
+        """
         canvas = self._check_ids("input_ids", input_ids, holes_allowed=True)
         canvas = canvas[None] if canvas.ndim == 1 else canvas
         if canvas.ndim != 2 or not canvas.numel():
             shape = tuple(canvas.shape)
             raise ValueError(f"`input_ids` must have shape (length,) or (batch_size, length), got {shape}.")
-        if length is not None and length != canvas.shape[1]:
-            raise ValueError(f"`length` is {length}, but `input_ids` has {canvas.shape[1]} positions.")
-        self._check_length(canvas.shape[1])
+        self._check_length(self._framed(canvas)[1].shape[1])
         return canvas
+
+    def _framed(self, canvas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the canvases hold of the denoiser's own frame before, what is to be filled in, and the frame after."""
+        before, after = held_frame(canvas, getattr(self.denoiser, "frame_token_ids", None))
+        return canvas.tensor_split((before, canvas.shape[1] - after), dim=1)  # pyright: ignore[reportReturnType]
 
     def _frame(self, prefix: str | TokenIds | None, suffix: str | TokenIds | None, length: int) -> torch.Tensor:
         start, end = self._encode("prefix", prefix), self._encode("suffix", suffix)
@@ -297,10 +339,25 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             if self.tokenizer is None:
                 raise ValueError(f"`{name}` is a text, but this pipeline has no tokenizer: pass token ids.")
             # of an empty text, an empty list would become floats
-            text = torch.tensor(self.tokenizer(text, add_special_tokens=False).input_ids, dtype=torch.int64)
+            text = torch.tensor(self._tokens_of(name, text), dtype=torch.int64)
         ids = self._check_ids(name, text, holes_allowed=False)
         if ids.ndim != 1:
             raise ValueError(f"`{name}` must be a text or token ids of shape (n,), got {tuple(ids.shape)}.")
+        return ids
+
+    def _tokens_of(self, name: str, text: str) -> list[int]:
+        assert self.tokenizer is not None
+        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        if said := unknown_share(self.tokenizer, ids):
+            logger.warning("`%s`: %s", name, said)
+        most = self.denoiser.vocab_size - (self.denoiser.mask_token_id is None)
+        for i in ids:
+            if i > most and i != self.denoiser.hole_id:
+                token = token_names(self.tokenizer)(i)
+                raise ValueError(
+                    f"`{name}` holds {token!r}, token {i} of the tokenizer, but the denoiser has {most + 1} ids only:"
+                    " the tokenizer is larger than the model. Leave such words out."
+                )
         return ids
 
     def _check_ids(self, name: str, ids: Any, holes_allowed: bool) -> torch.Tensor:

@@ -18,10 +18,13 @@ from .learned.sampler_files import SamplerFiles
 from .learned.tensor_file import FORMAT_VERSION
 from .sampling.canvas import Canvas, DrawOptions, StepInput, as_rows, check_known_tokens
 from .sampling.corruptions import CORRUPTIONS, Corruption, make_corruption
+from .sampling.counts import COUNTS, PUBLISHED_COUNTS, check_count
 from .sampling.diffusers_calls import (
     FROM_CONFIG,
     BlockPipelineMethods,
+    check_strength,
     draw_temperature,
+    follows_amused,
     position_temperatures,
     read_positional,
     resolve_mask,
@@ -33,6 +36,7 @@ from .sampling.logit_rows import ModelOutput
 from .sampling.moves import Reverse, move_tokens
 from .sampling.noise import make_noise_schedule
 from .sampling.orders import ORDERS
+from .sampling.ownership import Ownership, caller_of
 from .sampling.plan import StepPlan
 from .sampling.released_draws import check_draws, race
 from .sampling.reveal import reveal
@@ -46,7 +50,7 @@ from .support.validation import check_choice, check_number, check_text
 logger = logging.getLogger(__name__)
 
 PREDICTION_TYPES = ("logits", "log_score")
-COUNTS = ("exact", "bernoulli")
+CERTAINTIES = ("untempered", "tempered")
 
 
 @dataclass
@@ -90,7 +94,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
     the plain base solver: coefficients 1 on the base grid.
 
     It takes the place of the scheduler in diffusers' pipelines of masked models, as they are: `AmusedPipeline`, its
-    image-to-image and inpainting siblings, and `LLaDA2Pipeline`, where the schedule holds for each block.
+    image-to-image and inpainting siblings, and `LLaDA2Pipeline`, where the schedule holds for each block. It serves
+    one thread at a time; give each a copy (`copy.deepcopy`).
 
     Args:
         mask_token_id (`int`, *optional*): id of the mask; needed before `step`. A column of that index is never drawn.
@@ -107,7 +112,9 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             (`"confidence"`, as MaskGIT), the lead of the most likely one (`"margin"`), or `"entropy"`.
         count (`str`, defaults to `"exact"`): `"exact"` (of L masked positions `round(alpha L)` are known after a step
             of `tweedie`; a coefficient or another solver scales what the step adds) or `"bernoulli"` (independent
-            reveals, as in the CTMC).
+            reveals, as in the CTMC). Or as in the code of LLaDA (`"llada"`: equally many a step, the remainder in the
+            first steps) and Dream (`"dream"`: shares of what is masked, rounded down in float32; its last time is a
+            `sampling_eps` of 1e-3), whose schedule is `"uniform"`, and for which nothing is learned.
         schedule (`str`, defaults to `"uniform"`): base grid, where nothing was learned: `"uniform"`, `"cosine"` or
             `"arccos"`.
         sampling_eps (`float`, defaults to 1e-4): the last time of the base grid.
@@ -120,6 +127,10 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             [`~lsd_sampler.sampling.released_draws`].
         confidence_temperature (`float`, defaults to 1.0): Gumbel noise of the orders that look at the logits, in the
             first step; it falls to 0 linearly. (`set_timesteps` may say otherwise.)
+        certainty (`str`, defaults to `"untempered"`): which probabilities say how sure the denoiser is of a position,
+            to orders and solvers that go by that: its own (`"untempered"`, as in LLaDA's and Fast-dLLM's code), or
+            those that tokens are drawn with, after temperature, `top_p`, `top_k` and log-score coefficients
+            (`"tempered"`, as in Dream's and LLaDA2's code; at a low temperature or `top_p` all positions look sure).
         block_length (`int`, defaults to 32): what `LLaDA2Pipeline` generates at a time, where its call does not say.
         vocab_size (`int`, *optional*): mask excluded; `model_output` must then have that many columns, or one more.
         base_model, base_model_revision (`str`, *optional*): the denoiser that the numbers were learned for.
@@ -153,6 +164,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         q_sigma: float = 512.0,
         draws: str = "exact",
         confidence_temperature: float = 1.0,
+        certainty: str = "untempered",
         block_length: int = 32,
         vocab_size: int | None = None,
         base_model: str | None = None,
@@ -162,7 +174,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         tensors_sha256: str | None = None,
     ):
         check_choice("prediction_type", prediction_type, PREDICTION_TYPES)
-        check_choice("count", count, COUNTS)
+        check_choice("certainty", certainty, CERTAINTIES)
         check_draws(draws, order, count, corruption, solver)
         check_choice("learned", learned, (True, False))
         check_number("mask_token_id", mask_token_id, integer=True, optional=True, low=0)
@@ -194,6 +206,12 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             raise ValueError(
                 f"`order` {order!r} has no meaning for the solver {solver!r}, which chooses positions itself."
             )
+        check_count(
+            count,
+            schedule=(schedule, schedule == "uniform"),
+            solver=(solver, self._solver.distillable),
+            corruption=(corruption, CORRUPTIONS[corruption].absorbing),
+        )
         if not CORRUPTIONS[corruption].absorbing:
             for argument, value, is_plain in (
                 ("solver", solver, self._solver.distillable), ("order", order, order == "random")
@@ -215,6 +233,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         self.num_inference_steps: int | None = None
         self.timesteps: torch.Tensor = torch.empty(0)
         self.steps: LearnedSteps
+        self._follows_amused = False
+        self._ownership = Ownership()
         self._canvas: Canvas | None = None
 
     @property
@@ -261,6 +281,11 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         learned_sampler.check("learned_sampler")
         if learned_sampler and not self._solver.distillable:
             raise ValueError(f"`solver` {self.config.solver!r} is a baseline, and nothing can be learned for it.")
+        if learned_sampler and self.config.count in PUBLISHED_COUNTS:
+            raise ValueError(
+                f"`count` {self.config.count!r} fixes how many tokens each step reveals, so nothing can be learned for"
+                f" it. Use one of {list(COUNTS)}."
+            )
         self.learned_sampler = learned_sampler
         self.register_to_config(learned=bool(learned_sampler), tensors_sha256=None)
 
@@ -316,7 +341,9 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
                 positions takes M calls too (with exact counts).
 
         Raises:
-            ValueError: if an argument is out of range, or this sampler has no numbers for so many steps.
+            SchedulerInUse: if another thread is in the middle of a generation.
+            ValueError: if an argument is out of range, this sampler has no numbers for so many steps, or aMUSEd's
+                pipelines were called with a `strength` that leaves none of them.
         """
         device, temperature = read_positional(args, device, temperature)
         check_number("block_length", block_length, integer=True, optional=True, low=1)
@@ -324,13 +351,18 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         if not bool((steps.timesteps[:-1].float().diff() < 0).all()):
             raise ValueError(f"`num_inference_steps` {num_inference_steps} is too many: times coincide in float32.")
         annealed = (self.config.confidence_temperature, 0.0) if temperature is None else temperature
-        self._position_temperatures = position_temperatures(annealed, num_inference_steps)
-        self._in_blocks = block_length is not None
-        self._use(steps)
-        self.num_inference_steps = num_inference_steps
-        self.timesteps = steps.timesteps[:-1].to(device=device, dtype=torch.float32)
-        self._times = self.timesteps.tolist()
-        self._canvas = None
+        caller = caller_of("set_timesteps")
+        if follows_amused(args):
+            check_strength(num_inference_steps, caller)
+        with self._ownership.beginning(caller):
+            self._follows_amused = follows_amused(args)
+            self._position_temperatures = position_temperatures(annealed, num_inference_steps)
+            self._in_blocks = block_length is not None
+            self._use(steps)
+            self.num_inference_steps = num_inference_steps
+            self.timesteps = steps.timesteps[:-1].to(device=device, dtype=torch.float32)
+            self._times = self.timesteps.tolist()
+            self._canvas = None
 
     def _use(self, steps: LearnedSteps) -> None:
         t, s = steps.timesteps[:-1], steps.timesteps[1:]
@@ -353,7 +385,6 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
 
     # ---- one step ----
 
-    @torch.no_grad()
     def step(
         self,
         model_output: ModelOutput,
@@ -399,14 +430,28 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             return_dict (`bool`, defaults to `True`): whether to return [`LSDSchedulerOutput`] or a tuple.
 
         Raises:
+            SchedulerInUse: if another thread uses this scheduler; each needs a copy of its own.
             ValueError: for shapes or dtypes that do not fit, a missing `mask_token_id`, a vocabulary mismatch, a time
                 that is not among `timesteps`, or logits that hold NaN or +inf, or only -inf, in a row that is read.
         """
         if self.num_inference_steps is None:
             raise ValueError("Call `set_timesteps(num_inference_steps)` before `step`.")
-        k = step_index(timestep, self._times)
-        mask = resolve_mask(mask_token_id, self.config.mask_token_id, has_mask=self._reverse is None)
         draws = DrawOptions(draw_temperature(temperature, sampling_method), top_p, top_k)
+        with self._ownership.stepping(caller_of("step")), torch.no_grad():
+            mask = resolve_mask(mask_token_id, self.config.mask_token_id, has_mask=self._reverse is None)
+            out = self._step(model_output, timestep, sample, mask, draws, generator)
+        return out if return_dict else (out.prev_sample, None)
+
+    def _step(
+        self,
+        model_output: ModelOutput,
+        timestep: Any,
+        sample: torch.Tensor,
+        mask: int,
+        draws: DrawOptions,
+        generator: Generators,
+    ) -> LSDSchedulerOutput:
+        k = step_index(timestep, self._times)
         logits_BLV, sample_BL = as_rows(model_output, sample, mask, self.config.vocab_size)
         masked_BL = sample_BL == mask if self._reverse is None else torch.ones_like(sample_BL, dtype=torch.bool)
         is_last, canvas = k == len(self._times) - 1, self._canvas
@@ -419,13 +464,15 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             canvas = Canvas.draw(masked_BL, order, tuple(sample.shape[1:]), generator, start=k)
         canvas.last = k
         self._canvas = None if is_last else canvas  # no state outlives a generation
-        x = StepInput(k, is_last, logits_BLV, sample_BL, masked_BL, mask, canvas, draws, generator)
+        tempered = self.config.certainty == "tempered"
+        x = StepInput(k, is_last, logits_BLV, sample_BL, masked_BL, mask, canvas, draws, generator, tempered)
         prev_BL, probability_BL = self._advance(x)
         left_BL = prev_BL == mask
         self.masks_left = left_BL.any()
+        # what is complete in blocks is a block
+        if is_last and not self._in_blocks:
+            self._ownership.finish()
         prev_sample = prev_BL.view(sample.shape)
-        if not return_dict:
-            return (prev_sample, None)
         return LSDSchedulerOutput(
             prev_sample,
             transfer_index=(masked_BL & ~left_BL).view(sample.shape),
@@ -457,7 +504,9 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
 
         Args:
             original_samples (`torch.LongTensor` of shape `(batch_size, ...)`): token ids.
-            timesteps (`float`, or `torch.Tensor` of shape `()` or `(batch_size,)`): times in [0, 1].
+            timesteps (`float`, or `torch.Tensor` of shape `()` or `(batch_size,)`): times in [0, 1]. From aMUSEd's
+                pipelines, which set a temperature by position, one of `timesteps` means the state after that step, as
+                this sampler has it: the state before the first, for the last of them.
             generator: as for `step`.
 
         Raises:
@@ -467,8 +516,23 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         times = torch.as_tensor(timesteps, dtype=torch.float64, device=original_samples.device).reshape(-1)
         if times.numel() not in (1, B) or not bool(((times >= 0) & (times <= 1)).all()):
             raise ValueError(f"`timesteps` must be one time in [0, 1], or one per row, got {timesteps}.")
+        total, k = self.noise.total(times), self._step_of(timesteps)
+        if k is not None:
+            total = self._noise_before((k + 1) % len(self._times)).to(times)
         flat = original_samples.reshape(B, -1)
-        return corruption.corrupt(flat, self.noise.total(times), generator).view_as(original_samples)
+        return corruption.corrupt(flat, total, generator).view_as(original_samples)
+
+    def _step_of(self, timesteps: Any) -> int | None:
+        """The step that a pipeline of aMUSEd means by one of `timesteps`; None where a time is meant."""
+        if not (self._follows_amused and isinstance(timesteps, torch.Tensor) and timesteps.ndim == 0):
+            return None
+        return next((k for k, t in enumerate(self._times) if abs(t - float(timesteps)) <= 1e-6), None)
+
+    def _noise_before(self, k: int) -> torch.Tensor:
+        """Total noise on the canvas as this sampler has it at the start of step k. `(1,)`."""
+        if self._reverse is not None:
+            return self.noise.total(self.steps.timesteps[k : k + 1])
+        return -torch.log1p(-torch.tensor([self._plan.masked_before(k)], dtype=torch.float64))
 
     def sample_prior(
         self, batch_size: int, seq_len: int, generator: Generators = None, device: torch.device | str = "cpu"

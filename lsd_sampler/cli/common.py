@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ..support.out_of_memory import is_out_of_memory
+from .texts import read_lines
 
 
 class HelpWithDefaults(argparse.HelpFormatter):
@@ -109,15 +110,12 @@ def json_object(text: str) -> dict:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """One prompt a line; empty lines are left out.
+    """One prompt a line; empty lines are left out, and nothing but a newline ends a line.
 
     Raises:
         ValueError: if there is none, or the file is not text.
     """
-    try:
-        prompts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"`--prompts` {str(path)!r} is not a text file in UTF-8.") from error
+    prompts = [line for _, line in read_lines(path, "--prompts")]
     if not prompts:
         raise ValueError(f"`--prompts` {str(path)!r} holds no prompt: write one a line.")
     return prompts

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..denoisers.markov import MarkovDenoiser, is_oracle_spec
 from ..support.atomic import write_atomically
+from .canvases import read_canvases
 from .common import add_model_arguments, check_output_dir, load_pipeline, positive_int, run, within_memory
 from .evaluation_parts import BASELINE_FORM, finished_rows, keeping_rows, make_metrics, make_samplers, refuse_unused
 
@@ -46,7 +47,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--judge-dtype", choices=DTYPES, help="precision of its weights; default: as stored")
     parser.add_argument("--judge-batch-size", type=positive_int, help="sequences at once; default: what fits")
     parser.add_argument("--judge-stride", type=positive_int, help="of its windows over long samples; default: half")
-    parser.add_argument("--reference", type=Path, help="held-out .txt or .txt.xz, or a folder; default: the teacher")
+    parser.add_argument(
+        "--reference", type=Path, help="held-out .txt, .txt.xz, .smi or a folder; default: the teacher"
+    )
+    parser.add_argument("--reference-lines", action="store_true", help="each line is a text, as in .smi")
+    parser.add_argument(
+        "--infill", type=Path, metavar="FILE", help="samples fill in the masks of these lines: texts, ids, or .jsonl"
+    )
     parser.add_argument("--features", choices=("judge", "denoiser"), help="embedding space of the energy distance")
     parser.add_argument("--mauve", action="store_true", help="MAUVE in that space (needs mauve-text)")
     parser.add_argument("--num-texts", type=positive_int, default=2, help="samples of each shown in the report")
@@ -73,13 +80,14 @@ def command(args: argparse.Namespace) -> None:
     if not args.resume and not args.overwrite:
         check_no_row_is_lost(output)
     pipeline = load_pipeline(args)
+    canvases = read_canvases(args.infill, pipeline) if args.infill else None
     samplers = make_samplers(args, pipeline.denoiser.scheduler_config())
     temperatures = choose_temperatures(args, pipeline.denoiser, samplers)
     num_rows = min(args.batch_size, args.num_samples)
     with keeping_rows(output), within_memory(args, "--batch-size", num_rows):
         args.output_dir.mkdir(parents=True, exist_ok=True)
         print(f"Output folder: {args.output_dir}", flush=True, file=sys.stderr if args.json else sys.stdout)
-        metrics, floor = make_metrics(args, pipeline)
+        metrics, floor = make_metrics(args, pipeline, canvases)
         if args.frontier and floor is None:
             raise ValueError("`--frontier` is read off at the entropy of real data: give more `--reference` text.")
         harness = Harness(
@@ -92,6 +100,7 @@ def command(args: argparse.Namespace) -> None:
             resume=args.resume,
             labels=labels(args, pipeline.denoiser, metrics),
             num_texts=args.num_texts if getattr(metrics, "tokenizer", None) is not None else 0,
+            canvases=canvases,
             **({"length": args.length} if args.length else {}),
         )
         options: dict[str, Any] = {"choose_at": args.temperature_nfe, "frontier": args.frontier, "floor": floor}
@@ -115,6 +124,8 @@ def check_options(args: argparse.Namespace) -> None:
         ValueError: that names the flag.
     """
     refuse_unused(args, args.oracle is not None or is_oracle_spec(args.model))
+    if args.infill and args.length:
+        raise ValueError("`--infill` has whole canvases: leave `--length` out.")
     if args.headline_nfe not in (None, *args.nfe):
         raise ValueError(f"`--headline-nfe` {args.headline_nfe} must be among `--nfe` {' '.join(map(str, args.nfe))}.")
 
@@ -187,10 +198,11 @@ def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatu
     chosen = f"each sampler's best of {', '.join(f'{t:g}' for t in temperatures)}"
     where = f"at {args.temperature_nfe} calls" if args.temperature_nfe else "at each number of calls"
     length = comparison.judged[0]["length"]
+    what = f"that fill in the lines of {args.infill}" if args.infill else f"of {length} tokens"
     reference = args.reference or "the model's own teacher, one token a step"
     return {
         "Model": args.model,
-        "Samples": f"{args.num_samples} of {length} tokens in every row, in batches of {args.batch_size}",
+        "Samples": f"{args.num_samples} {what} in every row, in batches of {args.batch_size}",
         "Real data": "exact samples of the chain" if "reverse_kl" in comparison.judged[0] else str(reference),
         "Judge": f"{args.judge}, {args.judge_dtype or 'precision as stored'}" if args.judge else "none",
         "Precision": f"network {dtype}; draws float64 with 53-bit uniforms",

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,16 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from ..denoisers.vocabulary import token_names
 from ..evaluation.embedding import Features, denoiser_features
-from ..evaluation.harness import floor_row
+from ..evaluation.harness import fill_in, floor_row, joined
 from ..evaluation.judge import JudgeError, JudgeNLL
 from ..evaluation.metrics import MetricSet, OracleMetrics, TextMetrics, TokenMetrics
 from ..evaluation.rows import Row, read_jsonl
-from ..sampling.pipeline_runs import scheduler_in_place
+from ..sampling.left_out import check_predicted
+from ..sampling.pipeline_runs import PipelineRuns, scheduler_in_place
 from ..scheduling_lsd import LSDScheduler
+from ..training.recording import TeacherRecorder
 from .common import load_sampler
 from .texts import cut_texts
 
@@ -27,7 +30,8 @@ _IMAGES_NEEDED = (
     "These samples are tokens of images and are compared as such; FID needs images: decode samples with the model's VQ"
     " decoder, save them, and give their folders to `--images`."
 )
-_SCHEDULER_OPTIONS = ("count", "draws", "confidence_temperature")  # the others are the solver's
+_SCHEDULER_OPTIONS = ("count", "draws", "confidence_temperature", "certainty")  # the others are the solver's
+_TEACHER = "teacher, one token a step"
 _REAL_SEED = 1_000_000  # of real data and teacher samples: far from the seeds of what is judged
 
 
@@ -45,7 +49,8 @@ def refuse_unused(args: argparse.Namespace, is_oracle: bool) -> None:
 def baseline(text: str, config: dict[str, Any]) -> LSDScheduler:
     """The plain sampler described by SOLVER[@OPTION=VALUE,...][:ORDER[:SCHEDULE]].
 
-    The options are those of the solver, and `count`, `draws` and `confidence_temperature` of the scheduler.
+    The options are those of the solver, and some of the scheduler's: `count`, `draws`, `confidence_temperature` and
+    `certainty`.
 
     Args:
         text (`str`): for example `tweedie`, `tweedie:halton:cosine`, `remdm_cap@eta=0.02` or
@@ -87,10 +92,13 @@ def make_samplers(args: argparse.Namespace, config: dict[str, Any]) -> dict[str,
     return samplers
 
 
-def make_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[MetricSet, Row | None]:
+def make_metrics(
+    args: argparse.Namespace, pipeline: Any, canvases: Sequence[torch.Tensor] | None = None
+) -> tuple[MetricSet, Row | None]:
     """The metric set that fits the model, and the row of real data of the same size.
 
-    Of real data one half is the reference, and the floor comes from the other.
+    Of real data one half is the reference, and the floor comes from the other. Beside samples that fill in canvases
+    stand those of the teacher, one token a step: no real data are known to fill them in.
 
     Raises:
         ValueError: if an option does not fit the model, or there is too little real data for `--features`.
@@ -99,12 +107,17 @@ def make_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[MetricSet, Ro
     denoiser, oracle = pipeline.denoiser, _oracle(args, pipeline.denoiser)
     if oracle is not None:
         metrics = OracleMetrics(oracle.transition.cpu(), initial=oracle.initial)
+        if canvases is not None:
+            filled = _teacher_samples(args, pipeline, canvases)[: args.num_samples]
+            return metrics, floor_row(metrics, filled, name=_TEACHER)
         real = oracle.sample(args.num_samples, torch.Generator().manual_seed(args.seed + _REAL_SEED))
         return metrics, floor_row(metrics, real[:, : args.length or denoiser.length].cpu())
     if denoiser.canvas_shape is not None:
         print(_IMAGES_NEEDED, file=sys.stderr)
     judge = load_judge(args, pipeline.tokenizer)
-    real = real_sequences(args, pipeline)
+    real, filled = real_sequences(args, pipeline, canvases), None
+    if canvases is not None and args.reference:
+        filled = _teacher_samples(args, pipeline, canvases)
     half = len(real) // 2
     if args.features and half < args.num_samples:
         raise ValueError(
@@ -112,13 +125,18 @@ def make_metrics(args: argparse.Namespace, pipeline: Any) -> tuple[MetricSet, Ro
             f" {str(args.reference)!r} is {half}, fewer than `--num-samples` {args.num_samples}. Give more text, or"
             " take fewer samples."
         )
-    options: dict[str, Any] = {"features": _features(args, pipeline, judge), "mauve": args.mauve}
-    name = "real data" if args.reference else "teacher, one token a step"
+    never = _never_predicted(args, pipeline, real) if args.reference else []
+    embedding: Any = {"features": _features(args, pipeline, judge), "mauve": args.mauve}
+    options: dict[str, Any] = {**embedding, "never_predicted": never}
+    name = "real data" if args.reference else _TEACHER
     if pipeline.tokenizer is None:
         metrics = TokenMetrics(real[:half], **options)
     else:
         metrics = TextMetrics(pipeline.tokenizer, judge, real[:half], **options)
         name = "real text" if args.reference else name
+    if filled is not None:
+        num_texts = 0 if pipeline.tokenizer is None else args.num_texts
+        return metrics, floor_row(metrics, filled[: args.num_samples], name=_TEACHER, num_texts=num_texts)
     if len(real) - half < args.num_samples:
         print("Too little reference text for a floor of the same size: it is left out.", file=sys.stderr)
         return metrics, None
@@ -166,15 +184,20 @@ def load_judge(args: argparse.Namespace, tokenizer: Any) -> JudgeNLL | None:
     return JudgeNLL.from_pretrained(args.judge, device=args.device, dtype=dtype, **options)
 
 
-def real_sequences(args: argparse.Namespace, pipeline: Any) -> torch.Tensor:
+def real_sequences(
+    args: argparse.Namespace, pipeline: Any, canvases: Sequence[torch.Tensor] | None = None
+) -> torch.Tensor:
     """Real text, cut into windows and shuffled; without any, samples of the teacher: `(num, length)`."""
     length = args.length or pipeline.denoiser.length
+    if canvases is not None:  # windows as long as a typical canvas
+        length = sorted(map(len, canvases))[len(canvases) // 2]
     if args.reference is None:
         print("No `--reference`: the model's own teacher, one token a step, takes its place.", file=sys.stderr)
-        return _teacher_samples(args, pipeline, length)
+        return _teacher_samples(args, pipeline, canvases or length)
     if pipeline.tokenizer is None:
         raise ValueError(f"`--reference`: {args.model} has no tokenizer, so a text cannot be cut into its tokens.")
-    return cut_texts(args.reference, "--reference", pipeline.tokenizer, length)
+    by_lines = getattr(args, "reference_lines", False)
+    return cut_texts(args.reference, "--reference", pipeline.tokenizer, length, by_lines)
 
 
 @contextmanager
@@ -219,17 +242,42 @@ def _features(args: argparse.Namespace, pipeline: Any, judge: JudgeNLL | None) -
     return lambda sequences, texts: judge.features(sequences, texts, pipeline.tokenizer)
 
 
-def _teacher_samples(args: argparse.Namespace, pipeline: Any, length: int) -> torch.Tensor:
-    """Reference and floor: twice as many as are judged."""
+def _teacher_samples(args: argparse.Namespace, pipeline: Any, asked: int | Sequence[torch.Tensor]) -> torch.Tensor:
+    """Reference and floor: twice as many as are judged, of so many tokens, or filling in these canvases."""
     teacher, sequences = LSDScheduler(**pipeline.denoiser.scheduler_config()), []
-    total = 2 * args.num_samples
+    total, hole = 2 * args.num_samples, pipeline.denoiser.hole_id
+    steps = asked if isinstance(asked, int) else max(1, *(int((canvas == hole).sum()) for canvas in asked))
     with scheduler_in_place(pipeline, teacher):
         for first in tqdm(range(0, total, args.batch_size), desc="teacher samples", unit="batch"):
             generator = torch.Generator().manual_seed(args.seed + _REAL_SEED + first)
-            options = {"length": length, "generator": generator, "output_type": "ids"}
-            num = min(args.batch_size, total - first)
-            sequences.append(pipeline(num_samples=num, num_inference_steps=length, **options).sequences.cpu())
-    return torch.cat(sequences)
+            rows = range(first, min(first + args.batch_size, total))
+            if isinstance(asked, int):
+                options = {"length": asked, "generator": generator, "output_type": "ids"}
+                made = pipeline(num_samples=len(rows), num_inference_steps=steps, **options).sequences.cpu()
+            else:
+                chosen = [asked[i % len(asked)] for i in rows]
+                made, _ = fill_in(pipeline, chosen, num_inference_steps=steps, generator=generator)
+            sequences.append(made)
+    return joined(sequences)
+
+
+def _never_predicted(args: argparse.Namespace, pipeline: Any, real: torch.Tensor) -> list[int]:
+    """Tokens of real text that the model never predicts, with a note on stderr: they are left out of every sum.
+
+    Raises:
+        ValueError: if they are too many.
+    """
+    teacher = TeacherRecorder(**pipeline.denoiser.scheduler_config())
+    if pipeline.denoiser.mask_token_id is None:
+        return []
+    teacher.watches_tokens = True
+    PipelineRuns(pipeline, args.seed, {"length": real.shape[1]}).run(teacher, 1, range(1))
+    beyond = [i for i in real.unique().tolist() if i >= teacher.num_columns]
+    never = [*teacher.never_predicted, *beyond]
+    said = check_predicted("--reference", real, never, token_names(pipeline.tokenizer))
+    if said:
+        print(said, file=sys.stderr)
+    return never
 
 
 def finished_rows(path: Path) -> int:

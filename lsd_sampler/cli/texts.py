@@ -8,54 +8,65 @@ from typing import Any
 
 import torch
 
+from ..denoisers.vocabulary import unknown_share
 from ..evaluation.harness import cut_windows
 from ..evaluation.tokens import encode
 
 
-TEXT_SUFFIXES = (".txt", ".txt.xz")
+TEXT_SUFFIXES = (".txt", ".txt.xz", ".smi")
+LINES_SUFFIX = ".smi"
+"""Of a file of molecules: one a line, and what follows white space is its name."""
 
 
-def read_texts(path: Path, flag: str = "path") -> list[str]:
-    """A text file (.txt, or .txt.xz), or all of a folder.
+def read_texts(path: Path, flag: str = "path", by_lines: bool = False) -> list[str]:
+    """A text file (.txt, or .txt.xz), or all of a folder; of .smi, and with `by_lines`, each line is a text.
 
     Args:
         path (`Path`): of the file or folder.
         flag (`str`): what errors call it.
+        by_lines (`bool`): whether files hold a text a line; empty ones are left out.
 
     Raises:
         OSError: if there is no such file.
         ValueError: if a folder holds no text, or a file is no text in UTF-8.
     """
-    return [_read_text(file, flag) for file in _files(path, flag)]
+    return [text for file in _files(path, flag) for text in _texts_of(file, flag, by_lines)]
 
 
-def cut_texts(path: Path, flag: str, tokenizer: Any, length: int) -> torch.Tensor:
+def cut_texts(path: Path, flag: str, tokenizer: Any, length: int, by_lines: bool = False) -> torch.Tensor:
     """Windows of the texts of a file or folder, shuffled: `torch.LongTensor` of shape `(num, length)`.
 
-    Texts shorter than a window are left out, with a note on stderr.
+    Texts shorter than a window are left out, with a note on stderr; another tells if most tokens are unknown.
 
     Args:
-        path (`Path`), flag (`str`): as for [`read_texts`].
+        path (`Path`), flag (`str`), by_lines (`bool`): as for [`read_texts`].
         tokenizer: of the model.
         length (`int`): of a window, in tokens.
 
     Raises:
         OSError, ValueError: as [`read_texts`]; and if no text has so many tokens.
     """
-    texts = read_texts(path, flag)
-    windows = [cut_windows(encode(tokenizer, [text])[0], length) for text in texts]
+    texts = read_texts(path, flag, by_lines)
+    encoded = encode(tokenizer, texts)
+    windows = [cut_windows(ids, length) for ids in encoded]
     num_short = sum(not len(of_text) for of_text in windows)
     if num_short == len(texts):
+        sizes = sorted(map(len, encoded))
+        found = f"they have {sizes[0]} to {sizes[-1]}, half of them {sizes[len(sizes) // 2]} or more" if sizes else ""
+        found = f" ({found})" if len(sizes) > 1 else ""
         raise ValueError(
-            f"`{flag}` {str(path)!r} holds no text of {length} tokens: give longer ones, or a `--length`."
+            f"`{flag}` {str(path)!r} holds no text of {length} tokens{found}: give longer ones, or a `--length`."
         )
     if num_short:
         number = f"{num_short} of {len(texts)} texts"
         print(f"`{flag}` {str(path)!r}: {number} are shorter than {length} tokens and left out.", file=sys.stderr)
-    return _shuffled(torch.cat(windows))
+    sequences = torch.cat(windows)
+    if said := unknown_share(tokenizer, sequences.flatten()):
+        print(f"`{flag}` {str(path)!r}: {said}", file=sys.stderr)
+    return _shuffled(sequences)
 
 
-def read_sequences(path: Path, pipeline: Any, length: int | None) -> torch.Tensor:
+def read_sequences(path: Path, pipeline: Any, length: int | None, by_lines: bool = False) -> torch.Tensor:
     """The sequences of `--data`, shuffled: windows of texts, or rows of ids. `torch.LongTensor` of shape `(num,
     length)`.
 
@@ -69,7 +80,18 @@ def read_sequences(path: Path, pipeline: Any, length: int | None) -> torch.Tenso
     tokenizer, denoiser = getattr(pipeline, "tokenizer", None), getattr(pipeline, "denoiser", None)
     if tokenizer is None or denoiser is None:
         raise ValueError("`--data`: no tokenizer of a `--model` to cut a text into tokens: give .jsonl with ids.")
-    return cut_texts(path, "--data", tokenizer, length or denoiser.length)
+    return cut_texts(path, "--data", tokenizer, length or denoiser.length, by_lines)
+
+
+def read_lines(path: Path, flag: str) -> list[tuple[int, str]]:
+    """The lines of a file that are not empty, with their numbers. Nothing but a newline ends a line.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if it is no text in UTF-8.
+    """
+    lines = _read_text(path, flag).split("\n")
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def _shuffled(sequences: torch.Tensor) -> torch.Tensor:
@@ -85,9 +107,15 @@ def _files(path: Path, flag: str) -> list[Path]:
     return files
 
 
+def _texts_of(file: Path, flag: str, by_lines: bool) -> list[str]:
+    if file.suffix == LINES_SUFFIX:
+        return [line.split()[0] for _, line in read_lines(file, flag)]
+    return [line for _, line in read_lines(file, flag)] if by_lines else [_read_text(file, flag)]
+
+
 def _read_ids(path: Path) -> torch.Tensor:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in read_lines(path, "--data"):
         try:
             ids = json.loads(line)["ids"]
             rows.append(torch.tensor(ids, dtype=torch.int64))
@@ -101,7 +129,7 @@ def _read_ids(path: Path) -> torch.Tensor:
 def _read_text(file: Path, flag: str) -> str:
     opener: Any = lzma.open if file.suffix == ".xz" else open
     try:
-        with opener(file, "rt", encoding="utf-8") as stream:
+        with opener(file, "rt", encoding="utf-8-sig") as stream:
             return str(stream.read())
     except (UnicodeDecodeError, lzma.LZMAError) as error:
         raise ValueError(f"`{flag}` {str(file)!r} is not a text in UTF-8: {error}.") from error

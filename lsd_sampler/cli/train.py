@@ -49,7 +49,18 @@ from .texts import read_sequences
 
 
 # what a sampler depends on, beside the fields of `DistillConfig`
-RUN_FLAGS = ("model", "pipeline", "revision", "dtype", "length", "data", "prompts", "pipeline_kwargs", "license")
+RUN_FLAGS = (
+    "model",
+    "pipeline",
+    "revision",
+    "dtype",
+    "length",
+    "data",
+    "data_lines",
+    "prompts",
+    "pipeline_kwargs",
+    "license",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,9 +72,15 @@ def build_parser() -> argparse.ArgumentParser:
     takers = [name for name in METHODS.names() if "data" in METHODS[name].sources]
     parser.add_argument(
         "--data", type=Path, metavar="FILE",
-        help=f"{', '.join(takers)}: real sequences, which need no teacher: .txt, .txt.xz, a folder of them, or .jsonl"
+        help=f"{', '.join(takers)}: real sequences, which need no teacher: .txt, .txt.xz, .smi, a folder, or .jsonl"
         " with ids",
     )  # fmt: skip
+    parser.add_argument(
+        "--data-lines",
+        action="store_true",
+        default=None,
+        help="with --data: each line is a text, as in .smi",
+    )
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="with --pipeline: prompts, one a line")
     parser.add_argument("--pipeline-kwargs", type=json_object, metavar="JSON", help="further arguments of its call")
     parser.add_argument("--trust-remote-code", action="store_true", help="let --pipeline run code of its own repo")
@@ -145,7 +162,7 @@ def learn(
     check_output_dir(output_dir)
     if not args.resume and not args.overwrite:
         check_nothing_is_lost(output_dir)
-    data = read_sequences(args.data, pipeline, args.length) if args.data else None
+    data = read_sequences(args.data, pipeline, args.length, bool(args.data_lines)) if args.data else None
     is_main = Workers.here().is_main
     # made now, or it is known now that it cannot be
     repo_id = make_repo(args.push_to_hub) if args.push_to_hub and is_main else None

@@ -17,6 +17,7 @@ from .markov import MarkovDenoiser, is_oracle_spec, make_oracle
 from .masked_lm import MaskedLMDenoiser
 from .maskgit import MaskGITDenoiser
 from .mdlm import MDLMDenoiser
+from .model_type import missing_model_type
 from .published import SHORT_NAMES
 from .radd import RADDDenoiser
 from .sedd import SEDDDenoiser
@@ -146,7 +147,10 @@ def _family_of(checkpoint: Checkpoint, name: str) -> type[Denoiser]:
             return DENOISERS[family]
     if not checkpoint.config:
         read_json(checkpoint.config_file)  # says that it is missing
-    raise ValueError(f"{name!r} is a checkpoint of no known family ({', '.join(DENOISERS.names())}).")
+    known = f"{name!r} is a checkpoint of no known family ({', '.join(DENOISERS.names())})."
+    if "model_type" in checkpoint.config:
+        raise ValueError(known)
+    raise ValueError(f"{known} {missing_model_type(checkpoint)}")
 
 
 def _check_options(family: type[Denoiser], options: dict[str, Any]) -> None:

@@ -161,7 +161,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # also UnicodeDecodeError
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
@@ -179,7 +179,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid YAML of plain values: {error}") from error
     if not isinstance(content, dict):
@@ -200,13 +200,29 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         ValueError: if it is damaged; the message names it.
     """
     if not path.is_file():
-        pickles = sorted(p.name for p in path.parent.glob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-        hint = f" {pickles[0]} is a pickle, which is never loaded: convert it to safetensors." if pickles else ""
-        raise FileNotFoundError(f"There is no file {path}.{hint}")
+        raise FileNotFoundError(f"There is no file {path}.{_conversion(path)}")
     try:
         return load_file(path)
     except (SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a readable safetensors file (truncated or damaged?): {error}") from error
+
+
+def _conversion(path: Path) -> str:
+    """How to make a safetensors file of the pickles beside it, if there are any: nothing of them runs, and tied
+    weights, which share memory, are copied.
+    """
+    pickles = sorted(p.name for p in path.parent.glob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    if not pickles:
+        return ""
+    # shards, beside which there may be states of an optimizer
+    names = [name for name in pickles if name.startswith("pytorch_model")] or pickles[:1]
+    load = "torch.load(f, map_location='cpu', weights_only=True)"
+    copies = "{k: v.clone().contiguous() for d in ds for k, v in d.get('state_dict', d).items() if torch.is_tensor(v)}"
+    return (
+        f" {' and '.join(names)} is a pickle, which is never loaded: convert it to safetensors. In {path.parent}, run:"
+        f' python -c "import torch; from safetensors.torch import save_file; ds = [{load} for f in {names}];'
+        f" save_file({copies}, '{path.name}', metadata={{'format': 'pt'}})\""
+    )
 
 
 def read_weights(checkpoint: Checkpoint, variant: str | None = None) -> tuple[dict[str, torch.Tensor], Path]:

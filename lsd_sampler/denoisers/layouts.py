@@ -17,6 +17,8 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from .files import TOKENIZER_NAME, Checkpoint, check_tensors
+from .tokenizer_fit import fitting_tokenizer
+from .vocabulary import ids_without_token
 
 
 logger = logging.getLogger(__name__)
@@ -61,7 +63,7 @@ class Layout:
         self.network_class: Any
         self.network_class, kind = self.find_class()
         self.is_masked_lm = kind == "AutoModelForMaskedLM"
-        self.tokenizer = self.read_tokenizer()
+        self.tokenizer = fitting_tokenizer(self.read_tokenizer(), checkpoint.folder, self.rows)
 
     @classmethod
     def recognises(cls, config: Mapping[str, Any], tensors: Collection[str]) -> bool:
@@ -125,6 +127,10 @@ class Layout:
         )  # fmt: skip
         wrong = report["mismatched_keys"]
         surplus = [name for name in report["unexpected_keys"] if not _OTHER_HEADS.search(name)]
+        heads = [name for name in surplus if _is_of_another_head(network, name)]
+        if heads:
+            logger.warning("%s: ignoring heads that %s does not have: %s.", where, type(network).__name__, _few(heads))
+        surplus = [name for name in surplus if name not in heads]
         expected = {name: () for name in report["missing_keys"]} | {name: shape for name, _, shape in wrong}
         found = {name: () for name in surplus} | {name: shape for name, shape, _ in wrong}
         check_tensors(self._as_in_file(expected), self._as_in_file(found), where)
@@ -156,13 +162,13 @@ class Layout:
             raise ValueError(self._without_mask())
         shifted = chosen.get("shifted", self.shifted())
         frame = self._chosen_frame(chosen.get("frame"), shifted)
-        special = [i for i in (*self.special_ids(), *frame[0], *frame[1]) if i != mask] if self.is_masked_lm else []
+        special = [*self.special_ids(), *frame[0], *frame[1]] if self.is_masked_lm else []
         return {
             "mask_token_id": mask,
             "shifted": shifted,
             "frame": frame,
             "reused_mask": chosen.get("reused_mask", self.reuses(mask)),
-            "excluded_token_ids": chosen.get("excluded_token_ids", sorted(set(special))),
+            "excluded_token_ids": chosen.get("excluded_token_ids", self._excluded({*special} - {mask}, mask)),
             "length": chosen.get("length", self.length()),
         }
 
@@ -218,6 +224,16 @@ class Layout:
                 return i
         return None
 
+    def _excluded(self, special: set[int], mask_token_id: int) -> list[int]:
+        """Special tokens, and ids that stand for none."""
+        without = {*ids_without_token(self.tokenizer, self.rows)} - {mask_token_id}
+        if without:
+            logger.warning(
+                "%s: %d of %d ids have no token in the tokenizer, %d the first: they are never drawn.",
+                self.checkpoint.folder, len(without), self.rows, min(without),
+            )  # fmt: skip
+        return sorted(special | without)
+
     def _chosen_frame(self, chosen: Any, shifted: bool) -> tuple[Sequence[int], Sequence[int]]:
         if chosen is None or isinstance(chosen, bool):
             frame = self.frame(shifted) if chosen or (chosen is None and self.framed(shifted)) else ((), ())
@@ -238,6 +254,24 @@ class Layout:
             f"{name} is a causal language model, and neither its config nor its tokenizer has a mask token: if it was"
             " trained to fill in masks, pass `mask_token_id` (and `shifted`)."
         )
+
+
+def _is_of_another_head(network: PreTrainedModel, name: str) -> bool:
+    """Whether a surplus tensor is neither of the trunk nor of a part of the head that predicts tokens."""
+    first, _, rest = name.partition(".")
+    if first == network.base_model_prefix:
+        return False
+    part = dict(network.named_children()).get(first)
+    if part is None:  # some files name the parts of the trunk without its prefix
+        return first not in dict(network.base_model.named_children())
+    children = [child for child, _ in part.named_children()]
+    # what does nothing but hold the head, as `cls` of BERT does
+    only_holds = len(children) == 1 and not [*part.parameters(recurse=False)]
+    return only_holds and rest.partition(".")[0] != children[0]
+
+
+def _few(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _is_known(model_type: str) -> bool:

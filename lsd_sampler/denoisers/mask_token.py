@@ -6,7 +6,7 @@ from typing import Any
 from .files import TOKENIZER_NAME, read_json
 
 
-_USUAL = ("[MASK]", "<mask>")
+USUAL_MASKS = ("[MASK]", "<mask>")
 _CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -25,7 +25,7 @@ def mask_of_tokenizer(folder: Path) -> int | None:
     if said:
         mask_token_id = vocabulary.get(next((_content(token) for token in said if token is not None), None))
     else:
-        mask_token_id = next((special[name] for name in _USUAL if name in special), None)
+        mask_token_id = next((special[name] for name in USUAL_MASKS if name in special), None)
     return mask_token_id if isinstance(mask_token_id, int) else None
 
 
@@ -38,7 +38,7 @@ def _vocabulary(folder: Path) -> tuple[dict[Any, int], dict[str, int]]:
     if (folder / "vocab.json").is_file():
         vocabulary |= read_json(folder / "vocab.json")
     if (folder / "vocab.txt").is_file():
-        special |= {word: i for i, word in enumerate((folder / "vocab.txt").read_text("utf-8").split("\n"))}
+        special |= {word: i for i, word in enumerate((folder / "vocab.txt").read_text("utf-8-sig").split("\n"))}
     if (folder / "added_tokens.json").is_file():
         special |= read_json(folder / "added_tokens.json")
     return vocabulary | special, special

@@ -93,6 +93,16 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         self.vocab_size = columns - 1 if own_column else columns
         self.mask_token_id = mask_token_id if own_column else columns
 
+    @property
+    def frame_token_ids(self) -> tuple[list[int], list[int]]:
+        """The tokens that are put before and after the canvas."""
+        return self._prefix.tolist(), self._suffix.tolist()
+
+    @property
+    def excluded_token_ids(self) -> list[int]:
+        """The tokens that are never predicted."""
+        return self._excluded.tolist()
+
     def hidden_states(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
         """What the head takes, at the positions that it predicts; logits, where the head cannot be called apart."""
         length = tokens.shape[1]
@@ -211,9 +221,9 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         return {
             "mask_token_id": self.network_mask_id,
             "shifted": self.shifted,
-            "frame": [self._prefix.tolist(), self._suffix.tolist()],
+            "frame": [*self.frame_token_ids],
             "reused_mask": self.reused_mask,
-            "excluded_token_ids": self._excluded.tolist(),
+            "excluded_token_ids": self.excluded_token_ids,
             "length": self.length,
         }
 

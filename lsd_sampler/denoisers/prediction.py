@@ -3,6 +3,7 @@
 Shape suffixes: B batch, L positions.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,10 +26,12 @@ class Predictor:
         denoiser ([`~lsd_sampler.denoisers.Denoiser`]): the network.
         scheduler (`SchedulerMixin`): which reads the predictions; only of ours it is known what it reads.
         conditioning (`dict`): further arguments of the denoiser; a tensor holds an entry for each sequence.
+        excluded (sequence of `int`): tokens whose logits become -inf.
     """
 
-    def __init__(self, denoiser: Denoiser, scheduler: Any, conditioning: dict[str, Any]):
+    def __init__(self, denoiser: Denoiser, scheduler: Any, conditioning: dict[str, Any], excluded: Sequence[int] = ()):
         self.denoiser, self.conditioning = denoiser, conditioning
+        self.excluded = torch.tensor(excluded, dtype=torch.int64, device=denoiser.device)
         is_ours = isinstance(scheduler, LSDScheduler)
         self.defer_head = is_ours and denoiser.defers_head
         self.skips_complete = is_ours and scheduler.skips_complete
@@ -53,7 +56,10 @@ class Predictor:
             assert self._tokens_BL is not None  # at first all are stale
             self._output.index_copy_(0, stale_R, self._call(sample_BL[stale_R], t_B[stale_R], stale_R))
             self._tokens_BL = self._tokens_BL.index_copy(0, stale_R, sample_BL[stale_R])
-        return self.denoiser.deferred_logits(self._output, t_B) if self.defer_head else self._output
+        if not self.defer_head:
+            return self._output
+        logits = self.denoiser.deferred_logits(self._output, t_B)
+        return logits.edited(self._exclude) if len(self.excluded) else logits
 
     def _stale(self, sample_BL: torch.Tensor) -> torch.Tensor:
         """Which sequences need a prediction other than the last one made for them. `(B,)`, bool."""
@@ -71,4 +77,11 @@ class Predictor:
         kwargs = {k: v[row_R.to(v.device)] if isinstance(v, torch.Tensor) else v for k, v in self.conditioning.items()}
         if self.defer_head:
             kwargs["return_hidden_states"] = True
-        return self.denoiser(tokens_RL, t_R, **kwargs)
+        output = self.denoiser(tokens_RL, t_R, **kwargs)
+        return output if self.defer_head else self._exclude(output)
+
+    def _exclude(self, logits: torch.Tensor) -> torch.Tensor:
+        if not len(self.excluded):
+            return logits
+        ids = self.excluded[self.excluded < logits.shape[-1]]
+        return logits.index_fill(-1, ids.to(logits.device), -torch.inf)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ..denoisers.base import Denoiser
+from ..sampling.left_out import LEFT_OUT
 from ..support.modes import eval_mode
 
 
@@ -80,14 +81,16 @@ def denoiser_features(denoiser: Denoiser) -> Features:
 
     @torch.inference_mode()
     def features(sequences: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
-        means = []
+        means: dict[int, torch.Tensor] = {}
+        lengths = (sequences != LEFT_OUT).sum(1)  # of shorter ones, what is behind their end is left out
         with eval_mode([denoiser]):
-            for batch in sequences.split(_SEQUENCES_AT_ONCE):
-                tokens = batch.to(denoiser.device)
-                t = torch.full((len(tokens),), _NEARLY_CLEAN, device=denoiser.device)
-                hidden: Any = denoiser(tokens, t, return_hidden_states=True)
-                means.append(hidden.float().mean(1).cpu())
-        return torch.cat(means)
+            for length in lengths.unique().tolist():
+                for rows in (lengths == length).nonzero()[:, 0].split(_SEQUENCES_AT_ONCE):
+                    tokens = sequences[rows, :length].to(denoiser.device)
+                    t = torch.full((len(tokens),), _NEARLY_CLEAN, device=denoiser.device)
+                    hidden: Any = denoiser(tokens, t, return_hidden_states=True)
+                    means |= zip(rows.tolist(), hidden.float().mean(1).cpu(), strict=True)
+        return torch.stack([means[i] for i in range(len(sequences))])
 
     return features
 

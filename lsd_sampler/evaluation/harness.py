@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
+from ..sampling.left_out import LEFT_OUT
 from ..sampling.pipeline_runs import scheduler_in_place
 from ..support.identity import Undescribable, identity
 from .metrics import MetricSet
@@ -58,6 +60,8 @@ class Harness:
         labels (*optional*): further columns of every row (the model's name, say), part of its identity.
         num_texts (`int`): how many samples to keep as text in a measured row, under `texts`; needs
             `metrics.tokenizer`.
+        canvases (sequence of `torch.LongTensor` of shape `(length,)`, *optional*): what the samples fill in, one after
+            another, of any lengths; shorter samples are filled up with `LEFT_OUT` (-1).
         call_options: passed to the pipeline (`length`, `prefix`, ...).
 
     Raises:
@@ -77,6 +81,7 @@ class Harness:
         resume: bool = False,
         labels: Mapping[str, str | None] | None = None,
         num_texts: int = 0,
+        canvases: Sequence[torch.Tensor] | None = None,
         **call_options: Any,
     ):
         for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
@@ -86,10 +91,11 @@ class Harness:
             raise ValueError("`samplers` must not be empty.")
         getattr(metrics, "check_num_samples", lambda _: None)(num_samples)
         self.pipeline: Any = pipeline if hasattr(pipeline, "scheduler") else pipeline()
-        self.samplers, self.metrics, self.call_options = samplers, metrics, call_options
+        self.samplers, self.metrics, self.call_options, self.canvases = samplers, metrics, call_options, canvases
         self.num_samples, self.batch_size, self.num_texts = num_samples, batch_size, num_texts
         self.progress, self.output = progress, output
-        self.identity = dict(labels or {}) | _identity(self.pipeline, metrics, call_options)
+        filled = {} if canvases is None else {"canvases": list(canvases), "length": max(map(len, canvases))}
+        self.identity = dict(labels or {}) | _identity(self.pipeline, metrics, call_options | filled)
         self._said: set[str] = set()
         self._done = self._reusable(_start_output(output, resume))
 
@@ -135,7 +141,7 @@ class Harness:
                 row = self._find(point, keys)
                 if row is None:
                     self.pipeline.scheduler = self.samplers[point.sampler]
-                    sequences, cost = _generate(self.pipeline, point, self.call_options)
+                    sequences, cost = _generate(self.pipeline, point, self.call_options, self.canvases)
                     row = self.identity | vars(point) | cost | metrics_of(sequences)
                     if self.output is not None:
                         append_jsonl(self.output, row)
@@ -297,26 +303,60 @@ def _fingerprint(sampler: Any, nfe: int) -> str:
     return digest.hexdigest()[:12]
 
 
-def _generate(pipeline: Any, point: Point, options: Mapping[str, Any]) -> tuple[torch.Tensor, Row]:
+def _generate(
+    pipeline: Any, point: Point, options: Mapping[str, Any], canvases: Sequence[torch.Tensor] | None = None
+) -> tuple[torch.Tensor, Row]:
     """All sequences of one row, `(num_samples, length)` on the CPU, and what they cost."""
     batches, calls, began = [], 0, time.perf_counter()
     for index, start in enumerate(range(0, point.num_samples, point.batch_size)):
-        output = pipeline(
-            num_samples=min(point.batch_size, point.num_samples - start),
-            num_inference_steps=point.nfe,
-            temperature=point.temperature,
+        rows = range(start, min(start + point.batch_size, point.num_samples))
+        call = {
+            "num_inference_steps": point.nfe,
+            "temperature": point.temperature,
             # The same noise for every sampler, so that rows differ by the sampler and not by luck.
-            generator=torch.Generator().manual_seed(point.seed + index),
-            output_type="ids",
+            "generator": torch.Generator().manual_seed(point.seed + index),
             **options,
-        )
-        batches.append(torch.as_tensor(output.sequences).cpu())
-        made = getattr(output, "sequence_calls", None)  # of a pipeline that saves some
-        calls += len(output.sequences) * point.nfe if made is None else int(made.sum())
+        }
+        if canvases is None:
+            output = pipeline(num_samples=len(rows), output_type="ids", **call)
+            sequences, made = torch.as_tensor(output.sequences).cpu(), _calls_of(output, point.nfe)
+        else:
+            sequences, made = fill_in(pipeline, [canvases[i % len(canvases)] for i in rows], **call)
+        batches.append(sequences)
+        calls += made
     seconds = time.perf_counter() - began
-    sequences = torch.cat(batches)
+    sequences = joined(batches)
     cost = {"length": sequences.shape[1], "seconds": seconds, "network_calls": calls / len(sequences)}
     return sequences, cost
+
+
+def fill_in(
+    pipeline: Any, canvases: Sequence[torch.Tensor], *, num_inference_steps: int, **options: Any
+) -> tuple[torch.Tensor, int]:
+    """One sample for each canvas, `(num_canvases, longest)`, with `LEFT_OUT` behind the end of shorter ones; and the
+    network calls that they took together. Those of one length share a call of the pipeline.
+    """
+    lengths = torch.tensor([len(canvas) for canvas in canvases])
+    sequences, calls = torch.full((len(canvases), int(lengths.max())), LEFT_OUT), 0
+    options |= {"num_inference_steps": num_inference_steps, "output_type": "ids"}
+    for length in lengths.unique().tolist():
+        rows = (lengths == length).nonzero()[:, 0]
+        output = pipeline(input_ids=torch.stack([canvases[i] for i in rows]), **options)
+        sequences[rows, :length] = torch.as_tensor(output.sequences).cpu()
+        calls += _calls_of(output, num_inference_steps)
+    return sequences, calls
+
+
+def joined(batches: Sequence[torch.Tensor]) -> torch.Tensor:
+    """All batches as one, filled up to the longest."""
+    longest = max(batch.shape[1] for batch in batches)
+    return torch.cat([F.pad(batch, (0, longest - batch.shape[1]), value=LEFT_OUT) for batch in batches])
+
+
+def _calls_of(output: Any, num_inference_steps: int) -> int:
+    """Network calls of all sequences of a call together."""
+    made = getattr(output, "sequence_calls", None)  # of a pipeline that saves some
+    return len(output.sequences) * num_inference_steps if made is None else int(made.sum())
 
 
 def _start_output(output: str | Path | None, resume: bool) -> list[Row]:

@@ -12,11 +12,19 @@ from safetensors import SafetensorError
 
 from ..support.out_of_memory import is_out_of_memory
 from ..support.validation import check_number
-from .tokens import encode, load_tokenizer_file, same_token_ids
+from .tokens import encode, load_tokenizer_file, present, same_token_ids
+
+
+Rows = torch.Tensor | Sequence[torch.Tensor] | Sequence[Sequence[int]]
+"""Token ids: a tensor of shape `(num_samples, length)`, or ragged rows."""
 
 
 class JudgeError(RuntimeError):
     """The judge cannot go on; what was measured before is not touched by it."""
+
+
+class JudgeInputError(JudgeError, ValueError):
+    """Samples that the judge cannot score; the message says which, and what helps."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +153,12 @@ class JudgeNLL:
         """Whether token ids of `tokenizer` are token ids of the judge."""
         return self.tokenizer is not None and same_token_ids(self.tokenizer, tokenizer)
 
-    def score(self, sequences: torch.Tensor, texts: Sequence[str], tokenizer: Any | None = None) -> JudgeScores:
-        """Scores `sequences` by id where their `tokenizer` is the judge's too, otherwise `texts`, tokenised anew."""
+    def score(self, sequences: Rows, texts: Sequence[str], tokenizer: Any | None = None) -> JudgeScores:
+        """Scores `sequences` by id where their `tokenizer` is the judge's too, otherwise `texts`, tokenised anew.
+
+        Raises:
+            JudgeInputError: as [`~JudgeNLL.score_ids`].
+        """
         if tokenizer is not None and self.shares_tokenizer(tokenizer):
             return self.score_ids(sequences)
         return self.score_texts(texts)
@@ -159,21 +171,23 @@ class JudgeNLL:
         """
         if self.tokenizer is None:
             raise ValueError("`tokenizer` of the judge is needed to score texts, and it has none.")
-        return self.score_ids(encode(self.tokenizer, texts))
+        return self._score(encode(self.tokenizer, texts), "its own tokenizer is larger than it: give another judge.")
 
-    def score_ids(self, sequences: torch.Tensor | Sequence[Sequence[int]]) -> JudgeScores:
+    def score_ids(self, sequences: Rows) -> JudgeScores:
         """Scores token ids of the judge, a tensor of shape `(num_samples, length)` or ragged lists.
 
         Raises:
-            ValueError: if an id is not in the judge's vocabulary, or no sequence has two tokens.
+            JudgeInputError: a `ValueError`: if an id is not in the judge's vocabulary, or no sequence has two tokens.
         """
+        advice = "give a judge that has it, or load the model with `excluded_token_ids`: those without a token."
+        return self._score(sequences, advice)
+
+    def _score(self, sequences: Rows, advice: str) -> JudgeScores:
         rows = [torch.as_tensor(row, dtype=torch.long) for row in sequences]
         lengths = torch.tensor([len(row) for row in rows])
         if not len(rows) or lengths.max() < 2:
-            raise ValueError("`sequences` must hold at least one sequence of two tokens.")
-        ids = torch.cat(rows)
-        if ids.min() < 0 or ids.max() >= self.vocab_size:
-            raise ValueError(f"`sequences` must hold ids in [0, {self.vocab_size}), the vocabulary of the judge.")
+            raise JudgeInputError("`sequences` must hold at least one sequence of two tokens.")
+        self._check_ids(rows, advice)
         nll = torch.zeros(len(rows), dtype=torch.float64)
         for chosen, padded in self._batches(rows, lengths):
             with _in_a_sentence(len(chosen)):
@@ -191,19 +205,30 @@ class JudgeNLL:
             `torch.FloatTensor` of shape `(num_samples, hidden_size)`, on the CPU.
 
         Raises:
-            ValueError: if a sample has no token.
+            JudgeInputError: a `ValueError`: if a sample has no token, or one that the judge does not have.
         """
         by_id = tokenizer is not None and self.shares_tokenizer(tokenizer)
-        ids = sequences if by_id else encode(self.tokenizer, texts)
+        ids = [present(row) for row in sequences] if by_id else encode(self.tokenizer, texts)
+        self._check_ids([torch.as_tensor(row, dtype=torch.long) for row in ids], "give another judge.")
         rows = [torch.as_tensor(row, dtype=torch.long)[: self.context] for row in ids]
         lengths = torch.tensor([len(row) for row in rows])
         if lengths.min() < 1:
-            raise ValueError("`texts` must hold a token each to have features.")
+            empty = int(lengths.argmin())
+            raise JudgeInputError(f"`texts` must hold a token each to have features: sample {empty} has none.")
         means: dict[int, torch.Tensor] = {}
         for chosen, padded in self._batches(rows, lengths):
             with _in_a_sentence(len(chosen)):
                 means |= zip(chosen.tolist(), self._mean_states(padded, lengths[chosen]), strict=True)
         return torch.stack([means[i] for i in range(len(rows))])
+
+    def _check_ids(self, rows: Sequence[torch.Tensor], advice: str) -> None:
+        for i, row in enumerate(rows):
+            bad = row[(row < 0) | (row >= self.vocab_size)].tolist()
+            if bad:
+                raise JudgeInputError(
+                    f"`sequences` must hold ids in [0, {self.vocab_size}), the vocabulary of the judge, and sample {i}"
+                    f" holds {bad[0]}: {advice}"
+                )
 
     def _batches(
         self, rows: Sequence[torch.Tensor], lengths: torch.Tensor

@@ -10,15 +10,16 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from ..sampling.left_out import LEFT_OUT, is_predicted
 from ..support.identity import identity
 from .bootstrap import bootstrap_weights, centred_interval
 from .divergence import js_divergence, js_replicates
 from .diversity import conditional_entropy, distinct_n, entropy_replicates, repetition_n, sequence_entropy
 from .embedding import Features, energy_distance, energy_replicates, mauve_score
 from .judge import JudgeNLL, count_words, perplexity
-from .ngrams import NgramCounts, ngram_counts
+from .ngrams import LEFT_OUT_CHARACTER, NgramCounts, ngram_counts
 from .oracle import check_transition, forbidden_samples, oracle_statistics
-from .tokens import decode
+from .tokens import decode, present
 
 
 Values = dict[str, Any]
@@ -137,6 +138,8 @@ class TokenMetrics:
         reference (`torch.LongTensor` of shape `(num_references, length)`): real sequences that no sampler, and not the
             floor, has seen; cut like the samples.
         token_orders: lengths of the token n-grams.
+        never_predicted (sequence of `int`): tokens that the model never predicts, and real data may hold (`[UNK]`):
+            they are left out of everything but `features`.
         features (*optional*): an embedding space, as `denoiser_features` or a judge's; adds the energy distance to as
             many references as there are samples.
         mauve (`bool`): adds MAUVE in that space.
@@ -156,6 +159,7 @@ class TokenMetrics:
         reference: torch.Tensor,
         *,
         token_orders: Sequence[int] = (1, 2),
+        never_predicted: Sequence[int] = (),
         features: Features | None = None,
         mauve: bool = False,
         num_resamples: int = 200,
@@ -167,8 +171,9 @@ class TokenMetrics:
         if mauve and features is None:
             raise ValueError("`mauve` needs `features`.")
         self.reference, self.features, self.mauve = reference, features, mauve
+        self.never_predicted = sorted(never_predicted)
         self.num_resamples, self.seed, self.confidence = num_resamples, seed, confidence
-        self._token_references = {n: ngram_counts(reference, n) for n in token_orders}
+        self._token_references = {n: ngram_counts(self._counted(reference), n) for n in token_orders}
         self._reference_features: dict[int, torch.Tensor] = {}
 
     @property
@@ -200,20 +205,28 @@ class TokenMetrics:
         Raises:
             ValueError: if there are fewer references than samples where `features` are compared.
         """
-        weights = bootstrap_weights(len(sequences), self.num_resamples, self.seed)
-        row = _diversity(sequences) | self._distances("js_token", sequences, self._token_references, weights)
-        row |= _kept({"unigram_entropy": entropy_replicates(ngram_counts(sequences, 1), weights)})
+        weights, counted = bootstrap_weights(len(sequences), self.num_resamples, self.seed), self._counted(sequences)
+        row = _diversity(counted) | self._distances("js_token", counted, self._token_references, weights)
+        row |= _kept({"unigram_entropy": entropy_replicates(ngram_counts(counted, 1), weights)})
         return row | self._embedded(sequences, texts or (), weights)
 
     def verdict(self, sequences: torch.Tensor) -> float:
         """The value of `verdict_key` alone."""
-        return _js_sum(sequences, self._token_references)
+        return _js_sum(self._counted(sequences), self._token_references)
+
+    def _counted(self, sequences: torch.Tensor) -> torch.Tensor:
+        """The same with `LEFT_OUT` in the place of tokens that are never predicted."""
+        never = ~is_predicted(sequences, self.never_predicted)
+        return sequences.masked_fill(never, LEFT_OUT) if bool(never.any()) else sequences
 
     def _yardstick(self) -> Values:
         bootstrap = [self.num_resamples, self.seed, self.confidence]
         embedded = [self.features is not None, self.mauve]
         orders = list(self._token_references)
-        return {"reference": self.reference, "tokens": orders, "bootstrap": bootstrap, "embedded": embedded}
+        known = {"reference": self.reference, "tokens": orders, "bootstrap": bootstrap, "embedded": embedded}
+        # only these tokens of the reference: rows of before, without any, are still those
+        found = [i for i in self.never_predicted if bool((self.reference == i).any())]
+        return known | ({"left_out": found} if found else {})
 
     def _distances(
         self, prefix: str, samples: Any, references: Mapping[int, NgramCounts], weights: torch.Tensor
@@ -232,6 +245,7 @@ class TokenMetrics:
     def _embedded(self, sequences: torch.Tensor, texts: Sequence[str], weights: torch.Tensor) -> Values:
         if self.features is None:
             return {}
+        texts = [text.replace(LEFT_OUT_CHARACTER, "") for text in texts]
         ours, theirs = self.features(sequences, texts), self._embedded_reference(len(sequences))
         value, replicates = energy_distance(ours, theirs), energy_replicates(ours, theirs, weights)
         row: Values = _with_interval("energy_distance", value, replicates, self.confidence, minimum=None)
@@ -285,7 +299,7 @@ class TextMetrics(TokenMetrics):
         if max_judged is not None and max_judged < 1:
             raise ValueError(f"`max_judged` must be at least 1, got {max_judged}.")
         self.tokenizer, self.judge, self.max_judged = tokenizer, judge, max_judged
-        texts = decode(tokenizer, reference)
+        texts = decode(tokenizer, self._counted(reference))
         self._char_references = {n: ngram_counts(texts, n) for n in orders}
 
     @property
@@ -305,7 +319,7 @@ class TextMetrics(TokenMetrics):
         Raises:
             ValueError: if `texts` and `sequences` differ in number, or the judge cannot score them.
         """
-        texts = decode(self.tokenizer, sequences) if texts is None else texts
+        texts = decode(self.tokenizer, self._counted(sequences)) if texts is None else texts
         if len(texts) != len(sequences):
             raise ValueError(f"`texts` and `sequences` must be equally many, got {len(texts)} and {len(sequences)}.")
         weights = bootstrap_weights(len(texts), self.num_resamples, self.seed)
@@ -315,7 +329,7 @@ class TextMetrics(TokenMetrics):
 
     def verdict(self, sequences: torch.Tensor) -> float:
         """The value of `verdict_key` alone."""
-        return _js_sum(decode(self.tokenizer, sequences), self._char_references)
+        return _js_sum(decode(self.tokenizer, self._counted(sequences)), self._char_references)
 
     def _yardstick(self) -> Values:
         judge = self.judge.identity if self.judge else None
@@ -326,7 +340,10 @@ class TextMetrics(TokenMetrics):
         """By token, and by word, which makes judges of different tokenizers comparable."""
         if self.judge is None:
             return {}
-        scores = self.judge.score(sequences, texts, self.tokenizer)
+        counted = self._counted(sequences)
+        rows = [present(row) for row in counted] if bool((counted == LEFT_OUT).any()) else sequences
+        texts = [text.replace(LEFT_OUT_CHARACTER, "") for text in texts]
+        scores = self.judge.score(rows, texts, self.tokenizer)
         weights = bootstrap_weights(len(texts), self.num_resamples, self.seed).double().T
         replicates = ((weights @ scores.nll) / (weights @ scores.num_tokens.double())).numpy()
         row: Values = _with_interval("judge_nll", scores.mean, replicates, self.confidence)

@@ -8,10 +8,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..sampling.left_out import LEFT_OUT
+
 
 Samples = Sequence[str] | torch.Tensor | np.ndarray | Sequence[Sequence[int]]
 
 SYMBOL_BITS = 21  # Unicode needs 21 bits, and three symbols fit into 64
+LEFT_OUT_CHARACTER = "\uffff"
+"""In texts what `LEFT_OUT` (-1) is among ids: no n-gram with it counts. Unicode has no such character."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ def ngram_counts(samples: Samples, n: int) -> NgramCounts:
     """Counts the n-grams of characters (texts) or tokens (ids). No n-gram crosses from one sample into the next.
 
     Args:
-        samples: texts, or token ids as an array or tensor of shape `(num_samples, length)` or as ragged lists.
+        samples: texts, or token ids as an array or tensor of shape `(num_samples, length)` or as ragged lists;
+            `LEFT_OUT` stands for what does not count, and for what lies behind the end.
         n (`int`): length of the n-grams, at least 1.
 
     Raises:
@@ -68,7 +73,7 @@ def ngram_counts(samples: Samples, n: int) -> NgramCounts:
     if len(samples) == 0:
         raise ValueError("`samples` must not be empty.")
     symbols, lengths = _flatten(samples)
-    starts, owners = _inside(lengths, n)
+    starts, owners = _inside(lengths, n, symbols == _ABSENT)
     if not len(starts):
         raise ValueError(f"`samples` hold no {n}-gram: each is shorter than {n}.")
     packed = _pack(symbols, n)[starts]
@@ -88,14 +93,14 @@ def context_counts(samples: Samples, n: int) -> np.ndarray:
     if n < 2:
         raise ValueError(f"`n` must be at least 2, got {n}.")
     symbols, lengths = _flatten(samples)
-    starts, _ = _inside(lengths, n)
+    starts, _ = _inside(lengths, n, symbols == _ABSENT)
     if not len(starts):
         raise ValueError(f"`samples` hold no {n}-gram: each is shorter than {n}.")
     return np.unique(_pack(symbols, n - 1)[starts], return_counts=True)[1]
 
 
 def _flatten(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """All symbols in a row, as uint64, and the number of symbols of each sample."""
+    """All symbols in a row, as uint64 (`_ABSENT` for what is left out), and the number of symbols of each sample."""
     if isinstance(samples, torch.Tensor):
         samples = samples.detach().cpu().numpy()
     if isinstance(samples, np.ndarray):
@@ -106,10 +111,11 @@ def _flatten(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
         lengths = np.fromiter(map(len, samples), np.int64, len(samples))
         if all(isinstance(sample, str) for sample in samples):
             data = "".join(cast(Sequence[str], samples)).encode("utf-32-le", "surrogatepass")
-            symbols = np.frombuffer(data, dtype="<u4")
+            symbols = np.frombuffer(data, dtype="<u4").astype(np.int64)
+            symbols[symbols == ord(LEFT_OUT_CHARACTER)] = LEFT_OUT
         else:
             symbols = np.concatenate([np.asarray(sample, dtype=np.int64) for sample in samples])
-    if symbols.size and (symbols.min() < 0 or symbols.max() >= 1 << SYMBOL_BITS):
+    if symbols.size and (symbols.min() < LEFT_OUT or symbols.max() >= 1 << SYMBOL_BITS):
         raise ValueError(f"`samples` must hold ids in [0, 2^{SYMBOL_BITS}), got {symbols.min()} to {symbols.max()}.")
     return symbols.astype(np.uint64), lengths
 
@@ -131,8 +137,16 @@ def _pack(symbols: np.ndarray, n: int) -> np.ndarray:
     return keys
 
 
-def _inside(lengths: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Starts of the n-grams that lie inside one sample, and the sample of each."""
+def _inside(lengths: np.ndarray, n: int, is_absent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Starts of the n-grams that lie inside one sample and hold nothing absent, and the sample of each."""
     owners = np.repeat(np.arange(len(lengths)), lengths)
-    starts = np.flatnonzero(owners[: max(len(owners) - n + 1, 0)] == owners[n - 1 :])
+    num_starts = max(len(owners) - n + 1, 0)
+    inside = owners[:num_starts] == owners[n - 1 :]
+    if is_absent.any():
+        for offset in range(n):
+            inside &= ~is_absent[offset : offset + num_starts]
+    starts = np.flatnonzero(inside)
     return starts, owners[starts]
+
+
+_ABSENT = np.uint64(2**64 - 1)  # LEFT_OUT as uint64

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..denoisers.markov import stationary_law
+from ..sampling.left_out import LEFT_OUT
 from .bootstrap import RESAMPLES_AT_ONCE
 from .ngrams import SYMBOL_BITS, NgramCounts, ngram_counts
 
@@ -52,9 +53,15 @@ def _check_samples(samples: torch.Tensor, vocab: int) -> torch.Tensor:
         raise ValueError(f"`samples` must have shape (num_samples, length >= 2), got {tuple(samples.shape)}.")
     if samples.is_floating_point():
         raise ValueError(f"`samples` must hold integers, got {samples.dtype}.")
-    if samples.min() < 0 or samples.max() >= vocab:
+    states = samples[~_behind_the_end(samples)]
+    if not len(states) or states.min() < 0 or states.max() >= vocab:
         raise ValueError(f"`samples` must hold states in [0, {vocab}), got {samples.min()} to {samples.max()}.")
     return samples.detach().cpu()
+
+
+def _behind_the_end(samples: torch.Tensor) -> torch.Tensor:
+    """Where shorter samples are filled up with `LEFT_OUT`, behind their own end; bool of the same shape."""
+    return (samples == LEFT_OUT).flip(1).long().cumprod(1).flip(1).bool()
 
 
 def _pairs(counts: NgramCounts) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,7 +98,8 @@ def oracle_statistics(
     """All statistics of the samples' transitions at once, or of bootstrap resamples of whole sequences.
 
     Args:
-        samples (`torch.LongTensor` of shape `(num_samples, length)`): states of the chain, no mask left.
+        samples (`torch.LongTensor` of shape `(num_samples, length)`): states of the chain, no mask left; shorter
+            samples are filled up with `LEFT_OUT` (-1).
         transition (`torch.DoubleTensor` of shape `(vocab, vocab)`): `P[a, b]`, the probability of b after a.
         weights (`torch.FloatTensor` of shape `(num_samples, num_resamples)`, *optional*): see `bootstrap_weights`.
         floor (`float`): the probability at which a forbidden transition is charged.
@@ -149,4 +157,5 @@ def forbidden_samples(samples: torch.Tensor, transition: torch.Tensor) -> float:
     """Share of the samples with a transition of probability zero: on *countdown*, the paper's error by sample."""
     matrix = check_transition(transition)
     samples = _check_samples(samples, len(matrix))
-    return float((matrix[samples[:, :-1], samples[:, 1:]] == 0).any(1).double().mean())
+    is_forbidden = (matrix[samples[:, :-1], samples[:, 1:]] == 0) & (samples[:, 1:] != LEFT_OUT)
+    return float(is_forbidden.any(1).double().mean())

@@ -71,7 +71,7 @@ def read_jsonl(path: str | Path) -> list[Row]:
     Raises:
         ValueError: if any other line is not a JSON object.
     """
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = Path(path).read_text(encoding="utf-8-sig", errors="replace").split("\n")
     rows: list[Row] = []
     for number, line in enumerate(lines, 1):
         try:

@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+from ..sampling.left_out import LEFT_OUT
+from .ngrams import LEFT_OUT_CHARACTER
+
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of each text, all of it, with no special tokens added."""
@@ -21,8 +24,35 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def decode(tokenizer: Any, sequences: torch.Tensor) -> list[str]:
-    """Texts of `sequences` (`torch.LongTensor` of shape `(num_samples, length)`), nothing skipped, nothing tidied."""
-    ids = sequences.tolist()
+    """Texts of `sequences` (`torch.LongTensor` of shape `(num_samples, length)`), nothing skipped, nothing tidied.
+
+    `LEFT_OUT` becomes `LEFT_OUT_CHARACTER`; at the end, nothing.
+    """
+    if not bool((sequences == LEFT_OUT).any()):
+        return _decode(tokenizer, sequences.tolist())
+    parts = [_parts(row) for row in sequences.tolist()]
+    texts = iter(_decode(tokenizer, [part for of_row in parts for part in of_row]))
+    joined = [LEFT_OUT_CHARACTER.join(next(texts) for _ in of_row) for of_row in parts]
+    return [text.rstrip(LEFT_OUT_CHARACTER) for text in joined]
+
+
+def present(row: torch.Tensor) -> torch.Tensor:
+    """The tokens of a sequence without `LEFT_OUT`."""
+    return row[row != LEFT_OUT]
+
+
+def _parts(row: Sequence[int]) -> list[list[int]]:
+    """What lies between `LEFT_OUT`s."""
+    parts: list[list[int]] = [[]]
+    for i in row:
+        if i != LEFT_OUT:
+            parts[-1].append(i)
+        elif parts[-1]:
+            parts.append([])
+    return parts
+
+
+def _decode(tokenizer: Any, ids: list[list[int]]) -> list[str]:
     if hasattr(tokenizer, "encode_batch"):
         return tokenizer.decode_batch(ids, skip_special_tokens=False)
     return tokenizer.batch_decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)

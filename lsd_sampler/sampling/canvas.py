@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from ..support.validation import check_number
-from .draws import Generators, draw_tokens, draw_uniforms, log_mass
-from .logit_rows import ModelOutput
+from . import certainty
+from .draws import Generators, draw_tokens, draw_uniforms, keep_likely, log_mass
+from .logit_rows import DeferredLogits, ModelOutput
 from .orders import Order
 
 
@@ -116,6 +117,34 @@ class DrawOptions:
             excluded=excluded,
         )
 
+    def are_plain(self, beta: float = 1.0) -> bool:
+        """Whether tokens are drawn from the denoiser's own law, or are its most likely ones."""
+        if self.temperature == 0 or beta == math.inf:
+            return True
+        return beta / self.temperature == 1 and not self.top_k and (self.top_p is None or self.top_p >= 1)
+
+    def shaped(self, logits_BLV: ModelOutput, beta: float, excluded: int | None) -> DeferredLogits:
+        """Logits of the law that tokens are drawn from, row by row; where the most likely token is taken, of the law
+        at temperature 1 (as Dream does).
+        """
+        num_columns = logits_BLV.shape[-1]
+        if not isinstance(logits_BLV, DeferredLogits):
+            logits_BLV = DeferredLogits(logits_BLV, lambda row_RV: row_RV, num_columns)
+        head = logits_BLV.head
+        inverse_temperature = 1.0 if beta == math.inf else beta / (self.temperature or 1.0)
+
+        def law(hidden_RD: torch.Tensor) -> torch.Tensor:
+            x_RV = head(hidden_RD)
+            x_RV = x_RV if x_RV.dtype == torch.float64 else x_RV.float()
+            if excluded is not None and 0 <= excluded < num_columns:
+                x_RV[:, excluded] = -torch.inf
+            weight_RV = (inverse_temperature * (x_RV - x_RV.amax(-1, keepdim=True))).exp()
+            weight_RV.masked_fill_(x_RV == -torch.inf, 0)  # also where the inverse temperature is 0
+            keep_likely(weight_RV, self.top_p, self.top_k, keeps_crossing=self.keeps_crossing)
+            return weight_RV.log()
+
+        return DeferredLogits(logits_BLV.hidden_BLD, law, num_columns)
+
 
 @dataclass
 class StepInput:
@@ -127,6 +156,8 @@ class StepInput:
         mask_token_id (`int`): the mask.
         noise ([`Canvas`]): of this generation.
         draws ([`DrawOptions`]), generator: as `LSDScheduler.step` was given them.
+        tempered_certainty (`bool`): whether the denoiser is as sure as the law that tokens are drawn from says, with
+            its temperature, `top_p`, `top_k` and log-score coefficient; else, as its own law says.
     """
 
     k: int
@@ -138,6 +169,7 @@ class StepInput:
     noise: Canvas
     draws: DrawOptions
     generator: Generators
+    tempered_certainty: bool = False
 
     def uniforms(self, num: int) -> tuple[torch.Tensor, ...]:
         """So many fresh uniforms for each position, `(B, L)` each, float64; row i from generator i."""
@@ -160,6 +192,36 @@ class StepInput:
         """As `draw`, with probabilities, float32, 0 elsewhere: what a step returns."""
         canvas_BL, log_prob_BL = self.draw(at_BL, v_BL, beta)
         return canvas_BL, log_prob_BL.exp().float()
+
+    def rated_logits(self, beta: float = 1.0) -> ModelOutput:
+        """Logits of the law that says how sure the denoiser is."""
+        if not self.tempered_certainty:
+            return self.logits_BLV
+        return self.draws.shaped(self.logits_BLV, beta, self.mask_token_id)
+
+    def confidence(self, at_BL: torch.Tensor, canvas_BL: torch.Tensor, beta: float = 1.0) -> torch.Tensor:
+        """How sure the denoiser is of the tokens at these positions: their log-probability, float64, -inf elsewhere.
+        `(B, L)`.
+        """
+        row_R, position_R = at_BL.nonzero(as_tuple=True)
+        token_R, logits_BLV = canvas_BL[row_R, position_R], self.rated_logits(beta)
+        rated_R = certainty.of_tokens(logits_BLV, row_R, position_R, token_R, self.mask_token_id)
+        return self.spread(row_R, position_R, rated_R, -torch.inf)
+
+    def draw_rated(
+        self, at_BL: torch.Tensor, v_BL: torch.Tensor, beta: float = 1.0
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `draw`, and the `confidence` of each token drawn. All `(B, L)`."""
+        canvas_BL, log_prob_BL = self.draw(at_BL, v_BL, beta)
+        return canvas_BL, log_prob_BL, self.confidence_of_draws(at_BL, canvas_BL, log_prob_BL, beta)
+
+    def confidence_of_draws(
+        self, at_BL: torch.Tensor, canvas_BL: torch.Tensor, log_prob_BL: torch.Tensor, beta: float = 1.0
+    ) -> torch.Tensor:
+        """As `confidence`, of tokens drawn with these log-probabilities: rows are read again only where it differs."""
+        draws_by_chance = self.draws.temperature > 0 and beta < math.inf
+        is_law = draws_by_chance if self.tempered_certainty else self.draws.are_plain(beta)
+        return log_prob_BL if is_law else self.confidence(at_BL, canvas_BL, beta)
 
     def spread(
         self, row_R: torch.Tensor, position_R: torch.Tensor, value_R: torch.Tensor, elsewhere: float

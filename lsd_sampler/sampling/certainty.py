@@ -50,6 +50,26 @@ def of_rows(
     return torch.cat(measured) if measured else torch.empty(0, dtype=torch.float64, device=row_R.device)
 
 
+def of_tokens(
+    logits_BLV: ModelOutput,
+    row_R: torch.Tensor,
+    position_R: torch.Tensor,
+    token_R: torch.Tensor,
+    excluded: int | None,
+) -> torch.Tensor:
+    """Log-probability of a token in each chosen row, by `softmax(logits)`, float64 of shape `(R,)`.
+
+    Args:
+        logits_BLV, row_R, position_R, excluded: as for [`~lsd_sampler.sampling.logit_rows.row_chunks`].
+        token_R (`torch.LongTensor` of shape `(R,)`): the tokens.
+    """
+    rated, done = [token_R.new_empty(0, dtype=torch.float64)], 0
+    for x_RV in row_chunks(logits_BLV, row_R, position_R, excluded):
+        token, done = token_R[done : done + len(x_RV)], done + len(x_RV)
+        rated.append((x_RV.gather(1, token[:, None])[:, 0] - x_RV.logsumexp(-1)).double())
+    return torch.cat(rated)
+
+
 def ranks(score_BL: torch.Tensor) -> torch.Tensor:
     """Place of each position in its row, the highest score first, from 0; of equal scores the leftmost first."""
     return score_BL.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)

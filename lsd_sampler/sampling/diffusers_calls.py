@@ -3,7 +3,9 @@
 - `MaskedDiffusionPipeline`, and what huggingface/diffusers#14741 plans for all: timesteps are floats that decrease in
   (0, 1]; they are times, and `t = 1` is all masked.
 - `AmusedPipeline`, its image-to-image and inpainting siblings: `set_timesteps(n, temperature, device)` by position;
-  the temperature is that of the noise by which the `confidence` order chooses positions.
+  the temperature is that of the noise by which the `confidence` order chooses positions. The siblings go on at step
+  k of n, `n - k = int(strength * n)`, and image-to-image asks for `add_noise(tokens, timesteps[k - 1])`: the state
+  *after* that step, so that -1 says the state before the first.
 - `LLaDA2Pipeline`: one canvas after another, the index of the step as timestep; the schedule holds for each block.
 - `DiffusionGemmaPipeline`: `mask_token_id=None`, random tokens in place of masks; refused, not a masked process.
 """
@@ -11,9 +13,11 @@
 import math
 import numbers
 from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 
 
 class _FromConfig:
@@ -109,6 +113,31 @@ def read_positional(args: tuple[Any, ...], device: Any, temperature: Any) -> tup
         else:
             temperature = value
     return device, temperature
+
+
+def follows_amused(args: tuple[Any, ...]) -> bool:
+    """Whether `set_timesteps(n, *args)` was called as aMUSEd's pipelines call it: with a temperature by position."""
+    return any(value is not None and not isinstance(value, str | torch.device) for value in args)
+
+
+def check_strength(num_inference_steps: int, caller: FrameType | None) -> None:
+    """aMUSEd's pipelines tell a scheduler nothing of a `strength` that leaves no step, and fail on the masks in the
+    end; so this reads it where they have it, in the frame that calls.
+
+    Raises:
+        ValueError: if it is out of range, or the pipeline would make no step.
+    """
+    variables = caller.f_locals if caller else {}
+    strength = variables.get("strength")
+    if not isinstance(variables.get("self"), DiffusionPipeline) or not isinstance(strength, int | float):
+        return
+    if not 0 < strength <= 1:
+        raise ValueError(f"`strength` must be in (0, 1], got {strength}.")
+    if int(num_inference_steps * strength) < 1:
+        raise ValueError(
+            f"`strength` {strength} of {num_inference_steps} steps is less than one step: raise `strength` to"
+            f" {math.ceil(1e3 / num_inference_steps) / 1e3} or more, or make more steps."
+        )
 
 
 def position_temperatures(temperature: Any, num_steps: int) -> list[float]:

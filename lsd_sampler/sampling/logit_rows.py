@@ -45,6 +45,11 @@ class DeferredLogits:
         """The same logits, whatever becomes of the hidden states that these were made from."""
         return DeferredLogits(self.hidden_BLD.clone(), self.head, self.shape[-1], self.offset_B)
 
+    def edited(self, edit: Callable[[torch.Tensor], torch.Tensor]) -> "DeferredLogits":
+        """The logits that `edit` makes of rows of these, `(..., V)`."""
+        head = self.head
+        return DeferredLogits(self.hidden_BLD, lambda hidden: edit(head(hidden)), self.shape[-1], self.offset_B)
+
     def rows(self, row_R: torch.Tensor, position_R: torch.Tensor) -> torch.Tensor:
         """The logits of these rows, `(R, V)`."""
         logits_RV = self.head(self.hidden_BLD[row_R, position_R])

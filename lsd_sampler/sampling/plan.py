@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .canvas import StepInput
+from .counts import dream_revealed, llada_known
 from .draws import log_mass
 from .learned_numbers import LearnedSteps
 from .noise import NoiseSchedule
@@ -52,8 +53,24 @@ class StepPlan:
         """Probability of being masked still after this step, under a normalised denoiser."""
         return math.prod(1 - r for r in self.reveal_probabilities[x.noise.start : x.k + 1])
 
+    def masked_before(self, k: int) -> float:
+        """Share of the positions that are masked when step k of a whole generation begins."""
+        if k == 0:
+            return 1.0
+        if self.prediction_type == "log_score":
+            return float(self.noise.masked(self.steps.timesteps[k]))
+        first = float(self.noise.masked(self.steps.timesteps[0])) if self.count == "exact" else 1.0
+        return first * math.prod(1 - r for r in self.reveal_probabilities[:k])
+
     def num_known(self, x: StepInput) -> torch.Tensor:
-        """How many of the positions masked at the start are known after this step, under exact counts. `(B,)`."""
+        """How many of the positions masked at the start are known after this step, by its counts. `(B,)`."""
+        M, start = len(self.reveal_probabilities), x.noise.start
+        if self.count == "llada":
+            return llada_known(x.noise.masked_BL.sum(1), x.k - start, M - start)
+        if self.count == "dream":
+            left_B = (x.noise.masked_BL & x.masked_BL).sum(1)
+            revealed_B = dream_revealed(left_B, x.k, M, float(self.steps.timesteps[-1]))
+            return x.noise.masked_BL.sum(1) - left_B + revealed_B
         known = 1 - float(self.noise.masked(self.steps.timesteps[0])) * self.survival(x)
         masked_B = x.noise.masked_BL.sum(1).double()
         known_B = (masked_B * known).round()

@@ -23,7 +23,7 @@ def reveal(order: Order, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, to
 def _due(x: StepInput, plan: StepPlan) -> torch.Tensor:
     """Which of the positions masked at the start are known after this step, were they to go by rank. `(B, L)`."""
     noise = x.noise
-    if plan.count == "exact":
+    if plan.count != "bernoulli":
         return noise.masked_BL & (noise.rank_BL < plan.num_known(x)[:, None])
     if plan.prediction_type == "log_score":
         noise.survival_BL = noise.survival_BL * (1 - plan.jump(x))
@@ -34,7 +34,7 @@ def _due(x: StepInput, plan: StepPlan) -> torch.Tensor:
 def _reveal_surest(order: LogitOrder, x: StepInput, plan: StepPlan, beta: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Draws a candidate for every masked position and keeps the surest, as many as are due by rank."""
     v_BL, gumbel_BL, jump_BL = x.uniforms(3)
-    candidate_BL, log_prob_BL = x.draw(x.masked_BL, v_BL, beta)
+    candidate_BL, log_prob_BL, confidence_BL = x.draw_rated(x.masked_BL, v_BL, beta)
     if x.is_last:
         return candidate_BL, log_prob_BL.exp().float()
     if plan.count == "bernoulli" and plan.prediction_type == "log_score":
@@ -43,7 +43,8 @@ def _reveal_surest(order: LogitOrder, x: StepInput, plan: StepPlan, beta: float)
     else:
         due_B = _due(x, plan).sum(1) - (x.noise.masked_BL & ~x.masked_BL).sum(1)
     row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
-    score_R = order.scores(x.logits_BLV, row_R, position_R, x.mask_token_id, log_prob_BL[row_R, position_R])
+    confidence_R = confidence_BL[row_R, position_R]
+    score_R = order.scores(x.rated_logits(beta), row_R, position_R, x.mask_token_id, confidence_R)
     score_BL = x.spread(row_R, position_R, score_R, -torch.inf)
     chosen_BL = x.masked_BL & gumbel_top(score_BL, due_B, plan.position_temperatures[x.k], gumbel_BL)
     next_BL = torch.where(chosen_BL, candidate_BL, x.sample_BL)

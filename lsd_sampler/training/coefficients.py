@@ -10,6 +10,7 @@ import dataclasses
 import torch
 
 from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
+from ..sampling.left_out import LEFT_OUT, is_predicted
 from ..scheduling_lsd import LSDScheduler
 from .method import METHODS, Method
 from .paths import bootstrapped_paths
@@ -74,9 +75,12 @@ def with_coefficients(task: Task, learned: LearnedSampler) -> LearnedSampler:
 
 
 def reference_sequences(task: Task) -> torch.Tensor:
-    """The sequences that samples are compared with, `(num, seq_len)`, the same in all processes."""
+    """The sequences that samples are compared with, `(num, seq_len)`, the same in all processes; `LEFT_OUT` where a
+    token is never predicted.
+    """
     if task.data is not None and len(task.data) >= task.config.reference_sequences:
-        return task.data[:MAX_REFERENCES]
+        data = task.data[:MAX_REFERENCES]
+        return data.masked_fill(~is_predicted(data, task.plan.never_predicted), LEFT_OUT)
     num = task.workers.multiple(task.config.reference_sequences)
     recipe = dataclasses.replace(task.recipe, num_sequences=num)
     first = task.num_sequences + task.config.held_out_sequences

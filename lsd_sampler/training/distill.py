@@ -1,6 +1,7 @@
 """`distill`: from a pipeline and a config to a learned scheduler."""
 
 import inspect
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,10 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
+from ..denoisers.frames import without_frame
+from ..denoisers.vocabulary import token_names
 from ..sampling.learned_numbers import LearnedSampler
+from ..sampling.left_out import check_predicted
 from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
 from . import coefficients
@@ -24,6 +28,9 @@ from .recipe import Recipe
 from .recording import teacher_plan
 from .task import Task
 from .workers import Workers
+
+
+logger = logging.getLogger(__name__)
 
 
 def distill(
@@ -63,7 +70,9 @@ def distill(
         cache_dir (*optional*): folder of teacher paths (integers), which later runs with the same teacher find there,
             whatever their method and numbers of calls. Their network calls are counted as if they were made anew.
         data (`torch.LongTensor` of shape `(num, seq_len)`, *optional*): real sequences, for methods that take them in
-            place of a teacher's; token ids of any integer type. The pipeline must be called for whole canvases.
+            place of a teacher's; token ids of any integer type. The pipeline must be called for whole canvases. Tokens
+            that the denoiser puts around a canvas (`[CLS]`, `[SEP]`) may be there. Others that the model never
+            predicts (`[UNK]`) are left out of every sum, with a warning.
         call_kwargs: passed to every call of the pipeline, for example a prompt. Of a list of prompts, or of class
             labels, sequence i gets the entry `i % len`. Tokens are drawn at temperature 1.
 
@@ -74,7 +83,8 @@ def distill(
         ValueError: for options that do not fit the pipeline; the message names the option.
     """
     config = config or DistillConfig()
-    data = None if data is None else token_ids(data)
+    frame = getattr(getattr(pipeline, "denoiser", None), "frame_token_ids", None)
+    data = None if data is None else without_frame(token_ids(data), frame)
     base = base_scheduler(pipeline, config)
     config.check_data_given(data is not None)
     METHODS[config.method].check_mask(base.config.corruption == "absorbing")
@@ -125,19 +135,33 @@ def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDSch
     return LSDScheduler(**kept | options)
 
 
+def tell_what_is_left_out(pipeline: Any, data: torch.Tensor, plan: TeacherPlan) -> None:
+    """One warning about tokens of the data that the model never predicts.
+
+    Raises:
+        ValueError: if they are too many.
+    """
+    said = check_predicted("data", data, plan.never_predicted, token_names(getattr(pipeline, "tokenizer", None)))
+    if said and Workers.here().is_main:
+        logger.warning(said)
+
+
 def _recipe(
     runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, progress: Progress, data: torch.Tensor | None
 ) -> Recipe:
     """What is to be done. What cannot be is refused before anything is written."""
     stored = progress.load("plan")
     if stored is not None:
-        plan = TeacherPlan(**{name: tensor.item() for name, tensor in stored.items()})  # pyright: ignore[reportArgumentType]
+        plan = TeacherPlan(**{name: tensor.tolist() for name, tensor in stored.items()})  # pyright: ignore[reportArgumentType]
+        if data is not None:
+            tell_what_is_left_out(runs.pipeline, data, plan)
         runs.network_calls = plan.num_canvases
         return config.resolve(plan, data is not None, progress.workers)
-    plan = teacher_plan(runs, base, config)
+    plan = teacher_plan(runs, base, config, data is not None)
     recipe = config.resolve(plan, data is not None, progress.workers)
     METHODS[config.method].check(recipe)
     if data is not None:
         METHODS[config.method].check_data(data, recipe)
+        tell_what_is_left_out(runs.pipeline, data, plan)
     progress.save("plan", {name: torch.tensor(value) for name, value in vars(plan).items()})
     return recipe

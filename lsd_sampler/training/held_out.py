@@ -18,11 +18,13 @@ from collections.abc import Sequence
 import torch
 
 from ..sampling.canvas import StepInput
+from ..sampling.left_out import is_predicted
 from ..sampling.orders import ORDERS
 from ..sampling.pipeline_runs import PipelineRuns
 from ..sampling.solvers import SOLVERS
 from ..scheduling_lsd import LSDScheduler
-from .recording import Recorder, cross_entropy
+from .cross_entropy import cross_entropy
+from .recording import Recorder
 
 
 HeldOutBatch = tuple[Sequence[int], list[torch.Tensor]]
@@ -30,7 +32,12 @@ HeldOutBatch = tuple[Sequence[int], list[torch.Tensor]]
 
 
 class HeldOutRecorder(Recorder):
-    """A sampler that reveals when it would, but always the held-out tokens; adds up what they cost it."""
+    """A sampler that reveals when it would, but always the held-out tokens; adds up what they cost it.
+
+    Tokens in `never_predicted` cost nothing.
+    """
+
+    never_predicted: Sequence[int] = ()
 
     def force(self, finals: list[torch.Tensor]) -> None:
         """Sets what the canvases of the next run end with, `(B, L)` each."""
@@ -42,7 +49,7 @@ class HeldOutRecorder(Recorder):
         # the sampler's own step says where; its tokens are not used
         next_BL, probability_BL = super()._record(x)
         revealed_BL = x.masked_BL & (next_BL != x.mask_token_id)
-        row_R, position_R = revealed_BL.nonzero(as_tuple=True)
+        row_R, position_R = (revealed_BL & is_predicted(final_BL, self.never_predicted)).nonzero(as_tuple=True)
         token_R, beta = final_BL[row_R, position_R], float(self.steps.log_score_coefficients[x.k])
         nats_R = cross_entropy(x.logits_BLV, row_R, position_R, token_R, x.mask_token_id, beta)
         self.nats_B += x.spread(row_R, position_R, nats_R, 0.0).sum(1).cpu()
@@ -64,7 +71,11 @@ class HeldOutRecorder(Recorder):
 
 
 def held_out_nats(
-    runs: PipelineRuns, scheduler: LSDScheduler, num_inference_steps: int, batches: Sequence[HeldOutBatch]
+    runs: PipelineRuns,
+    scheduler: LSDScheduler,
+    num_inference_steps: int,
+    batches: Sequence[HeldOutBatch],
+    never_predicted: Sequence[int] = (),
 ) -> torch.Tensor:
     """What each held-out sequence costs a sampler, in nats per sequence. M network calls for each batch.
 
@@ -73,6 +84,7 @@ def held_out_nats(
         scheduler ([`LSDScheduler`]): the sampler, learned or plain, in any order that does not look at the logits.
         num_inference_steps (`int`): M.
         batches: the sequences, as [`HeldOutBatch`].
+        never_predicted (sequence of `int`): tokens that are left out of the sum.
 
     Returns:
         `torch.DoubleTensor` of shape `(num_sequences,)`, in the order of `batches`.
@@ -82,6 +94,7 @@ def held_out_nats(
     """
     check_can_be_forced(scheduler)
     recorder = HeldOutRecorder.from_config(scheduler.config)
+    recorder.never_predicted = never_predicted
     recorder.set_learned_sampler(scheduler.learned_sampler)
     nats = []
     for sequences, finals in batches:

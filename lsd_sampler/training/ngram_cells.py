@@ -14,6 +14,8 @@ from typing import Self
 
 import torch
 
+from ..sampling.left_out import LEFT_OUT
+
 
 BUCKETS = 2**18
 """N-grams are hashed into so many; those that collide count as one."""
@@ -30,6 +32,12 @@ def patterns(row_length: int | None = None) -> tuple[tuple[int, ...], ...]:
     """
     below = row_length or 2
     return (0,), (0, 1), (0, below), (0, 1, below)
+
+
+def has_ngrams(tokens_NL: torch.Tensor, row_length: int | None = None) -> torch.Tensor:
+    """Which sequences have n-grams of each kind that they are long enough for, none of them with a `LEFT_OUT`."""
+    kinds = [p for p in patterns(row_length) if p[-1] < tokens_NL.shape[1]]
+    return torch.stack([_whole(tokens_NL, pattern).any(1) for pattern in kinds]).all(0)
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,8 @@ class CellDistance:
         found = tuple(p for p in patterns(row_length) if p[-1] < guide_NL.shape[1])
         rows, first = [], 0
         for pattern in found:
-            count_K = torch.bincount(_buckets(guide_NL, pattern).flatten(), minlength=BUCKETS)
+            whole_J = _whole(guide_NL, pattern)
+            count_K = torch.bincount(_buckets(guide_NL, pattern)[whole_J], minlength=BUCKETS)
             is_own_K = count_K >= OWN_CELL * max(1, len(guide_NL) / num_samples)
             # 0: not in the guide; k: seen [2^(k - 1), 2^k) times
             level_K = (2 * count_K).double().clamp(min=1).log2().floor().long()
@@ -75,12 +84,12 @@ class CellDistance:
         return cls(found, distance.cell_PK, first, distance.shares(reference_NL))
 
     def shares(self, samples_NL: torch.Tensor) -> torch.Tensor:
-        """The share of each cell in each sequence, `(N, num_cells)`, float64."""
+        """The share of each cell in each sequence, `(N, num_cells)`, float64; without n-grams with a `LEFT_OUT`."""
         shares_NC = torch.zeros(len(samples_NL), self.num_cells, dtype=torch.float64)
         for pattern, cell_K in zip(self.patterns, self.cell_PK, strict=True):
             cell_NJ = cell_K[_buckets(samples_NL, pattern)]
-            each = torch.full(cell_NJ.shape, 1 / cell_NJ.shape[1], dtype=torch.float64)
-            shares_NC.scatter_add_(1, cell_NJ, each)
+            whole_NJ = _whole(samples_NL, pattern).double()
+            shares_NC.scatter_add_(1, cell_NJ, whole_NJ / whole_NJ.sum(1, keepdim=True))
         return shares_NC
 
     def __call__(self, samples_NL: torch.Tensor) -> float:
@@ -111,6 +120,12 @@ def _buckets(tokens_NL: torch.Tensor, pattern: tuple[int, ...]) -> torch.Tensor:
         hash_NJ = (hash_NJ + tokens_NL[:, place : place + starts] + 1) * _ODD
         hash_NJ = hash_NJ ^ ((hash_NJ >> 32) & 0xFFFFFFFF)
     return hash_NJ % BUCKETS
+
+
+def _whole(tokens_NL: torch.Tensor, pattern: tuple[int, ...]) -> torch.Tensor:
+    """Which n-grams have no `LEFT_OUT`, `(N, L - last place)`."""
+    starts = tokens_NL.shape[1] - pattern[-1]
+    return torch.stack([tokens_NL[:, place : place + starts] != LEFT_OUT for place in pattern]).all(0)
 
 
 def _log_ratio(p_C: torch.Tensor, q_C: torch.Tensor) -> torch.Tensor:

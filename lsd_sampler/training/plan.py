@@ -17,6 +17,7 @@ class TeacherPlan:
         mask_token_id (`int`): the mask.
         num_columns (`int`, *optional*): of the network's output.
         row_length (`int`): width of a canvas that is an image, else 0.
+        never_predicted (sequence of `int`): tokens that data may hold, and that the network never predicts.
     """
 
     num_masked: int
@@ -25,6 +26,7 @@ class TeacherPlan:
     mask_token_id: int
     num_columns: int | None = None
     row_length: int = 0
+    never_predicted: Sequence[int] = ()
 
     @property
     def is_image(self) -> bool:

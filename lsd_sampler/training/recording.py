@@ -16,18 +16,16 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 
 from ..sampling.canvas import Canvas, DrawOptions, StepInput
 from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
-from ..sampling.logit_rows import ModelOutput, check_row_maximum, row_chunks
+from ..sampling.left_out import is_predicted, log_probability_bounds, never_predicted
 from ..sampling.pipeline_runs import PipelineRuns
 from ..sampling.schedules import grid_from_counts
 from ..scheduling_lsd import LSDScheduler
+from .cross_entropy import cross_entropy
 from .plan import TeacherPlan
 from .shared_options import SharedOptions
 
 
 GivenT = TypeVar("GivenT")
-
-MAX_NATS = 100.0
-"""A final token that a context deems impossible costs this much."""
 
 
 class UnequalLengths(ValueError):
@@ -115,19 +113,28 @@ class RecordedCanvas:
 
 
 class TeacherRecorder(Recorder):
-    """A plain sampler that keeps of each canvas the start, the end, and the state before chosen steps."""
+    """A plain sampler that keeps of each canvas the start, the end, and the state before chosen steps.
+
+    With `watches_tokens`, also which tokens are never predicted where all is masked: `never_predicted`.
+    """
 
     keep: frozenset[int] = frozenset()
+    watches_tokens: bool = False
 
     def begin(self, num_inference_steps: int) -> None:
         super().begin(num_inference_steps)
         self.canvases: list[RecordedCanvas] = []
+        self.never_predicted: list[int] = []
 
     def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         if len(self.canvases) == self.canvas:
             self.canvases.append(RecordedCanvas(x.noise.masked_BL, x.sample_BL))
             self.mask_token_id, self.canvas_shape = x.mask_token_id, x.noise.shape
             self.num_columns = x.logits_BLV.shape[-1]
+            if self.watches_tokens and self.canvas == 0:
+                row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
+                bounds_V = log_probability_bounds(x.logits_BLV, row_R, position_R, x.mask_token_id)
+                self.never_predicted = never_predicted(bounds_V)
         recorded = self.canvases[-1]
         if x.k in self.keep:
             recorded.states[x.k] = x.sample_BL.clone()
@@ -139,7 +146,10 @@ class StepErrorRecorder(Recorder):
     """Replays a teacher's run by states; adds up `-log p(final token)` of every masked position by its rank.
 
     A canvas row with n masked positions counts as one of `num_masked`: ranks and states are scaled to that number.
+    Tokens in `never_predicted` do not count.
     """
+
+    never_predicted: Sequence[int] = ()
 
     def replay(self, states: torch.Tensor, canvases: Sequence[Any], num_masked: int) -> None:
         """The next run visits the states with so many known tokens, on each of these canvases.
@@ -162,7 +172,7 @@ class StepErrorRecorder(Recorder):
         if final_BL.shape != rank_BL.shape:
             shapes = f"{tuple(rank_BL.shape)}, and its sequences are {tuple(final_BL.shape)}"
             raise ValueError(f"A canvas of this pipeline call has shape {shapes}: give data of whole canvases.")
-        row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
+        row_R, position_R = (x.masked_BL & is_predicted(final_BL, self.never_predicted)).nonzero(as_tuple=True)
         masked_B = x.noise.masked_BL.sum(1)
         rank_R = rank_BL[row_R, position_R] * L // masked_B[row_R]
         nats_R = cross_entropy(x.logits_BLV, row_R, position_R, final_BL[row_R, position_R], x.mask_token_id)
@@ -173,13 +183,16 @@ class StepErrorRecorder(Recorder):
         return torch.where(reveal_BL, final_BL, x.sample_BL), reveal_BL.float()
 
 
-def teacher_plan(runs: PipelineRuns, base: LSDScheduler, config: SharedOptions) -> TeacherPlan:
+def teacher_plan(
+    runs: PipelineRuns, base: LSDScheduler, config: SharedOptions, with_data: bool = False
+) -> TeacherPlan:
     """Learns from a one-step run of the first batch what the pipeline asks of a sampler.
 
     Raises:
         ValueError: if it leaves no masked position to the sampler.
     """
     teacher = TeacherRecorder.from_config(base.config)
+    teacher.watches_tokens = with_data
     runs.run(teacher, 1, range(min(config.batch_size, config.most_sequences)))
     most = max((int(canvas.masked_BL.sum(1).max()) for canvas in teacher.canvases), default=0)
     if most == 0:
@@ -187,23 +200,4 @@ def teacher_plan(runs: PipelineRuns, base: LSDScheduler, config: SharedOptions) 
     num_steps = config.teacher_steps_for(most, runs.time_conditioned)
     row_length = teacher.canvas_shape[-1] if len(teacher.canvas_shape) > 1 else 0
     counted = most, len(teacher.canvases), num_steps
-    return TeacherPlan(*counted, teacher.mask_token_id, teacher.num_columns, row_length)
-
-
-def cross_entropy(
-    logits_BLV: ModelOutput,
-    row_R: torch.Tensor,
-    position_R: torch.Tensor,
-    token_R: torch.Tensor,
-    excluded: int | None,
-    beta: float = 1.0,
-) -> torch.Tensor:
-    """`-log softmax(beta * logits)[token]` of the chosen rows in nats, at most `MAX_NATS`. float64 of shape `(R,)`."""
-    nats, done = [], 0
-    for x_RV in row_chunks(logits_BLV, row_R, position_R, excluded):
-        token, done = token_R[done : done + len(x_RV)], done + len(x_RV)
-        check_row_maximum(x_RV.amax(-1))
-        if beta != 1:  # what is impossible stays so, at beta = 0 too
-            x_RV = (beta * x_RV).masked_fill(x_RV == -torch.inf, -torch.inf)
-        nats.append((x_RV.logsumexp(-1) - x_RV.gather(1, token[:, None])[:, 0]).double().clamp(max=MAX_NATS))
-    return torch.cat(nats) if nats else row_R.double()
+    return TeacherPlan(*counted, teacher.mask_token_id, teacher.num_columns, row_length, teacher.never_predicted)

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ..sampling.counts import COUNTS
 from ..sampling.orders import ORDERS
 from ..sampling.solvers import SOLVERS
-from ..scheduling_lsd import COUNTS
 from ..support.validation import check_number
 from .options import check_choices, check_positive, option
 

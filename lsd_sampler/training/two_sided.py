@@ -25,7 +25,7 @@ from ..sampling.canvas import StepInput
 from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
-from .ngram_cells import CellDistance
+from .ngram_cells import CellDistance, has_ngrams
 from .progress import Progress
 from .recording import Recorder, UnequalLengths
 from .workers import Workers
@@ -79,7 +79,7 @@ def two_sided(
         nfe: numbers of calls.
         reference (`torch.LongTensor` of shape `(num_references, seq_len)`): real sequences, or the teacher's, as the
             pipeline ends them (canvases of one run one after another, what was given included). More are better, up
-            to some thousands; the samples need not be as many.
+            to some thousands; the samples need not be as many. `LEFT_OUT` (-1) stands for a token that does not count.
         num_sequences (`int`): samples at each point; the last comparison takes twice as many.
         batch_size (`int`): sequences in a network call.
         row_length (`int`, *optional*): of a canvas that is an image.
@@ -94,6 +94,8 @@ def two_sided(
         ValueError: for a `reference` that cannot be one, or a number out of range; `UnequalLengths` if samples are
             longer or shorter than its sequences.
     """
+    check_reference(reference)
+    reference = reference[has_ngrams(reference, row_length)]
     check_reference(reference)
     if num_sequences < 2 or batch_size < 1:
         raise ValueError(

@@ -195,7 +195,7 @@ def surest_step(order: str, law: dict[int, float], n: int, beta: float, temperat
     after: Counter[int] = Counter()
     for state, p in law.items():
         p_LV, canvas = tempered(state, beta), STATES[state]
-        seen_LV = p_LV if order == "confidence" else PROBS[state]  # others do not heed the temperature of the draws
+        seen_LV = PROBS[state]  # the temperature of the draws says nothing about how sure the denoiser is
         masked = [i for i in range(L) if canvas[i] == MASK]
         for tokens in itertools.product(range(V), repeat=len(masked)):
             candidate = dict(zip(masked, tokens, strict=True))
@@ -328,7 +328,7 @@ LEARNED = [
 # draws that are off make the order matter although the oracle has no error
 LEARNED += [
     Case("tweedie", order, "exact", (1.0,) * 3, beta=(3.0, 0.0, 4.0), confidence_temperature=0.05)
-    for order in ("margin", "entropy")
+    for order in ("confidence", "margin", "entropy")
 ]
 SCORES = [
     Case(solver, order, count, prediction_type="log_score", scale=scale, **UNEQUAL)

@@ -76,7 +76,8 @@ def test_confidence_order_has_the_law_of_block_refinement(steps: int, options: d
     """With a threshold that nothing passes it commits the most confident tokens, equally many a step."""
     theirs = BlockRefinementScheduler(threshold=2.0)
     theirs.set_timesteps(steps, block_length=L)
-    ours = LSDScheduler.from_config(theirs.config, order="confidence", confidence_temperature=0.0)
+    rule = {"order": "confidence", "confidence_temperature": 0.0, "certainty": "tempered"}
+    ours = LSDScheduler.from_config(theirs.config, **rule)
     ours.set_timesteps(steps, device="cpu", block_length=L)
     samples = [generate(s, range(steps), mask_token_id=MASK, **options) for s in (theirs, ours)]
     assert_same_law(*samples)
@@ -195,8 +196,8 @@ def test_image_to_image(order: str, strength: float) -> None:
     start, known = seen[0], seen[0] != IMAGE_MASK
     assert torch.equal(start[known], codes(pipe, IMAGE)[known])
     assert torch.equal(out[known], start[known]) and int(out.max()) < CODEBOOK
-    # the pipeline masks by the time of the step before its first; 64 tokens, so 6 standard deviations are +- 0.37
-    share = float(pipe.scheduler.noise.masked(pipe.scheduler.timesteps[8 - len(seen) - 1]))
+    # masked as much as a generation is before its step k of 8; 64 tokens, so 6 standard deviations are +- 0.37
+    share = float(pipe.scheduler.noise.masked(pipe.scheduler.timesteps[8 - len(seen)]))
     assert abs(float((~known).float().mean()) - share) < 6 * (share * (1 - share) / 64) ** 0.5
     again = pipe("a cat", generator=seeded(), **options).images
     assert torch.equal(out, again)

@@ -17,7 +17,6 @@ from helpers.tiny_pipelines import WORDS, amused, llada2, word_tokenizer
 from PIL import Image
 from transformers import BertConfig, BertForMaskedLM
 
-import lsd_sampler
 from lsd_sampler import Denoiser, DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
 from lsd_sampler.denoisers import MaskedLMDenoiser, MaskGITDenoiser, RADDDenoiser, random_chain
 from lsd_sampler.sampling.noise import Geometric
@@ -171,7 +170,7 @@ def test_so_are_those_of_its_parts_its_code_and_the_precision() -> None:
 
 def test_another_version_may_make_other_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     before = fingerprint(pipeline_of(Own()))
-    monkeypatch.setattr(lsd_sampler, "__version__", "9.9")
+    monkeypatch.setattr(path_cache, "__version__", "9.9")
     assert fingerprint(pipeline_of(Own())) != before
 
 

@@ -12,6 +12,7 @@ class LogitOrder(Order):
     """Surest first, as the network sees it at each step: positions by a score plus annealed Gumbel noise.
 
     Tokens are drawn afresh at every step for all masked positions. A step reads the logits of every masked position.
+    They are the denoiser's own; under `certainty="tempered"` those of the law that tokens are drawn from.
     """
 
     looks_at_logits = True
@@ -26,19 +27,19 @@ class LogitOrder(Order):
         row_R: torch.Tensor,
         position_R: torch.Tensor,
         excluded: int | None,
-        log_prob_R: torch.Tensor,
+        confidence_R: torch.Tensor,
     ) -> torch.Tensor:
         """How sure the network is of these rows: the higher, the earlier. `(R,)`, float64.
 
         Args:
             logits_BLV, row_R, position_R, excluded: as for [`~lsd_sampler.sampling.logit_rows.row_chunks`].
-            log_prob_R (`torch.DoubleTensor` of shape `(R,)`): log-probability with which each row's token was drawn.
+            confidence_R (`torch.DoubleTensor` of shape `(R,)`): log-probability of each row's token by `logits_BLV`.
         """
 
 
 class ConfidenceOrder(LogitOrder):
     """Most confident first (MaskGIT, https://huggingface.co/papers/2202.04200; LLaDA): by the log-probability of the
-    drawn token.
+    drawn token, before any temperature, `top_p`, `top_k` or log-score coefficient of the draws (as in LLaDA's code).
 
     The law of the samples is not that of the denoiser even with one token a step: unlikely tokens are drawn again.
     With `schedule="cosine"` and exact counts it is MaskGIT's sampler, its noise annealed linearly from
@@ -54,9 +55,9 @@ class ConfidenceOrder(LogitOrder):
         row_R: torch.Tensor,
         position_R: torch.Tensor,
         excluded: int | None,
-        log_prob_R: torch.Tensor,
+        confidence_R: torch.Tensor,
     ) -> torch.Tensor:
-        return log_prob_R
+        return confidence_R
 
 
 class MarginOrder(LogitOrder):
@@ -74,7 +75,7 @@ class MarginOrder(LogitOrder):
         row_R: torch.Tensor,
         position_R: torch.Tensor,
         excluded: int | None,
-        log_prob_R: torch.Tensor,
+        confidence_R: torch.Tensor,
     ) -> torch.Tensor:
         return certainty.of_rows(certainty.margin, logits_BLV, row_R, position_R, excluded)
 
@@ -93,7 +94,7 @@ class EntropyOrder(LogitOrder):
         row_R: torch.Tensor,
         position_R: torch.Tensor,
         excluded: int | None,
-        log_prob_R: torch.Tensor,
+        confidence_R: torch.Tensor,
     ) -> torch.Tensor:
         return -certainty.of_rows(certainty.entropy, logits_BLV, row_R, position_R, excluded)
 

@@ -12,7 +12,6 @@ import torch
 
 from .. import certainty
 from ..canvas import StepInput
-from ..logit_rows import row_chunks
 from ..plan import StepPlan
 from .options import Option
 from .own_step import OwnStep
@@ -65,11 +64,13 @@ class DNDMK(OwnStep):
 
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
         (v_BL,) = x.uniforms(1)
-        candidate_BL, log_prob_BL = x.draw(x.masked_BL, v_BL, math.inf if plan.options["greedy"] else 1.0)
+        beta = math.inf if plan.options["greedy"] else 1.0
+        candidate_BL, log_prob_BL, confidence_BL = x.draw_rated(x.masked_BL, v_BL, beta)
         if x.is_last:
             return candidate_BL, log_prob_BL.exp().float()
         mine_BL, known_B = x.noise.masked_BL, due(x, plan, x.k).sum(1)
-        score_BL = torch.where(x.masked_BL, log_prob_BL, _known_scores(x)).masked_fill(~mine_BL, -torch.inf)
+        known_BL = x.confidence(mine_BL & ~x.masked_BL, x.sample_BL, beta)
+        score_BL = torch.where(x.masked_BL, confidence_BL, known_BL).masked_fill(~mine_BL, -torch.inf)
         kept_BL = mine_BL & ~lowest(score_BL, mine_BL.sum(1) - known_B, mine_BL)
         idle_B = known_B == due(x, plan, x.k - 1).sum(1)  # it is no position's time
         kept_BL = torch.where(idle_B[:, None], mine_BL & ~x.masked_BL, kept_BL)
@@ -119,13 +120,3 @@ def due(x: StepInput, plan: StepPlan, k: int) -> torch.Tensor:
 def lowest(score_BL: torch.Tensor, num_B: torch.Tensor, among_BL: torch.Tensor) -> torch.Tensor:
     """The so many positions of each row with the lowest scores, `(B, L)`. Ties: leftmost."""
     return certainty.ranks(-score_BL.masked_fill(~among_BL, torch.inf)) < num_B[:, None]
-
-
-def _known_scores(x: StepInput) -> torch.Tensor:
-    """Log-probability, by the present call, of each token that was masked at the start; 0 elsewhere. `(B, L)`."""
-    row_R, position_R = (x.noise.masked_BL & ~x.masked_BL).nonzero(as_tuple=True)
-    token_R, scores, done = x.sample_BL[row_R, position_R], [row_R.new_empty(0, dtype=torch.float64)], 0
-    for x_RV in row_chunks(x.logits_BLV, row_R, position_R, x.mask_token_id):
-        token, done = token_R[done : done + len(x_RV)], done + len(x_RV)
-        scores.append((x_RV.gather(1, token[:, None])[:, 0] - x_RV.logsumexp(-1)).double())
-    return x.spread(row_R, position_R, torch.cat(scores), 0.0)

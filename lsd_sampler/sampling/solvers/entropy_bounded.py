@@ -30,11 +30,12 @@ class EntropyBounded(OwnStep):
     def due(self, x: StepInput, plan: StepPlan) -> torch.Tensor:
         """The masked positions that the bound lets through, `(B, L)`."""
         row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
-        entropy_R = certainty.of_rows(certainty.entropy, x.logits_BLV, row_R, position_R, x.mask_token_id)
+        rows = x.rated_logits(), row_R, position_R, x.mask_token_id
+        entropy_R = certainty.of_rows(certainty.entropy, *rows)
         score_R = -entropy_R
         if plan.options["proxy"] != "entropy":
             measure = {"confidence": certainty.top_probability, "margin": certainty.margin}[plan.options["proxy"]]
-            score_R = certainty.of_rows(measure, x.logits_BLV, row_R, position_R, x.mask_token_id)
+            score_R = certainty.of_rows(measure, *rows)
         rank_BL = certainty.ranks(x.spread(row_R, position_R, score_R, -torch.inf))
         entropy_BL = x.spread(row_R, position_R, entropy_R, 0.0)
         sorted_BL = torch.zeros_like(entropy_BL).scatter(1, rank_BL, entropy_BL)

@@ -76,8 +76,9 @@ class ReMDMForwardBackward(ReMDM):
 
 
 class ReMDMConf(ReMDM):
-    """ReMDM with the largest sigma, shared out among the known tokens of a sequence: those that were drawn with low
-    probability get more of it. One call a step.
+    """ReMDM with the largest sigma, shared out among the known tokens of a sequence: those of low probability when
+    they were drawn get more of it. One call a step. (Its authors read that probability after `top_p`, where this says
+    `certainty="tempered"`.)
 
     As its authors do, masked positions are revealed as if nothing was masked again.
     """
@@ -92,14 +93,16 @@ class ReMDMConf(ReMDM):
         return _reveal_probability(alpha_t, alpha_s, 0.0), most_remasking(alpha_t, alpha_s)
 
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
-        """State: minus the probability with which each known token was drawn, -inf elsewhere, `(B, L)`."""
+        """State: minus the denoiser's probability of each known token when it was drawn, -inf elsewhere, `(B, L)`."""
         reveal, sigma = self.chances(plan.noise, *plan.interval(x.k), plan.options)
         doubt_BL = x.noise.state
         if doubt_BL is None:
             doubt_BL = torch.full(x.sample_BL.shape, -torch.inf, dtype=torch.float64, device=x.sample_BL.device)
         remask_BL = sigma * share(doubt_BL.masked_fill(x.masked_BL, -torch.inf))
         next_BL, probability_BL = exchange(_strict(x), reveal, remask_BL)
-        doubt_BL = torch.where(x.masked_BL, -probability_BL.double(), doubt_BL)
+        revealed_BL = x.masked_BL & (next_BL != x.mask_token_id)
+        confidence_BL = _strict(x).confidence_of_draws(revealed_BL, next_BL, probability_BL.double().log()).exp()
+        doubt_BL = torch.where(x.masked_BL, -confidence_BL, doubt_BL)
         x.noise.state = doubt_BL.masked_fill(next_BL == x.mask_token_id, -torch.inf)
         return next_BL, probability_BL
 

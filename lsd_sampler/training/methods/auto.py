@@ -23,6 +23,7 @@ import torch
 from ...denoisers.sizes import ModelSize
 from ...learned.description import KINDS, Records
 from ...sampling.learned_numbers import LearnedSampler
+from ...sampling.left_out import is_predicted
 from ...sampling.orders import ORDERS
 from ...sampling.pipeline_runs import PipelineRuns
 from ...scheduling_lsd import LSDScheduler
@@ -240,11 +241,15 @@ def held_out_task(task: Task) -> Task:
 
 
 def held_out_sequences(task: Task) -> tuple[list[HeldOutBatch], torch.Tensor]:
-    """The sequences of this process, and how many positions of each were masked, `(S,)`, float64."""
-    paths = source_paths(task)
-    masked = [torch.stack([path.masked_BL.sum(1).cpu() for path in canvases]).sum(0) for canvases in paths]
+    """The sequences of this process, and how many positions of each count, `(S,)`, float64: those that were masked,
+    but for tokens that are never predicted.
+    """
+    paths, never = source_paths(task), task.plan.never_predicted
+    counted = [[(path.masked_BL & is_predicted(path.final_BL, never)).sum(1).cpu() for path in p] for p in paths]
+    # of a sequence without any the cost is 0
+    counted_S = torch.cat([torch.stack(canvases).sum(0) for canvases in counted]).clamp(min=1)
     finals = [[path.final_BL for path in canvases] for canvases in paths]
-    return list(zip(task.batches(), finals, strict=True)), torch.cat(masked).double()
+    return list(zip(task.batches(), finals, strict=True)), counted_S.double()
 
 
 def _measure(task: Task, recipes: dict[str, Recipe], learned: dict[str, LearnedSampler]) -> dict[str, torch.Tensor]:
@@ -260,7 +265,8 @@ def _measure(task: Task, recipes: dict[str, Recipe], learned: dict[str, LearnedS
             scheduler = _base(task, recipe)
             scheduler.set_learned_sampler(learned[name])
             runs.network_calls = task.runs.network_calls
-            rows = [held_out_nats(runs, scheduler, M, batches) / tokens_S for M in task.config.nfe]
+            never = task.plan.never_predicted
+            rows = [held_out_nats(runs, scheduler, M, batches, never) / tokens_S for M in task.config.nfe]
             nats_MS = torch.zeros(len(rows), held_out.num_sequences, dtype=torch.float64)
             nats_MS[:, share.start - first : share.stop - first] = torch.stack(rows)
             stored = {"nats": task.workers.sum(nats_MS), "network_calls": torch.tensor(runs.network_calls)}

@@ -47,13 +47,14 @@ from ...sampling.solvers import SOLVERS
 from ...scheduling_lsd import LSDScheduler
 from ..canvases import teacher_canvases
 from ..comparison import Comparison, MovesComparison
+from ..cross_entropy import cross_entropy
 from ..isotonic import isotonic_decreasing
 from ..method import Method
 from ..options import check_positive, option
 from ..paired_student import PairedStudent, run_pair
 from ..paths import TeacherPath, teacher_paths
 from ..recipe import Recipe
-from ..recording import Recorder, cross_entropy
+from ..recording import Recorder
 from ..relaxation import RelaxationOptions, RelaxedStart, relaxation_option, relaxed_starts
 from ..task import Task
 from ..workers import Workers

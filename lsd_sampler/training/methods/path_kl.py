@@ -107,6 +107,7 @@ class PathKL(Method):
 def measure_step_errors(task: Task) -> StepErrorTable:
     """The step-error table: one run of the pipeline for each batch of sequences, beside what these cost."""
     recorder = StepErrorRecorder.from_config(task.base.config)
+    recorder.never_predicted = task.plan.never_predicted
     states = states_to_replay(task.recipe)
     batches = source_paths(task)
     zeros = torch.zeros(len(states), task.plan.num_masked, dtype=torch.float64)
@@ -132,7 +133,10 @@ def measure_step_errors(task: Task) -> StepErrorTable:
         event="step_error", states=len(states), kept_bytes=2 * zeros.nbytes, network_calls=task.runs.network_calls
     )
     nats, seen = task.workers.sum(sums["nats"]), task.workers.sum(sums["seen"])
-    return StepErrorTable(estimate_table(nats, seen, ORDERS[task.recipe.order].exchangeable), states)
+    # whole canvases of data are masked by rank; what of them was left out is to be filled in
+    masked = None if task.data is None else torch.arange(task.plan.num_masked) >= states[:, None]
+    exchangeable = ORDERS[task.recipe.order].exchangeable
+    return StepErrorTable(estimate_table(nats, seen, exchangeable, masked), states)
 
 
 def states_to_replay(recipe: Recipe) -> torch.Tensor:
@@ -149,21 +153,30 @@ def states_to_replay(recipe: Recipe) -> torch.Tensor:
     return states
 
 
-def estimate_table(nats_GL: torch.Tensor, seen_GL: torch.Tensor, exchangeable: bool) -> torch.Tensor:
+def estimate_table(
+    nats_GL: torch.Tensor, seen_GL: torch.Tensor, exchangeable: bool, masked_GL: torch.Tensor | None = None
+) -> torch.Tensor:
     """Means by state and rank, made non-increasing in the state: a later context cannot be worse in expectation.
 
     Args:
         nats_GL, seen_GL (`torch.DoubleTensor` of shape `(num_states, seq_len)`): sums, and how many terms they have.
         exchangeable (`bool`): whether all ranks have one expectation at a state (random order); they are then pooled.
+        masked_GL (`torch.BoolTensor` of that shape, *optional*): where a position is masked; default: where it was
+            seen. Of a rank that was never seen the mean is that of all.
 
     Returns:
-        `torch.DoubleTensor` of shape `(num_states, seq_len)`; 0 where nothing was seen (the position is known).
+        `torch.DoubleTensor` of shape `(num_states, seq_len)`; 0 where the position is known.
     """
-    if exchangeable:
-        pooled_G = isotonic_decreasing(nats_GL.sum(1) / seen_GL.sum(1), seen_GL.sum(1))
-        return pooled_G[:, None] * (seen_GL > 0)
-    mean_GL = nats_GL / seen_GL.clamp(min=1)
-    for rank in range(nats_GL.shape[1]):
-        valid = seen_GL[:, rank] > 0
-        mean_GL[valid, rank] = isotonic_decreasing(mean_GL[valid, rank], seen_GL[valid, rank])
-    return mean_GL
+    masked_GL = seen_GL > 0 if masked_GL is None else masked_GL
+    table_GL = _means(nats_GL.sum(1), seen_GL.sum(1))[:, None] * masked_GL
+    if not exchangeable:
+        for rank in (seen_GL.sum(0) > 0).nonzero()[:, 0].tolist():
+            table_GL[:, rank] = _means(nats_GL[:, rank], seen_GL[:, rank]) * masked_GL[:, rank]
+    return table_GL
+
+
+def _means(nats_G: torch.Tensor, seen_G: torch.Tensor) -> torch.Tensor:
+    """Non-increasing means; where nothing was seen, that of the state before (of the first, that after)."""
+    is_seen_G = seen_G > 0
+    means = isotonic_decreasing(nats_G[is_seen_G] / seen_G[is_seen_G], seen_G[is_seen_G])
+    return means[(is_seen_G.cumsum(0) - 1).clamp(min=0)]

@@ -1,0 +1,96 @@
+"""`--infill FILE`: canvases in which masks are to be filled in, one a line, of any lengths."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..denoisers.mask_token import USUAL_MASKS
+from ..denoisers.vocabulary import unknown_share
+from ..evaluation.tokens import encode
+from .texts import read_lines
+
+
+FLAG = "--infill"
+
+
+def read_canvases(path: Path, pipeline: Any) -> list[torch.Tensor]:
+    """The canvases of a file, `torch.LongTensor` of shape `(length,)` each, as `pipeline(input_ids=...)` takes them.
+
+    A line is a text with the tokenizer's mask token (or `[MASK]`, `<mask>`); of a model without a tokenizer, token ids
+    with white space between. In .jsonl it is `{"text": ...}`, `{"ids": [...]}` or a list of ids. An id of -1 is a
+    mask too.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if a line is no canvas of this model, or none has a mask.
+    """
+    canvases = []
+    for number, line in read_lines(path, FLAG):
+        try:
+            ids = _ids_of(_parsed(line) if path.suffix == ".jsonl" else line, pipeline)
+            canvases.append(pipeline.canvas_of(ids)[0])
+        except ValueError as error:
+            raise ValueError(f"`{FLAG}` {str(path)!r}, line {number}: {error}") from error
+    if canvases and (said := unknown_share(pipeline.tokenizer, torch.cat(canvases))):
+        print(f"`{FLAG}` {str(path)!r}: {said}", file=sys.stderr)
+    hole = pipeline.denoiser.hole_id
+    if not any(bool((canvas == hole).any()) for canvas in canvases):
+        raise ValueError(f"`{FLAG}` {str(path)!r} has nothing to fill in: write {_mask_of(pipeline)} where to.")
+    return canvases
+
+
+def of_equal_length(rows: Sequence[int], canvases: Sequence[torch.Tensor], most: int) -> Iterator[list[int]]:
+    """Which rows, each an index of a canvas, go into one call: all of one length, and no more than so many."""
+    by_length: dict[int, list[int]] = {}
+    for i, canvas in enumerate(rows):
+        by_length.setdefault(len(canvases[canvas]), []).append(i)
+    for group in by_length.values():
+        yield from (group[first : first + most] for first in range(0, len(group), most))
+
+
+def _parsed(line: str) -> str | list[int]:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        content = None
+    if isinstance(content, dict):
+        content = content.get("ids", content.get("text"))
+    if not isinstance(content, str | list):
+        raise ValueError('must be as {"text": "..."}, {"ids": [1, 2, 3]} or [1, 2, 3].')
+    return content
+
+
+def _ids_of(content: str | list[int], pipeline: Any) -> list[int]:
+    hole = pipeline.denoiser.hole_id
+    if isinstance(content, str) and pipeline.tokenizer is not None:
+        return _ids_of_text(content, pipeline.tokenizer, hole)
+    if isinstance(content, str):
+        try:
+            content = [int(word) for word in content.split()]
+        except ValueError:
+            raise ValueError(f"the model has no tokenizer: write token ids, got {content!r}.") from None
+    return [hole if i == -1 else i for i in content]
+
+
+def _ids_of_text(text: str, tokenizer: Any, hole: int) -> list[int]:
+    own, own_id = getattr(tokenizer, "mask_token", None), getattr(tokenizer, "mask_token_id", None)
+    others = [mask for mask in USUAL_MASKS if mask != own]
+    ids: list[int] = []
+    parts = re.split("|".join(map(re.escape, others)), text)
+    for k, part in enumerate(parts):
+        # a space before a mask belongs to the word in its place
+        part = part if k == len(parts) - 1 else part.rstrip(" ")
+        encoded = encode(tokenizer, [part])[0] if part else []
+        ids += ([hole] if k else []) + [hole if i == own_id else i for i in encoded]
+    return ids
+
+
+def _mask_of(pipeline: Any) -> str:
+    if pipeline.tokenizer is None:
+        return f"{pipeline.denoiser.hole_id} or -1"
+    return getattr(pipeline.tokenizer, "mask_token", None) or USUAL_MASKS[0]
