@@ -22,9 +22,12 @@ from .denoisers.files import PIPELINE_NAME
 from .denoisers.frames import held_frame
 from .denoisers.markov import is_oracle_spec
 from .denoisers.prediction import Predictor
+from .denoisers.tokenizer_files import check_tokenizer_files
 from .denoisers.vocabulary import ids_without_token, token_names, unknown_share
-from .sampling.draws import Generators
+from .sampling.diffusers_calls import check_temperature
+from .sampling.draws import Generators, check_generators
 from .scheduling_lsd import LSDScheduler
+from .support.validation import check_number
 
 
 logger = logging.getLogger(__name__)
@@ -66,6 +69,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "denoiser"
+    _interrupt = False
     _optional_components = ["tokenizer"]
     _callback_tensor_inputs = ["sample"]
 
@@ -104,9 +108,11 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         if is_oracle_spec(name):
             return cls._from_denoiser(name, None, kwargs)
         # fetched here: of a pipeline with a learned scheduler, diffusers itself would fetch some of the files only
-        location, checkpoint = find_checkpoint(name, weight_name=kwargs.get("weight_name"), **hub_kwargs)
+        wanted = {"weight_name": kwargs.get("weight_name"), "trust_remote_code": bool(kwargs.get("trust_remote_code"))}
+        location, checkpoint = find_checkpoint(name, **wanted, **hub_kwargs)
         if PIPELINE_NAME not in checkpoint.names:
             return cls._from_denoiser(location, checkpoint.folder / (checkpoint.file or ""), kwargs)
+        check_tokenizer_files(checkpoint.folder / "tokenizer")
         pipeline = super().from_pretrained(str(checkpoint.folder), **kwargs)
         pipeline.register_to_config(_name_or_path=name)
         return pipeline
@@ -140,7 +146,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         generator: Generators = None,
         output_type: str = "text",
         callback_on_step_end: Callable[[Any, int, torch.Tensor, dict[str, Any]], dict[str, Any] | None] | None = None,
-        callback_on_step_end_tensor_inputs: Sequence[str] = ("sample",),
+        callback_on_step_end_tensor_inputs: Sequence[str] | None = ("sample",),
         return_dict: bool = True,
     ) -> MaskedDiffusionPipelineOutput | tuple[list[str] | None, torch.Tensor]:
         r"""
@@ -167,7 +173,9 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             callback_on_step_end (`Callable`, *optional*): called as `callback(pipeline, step, timestep,
                 {"sample": x})` after each step; may return a dict with a changed `sample`. A frame that `input_ids`
                 hold is not part of it.
-            callback_on_step_end_tensor_inputs (`list[str]`): which tensors the callback gets; only `"sample"` exists.
+            callback_on_step_end_tensor_inputs (`list[str]`, *optional*): which tensors the callback gets; only
+                `"sample"` exists, and None is none. As in diffusers, a callback that sets `pipeline._interrupt = True`
+                stops the generation: what is masked then stays masked.
             return_dict (`bool`): whether to return [`MaskedDiffusionPipelineOutput`] or a tuple `(texts, sequences)`.
 
         Raises:
@@ -177,6 +185,8 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             raise ValueError(f"`output_type` must be 'text' or 'ids', got {output_type!r}.")
         num_samples = _positive("num_samples", num_samples)
         tensor_inputs = _check_tensor_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        if callback_on_step_end is not None and not callable(callback_on_step_end):
+            raise ValueError(f"`callback_on_step_end` must be a function, got {callback_on_step_end!r}.")
         self._check_scheduler()
         step_kwargs = self._step_kwargs(temperature, generator)
         begins, canvas, ends = self._framed(
@@ -194,8 +204,11 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         sample = canvas if self.denoiser.mask_token_id is not None else self._noise(canvas, given_BL, generator)
         # a template without holes asks for nothing
         timesteps = [] if bool(given_BL.all()) else self.scheduler.timesteps
+        self._interrupt = False
         with self.progress_bar(total=len(timesteps)) as progress_bar:  # pyright: ignore[reportCallIssue]
             for i, t in enumerate(timesteps):
+                if self.interrupt:
+                    break
                 model_output = predictor(sample, t)
                 stepped = self.scheduler.step(model_output, t, self._shaped(sample), **step_kwargs).prev_sample
                 sample = torch.where(given_BL, canvas, stepped.flatten(1))
@@ -213,6 +226,11 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         if not return_dict:
             return texts, sample
         return MaskedDiffusionPipelineOutput(texts, sample, predictor.passes, predictor.calls_B)
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the generation is to stop before its next step: a callback sets `_interrupt`, as in diffusers."""
+        return self._interrupt
 
     def _ids_without_token(self) -> list[int]:
         """Ids of the denoiser for which the tokenizer has no token: no text can be made of them, so none is drawn.
@@ -244,13 +262,17 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         """Further arguments of the denoiser, of those that were given."""
         given: dict[str, Any] = {}
         if class_labels is not None:
-            labels = torch.as_tensor(class_labels, dtype=torch.int64, device=self._execution_device)
+            try:
+                labels = torch.as_tensor(class_labels, dtype=torch.int64, device=self._execution_device)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise ValueError(f"`class_labels` must be integers, got {class_labels!r}.") from error
             if labels.ndim > 1 or labels.numel() not in (1, batch_size):
                 raise ValueError(f"`class_labels` must be one label or {batch_size}, got shape {tuple(labels.shape)}.")
             most = getattr(self.denoiser, "num_classes", None)
             if most is not None and not 0 <= int(labels.min()) <= int(labels.max()) <= most:
                 raise ValueError(f"`class_labels` must be in [0, {most}] ({most}: no class), got {class_labels}.")
             given["class_labels"] = labels.expand(batch_size)
+        check_number("guidance_scale", guidance_scale, optional=True)
         if guidance_scale is not None:
             given["guidance_scale"] = guidance_scale
         accepted = inspect.signature(self.denoiser.forward).parameters
@@ -271,8 +293,8 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
     def _step_kwargs(self, temperature: float, generator: Generators) -> dict[str, Any]:
         # schedulers differ in what their step accepts, in diffusers too
         parameters = inspect.signature(self.scheduler.step).parameters
-        if not temperature >= 0:
-            raise ValueError(f"`temperature` must be >= 0, got {temperature}.")
+        check_temperature(temperature)
+        check_generators(generator)
         if "temperature" not in parameters and temperature != 1:
             raise ValueError(f"`temperature` is not supported by {type(self.scheduler).__name__}, got {temperature}.")
         available = {"temperature": temperature, "generator": generator}
@@ -370,8 +392,14 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         ids, hole = ids.to("cpu", torch.int64), self.denoiser.hole_id
         most = self.denoiser.vocab_size - (self.denoiser.mask_token_id is None)
         bad = ids[torch.where(ids == hole, not holes_allowed, (ids < 0) | (ids > most))]
+        if bad.numel() and int(bad[0]) == hole:
+            what = "the mask" if hole >= 0 else "the mark of a hole,"
+            raise ValueError(
+                f"`{name}` must be tokens without {what} {hole}: give the whole canvas, with what is to be filled in,"
+                " as `input_ids` (`lsd-sample --infill`)."
+            )
         if bad.numel():
-            holes = f", or {hole} for a hole" if holes_allowed else f", without the mask {hole}" if hole >= 0 else ""
+            holes = f", or {hole} for a hole" if holes_allowed else ""
             raise ValueError(f"`{name}` must be token ids in [0, {most}]{holes}, got {int(bad[0])}.")
         return ids
 
@@ -397,7 +425,8 @@ def _positive(name: str, value: int) -> int:
     return int(value)
 
 
-def _check_tensor_inputs(names: Sequence[str], known: list[str]) -> list[str]:
+def _check_tensor_inputs(names: Sequence[str] | None, known: list[str]) -> list[str]:
+    names = names or []
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"`callback_on_step_end_tensor_inputs` must be among {known}, got {unknown}.")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,17 @@ from helpers.tiny_pipelines import CODEBOOK, TEXT_MASK, amused, llada2, oracle_l
 
 from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
 from lsd_sampler.cli import train
-from lsd_sampler.denoisers import countdown
+from lsd_sampler.denoisers import RADDDenoiser, countdown
 from lsd_sampler.evaluation import forbidden_share
+from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps
 
 
 ORDERS = ("random", "halton", "confidence")
+RADD = {
+    "tokens": 5,
+    "noise": {"type": "loglinear"},
+    "model": {"type": "ddit_wot", "hidden_size": 8, "n_heads": 2, "n_blocks": 1, "length": 6, "dropout": 0.1},
+}
 NO_PROMPT = torch.zeros(1, 0, dtype=torch.long)
 
 
@@ -104,6 +111,53 @@ def test_a_saved_pipeline_keeps_its_learned_scheduler(tmp_path: Path) -> None:
     options = {"num_inference_steps": 4, "output_type": "latent"}
     first, second = (p("a cat", generator=seeded(0), **options).images for p in (pipe, again))
     assert torch.equal(first, second)
+
+
+def _learned(scheduler: LSDScheduler) -> LSDScheduler:
+    ones = torch.ones(2, dtype=torch.float64)
+    times = torch.tensor([1.0, 0.4, 1e-4], dtype=torch.float64)
+    scheduler.set_learned_sampler(LearnedSampler({2: LearnedSteps(times, ones, ones)}))
+    return scheduler
+
+
+def _own() -> MaskedDiffusionPipeline:
+    torch.manual_seed(0)
+    denoiser = RADDDenoiser(RADD)
+    return MaskedDiffusionPipeline(denoiser, LSDScheduler(**denoiser.scheduler_config()))
+
+
+@pytest.mark.parametrize("make", [amused, llada2, _own], ids=["amused", "llada2", "own"])
+def test_a_variant_of_a_pipeline_with_a_learned_sampler(make: Callable[[], Any], tmp_path: Path) -> None:
+    """Saved as a variant it loads as one; saved without one, diffusers says itself that there is none."""
+    pipe = make()
+    pipe.scheduler = _learned(LSDScheduler.from_config(pipe.scheduler.config))
+    # (transformers' own class of a tokenizer of ours does not come back from a folder)
+    given = {"tokenizer": pipe.tokenizer} if make is llada2 else {}
+    pipe.save_pretrained(tmp_path / "half", variant="fp16")
+    for kind in (type(pipe), DiffusionPipeline):
+        again = kind.from_pretrained(tmp_path / "half", variant="fp16", **given)
+        assert again.scheduler.steps_for(2).timesteps.tolist() == [1.0, 0.4, 1e-4]
+    pipe.save_pretrained(tmp_path / "whole")
+    with pytest.raises(ValueError, match="no such modeling files are available"):
+        type(pipe).from_pretrained(tmp_path / "whole", variant="fp16", **given)
+    assert type(pipe).from_pretrained(tmp_path / "whole", **given).scheduler.learned_sampler
+
+
+def test_old_folders_of_pipelines_still_load(tmp_path: Path) -> None:
+    """Their tensors lie in `learned`; saved again they lie elsewhere, and nothing stays behind."""
+    pipe = _own()
+    pipe.scheduler = _learned(pipe.scheduler)
+    pipe.save_pretrained(tmp_path)
+    tensors = next((tmp_path / "scheduler").rglob("*.safetensors"))
+    tensors.parent.rename(tmp_path / "scheduler" / "learned")
+    again = MaskedDiffusionPipeline.from_pretrained(tmp_path)
+    assert again.scheduler.steps_for(2).timesteps.tolist() == [1.0, 0.4, 1e-4]
+    again.save_pretrained(tmp_path)
+    assert not (tmp_path / "scheduler" / "learned").exists()
+    MaskedDiffusionPipeline.from_pretrained(tmp_path)
+    again.scheduler = LSDScheduler.from_config(again.scheduler.config)
+    again.save_pretrained(tmp_path)
+    assert [path.name for path in (tmp_path / "scheduler").iterdir()] == ["scheduler_config.json"]
 
 
 def test_the_table_of_an_oracle_behind_llada2_is_that_of_the_direct_route() -> None:

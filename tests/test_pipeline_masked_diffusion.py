@@ -228,6 +228,66 @@ def test_texts_need_a_tokenizer(pipe: MaskedDiffusionPipeline) -> None:
         pipe("a b")
 
 
+def test_no_tensor_inputs_for_a_callback(pipe: MaskedDiffusionPipeline) -> None:
+    given: list[dict[str, Any]] = []
+    for inputs in (None, []):
+        out = pipe(
+            num_inference_steps=3,
+            generator=seeded(),
+            callback_on_step_end=lambda *args: given.append(args[-1]),
+            callback_on_step_end_tensor_inputs=inputs,
+        )
+        assert torch.equal(out.sequences, pipe(num_inference_steps=3, generator=seeded()).sequences)
+    assert given == [{}] * 6
+
+
+def test_interrupt_stops_before_the_next_step(pipe: MaskedDiffusionPipeline) -> None:
+    """As in diffusers: set by a callback; the next generation is whole again."""
+    steps: list[int] = []
+
+    def stop(pipe: Any, step: int, t: torch.Tensor, tensors: dict[str, torch.Tensor]) -> None:
+        steps.append(step)
+        pipe._interrupt = step == 1
+
+    out = pipe(num_inference_steps=4, generator=seeded(), callback_on_step_end=stop)
+    assert steps == [0, 1] and out.network_calls == 2 and (out.sequences == MASK).any()
+    assert not (pipe(num_inference_steps=4, generator=seeded()).sequences == MASK).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        *(({"generator": value}, "`generator` must be a torch.Generator") for value in (0, "0", [0], np.random)),
+        *(({"temperature": value}, "`temperature` must be a number >= 0") for value in (None, "0.5", True, [1.0])),
+        ({"guidance_scale": "2"}, "`guidance_scale`"),
+        ({"class_labels": "cat"}, "`class_labels`"),
+        ({"callback_on_step_end": 3}, "`callback_on_step_end`"),
+        ({"prefix": [1, MASK]}, "`prefix` must be tokens without the mask.*`input_ids`"),
+        ({"suffix": [MASK]}, "`suffix` must be tokens without the mask.*`input_ids`"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_named(
+    pipe: MaskedDiffusionPipeline, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        pipe(num_inference_steps=2, **options)
+    shared = {name: value for name, value in options.items() if name in ("generator", "temperature")}
+    if shared:
+        pipe.scheduler.set_timesteps(2)
+        canvas = torch.full((1, 4), MASK)
+        with pytest.raises(ValueError, match=words):
+            pipe.scheduler.step(torch.zeros(1, 4, MASK), pipe.scheduler.timesteps[0], canvas, **shared)
+
+
+def test_a_text_with_the_mask_is_told_about_input_ids() -> None:
+    pipe = MaskedDiffusionPipeline(chain := countdown(4, 8), LSDScheduler(**chain.scheduler_config()))
+    pipe.tokenizer = lambda text, **_: SimpleNamespace(
+        input_ids=[{"a": 0, "[MASK]": 4}[word] for word in text.split()]
+    )
+    with pytest.raises(ValueError, match="`prefix` must be tokens without the mask 4.*`input_ids`"):
+        pipe("a [MASK]")
+
+
 def test_scheduler_of_another_model_is_refused(pipe: MaskedDiffusionPipeline) -> None:
     pipe.scheduler = LSDScheduler(mask_token_id=MASK + 1)
     with pytest.raises(ValueError, match="`mask_token_id`"):

@@ -35,6 +35,16 @@ class Run(Protocol):
         """Of the noise."""
         ...
 
+    @property
+    def nfe(self) -> tuple[int, ...]:
+        """Numbers of network calls that were asked for."""
+        ...
+
+    @property
+    def most_sequences(self) -> int:
+        """Sequences to learn from."""
+        ...
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         ...
@@ -56,6 +66,7 @@ def save_sampler(
     call_kwargs: dict[str, Any] | None = None,
     run: dict[str, Any] | None = None,
     license: str | None = None,
+    load_kwargs: dict[str, Any] | None = None,
 ) -> None:
     """Writes sampler, `config.json` (the run; a Hub download counter), `metrics.jsonl`, `schedule.png` and the card.
 
@@ -70,6 +81,7 @@ def save_sampler(
         run (`dict`, *optional*): what else it takes to repeat the run, JSON-ready; for `config.json`.
         license (`str`, *optional*): the Hub's name of a licence; default: the card says none, as the sampler derives
             from somebody's model, or keeps the one that it says.
+        load_kwargs (`dict`, *optional*): what the model was loaded with; used in the card's snippet.
     """
     path = folder / "README.md"
     old = path.read_text(encoding="utf-8") if path.exists() else None
@@ -80,7 +92,9 @@ def save_sampler(
     write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
     plotted = _plot(config.describe(scheduler.learned_sampler, records), folder / "schedule.png", model)
     call_kwargs = call_kwargs or {}
-    snippet = _snippet(scheduler, model, records, repo_id or str(folder), pipeline_class, call_kwargs)
+    nfe = _numbers_of_calls(scheduler, config)
+    arguments = ", ".join([repr(model), *(f"{name}={value!r}" for name, value in (load_kwargs or {}).items())])
+    snippet = _snippet(nfe, arguments, records, repo_id or str(folder), pipeline_class, call_kwargs)
     card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs, license)
     write_atomically(path, (card if old is None else refresh(old, card)).encode())
 
@@ -98,7 +112,7 @@ def make_card(
     """The text of the sampler card; `snippet` is the code that shows its use, the rest is as for [`save_sampler`]."""
     choice = choice_section(records)
     learned = config.describe(scheduler.learned_sampler, records)
-    sampler, nfe = scheduler.config, sorted(scheduler.learned_sampler.steps)
+    sampler, nfe = scheduler.config, _numbers_of_calls(scheduler, config)
     tags = ["discrete-diffusion", "lsd", learned.method, sampler.solver, *(f"steps:{M}" for M in nfe)]
     base_model = scheduler.config.base_model
     # the Hub refuses what is not the id of a model, such as the name of an oracle
@@ -128,7 +142,7 @@ def make_card(
             coefficients=coefficients_section(learned.records),
             choice=choice,
             plot="![learned schedule](schedule.png)" if plotted else "",
-            protocol=_protocol(learned, config.seed),
+            protocol=_protocol(config, learned),
             conditions=_conditions(call_kwargs or {}),
             versions=f"torch {torch.__version__.split('+')[0]}, diffusers {diffusers.__version__}",
         )
@@ -172,9 +186,14 @@ def _is_image(records: list[dict[str, Any]]) -> bool:
     return any(record.get("is_image") for record in records)
 
 
+def _numbers_of_calls(scheduler: LSDScheduler, config: Run) -> list[int]:
+    """Those with numbers of their own; of a table for any number of calls alone, those that were asked for."""
+    return sorted(scheduler.learned_sampler.steps) or [M for M in config.nfe if scheduler.can_do(M)]
+
+
 def _snippet(
-    scheduler: LSDScheduler,
-    model: str,
+    nfe: list[int],
+    load_arguments: str,
     records: list[dict[str, Any]],
     location: str,
     pipeline_class: str | None,
@@ -182,14 +201,13 @@ def _snippet(
 ) -> str:
     """Code that loads model and sampler and generates."""
     arguments = {name: _first(name, value) for name, value in call_kwargs.items()}
-    nfe = sorted(scheduler.learned_sampler.steps)
     steps = f"num_inference_steps={8 if 8 in nfe else nfe[0]}, generator=torch.Generator().manual_seed(0)"
     if pipeline_class is None:
-        load = f'MaskedDiffusionPipeline.from_pretrained("{model}")'
+        load = f"MaskedDiffusionPipeline.from_pretrained({load_arguments})"
         imports = "from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline"
         arguments["num_samples"] = 2
     else:
-        load = f'DiffusionPipeline.from_pretrained("{model}")  # {pipeline_class}'
+        load = f"DiffusionPipeline.from_pretrained({load_arguments})  # {pipeline_class}"
         imports = "from diffusers import DiffusionPipeline\nfrom lsd_sampler import LSDScheduler"
     call = "".join(f"{name}={value!r}, " for name, value in arguments.items())
     show = 'out.images[0].save("sample.png")' if _is_image(records) else "print(out.texts or out.sequences)"
@@ -199,7 +217,7 @@ def _snippet(
             imports,
             "",
             f"pipe = {load}",
-            f'pipe.scheduler = LSDScheduler.from_pretrained("{location}")',
+            f"pipe.scheduler = LSDScheduler.from_pretrained({location!r})",
             f"out = pipe({call}{steps})",
             show,
         ]
@@ -222,19 +240,19 @@ def _conditions(call_kwargs: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _protocol(learned: Description, seed: int) -> str:
-    """How it was learned: from what, and at which cost; what was not measured is left out."""
-    done = next((r for r in learned.records if r["event"] == "done"), None)
+def _protocol(config: Run, learned: Description) -> str:
+    """From what it was learned, and at which cost."""
+    done = next(r for r in learned.records if r["event"] == "done")
     paths = next((r for r in learned.records if r["event"] == "teacher"), None)
     # a student that is compared with the teacher's predictions runs on all sequences at once
     batches = f" on batches of up to {learned.batch_size}" if learned.batch_size else ""
     others = " (of all candidates)" if any(r["event"] == "candidate" for r in learned.records) else ""
-    parts = [_sequences(paths)] if paths else []
-    parts.append(f"seed {seed}")
-    text = ", ".join(parts)
-    if done:
-        text += f"; {done['network_calls']} network calls{others}{batches}, {done['seconds']:.0f} seconds"
-    return f"{text}; draws in float64."
+    # a method of one's own may have no teacher
+    sequences = f"{config.most_sequences} sequences" if paths is None else _sequences(paths)
+    return (
+        f"{sequences}, seed {config.seed};"
+        f" {done['network_calls']} network calls{others}{batches}, {done['seconds']:.0f} seconds; draws in float64."
+    )
 
 
 def _sequences(paths: Mapping[str, Any]) -> str:

@@ -3,13 +3,16 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from ..denoisers.markov import is_oracle_spec
 from ..support.out_of_memory import is_out_of_memory
 from .texts import read_lines
 
@@ -36,7 +39,32 @@ def add_model_arguments(parser: argparse.ArgumentParser, with_pipeline: bool = F
     parser.add_argument("--device", type=device, default=device_here, help="of torch: cpu, cuda, cuda:1, ...")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: as stored")
     parser.add_argument("--length", type=positive_int, help="tokens per sequence; default: the model's")
+    parser.add_argument("--mask-token-id", type=token_id, metavar="ID", help="the mask, where the model does not say")
+    parser.add_argument("--trust-remote-code", action="store_true", help="let code of the model's own repo run")
+    parser.add_argument(
+        "--model-kwargs", type=json_object, metavar="JSON", help="further options of `load_denoiser`, such as shifted"
+    )
     return which
+
+
+def load_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `load_denoiser` is given beside name, revision, device and precision.
+
+    Raises:
+        ValueError: for options of an exact oracle, which has none, or of a `--pipeline`.
+    """
+    options = dict(args.model_kwargs or {})
+    if args.mask_token_id is not None:
+        options["mask_token_id"] = args.mask_token_id
+    if options and (not args.model or is_oracle_spec(args.model)):
+        flag = "--model-kwargs" if args.model_kwargs else "--mask-token-id"
+        raise ValueError(
+            f"`{flag}` is of the files of a `--model`: {args.model or args.pipeline!r} has no such option."
+        )
+    taken = sorted({"revision", "device", "dtype", "trust_remote_code"} & options.keys())
+    if taken:
+        raise ValueError(f"`--model-kwargs`: `{taken[0]}` has a flag of its own.")
+    return options | ({"trust_remote_code": True} if args.trust_remote_code else {})
 
 
 def load_pipeline(args: argparse.Namespace, with_tokenizer: bool = True):  # noqa: ANN201  (imported late)
@@ -46,9 +74,35 @@ def load_pipeline(args: argparse.Namespace, with_tokenizer: bool = True):  # noq
     from ..scheduling_lsd import LSDScheduler
 
     dtype = getattr(torch, args.dtype) if args.dtype else None
-    denoiser = load_denoiser(args.model, revision=args.revision, device=args.device, dtype=dtype)
+    options = load_options(args)
+    with in_flags():
+        denoiser = load_denoiser(args.model, revision=args.revision, device=args.device, dtype=dtype, **options)
     tokenizer = denoiser.tokenizer if with_tokenizer else None
     return MaskedDiffusionPipeline(denoiser, LSDScheduler(**denoiser.scheduler_config()), tokenizer)
+
+
+@contextmanager
+def in_flags() -> Iterator[None]:
+    """Where a message advises an option of `load_denoiser`, adds how a command is given it."""
+    from ..denoisers.auto import load_options_known
+
+    try:
+        yield
+    except TypeError as error:
+        if "unknown option" not in str(error):
+            raise
+        raise ValueError(f"`--model-kwargs` or `--mask-token-id`: {error}") from error
+    except (ValueError, OSError) as error:
+        advised = re.findall(r"(?:[Pp]ass|with|and) `(\w+)[`=]|`(\w+)` is needed", str(error))
+        names = [name for pair in advised for name in pair if name in load_options_known()]
+        if not names:
+            raise
+        flags = [_FLAGS.get(name, f"--model-kwargs '{{\"{name}\": ...}}'") for name in dict.fromkeys(names)]
+        message = f"{error} (Here: {', '.join(f'`{flag}`' for flag in flags)}.)"
+        raise (ValueError if isinstance(error, ValueError) else OSError)(message) from error
+
+
+_FLAGS = {"mask_token_id": "--mask-token-id", "trust_remote_code": "--trust-remote-code"}
 
 
 def load_diffusers_pipeline(args: argparse.Namespace):  # noqa: ANN201  (imported late)
@@ -61,17 +115,21 @@ def load_diffusers_pipeline(args: argparse.Namespace):  # noqa: ANN201  (importe
     from diffusers import DiffusionPipeline
 
     from ..denoisers.files import CONFIG_NAME, PIPELINE_NAME, commit_of
+    from ..denoisers.tokenizer_files import check_tokenizer_files
     from ..support.hub import fetching
 
     local = Path(args.pipeline).expanduser()
     if (local / CONFIG_NAME).exists() and not (local / PIPELINE_NAME).exists():
         raise ValueError(f"`--pipeline` {args.pipeline!r} is a model, not a pipeline: use `--model`.")
+    folder = local
     if not local.is_dir():
         with fetching(args.pipeline, args.revision):
             folder = DiffusionPipeline.download(
                 args.pipeline, revision=args.revision, trust_remote_code=args.trust_remote_code
             )
         args.revision = commit_of(Path(folder)) or args.revision
+    for part in Path(folder).glob("*tokenizer*"):
+        check_tokenizer_files(part)
     dtype = {"torch_dtype": getattr(torch, args.dtype)} if args.dtype else {}
     pipeline = DiffusionPipeline.from_pretrained(
         args.pipeline, revision=args.revision, trust_remote_code=args.trust_remote_code, **dtype
@@ -125,6 +183,13 @@ def positive_int(text: str) -> int:
     """An argparse type."""
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def token_id(text: str) -> int:
+    """An argparse type."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a token id, such as 103, got {text!r}")
     return int(text)
 
 

@@ -1,6 +1,7 @@
 """`lsd-eval`: compare samplers of one model at equal network calls, each at its own best temperature."""
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,15 @@ from typing import Any
 from ..denoisers.markov import MarkovDenoiser, is_oracle_spec
 from ..support.atomic import write_atomically
 from .canvases import read_canvases
-from .common import add_model_arguments, check_output_dir, load_pipeline, positive_int, run, within_memory
+from .common import (
+    add_model_arguments,
+    check_output_dir,
+    load_options,
+    load_pipeline,
+    positive_int,
+    run,
+    within_memory,
+)
 from .evaluation_parts import BASELINE_FORM, finished_rows, keeping_rows, make_metrics, make_samplers, refuse_unused
 
 
@@ -169,8 +178,9 @@ def choose_temperatures(args: argparse.Namespace, denoiser: Any, samplers: Mappi
 def labels(args: argparse.Namespace, denoiser: Any, metrics: Any) -> dict[str, str | None]:
     """What decides a row beside its sampler and the content of the reference; rows of others are not reused."""
     judge = getattr(metrics, "judge", None)
+    options = {name: value for name, value in load_options(args).items() if name != "trust_remote_code"}
     named = {
-        "model": args.model,
+        "model": args.model + (f" {json.dumps(options, sort_keys=True)}" if options else ""),
         "revision": denoiser.commit_hash or args.revision,
         "dtype": precision(denoiser),
         "oracle": args.oracle,

@@ -35,6 +35,7 @@ from .common import (
     check_output_dir,
     json_object,
     load_diffusers_pipeline,
+    load_options,
     load_pipeline,
     positive_int,
     process_group,
@@ -50,17 +51,9 @@ from .texts import read_sequences
 
 # what a sampler depends on, beside the fields of `DistillConfig`
 RUN_FLAGS = (
-    "model",
-    "pipeline",
-    "revision",
-    "dtype",
-    "length",
-    "data",
-    "data_lines",
-    "prompts",
-    "pipeline_kwargs",
-    "license",
-)
+    "model", "pipeline", "revision", "dtype", "length", "mask_token_id", "trust_remote_code", "model_kwargs", "data",
+    "data_lines", "prompts", "pipeline_kwargs", "license",
+)  # fmt: skip
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,7 +76,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="with --pipeline: prompts, one a line")
     parser.add_argument("--pipeline-kwargs", type=json_object, metavar="JSON", help="further arguments of its call")
-    parser.add_argument("--trust-remote-code", action="store_true", help="let --pipeline run code of its own repo")
     parser.add_argument("--output-dir", type=Path, help="default: MODEL-METHOD-ORDER")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with a run that was stopped, in its output folder")
@@ -129,6 +121,7 @@ def command(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> None:
     name = args.model or args.pipeline
+    load_options(args)  # refuses what does not go together
     report_to = available(args.report_to)
     call_kwargs = read_call_kwargs(args)
     process = process_bytes() if args.device.type == "cpu" else 0
@@ -220,7 +213,7 @@ def save(args: argparse.Namespace, pipeline: Any, scheduler: LSDScheduler, outpu
     from ..cards.sampler_card import save_sampler
 
     name = args.model or args.pipeline
-    run = {flag: getattr(args, flag) for flag in RUN_FLAGS if getattr(args, flag) is not None}
+    run = {flag: getattr(args, flag) for flag in RUN_FLAGS if getattr(args, flag) not in (None, False)}
     run = {flag: str(value) if isinstance(value, Path) else value for flag, value in run.items()}
     if not Path(name).expanduser().exists():  # a path of this machine means nothing elsewhere
         model = pipeline.denoiser if args.model else pipeline
@@ -228,6 +221,8 @@ def save(args: argparse.Namespace, pipeline: Any, scheduler: LSDScheduler, outpu
         scheduler.register_to_config(base_model=model.name_or_path, base_model_revision=revision)
     pipeline_class = type(pipeline).__name__ if args.pipeline else None
     described |= {"pipeline_class": pipeline_class, "run": run, "license": args.license}
+    at = {} if args.revision is None else {"revision": args.revision}
+    described["load_kwargs"] = at | load_options(args)
     save_sampler(scheduler, output_dir, model=name, **described)
 
 

@@ -153,6 +153,13 @@ def _family_of(checkpoint: Checkpoint, name: str) -> type[Denoiser]:
     raise ValueError(f"{known} {missing_model_type(checkpoint)}")
 
 
+def load_options_known() -> set[str]:
+    """The names of all options of [`load_denoiser`], those of every family included."""
+    families = (DENOISERS[name]._from_checkpoint for name in DENOISERS.names())
+    names = {name for function in (load_denoiser, *families) for name in inspect.signature(function).parameters}
+    return names - {"name_or_path", "options", "checkpoint"}
+
+
 def _check_options(family: type[Denoiser], options: dict[str, Any]) -> None:
     known = [*inspect.signature(family._from_checkpoint).parameters][1:]
     for option in options:

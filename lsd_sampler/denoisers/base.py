@@ -29,6 +29,8 @@ from .files import (
     write_json,
     write_tensors,
 )
+from .reserved import check_attribute, check_class
+from .tokenizer_files import first_line, load_tokenizer
 
 
 logger = logging.getLogger(__name__)
@@ -47,9 +49,15 @@ class Denoiser(ModelMixin):
     Anything that predicts clean tokens from partly masked ones: `denoiser(tokens, t=None)`.
 
     Direction of time: `t = 1` is all masked, `t = 0` is data. A network of your own implements `forward` and sets
-    `mask_token_id`, `vocab_size` and `length` in its constructor. With `hidden_states` and `head` in its place (and
-    `defers_head`), the head runs only for the rows that a step of the sampler reads. A family that is loaded and saved
-    also implements `recognises`, `_from_checkpoint` and `_config`, and is registered in `auto.py`.
+    `mask_token_id`, `vocab_size` and `length` in its constructor. A family that is loaded and saved also implements
+    `recognises`, `_from_checkpoint` and `_config`, and is registered in `auto.py`.
+
+    With two other methods in place of `forward` (and `defers_head`), the head runs only for the rows that a step of
+    the sampler reads: `hidden_states(tokens, t)` gives what the head takes, `(batch_size, seq_len, hidden_size)` at
+    the positions that it predicts; `head(hidden)` gives logits, `(..., vocab_size)` or `(..., vocab_size + 1)`, from
+    hidden states `(..., hidden_size)`. Either may be a layer. Without them, both names are free.
+
+    The names below, and the methods, are taken: a layer of such a name is refused.
 
     Attributes:
         mask_token_id (`int`, *optional*): id of the mask token; None where noise does not mask.
@@ -84,6 +92,11 @@ class Denoiser(ModelMixin):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         admit_to_pipelines(cls)
+        check_class(cls)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_attribute(type(self), name, value)
+        super().__setattr__(name, value)
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,16 +119,16 @@ class Denoiser(ModelMixin):
             `torch.Tensor` of shape `(batch_size, seq_len, vocab_size)` or, where the family has a mask column (never
             to be drawn), `(batch_size, seq_len, vocab_size + 1)`. Only rows of masked positions mean something.
         """
-        hidden = self.hidden_states(tokens, t)
-        return hidden if return_hidden_states else self.head(hidden)
+        hidden = self._part("hidden_states")(tokens, t)
+        return hidden if return_hidden_states else self._part("head")(hidden)
 
-    def hidden_states(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
-        """What the head takes, row by row: `(batch_size, seq_len, hidden_size)`, at the positions that it predicts."""
-        raise NotImplementedError(f"{type(self).__name__} must implement `forward`, or `hidden_states` and `head`.")
-
-    def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits `(..., vocab_size)`, or `(..., vocab_size + 1)`, from hidden states `(..., hidden_size)`."""
-        raise NotImplementedError(f"{type(self).__name__} must implement `forward`, or `hidden_states` and `head`.")
+    def _part(self, name: str) -> Callable[..., torch.Tensor]:
+        part: Any = getattr(self, name, None)
+        if part is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} must implement `forward`, or `hidden_states` and `head`: it has no `{name}`."
+            )
+        return part
 
     def deferred_logits(self, hidden: torch.Tensor, t: torch.Tensor | None = None) -> DeferredLogits:
         """What `forward(tokens, t)` would return, computed when it is read; up to a constant for each position where
@@ -126,9 +139,10 @@ class Denoiser(ModelMixin):
                 return_hidden_states=True)` returned.
             t (`torch.Tensor` of shape `(batch_size,)`, *optional*): as for `forward`.
         """
+        head = self._part("head")
         if self._num_columns is None:
-            self._num_columns = self.head(hidden[:1, :1]).shape[-1]
-        return DeferredLogits(hidden, self.head, self._num_columns)
+            self._num_columns = head(hidden[:1, :1]).shape[-1]
+        return DeferredLogits(hidden, head, self._num_columns)
 
     @classmethod
     def recognises(cls, checkpoint: Checkpoint) -> bool:
@@ -281,7 +295,8 @@ class Denoiser(ModelMixin):
         if (folder / TOKENIZER_NAME).is_file():
             from transformers import PreTrainedTokenizerFast
 
-            self.tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER_NAME))
+            file = str(folder / TOKENIZER_NAME)
+            self.tokenizer = load_tokenizer(folder, lambda: PreTrainedTokenizerFast(tokenizer_file=file))
 
     def _hub_tokenizer(self) -> str | None:
         """The Hub tokenizer that belongs to a checkpoint without one of its own."""
@@ -313,9 +328,45 @@ def build_model(
             model = make()
     except ValueError as error:
         raise ValueError(f"{config_file}: {error}") from error
+    tied = _tied(model)
+    tensors = _with_tied({prefix + a: [prefix + name for name in others] for a, others in tied.items()}, tensors, file)
     check_tensors({prefix + name: tensor for name, tensor in model.state_dict().items()}, tensors, str(file))
     model.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, assign=True)
+    for first, others in tied.items():
+        for name in others:
+            _tie(model, name, model.get_parameter(first))
     return model
+
+
+def _tied(model: torch.nn.Module) -> dict[str, list[str]]:
+    """Parameters that are one: the first name of each, and its others."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {first: others for first, *others in names.values() if others}
+
+
+def _tie(model: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> None:
+    module, _, attribute = name.rpartition(".")
+    model.get_submodule(module).register_parameter(attribute, parameter)
+
+
+def _with_tied(
+    tied: Mapping[str, list[str]], tensors: Mapping[str, torch.Tensor], file: Path
+) -> Mapping[str, torch.Tensor]:
+    """The tensors under all names: files of others hold only one of a tied parameter's.
+
+    Raises:
+        ValueError: if they hold several, and these differ.
+    """
+    complete = dict(tensors)
+    for first, others in tied.items():
+        found = [name for name in (first, *others) if name in tensors]
+        for name in found[1:]:
+            if not torch.equal(tensors[found[0]], tensors[name]):
+                raise ValueError(f"{file}: {found[0]} and {name} are one parameter of this model, but differ.")
+        complete |= dict.fromkeys((first, *others), tensors[found[0]]) if found else {}
+    return complete
 
 
 def parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
@@ -344,6 +395,6 @@ def _fetch_tokenizer(name: str) -> Any | None:
 
     try:
         return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        logger.warning("The tokenizer %r could not be had, going on without one: %s", name, str(error).split("\n")[0])
+    except (OSError, ValueError, ImportError) as error:
+        logger.warning("The tokenizer %r could not be had, going on without one: %s", name, first_line(error))
         return None

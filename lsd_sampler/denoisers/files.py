@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from ..support.atomic import replacing, write_atomically
 from ..support.hub import download_snapshot, is_hub_id
+from ..support.lfs import check_no_pointer
 
 
 CONFIG_NAME = "config.json"
@@ -160,10 +161,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
+    check_no_pointer(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:  # also UnicodeDecodeError
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
+        raise ValueError(f"{path} is not valid JSON (truncated or damaged?): {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}.")
     return content
@@ -201,6 +203,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.{_conversion(path)}")
+    check_no_pointer(path)
     try:
         return load_file(path)
     except (SafetensorError, KeyError, TypeError) as error:
@@ -259,6 +262,7 @@ def read_pickle(path: Path, stand_ins: Sequence[tuple[type, str]] = ()) -> Any:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
+    check_no_pointer(path)
     admitted = torch.serialization.safe_globals([*stand_ins]) if stand_ins else contextlib.nullcontext()
     try:
         with admitted:
@@ -272,8 +276,17 @@ def read_pickle(path: Path, stand_ins: Sequence[tuple[type, str]] = ()) -> Any:
 
 
 def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Writes a safetensors file, atomically: the tensors may be mapped from the very file that is replaced."""
-    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Writes a safetensors file, atomically: the tensors may be mapped from the very file that is replaced.
+
+    Tensors that share memory, as tied weights do, are written under each of their names.
+    """
+    copies: dict[str, torch.Tensor] = {}
+    written: set[int] = set()
+    for name, tensor in tensors.items():
+        copy = tensor.detach().cpu().contiguous()
+        storage = copy.untyped_storage().data_ptr()
+        copies[name] = copy.clone() if storage in written else copy
+        written.add(storage)
     with replacing(path) as temporary:
         save_file(copies, temporary, metadata={"format": "pt", **(metadata or {})})
 

@@ -17,6 +17,8 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from .files import TOKENIZER_NAME, Checkpoint, check_tensors
+from .mask_token import mask_of_tokenizer
+from .tokenizer_files import first_line, load_tokenizer
 from .tokenizer_fit import fitting_tokenizer
 from .vocabulary import ids_without_token
 
@@ -57,13 +59,18 @@ class Layout:
             self.config = self.network_config()
         except StrictDataclassError as error:
             raise ValueError(str(error).split("\n")[0]) from error
+        except ImportError as error:
+            raise ValueError(_without_package(error)) from error
         if getattr(self.config, "is_encoder_decoder", False):
             raise ValueError("the model is an encoder-decoder, which fills in no masks in place.")
         self.rows: int = self.config.get_text_config().vocab_size
         self.network_class: Any
-        self.network_class, kind = self.find_class()
+        try:
+            self.network_class, kind = self.find_class()
+        except ImportError as error:
+            raise ValueError(_without_package(error)) from error
         self.is_masked_lm = kind == "AutoModelForMaskedLM"
-        self.tokenizer = fitting_tokenizer(self.read_tokenizer(), checkpoint.folder, self.rows)
+        self.tokenizer = self.read_tokenizer()
 
     @classmethod
     def recognises(cls, config: Mapping[str, Any], tensors: Collection[str]) -> bool:
@@ -119,12 +126,17 @@ class Layout:
         """
         # of the largest, for frequencies and the like stay in float32
         largest = max(filter(torch.is_floating_point, self.tensors.values()), key=torch.numel, default=None)
-        attention: Any = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-        network, report = self.network_class.from_pretrained(
-            None, config=self.config, state_dict={self.rename(name): x for name, x in self.tensors.items()},
-            dtype=torch.float32 if largest is None else largest.dtype,
-            output_loading_info=True, ignore_mismatched_sizes=True, **attention,
-        )  # fmt: skip
+        dtype = torch.float32 if largest is None else largest.dtype
+        try:
+            network, report = self._build(dtype, attn_implementation)
+        except ImportError as error:
+            if attn_implementation is not None:
+                raise ValueError(
+                    f"`attn_implementation` {attn_implementation!r} needs a package that is not installed; without"
+                    f" that option, torch's own attention is taken: {first_line(error)}"
+                ) from error
+            logger.warning("Going on with torch's own attention: %s", first_line(error))
+            network, report = self._build(dtype, "sdpa")
         wrong = report["mismatched_keys"]
         surplus = [name for name in report["unexpected_keys"] if not _OTHER_HEADS.search(name)]
         heads = [name for name in surplus if _is_of_another_head(network, name)]
@@ -136,6 +148,13 @@ class Layout:
         check_tensors(self._as_in_file(expected), self._as_in_file(found), where)
         return network
 
+    def _build(self, dtype: torch.dtype, attn_implementation: str | None) -> tuple[PreTrainedModel, dict[str, Any]]:
+        attention: Any = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+        return self.network_class.from_pretrained(
+            None, config=self.config, state_dict={self.rename(name): x for name, x in self.tensors.items()},
+            dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **attention,
+        )  # fmt: skip
+
     def _as_in_file(self, shapes: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:
         return {self.file_name(name): torch.empty(tuple(shape), device="meta") for name, shape in shapes.items()}
 
@@ -144,16 +163,25 @@ class Layout:
     def read_tokenizer(self) -> Any | None:
         """The tokenizer of the folder, or None where it has none, or none that can be read."""
         if not _TOKENIZER_FILES & self.checkpoint.names:
-            return None
+            return fitting_tokenizer(None, self.checkpoint.folder, self.rows)
         folder, trust = self.checkpoint.folder, self.checkpoint.trust_remote_code
-        try:
+
+        def load() -> Any:
             return self.tokenizer_class.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
+
+        try:
+            tokenizer = load_tokenizer(folder, load)
+            if tokenizer is None:  # another class would cut texts in another way
+                return None
         except (OSError, ValueError, KeyError) as error:
+            if str(error).startswith(str(folder)):  # names its file already
+                raise
             if TOKENIZER_NAME in self.checkpoint.names:
-                return PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER_NAME))
-            reason = str(error).split("\n")[0]
-            logger.warning("The tokenizer in %s cannot be read, going on without it: %s", folder, reason)
-            return None
+                tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER_NAME))
+            else:
+                logger.warning("The tokenizer in %s cannot be read: %s", folder, first_line(error))
+                tokenizer = None
+        return fitting_tokenizer(tokenizer, folder, self.rows)
 
     def options(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of [`MaskedLMDenoiser`], where they were not chosen."""
@@ -173,9 +201,13 @@ class Layout:
         }
 
     def mask_token_id(self) -> int | None:
-        """The mask, as the config, else the tokenizer, has it."""
+        """The mask, as the config, else the tokenizer, has it; of a masked LM also a special token of a usual name."""
         known = self.known_id("mask_token_id")
-        return getattr(self.tokenizer, "mask_token_id", None) if known is None else known
+        known = getattr(self.tokenizer, "mask_token_id", None) if known is None else known
+        if known is not None or not self.is_masked_lm:
+            return known
+        named = mask_of_tokenizer(self.checkpoint.folder)
+        return named if named is not None and named < self.rows else None
 
     def shifted(self) -> bool:
         """Whether a row predicts the next token. Causal classes were trained so, and keep it when they are adapted."""
@@ -201,9 +233,15 @@ class Layout:
             return None if bos is None else ((bos,), ())
         if getattr(self.tokenizer, "mask_token", None) is not None:
             return _around_mask(self.tokenizer)
-        first = self.known_id("cls_token_id", "bos_token_id")
-        last = self.known_id("sep_token_id", "eos_token_id")
+        if self.tokenizer is not None and (around := _around_text(self.tokenizer)) not in (None, ([], [])):
+            return around
+        first = self._id_of_config_or_tokenizer("cls_token_id", "bos_token_id")
+        last = self._id_of_config_or_tokenizer("sep_token_id", "eos_token_id")
         return None if first is None or last is None else ((first,), (last,))
+
+    def _id_of_config_or_tokenizer(self, *names: str) -> int | None:
+        known = [self.known_id(*names), *(getattr(self.tokenizer, name, None) for name in names)]
+        return next((i for i in known if i is not None and i < self.rows), None)
 
     def special_ids(self) -> list[int]:
         """Tokens with a function, which are no part of a text."""
@@ -282,6 +320,18 @@ def _own_class(config: Mapping[str, Any]) -> str | None:
     """Which class of the repository's own code could fill in masks."""
     auto_map = config.get("auto_map")
     return next((name for name in _AUTO_CLASSES if name in auto_map), None) if isinstance(auto_map, dict) else None
+
+
+def _without_package(error: ImportError) -> str:
+    return f"the model's code needs a package that is not installed: {first_line(error)}"
+
+
+def _around_text(tokenizer: Any) -> tuple[Sequence[int], Sequence[int]] | None:
+    """What the tokenizer puts around an ordinary text; None where that cannot be told."""
+    text = next((word for word in tokenizer.get_vocab() if word not in tokenizer.all_special_tokens), "a")
+    inner, ids = tokenizer(text, add_special_tokens=False).input_ids, tokenizer(text).input_ids
+    places = [k for k in range(len(ids) - len(inner) + 1) if ids[k : k + len(inner)] == inner]
+    return (ids[: places[0]], ids[places[0] + len(inner) :]) if inner and places else None
 
 
 def _around_mask(tokenizer: Any) -> tuple[Sequence[int], Sequence[int]] | None:

@@ -130,7 +130,32 @@ COLUMNS = {
 }
 
 
+# what a row says beside its metrics
+_CIRCUMSTANCES = (
+    "sampler", "nfe", "temperature", "num_samples", "batch_size", "seed", "length", "seconds", "network_calls",
+)  # fmt: skip
+
+
+def metric(name: str) -> Metric:
+    """Heading and meaning; of a metric that is not in the glossary, its name."""
+    return METRICS.get(name, Metric(name))
+
+
+def columns(verdict_key: str, entropy_key: str, rows: Iterable[dict]) -> tuple[tuple[str, ...], ...]:
+    """What the first table shows, what the second, and what is drawn; of metrics of one's own, all numbers."""
+    if verdict_key in COLUMNS:
+        return COLUMNS[verdict_key]
+    found = [key for row in rows for key, value in row.items() if _is_number(value) and key not in _CIRCUMSTANCES]
+    own = dict.fromkeys([*(key for key in found if not key.startswith(verdict_key)), *found])
+    drawn = dict.fromkeys((verdict_key, *(key for key in own if key == entropy_key)))
+    return (*_CIRCUMSTANCES[:3], *own), (*_CIRCUMSTANCES[:3], *_CIRCUMSTANCES[-3:]), tuple(drawn)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def headings(names: Iterable[str], rows: Iterable[dict]) -> dict[str, str]:
     """Column -> heading, of those columns that some row has."""
     present = {key for row in rows for key, value in row.items() if value is not None}
-    return {name: METRICS[name].heading for name in names if name in present}
+    return {name: metric(name).heading for name in names if name in present}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .glossary import METRICS
+from .glossary import metric
 from .plots import draw_frontier, draw_quality, styles, svg_chart
 from .report import READING_COLUMNS, Report
 from .rows import Row, check_columns
@@ -105,9 +105,9 @@ def _least(rows: Sequence[Mapping[str, Any]], key: str) -> dict[int, float]:
 def _quality_charts(report: Report) -> list[dict[str, str]]:
     judged, floor = report.comparison.judged, report.comparison.floor
     charts = []
-    for metric, heading in report.drawn.items():
-        svg = _chart(lambda ax, metric=metric: draw_quality(ax, judged, metric, floor), f"{heading} against calls")
-        charts.append({"title": heading, "meaning": METRICS[metric].meaning, "svg": svg})
+    for key, heading in report.drawn.items():
+        svg = _chart(lambda ax, key=key: draw_quality(ax, judged, key, floor), f"{heading} against calls")
+        charts.append({"title": heading, "meaning": metric(key).meaning, "svg": svg})
     return [chart for chart in charts if chart["svg"]]
 
 
@@ -120,7 +120,7 @@ def _frontier(report: Report) -> dict[str, Any] | None:
     for nfe in sorted({row["nfe"] for row in sweep}):
         svg = _chart(lambda ax, nfe=nfe: draw_frontier(ax, sweep, nfe, *keys, floor), f"frontier at {nfe} calls")
         charts.append({"title": f"{nfe} calls", "meaning": "", "svg": svg})
-    names = [METRICS[key].heading for key in keys]
+    names = [metric(key).heading for key in keys]
     table = _table(report.reading_rows(), READING_COLUMNS)
     return {"charts": [chart for chart in charts if chart["svg"]], "table": table, "names": names}
 
@@ -150,4 +150,4 @@ def _card(row: Row) -> dict[str, Any]:
 
 def _glossary(report: Report) -> list[tuple[str, str]]:
     shown = dict.fromkeys(key for columns in report.tables() for key in columns)
-    return [(METRICS[key].heading, METRICS[key].meaning) for key in shown if METRICS[key].meaning]
+    return [(metric(key).heading, metric(key).meaning) for key in shown if metric(key).meaning]

@@ -4,12 +4,15 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 
+from ..denoisers.tokenizer_files import check_backend, check_tokenizer_files
+from ..support.lfs import check_no_pointer
 from ..support.out_of_memory import is_out_of_memory
 from ..support.validation import check_number
 from .tokens import encode, load_tokenizer_file, present, same_token_ids
@@ -132,11 +135,12 @@ class JudgeNLL:
 
         where: dict[str, Any] = {"trust_remote_code": False} | ({"revision": revision} if revision else {})
         try:
+            _check_files(Path(name_or_path).expanduser())
             model: Any = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype or "auto", **where)
             tokenizer = load_tokenizer_file(name_or_path)
             if tokenizer is None:
                 tokenizer = AutoTokenizer.from_pretrained(name_or_path, **where)
-        except (OSError, ValueError, SafetensorError) as error:  # their messages go on for several lines
+        except (OSError, ValueError, ImportError, SafetensorError) as error:  # their messages go on for several lines
             raise OSError(f"The judge {name_or_path!r} cannot be loaded: {_first_line(error)}") from error
         return cls(model.to(device) if device else model, tokenizer, **options)
 
@@ -292,6 +296,15 @@ def _in_a_sentence(batch_size: int) -> Iterator[None]:
         raise JudgeError(
             f"The judge ran out of memory on {batch_size} sequences: try {smaller} or `--judge-dtype bfloat16`."
         ) from error
+
+
+def _check_files(folder: Path) -> None:
+    """Raises `ValueError`, naming the file, if one of a local folder is damaged."""
+    if folder.is_dir():
+        check_tokenizer_files(folder)
+        check_backend(folder)
+        for file in folder.glob("*.safetensors"):
+            check_no_pointer(file)
 
 
 def _first_line(error: Exception) -> str:

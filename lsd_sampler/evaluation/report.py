@@ -7,7 +7,7 @@ from typing import Any
 
 from .comparison import Comparison
 from .frontier import Reading, read_frontier
-from .glossary import COLUMNS, METRICS, headings
+from .glossary import columns, headings, metric
 from .metrics import MetricSet
 from .rows import Row, json_line
 from .tables import format_table
@@ -49,12 +49,15 @@ class Report:
     @property
     def drawn(self) -> dict[str, str]:
         """Metric -> heading of the charts."""
-        return headings(COLUMNS[self.verdict_key][2], self.rows)
+        return headings(self._columns()[2], self.rows)
 
     def tables(self) -> list[dict[str, str]]:
         """Column -> heading of each table: the verdict's, and further metrics."""
-        first, second, _ = COLUMNS[self.verdict_key]
+        first, second, _ = self._columns()
         return [headings(first, self.rows), headings(second, self.rows)]
+
+    def _columns(self) -> tuple[tuple[str, ...], ...]:
+        return columns(self.verdict_key, self.entropy_key, self.rows)
 
     def sentences(self) -> list[str]:
         """The verdict in words, the headline first, and what weakens it."""
@@ -129,7 +132,7 @@ def make_report(
         matched = matched_calls(comparison.judged, base, key, **options)
         matched.sort(key=lambda found: found.value)
     readings: list[Reading] = []
-    if likelihood_key and floor and all(likelihood_key in row for row in comparison.sweep):
+    if likelihood_key and floor and all(f"{likelihood_key}_replicates" in row for row in comparison.sweep):
         options = {"entropy_key": metrics.entropy_key, "likelihood_key": likelihood_key, "confidence": confidence}
         readings = read_frontier(comparison.sweep, floor[metrics.entropy_key], **options)
     best = winners(comparison.judged, key, confidence=confidence)
@@ -141,7 +144,7 @@ def as_text(report: Report, digits: int = 4) -> str:
     """Tables and verdict for a terminal."""
     parts = [format_table(report.rows, columns, digits=digits) for columns in report.tables()]
     if report.readings:
-        heading = f"Frontier: {METRICS[report.likelihood_key or ''].heading} at the entropy of real data"
+        heading = f"Frontier: {metric(report.likelihood_key or '').heading} at the entropy of real data"
         parts.append(f"{heading}\n{format_table(report.reading_rows(), READING_COLUMNS, digits=digits)}")
     return "\n\n".join([*parts, "\n".join(report.sentences())]) + "\n"
 

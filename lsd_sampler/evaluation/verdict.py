@@ -110,10 +110,10 @@ def matched_calls(
         confidence (`float`): of the intervals.
 
     Returns:
-        One for each; none if `base` was tried at less than two numbers of calls.
+        One for each; none if `base` was tried at less than two numbers of calls, or the metric has no replicates.
     """
     curve = sorted((row for row in rows if row["sampler"] == base), key=lambda row: row["nfe"])
-    if len(curve) < 2:
+    if len(curve) < 2 or not _has_replicates(rows, key):
         return []
     steps = [row["nfe"] for row in curve]
     replicates = np.stack([_centred(row, key) for row in curve], axis=1)
@@ -125,10 +125,15 @@ def matched_calls(
         tail = (1 - confidence) / 2
         low, high = np.quantile(again, [tail, 1 - tail], method="inverted_cdf")  # interpolates no infinity
         calls = calls_to_reach(steps, [base_row[key] for base_row in curve], row[key])
-        level = None if floor is None else row[f"{key}_low"] <= floor[f"{key}_high"]
+        ends_known = floor is not None and f"{key}_low" in row and f"{key}_high" in floor
+        level = row[f"{key}_low"] <= floor[f"{key}_high"] if floor and ends_known else None
         ends = (float(low), float(high), steps[0], steps[-1])
         found.append(MatchedCalls(row["sampler"], nfe, base, row[key], calls, *ends, level))
     return found
+
+
+def _has_replicates(rows: Sequence[Row], key: str) -> bool:
+    return all(f"{key}_replicates" in row for row in rows)
 
 
 def _centred(row: Row, key: str) -> np.ndarray:
@@ -143,7 +148,8 @@ class Winner:
         nfe: number of calls.
         sampler, value: the best, and its distance.
         second: the next best; None where there is no other.
-        lead, low, high: how much larger the second's distance is, and the bootstrap interval of that.
+        lead, low, high: how much larger the second's distance is, and the bootstrap interval of that; None where the
+            metric has no replicates.
     """
 
     nfe: int
@@ -151,14 +157,17 @@ class Winner:
     value: float
     second: str | None = None
     lead: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
+    low: float | None = 0.0
+    high: float | None = 0.0
 
     def sentence(self) -> str:
         """What was found, in one sentence."""
         first = f"At {self.nfe} calls {self.sampler} is closest"
         if self.second is None:
             return f"{first} ({self.value:.4f})."
+        if self.low is None:
+            chance = f"nothing says if by chance, as {self.second} or it has no replicates"
+            return f"{first} ({self.value:.4f}), by {self.lead:.4f} ({chance})."
         sure = "by more than chance" if self.low > 0 else "but not by more than chance"
         lead = f"{self.lead:.4f} ({self.low:.4f} to {self.high:.4f})"
         return f"{first} ({self.value:.4f}), {sure}: {self.second} is further away by {lead}."
@@ -197,7 +206,8 @@ def leads(rows: Sequence[Row], sampler: str, key: str, *, confidence: float = 0.
     for best in sorted((row for row in rows if row["sampler"] == sampler), key=lambda row: row["nfe"]):
         others = [row for row in rows if row["nfe"] == best["nfe"] and row["sampler"] != sampler]
         for row in sorted(others, key=lambda row: row[key]):
-            low, high = np.quantile(_centred(row, key) - _centred(best, key), [tail, 1 - tail])
-            lead = row[key] - best[key]
-            found.append(Winner(best["nfe"], sampler, best[key], row["sampler"], lead, float(low), float(high)))
+            ends: list[float | None] = [None, None]
+            if _has_replicates([row, best], key):
+                ends = np.quantile(_centred(row, key) - _centred(best, key), [tail, 1 - tail]).tolist()
+            found.append(Winner(best["nfe"], sampler, best[key], row["sampler"], row[key] - best[key], *ends))
     return found

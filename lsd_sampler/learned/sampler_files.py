@@ -165,8 +165,9 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
             push_to_hub (`bool`, defaults to `False`): whether to upload the folder too; keyword arguments as for
                 `push_to_hub`, with `repo_id` falling back to the folder's name.
             safe_serialization (`bool`, *optional*): passed by pipelines that save their components. The tensors then
-                go to the subfolder `learned`: if they lay beside the config, diffusers would take them for weights of
-                an unknown format, and fetch no safetensors at all of such a pipeline on the Hub.
+                go to the subfolder `learned.tensors`: if they lay beside the config, diffusers would take them for
+                weights of an unknown format, and fetch no safetensors at all of such a pipeline on the Hub. (An older
+                pipeline has `learned` there: to load it with a `variant`, rename that folder.)
         """
         folder = Path(save_directory)
         if folder.is_file():
@@ -183,8 +184,7 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
             config_file.write_bytes(self.to_json_string().encode())
             if data is not None:
                 write_atomically(tensors, data)
-        for stale in {folder / place for place in TENSORS_PLACES} - ({tensors} if data is not None else set()):
-            stale.unlink(missing_ok=True)
+        _remove_others(folder, tensors if data is not None else None)
         if push_to_hub:
             self._upload(folder, kwargs.pop("repo_id", folder.absolute().name), **kwargs)
 
@@ -210,6 +210,15 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
         # tensors of an earlier sampler do not stay with this one's config
         kwargs.setdefault("delete_patterns", [place for place in TENSORS_PLACES if not (folder / place).exists()])
         return upload_sampler(folder, repo_id, **kwargs)
+
+
+def _remove_others(folder: Path, kept: Path | None) -> None:
+    """Tensors of an earlier sampler, and the folders that they lay in: one without a dot would stop diffusers."""
+    for path in (folder / place for place in TENSORS_PLACES):
+        if path != kept and path.exists():
+            path.unlink()
+            if path.parent != folder and not any(path.parent.iterdir()):
+                path.parent.rmdir()
 
 
 class _Source:

@@ -14,12 +14,14 @@ from safetensors.torch import load, save
 
 from ..sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorTable, check_float
 from ..support.hub import check_announced
+from ..support.lfs import check_no_pointer
 from ..support.version import __version__
 
 
 TENSORS_NAME = "scheduler_model.safetensors"
-# beside the config; or one folder deeper, where a pipeline is saved: see `save_pretrained`
-TENSORS_PLACES = (TENSORS_NAME, f"learned/{TENSORS_NAME}")
+# beside the config; or one folder deeper, where a pipeline is saved: see `save_pretrained`. Its name has a dot, as
+# diffusers looks for a `variant` after the first dot of every name in a component's folder; older pipelines lack it
+TENSORS_PLACES = (TENSORS_NAME, f"learned.tensors/{TENSORS_NAME}", f"learned/{TENSORS_NAME}")
 FORMAT_VERSION = 1
 MAX_BYTES = 2**25
 MAX_HEADER_BYTES = 2**20
@@ -102,8 +104,9 @@ def read_at_most(path: Path, limit: int) -> bytes:
 
     Raises:
         OSError: if it is missing or cannot be read.
-        ValueError: if it is larger than `limit` bytes; the message names it.
+        ValueError: if it is larger than `limit` bytes, or a Git LFS pointer; the message names it.
     """
+    check_no_pointer(path)
     with path.open("rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:

@@ -206,14 +206,23 @@ def resolve_mask(mask_token_id: Any, configured: int | None, has_mask: bool) -> 
     return mask_token_id
 
 
+def check_temperature(temperature: Any) -> None:
+    """Raises `ValueError` unless this is a number >= 0. (An infinite one draws from all possible tokens alike.)"""
+    is_number = isinstance(temperature, numbers.Real) and not isinstance(temperature, bool)
+    is_scalar = isinstance(temperature, torch.Tensor) and temperature.numel() == 1
+    if not (is_number or is_scalar):
+        raise ValueError(f"`temperature` must be a number >= 0, got {temperature!r}.")
+    if not temperature >= 0:  # pyright: ignore[reportOperatorIssue]
+        raise ValueError(f"`temperature` must be >= 0, got {temperature}.")
+
+
 def draw_temperature(temperature: float, sampling_method: str) -> float:
     """The temperature of the token draws: `"greedy"` takes the most likely token, whatever the temperature.
 
     Raises:
-        ValueError: for a negative temperature or an unknown method.
+        ValueError: for a temperature that is no number >= 0, or an unknown method.
     """
     if sampling_method not in SAMPLING_METHODS:
         raise ValueError(f"`sampling_method` must be one of {list(SAMPLING_METHODS)}, got {sampling_method!r}.")
-    if not temperature >= 0:
-        raise ValueError(f"`temperature` must be >= 0, got {temperature}.")
+    check_temperature(temperature)
     return 0.0 if sampling_method == "greedy" else temperature

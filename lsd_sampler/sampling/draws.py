@@ -7,6 +7,7 @@ effective temperature.)
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,13 +38,24 @@ def row_generators(seed: int, rows: Iterable[int], *stream: int) -> list[torch.G
     return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
 
+def check_generators(generator: Any) -> None:
+    """Raises `ValueError` unless this is a generator, a list of them, or None."""
+    several = generator if isinstance(generator, list | tuple) else [generator]
+    if generator is not None and not all(isinstance(g, torch.Generator) for g in several):
+        raise ValueError(
+            f"`generator` must be a torch.Generator, a list of them, or None, got {generator!r}: make one with"
+            " `torch.Generator().manual_seed(0)`."
+        )
+
+
 def draw_uniforms(batch_size: int, num: int, generator: Generators, device: torch.device) -> torch.Tensor:
     """Uniforms in [0, 1), `torch.DoubleTensor` of shape `(batch_size, num)`; with a list, row i comes from generator
     i.
 
     Raises:
-        ValueError: if a list of generators has not one entry per row.
+        ValueError: if a list of generators has not one entry per row, or `generator` is something else.
     """
+    check_generators(generator)
     if isinstance(generator, (list, tuple)):
         if len(generator) != batch_size:
             raise ValueError(f"`generator` has {len(generator)} entries, but the batch has {batch_size} rows.")

@@ -104,8 +104,8 @@ def check_announced(path: Path, data: bytes | None = None) -> None:
                 digest.update(chunk)
     if blob.name not in [digest.hexdigest() for digest in digests]:
         raise ValueError(
-            f"{path} is not what the Hub announced: it was changed on the way, or in the cache. Load it again with"
-            " `force_download=True`."
+            f"{path} is not what the Hub announced: it was changed on the way, or in the cache. Remove that file, or"
+            " load it again with `force_download=True`."
         )
 
 

@@ -93,6 +93,21 @@ def test_the_snippet_runs(folders: dict[str, Path], name: str) -> None:
     assert namespace["pipe"].scheduler.learned_sampler
 
 
+def test_the_snippet_runs_whatever_the_paths(tmp_path: Path) -> None:
+    """Quotes, backslashes and line breaks are Python's to write."""
+    folder = tmp_path / 'it\'s "mine" \\new\nline'
+    countdown(8, 16).save_pretrained(folder / "model")
+    pipe = MaskedDiffusionPipeline.from_pretrained(folder / "model")
+    config, records = DistillConfig(num_sequences=4, **CASES["path_kl"]), []
+    scheduler = distill(pipe, config, log=records.append)
+    save_sampler(scheduler, folder, model=str(folder / "model"), config=config, records=records)
+    (snippet,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    with contextlib.redirect_stdout(io.StringIO()):
+        namespace: dict[str, Any] = {}
+        exec(snippet, namespace)
+    assert namespace["pipe"].scheduler.learned_sampler
+
+
 def test_table_of_schedules_is_that_of_the_metrics(folders: dict[str, Path]) -> None:
     head, _, *rows = table_of((folders["path_kl"] / "README.md").read_text())
     assert head[0] == "network calls"

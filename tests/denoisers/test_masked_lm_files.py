@@ -1,12 +1,15 @@
 """Language models of transformers on disk: what is recognised, what is refused, and that what is saved comes back."""
 
 import json
+import re
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers.tiny_language_models import BERT_TOKENS, MASKED_LMS, SIZES
+from helpers.tiny_language_models import BERT_TOKENS, MASKED_LMS, SIZES, save_without_mask
 from safetensors.torch import load_file, save_file
 from transformers import (
     BartConfig,
@@ -21,10 +24,18 @@ from transformers import (
 )
 
 from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
-from lsd_sampler.denoisers import DENOISERS, MaskedLMDenoiser, load_denoiser
+from lsd_sampler.cards import sampler_card as cards
+from lsd_sampler.cli import evaluate, sample, train
+from lsd_sampler.denoisers import DENOISERS, MaskedLMDenoiser, RADDDenoiser, load_denoiser
 from lsd_sampler.denoisers.files import Checkpoint
+from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps
 
 
+RADD: dict[str, Any] = {
+    "tokens": 5,
+    "noise": {"type": "loglinear"},
+    "model": {"type": "ddit_wot", "hidden_size": 8, "n_heads": 2, "n_blocks": 1, "length": 6, "dropout": 0.1},
+}
 OWN_CODE = """
 import torch
 from torch import nn
@@ -208,9 +219,156 @@ def test_without_knowing_the_frame_it_goes_on_and_says_so(folder: Path, caplog: 
     assert "frame" in caplog.text
 
 
-def test_code_of_a_repository_runs_only_where_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("modern", [False, True], ids=["bert", "modernbert"])
+@pytest.mark.parametrize("template", [True, False], ids=["template", "ids only"])
+def test_a_mask_that_is_given_keeps_the_frame_of_the_tokenizer(
+    tmp_path: Path, modern: bool, template: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`[CLS]` and `[SEP]`, whether the tokenizer puts them around a text or only has them."""
+    tokens = ["[PAD]", "[BLANK]", "[CLS]", "[SEP]", "[UNK]", *BERT_TOKENS[5:]]
+    save_without_mask(tmp_path, tokens, modern)
+    if not template:
+        file = tmp_path / "tokenizer.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"post_processor": None}))
+    options = loaded(tmp_path, mask_token_id=1)._options()
+    assert options["frame"] == [[2], [3]] and options["mask_token_id"] == 1
+    assert options["excluded_token_ids"] == [0, 2, 3, 4] and "frame" not in caplog.text
+    with pytest.raises(ValueError, match="is the mask: pass `mask_token_id`"):
+        load_denoiser(tmp_path)
+
+
+@pytest.mark.parametrize("modern", [False, True], ids=["bert", "modernbert"])
+@pytest.mark.parametrize("name", ["[MASK]", "<mask>"])
+def test_a_special_token_of_a_usual_name_is_the_mask(tmp_path: Path, modern: bool, name: str) -> None:
+    tokens = [name if token == "[MASK]" else token for token in BERT_TOKENS]
+    save_without_mask(tmp_path, tokens, modern, additional_special_tokens=[name])  # pyright: ignore
+    options = loaded(tmp_path)._options()
+    assert (options["mask_token_id"], options["frame"]) == (4, [[2], [3]])
+    assert options["excluded_token_ids"] == [0, 1, 2, 3]
+    shutil.rmtree(tmp_path)
+    save_without_mask(tmp_path, tokens, modern)  # an ordinary word
+    with pytest.raises(ValueError, match="is the mask: pass `mask_token_id`"):
+        load_denoiser(tmp_path)
+
+
+def test_the_commands_take_what_their_messages_ask_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mask's id, further options, trust in code; and what is advised runs."""
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    folder = tmp_path / "own"
+    monkeypatch.setattr(cards, "_plot", lambda *_: False)
+    save_without_mask(tmp_path / "bert", ["[PAD]", "[BLANK]", "[CLS]", "[SEP]", "[UNK]", *BERT_TOKENS[5:]])
+    model = ["--model", str(tmp_path / "bert"), "--device", "cpu", "--nfe", "2"]
+    small = ["--num-sequences", "4", "--method", "path_kl", "--output-dir", str(tmp_path / "out")]
+    evaluation = ["--num-samples", "4", "--length", "4", "--temperatures", "1", "--output-dir", str(tmp_path / "eval")]
+    for main, more in ((sample.main, []), (train.main, small), (evaluate.main, evaluation)):
+        assert main([*model, *more]) == 1
+        assert "`--mask-token-id`" in capsys.readouterr().err.splitlines()[-1]
+        assert main([*model, *more, "--mask-token-id", "1"]) == 0
+        assert main([*model, "--model-kwargs", '{"shift": 1}']) == 1
+        assert "`shift`" in capsys.readouterr().err.splitlines()[-1]
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["run"]["mask_token_id"] == 1
+    (snippet,) = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text(), re.DOTALL)
+    namespace: dict[str, Any] = {}
+    exec(snippet, namespace)
+    assert namespace["pipe"].denoiser.mask_token_id == 1
+    capsys.readouterr()
+
+    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2, n_positions=12))
+    gpt2.save_pretrained(tmp_path / "gpt2")
+    argv = ["--model", str(tmp_path / "gpt2"), "--device", "cpu", "--num-samples", "1", "--nfe", "2"]
+    assert sample.main(argv) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "`--mask-token-id`, `--model-kwargs '{\"shifted\": ...}'`" in said
+    assert sample.main([*argv, "--mask-token-id", "19", "--model-kwargs", '{"shifted": false}']) == 0
+
+    save_own_code(tmp_path / "own")
+    argv = ["--model", str(tmp_path / "own"), "--device", "cpu", "--num-samples", "1", "--nfe", "2", "--length", "6"]
+    assert sample.main(argv) == 1
+    assert "`--trust-remote-code`" in capsys.readouterr().err.splitlines()[-1]
+    assert sample.main([*argv, "--trust-remote-code"]) == 1
+    assert "`--model-kwargs '{\"length\": ...}'`" in capsys.readouterr().err.splitlines()[-1]
+    assert sample.main([*argv, "--trust-remote-code", "--model-kwargs", '{"length": 6}']) == 0
+    capsys.readouterr()
+    for bad in (["--mask-token-id", "1"], ["--model-kwargs", '{"shifted": true}']):
+        assert sample.main(["--model", "countdown:V=4,L=8", *bad]) == 1
+        assert f"`{bad[0]}`" in capsys.readouterr().err
+    assert sample.main([*argv, "--model-kwargs", '{"dtype": "float16"}']) == 1
+    assert "`dtype` has a flag of its own" in capsys.readouterr().err
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 123456\n"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "pointer", "list", "nonsense", "entry"])
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_damaged_tokenizer_is_named_by_every_command(
+    folder: Path, name: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folder / name
+    whole = file.read_bytes()
+    damaged = {
+        "truncated": whole[: len(whole) // 2], "pointer": POINTER, "list": b"[]", "nonsense": b"\x00\xff",
+        "entry": json.dumps(json.loads(whole) | {"model": 7, "added_tokens_decoder": 7}).encode(),
+    }  # fmt: skip
+    file.write_bytes(damaged[damage])
+    word = "Git LFS pointer" if damage == "pointer" else ""
+    with pytest.raises(ValueError, match=f"{name}.*{word}"):
+        load_denoiser(folder)
+    RADDDenoiser(RADD).save_pretrained(folder / "radd")
+    if name == "tokenizer.json":  # the only one that families of this library read
+        (folder / "radd" / name).write_bytes(damaged[damage])
+        with pytest.raises(ValueError, match=f"{name}.*{word}"):
+            load_denoiser(folder / "radd")
+    for main in (sample.main, train.main, evaluate.main):
+        assert main(["--model", str(folder), "--nfe", "2"]) == 1
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        assert str(file) in last and word in last
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "vocab.txt"])
+def test_pointers_of_git_lfs_are_called_that(folder: Path, name: str) -> None:
+    (folder / name).write_bytes(POINTER)
+    with pytest.raises(ValueError, match=f"{name} is a Git LFS pointer.*git lfs pull"):
+        load_denoiser(folder)
+
+
+@pytest.mark.parametrize("name", ["scheduler_config.json", "scheduler_model.safetensors"])
+def test_pointers_in_place_of_a_sampler_are_called_that(tmp_path: Path, name: str) -> None:
+    ones = torch.ones(2, dtype=torch.float64)
+    scheduler = LSDScheduler(mask_token_id=4)
+    scheduler.set_learned_sampler(LearnedSampler({2: LearnedSteps(torch.tensor([1, 0.5, 0.01]).double(), ones, ones)}))
+    scheduler.save_pretrained(tmp_path)
+    (tmp_path / name).write_bytes(POINTER)
+    with pytest.raises(ValueError, match=f"{name} is a Git LFS pointer"):
+        LSDScheduler.from_pretrained(tmp_path)
+
+
+def test_a_saved_pipeline_with_a_damaged_tokenizer(folder: Path, tmp_path: Path) -> None:
+    MaskedDiffusionPipeline.from_pretrained(folder).save_pretrained(tmp_path / "pipe")
+    (tmp_path / "pipe" / "tokenizer" / "tokenizer.json").write_bytes(POINTER)
+    with pytest.raises(ValueError, match="tokenizer.json is a Git LFS pointer"):
+        MaskedDiffusionPipeline.from_pretrained(tmp_path / "pipe")
+
+
+def test_without_a_package_it_goes_on_or_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a tokenizer's package there is no tokenizer; without that of an attention, it can be left out."""
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "BertJapaneseTokenizer",
+                                                              "word_tokenizer_type": "mecab"}))  # fmt: skip
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("\n".join(BERT_TOKENS))
+    monkeypatch.setitem(sys.modules, "fugashi", None)
+    model = loaded(folder, mask_token_id=4)
+    assert model.tokenizer is None and "fugashi" in caplog.text and "going on without it" in caplog.text
+    with pytest.raises(ValueError, match="^[^\n]*`attn_implementation` 'flash_attention_2' needs a package[^\n]*$"):
+        load_denoiser(folder, mask_token_id=4, attn_implementation="flash_attention_2")
+
+
+def save_own_code(folder: Path) -> dict[str, torch.Tensor]:
+    """A model of a class that only its own folder has."""
     folder.mkdir()
     (folder / "modeling_mean.py").write_text(OWN_CODE)
     config: dict[str, Any] = {
@@ -220,6 +378,14 @@ def test_code_of_a_repository_runs_only_where_it_is_trusted(tmp_path: Path, monk
     (folder / "config.json").write_text(json.dumps(config))
     tensors = {"embedding.weight": torch.randn(12, 8), "out.weight": torch.randn(12, 8), "out.bias": torch.randn(12)}
     save_file(tensors, folder / "model.safetensors")
+    return tensors
+
+
+def test_code_of_a_repository_runs_only_where_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = tmp_path / "own"
+    tensors = save_own_code(folder)
+    config = json.loads((folder / "config.json").read_text())
     with pytest.raises(ValueError, match="^[^\n]*'mean_of_neighbours'[^\n]*`trust_remote_code=True`[^\n]*$"):
         load_denoiser(folder, length=6)
     assert not (tmp_path / "modules").exists()

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import io
 import itertools
+import json
 import os
 import re
 import runpy
@@ -17,8 +18,10 @@ from types import ModuleType
 
 import pytest
 
+from lsd_sampler import LSDScheduler
 from lsd_sampler.cli import evaluate, sample, train
 from lsd_sampler.cli.evaluation_parts import baseline
+from lsd_sampler.evaluation.tables import cell
 from lsd_sampler.sampling.orders import ORDERS
 from lsd_sampler.sampling.schedules import GRIDS
 from lsd_sampler.sampling.solvers import SOLVERS, OwnStep, Solver
@@ -70,6 +73,90 @@ def test_python_blocks_run(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", driver, *map(str, programs)]
     done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+TO_THE_END = """
+import json, runpy, sys
+from pathlib import Path
+
+page = runpy.run_path(sys.argv[1], run_name="__main__")
+from lsd_sampler import DistillConfig, distill
+from lsd_sampler.cards import save_sampler
+from lsd_sampler.cli import evaluate, train
+
+# the method: a folder with a card, from Python and from the command, whose summary is printed
+config, records = DistillConfig(method="fewest_tokens", nfe=(2, 4), num_sequences=8), []
+page["pipe"].scheduler = page["LSDScheduler"](**page["denoiser"].scheduler_config())
+learned = distill(page["pipe"], config, log=records.append)
+save_sampler(learned, Path("python"), model="markov:V=4,L=16", config=config, records=records)
+argv = ["--model", "markov:V=4,L=16", "--method", "fewest_tokens", "--nfe", "2", "4", "--num-sequences", "8"]
+assert train.main([*argv, "--output-dir", "command"]) == 0
+
+# one that logs nothing, and learns coefficients
+class Silent(page["Method"]):
+    name = "silent"
+
+    def learn(self, task):
+        from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps
+        ones = page["torch"].ones(2, dtype=page["torch"].float64)
+        times = page["torch"].tensor([1.0, 0.25, 1e-4], dtype=page["torch"].float64)
+        return LearnedSampler({2: LearnedSteps(times, ones, 1.5 * ones)})
+
+    def network_calls(self, recipe):
+        return recipe.plan.num_canvases
+
+page["METHODS"].register("silent", Silent())
+argv = ["--model", "markov:V=4,L=16", "--method", "silent", "--nfe", "2"]
+assert train.main([*argv, "--output-dir", "silent"]) == 0
+
+# the metric: table, JSON, plots and page
+evaluate.write_report(page["report"], Path("."))
+
+# and one without replicates, heading or likelihood
+class Bare(page["Repeats"]):
+    verdict_key, keys = "bare", ("bare",)
+
+    def compute(self, sequences, texts=None):
+        return {"bare": self.verdict(sequences)}
+
+bare = Bare(page["real"])
+harness = page["Harness"](page["pipe"], page["samplers"], bare, num_samples=8, progress=False)
+found = page["compare"](harness, [2, 4], floor=page["floor_row"](bare, page["real"]))
+Path("bare").mkdir()
+evaluate.write_report(page["make_report"]("Bare", found, bare, base="random", headline_nfe=4), Path("bare"))
+"""
+
+
+def test_a_method_and_a_metric_of_ones_own_get_to_the_end(tmp_path: Path) -> None:
+    """Those of the page on extending: card, summary in the terminal, table, JSON and HTML."""
+    code = "\n".join(block for _, block in blocks(ROOT / "docs" / "extending.md", "python"))
+    (tmp_path / "page.py").write_text(code)
+    (tmp_path / "driver.py").write_text(TO_THE_END)
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    argv = [sys.executable, "driver.py", "page.py"]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name, steps in (("python", (2, 4)), ("command", (2, 4)), ("silent", (2,))):
+        learned = LSDScheduler.from_pretrained(tmp_path / name)
+        card = (tmp_path / name / "README.md").read_text()
+        assert "None" not in card and "learned times of the network calls" in card
+        for M in steps:
+            times = " ".join(f"{t:.4f}" for t in learned.steps_for(M).timesteps)
+            assert f"| {M} | {times} |" in card
+            assert f"{M:4d} calls  timesteps: {times}" in done.stdout
+        (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+        with contextlib.chdir(tmp_path), contextlib.redirect_stdout(io.StringIO()):
+            exec(snippet, {})
+    assert "| 1.5000 1.5000 |" in (tmp_path / "silent" / "README.md").read_text()
+    for folder, key, heading in ((tmp_path, "repeats_off", "repeats off"), (tmp_path / "bare", "bare", "bare")):
+        rows = json.loads((folder / "summary.json").read_text())["rows"]
+        assert [(row["sampler"], row["nfe"]) for row in rows] == list(itertools.product(("random", "halton"), (2, 4)))
+        table, html = ((folder / name).read_text() for name in ("table.txt", "report.html"))
+        for row in rows:
+            assert heading in table and cell(row[key], 4) in table
+            assert heading in html and cell(row[key], 4) in html
+        assert (folder / "quality_vs_nfe.png").exists()
+    assert "Lower is better." in (tmp_path / "report.html").read_text()
 
 
 def commands(page: Path) -> list[list[str]]:

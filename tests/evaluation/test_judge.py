@@ -158,3 +158,16 @@ def test_lack_of_memory_names_the_batch_size_to_try(monkeypatch: pytest.MonkeyPa
 def test_bad_options_are_named(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"`{name}`"):
         JudgeNLL(tiny_gpt2(context=16), **{name: value})
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "model.safetensors"])
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\nsize 9\n", b'{"version": "1.0", '])
+def test_damaged_files_of_a_judge_are_named(tmp_path: Path, name: str, content: bytes) -> None:
+    tiny_gpt2().save_pretrained(tmp_path)
+    character_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(OSError, match="^[^\n]*cannot be loaded[^\n]*$") as caught:
+        JudgeNLL.from_pretrained(str(tmp_path))
+    is_pointer = content.startswith(b"version")
+    assert ("Git LFS pointer" in str(caught.value)) == is_pointer
+    assert name in str(caught.value) or not is_pointer

@@ -36,7 +36,7 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 
-def word_tokenizer(tokens: list[str], template: str | None = None, **special: str) -> PreTrainedTokenizerFast:
+def word_tokenizer(tokens: list[str], template: str | None = None, **special: Any) -> PreTrainedTokenizerFast:
     """Whole words, with special tokens around a text where a template says so."""
     ids = {token: i for i, token in enumerate(tokens)}
     words = Tokenizer(WordLevel(ids, unk_token=special["unk_token"]))
@@ -85,6 +85,19 @@ def save_roberta(folder: Path) -> None:
         "cls_token": "<s>", "sep_token": "</s>",
     }  # fmt: skip
     word_tokenizer(ROBERTA_TOKENS, "<s> $A </s>", **special).save_pretrained(folder)
+
+
+def save_without_mask(folder: Path, tokens: list[str] = BERT_TOKENS, modern: bool = False, **special: Any) -> None:
+    """A model whose tokenizer frames a text, and does not say which token is the mask."""
+    sizes = {"vocab_size": len(tokens), "max_position_embeddings": 14, **SIZES}
+    if modern:
+        none = {f"{name}_token_id": None for name in ("bos", "eos", "cls", "sep")}
+        model = ModernBertForMaskedLM(ModernBertConfig(pad_token_id=0, **none, **sizes))
+    else:
+        model = BertForMaskedLM(BertConfig(**sizes))
+    model.save_pretrained(folder)
+    usual = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    word_tokenizer(tokens, "[CLS] $A [SEP]", **(usual | special)).save_pretrained(folder)
 
 
 MASKED_LMS: dict[str, Callable[[Path], None]] = {

@@ -321,7 +321,7 @@ def test_from_a_shell_to_another_process(hub: HubServer, run: Run, tmp_path: Pat
     written = {"README.md", "config.json", "metrics.jsonl", "schedule.png", CONFIG_NAME, TENSORS_NAME}
     assert set(repo.files()) == written
     assert f"{hub.url}/user/chain/commit/{repo.refs['main']}" in done.stdout.splitlines()[-1]
-    assert 'from_pretrained("user/chain")' in repo.files()["README.md"].decode()
+    assert "from_pretrained('user/chain')" in repo.files()["README.md"].decode()
     assert json.loads(repo.files()["config.json"])["distillation"]["nfe"] == [2, 4]
 
     assert run(sequences, model, "user/chain") == run(sequences, model, str(out)) == sequences(model, str(out))
@@ -388,6 +388,10 @@ def test_pipelines_of_diffusers_by_id(hub: HubServer, run: Run, tmp_path: Path) 
         run(push_folder, tmp_path / name, f"user/amused-{name}")
         assert run(image, f"user/amused-{name}") == draw(pipe)
         assert run(load, f"user/amused-{name}", subfolder="scheduler") == contents(make(number))
+
+    pipe.save_pretrained(tmp_path / "half", variant="fp16")
+    run(push_folder, tmp_path / "half", "user/amused-half")
+    assert run(image, "user/amused-half", variant="fp16") == draw(pipe)
 
     run(push, 1, "user/amused-plain", subfolder="scheduler")  # beside the config, where diffusers does not expect it
     assert run(image, "user/amused-plain", "user/amused-plain") == draw(pipe)

@@ -84,9 +84,9 @@ class PathKL(Method):
     def describe(self, learned: LearnedSampler, records: Records) -> Description:
         plain = super().describe(learned, records)
         schedules = [r for r in records if r["event"] == "schedule"]
-        if not schedules:
+        states = next((r["states"] for r in records if r["event"] == "step_error"), None)
+        if not schedules or states is None:
             return plain
-        states = next(r["states"] for r in records if r["event"] == "step_error")
         known = [" ".join(map(str, r["known_after_step"])) for r in schedules]
         excess = f"path KL above {states} calls (nats per sequence)"
         return replace(
