@@ -7,6 +7,9 @@ set -euo pipefail
 OUT=${OUT:-reproduction}
 SAMPLERS=$OUT/samplers
 
+# no rows but those of the tables
+lsd-eval() { command lsd-eval --headline-limit 1 "$@"; }
+
 train() { # NAME OPTIONS...: a sampler, unless it is there
     local name=$1
     shift

@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--prefix", default="It was")
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("canvas.html"))
+    parser.add_argument("--output", type=lambda name: Path(name).expanduser(), default=Path("canvas.html"))
     args = parser.parse_args()
     pipe = MaskedDiffusionPipeline.from_pretrained(args.model)
     pipe.set_progress_bar_config(disable=True)

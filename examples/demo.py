@@ -33,6 +33,7 @@ from lsd_sampler.evaluation import (
     write_jsonl,
 )
 from lsd_sampler.evaluation.glossary import ORACLE_COLUMNS, TEXT_COLUMNS, headings
+from lsd_sampler.support.afterwards import optional_plot
 
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
@@ -130,7 +131,7 @@ def save_samples(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output-dir", type=Path, default=Path("demo-output"))
+    parser.add_argument("--output-dir", type=lambda name: Path(name).expanduser(), default=Path("demo-output"))
     parser.add_argument("--num-sequences", type=int, default=64, help="teacher sequences; half as many for the books")
     parser.add_argument("--oracle-samples", type=int, default=1024)
     parser.add_argument("--text-samples", type=int, default=96)
@@ -155,7 +156,8 @@ def main() -> None:
     ):
         drawn = [row for row in rows if row["nfe"] in args.nfe]
         file = args.output_dir / ("quality_vs_nfe.png" if name == "books" else f"quality_vs_nfe_{name}.png")
-        plot_quality_vs_nfe(drawn, file, metrics, title=name, floor=rows[-1])
+        with optional_plot(file):
+            plot_quality_vs_nfe(drawn, file, metrics, title=name, floor=rows[-1])
     save_samples(text_rows, args.output_dir / "samples.md")
     say(f"Saved samplers, metrics.jsonl, quality_vs_nfe.png and samples.md to {args.output_dir}.")
     say(f"{time.perf_counter() - tic:.0f} seconds in all.")

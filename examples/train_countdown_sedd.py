@@ -166,7 +166,7 @@ SEDD model of {parameters:.2f} M parameters (absorbing, log-linear noise), for t
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output-dir", required=True, type=Path)
+    parser.add_argument("--output-dir", required=True, type=lambda name: Path(name).expanduser())
     parser.add_argument("--vocab-size", type=int, default=32, help="states of the chain")
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--hidden-size", type=int, default=128)

@@ -117,6 +117,10 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         pipeline.register_to_config(_name_or_path=name)
         return pipeline
 
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As in diffusers; a `~` is the home folder, as for `from_pretrained`."""
+        super().save_pretrained(os.path.expanduser(save_directory), *args, **kwargs)
+
     @classmethod
     def _from_denoiser(cls, name: str, path: Path | None, kwargs: dict[str, Any]) -> Self:
         denoiser, scheduler = kwargs.pop("denoiser", None), kwargs.pop("scheduler", None)

@@ -15,6 +15,7 @@ from ..learned.schedule_plot import plot_schedule
 from ..sampling.learned_numbers import LearnedSampler
 from ..sampling.solvers import SOLVERS
 from ..scheduling_lsd import LSDScheduler
+from ..support.afterwards import as_warning, optional_plot
 from ..support.atomic import write_atomically
 from ..support.hub import is_hub_id
 from .choice import choice_section
@@ -83,8 +84,6 @@ def save_sampler(
             from somebody's model, or keeps the one that it says.
         load_kwargs (`dict`, *optional*): what the model was loaded with; used in the card's snippet.
     """
-    path = folder / "README.md"
-    old = path.read_text(encoding="utf-8") if path.exists() else None
     scheduler.save_pretrained(folder)
     described = {"library_name": "lsd_sampler", "scheduler": "LSDScheduler", "run": run or {}}
     described["distillation"] = config.to_dict()
@@ -92,11 +91,16 @@ def save_sampler(
     write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
     plotted = _plot(config.describe(scheduler.learned_sampler, records), folder / "schedule.png", model)
     call_kwargs = call_kwargs or {}
-    nfe = _numbers_of_calls(scheduler, config)
-    arguments = ", ".join([repr(model), *(f"{name}={value!r}" for name, value in (load_kwargs or {}).items())])
-    snippet = _snippet(nfe, arguments, records, repo_id or str(folder), pipeline_class, call_kwargs)
-    card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs, license)
-    write_atomically(path, (card if old is None else refresh(old, card)).encode())
+    path = folder / "README.md"
+    written = None
+    with as_warning(f"The card {path} does not tell of this run"):
+        arguments = ", ".join([repr(model), *(f"{name}={value!r}" for name, value in (load_kwargs or {}).items())])
+        nfe, location = _numbers_of_calls(scheduler, config), repo_id or str(folder)
+        snippet = _snippet(nfe, arguments, records, location, pipeline_class, call_kwargs)
+        card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs, license)
+        written = (refresh(path.read_text(encoding="utf-8"), card) if path.exists() else card).encode()
+    if written is not None:
+        write_atomically(path, written)
 
 
 def make_card(
@@ -262,14 +266,13 @@ def _sequences(paths: Mapping[str, Any]) -> str:
 
 
 def _plot(learned: Description, path: Path, model: str) -> bool:
-    """Draws the learned numbers where matplotlib (an extra) is there."""
+    """Draws the learned numbers, if they can be drawn."""
     times, coefficients = (
         {f"{M} calls": values for M, values in curves.items()} for curves in (learned.times, learned.coefficients)
     )
     if not times:
         return False
-    try:
+    with optional_plot(path):
         plot_schedule(times, path, coefficients or None, title=model)
-    except ImportError:
-        return False
-    return True
+        return True
+    return False

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,8 @@ def load_diffusers_pipeline(args: argparse.Namespace):  # noqa: ANN201  (importe
     from ..denoisers.tokenizer_files import check_tokenizer_files
     from ..support.hub import fetching
 
-    local = Path(args.pipeline).expanduser()
+    args.pipeline = os.path.expanduser(args.pipeline)
+    local = Path(args.pipeline)
     if (local / CONFIG_NAME).exists() and not (local / PIPELINE_NAME).exists():
         raise ValueError(f"`--pipeline` {args.pipeline!r} is a model, not a pipeline: use `--model`.")
     folder = local
@@ -139,7 +140,10 @@ def load_diffusers_pipeline(args: argparse.Namespace):  # noqa: ANN201  (importe
 
 @contextmanager
 def process_group(args: argparse.Namespace) -> Iterator[None]:
-    """Joins the other processes of `accelerate launch`, where this is one of several; each has a device of its own."""
+    """Joins the other processes of `accelerate launch`, where this is one of several; each has a device of its own.
+
+    Only the first prints inside: the others' outputs, notes and bars would be the same.
+    """
     if int(os.environ.get("WORLD_SIZE") or 1) < 2:
         yield
         return
@@ -151,9 +155,16 @@ def process_group(args: argparse.Namespace) -> Iterator[None]:
     if args.device.type == "cuda" and args.device.index is None:
         args.device = state.device
     try:
-        yield
+        with nullcontext() if state.is_main_process else _silence():
+            yield
     finally:
         state.destroy_process_group()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 def json_object(text: str) -> dict:
@@ -209,7 +220,7 @@ def load_sampler(name: str):  # noqa: ANN201  (imported late)
     from ..scheduling_lsd import LSDScheduler
     from ..support.hub import is_hub_id
 
-    if not Path(name).is_dir() and not is_hub_id(name):
+    if not os.path.isdir(os.path.expanduser(name)) and not is_hub_id(name):
         raise FileNotFoundError(f"`--sampler` {name!r} is neither a folder nor a Hub id (owner/name).")
     try:
         return LSDScheduler.from_pretrained(name)
@@ -250,10 +261,56 @@ def smaller_batch(flag: str, number: int, dtype: str | None) -> str:
     return f"out of memory: the model does not fit. Try {dtype_advice}another `--device`."
 
 
+def settle_paths(args: argparse.Namespace) -> None:
+    """Puts the home folder in place of `~` in all paths: a shell does not after `=`, as in `--output-dir=~/x`.
+
+    Raises:
+        ValueError: if a text or path is not in UTF-8: neither card nor samples could be written.
+    """
+    for name, value in vars(args).items():
+        for part in value if isinstance(value, list) else [value]:
+            _check_encoding("--" + name.replace("_", "-"), part)
+        if isinstance(value, Path):
+            setattr(args, name, Path(os.path.expanduser(value)))
+        elif isinstance(value, list):
+            setattr(args, name, [Path(os.path.expanduser(v)) if isinstance(v, Path) else v for v in value])
+
+
+def _check_encoding(flag: str, value: Any) -> None:
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        remedy = "rename the file or folder" if isinstance(value, Path) else "give it in UTF-8"
+        raise ValueError(f"`{flag}` {text!r} holds bytes that are not UTF-8: {remedy}.") from error
+
+
+def say(*words: str) -> bool:
+    """Prints a result at once. A reader that has gone, as `head` does, is no error: nothing more is printed then.
+
+    Returns:
+        whether anybody reads.
+    """
+    try:
+        if words:
+            encoding = sys.stdout.encoding or "utf-8"
+            print(*(text.encode(encoding, "backslashreplace").decode(encoding) for text in words))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # what is still in the buffer would be an error again when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
 def run(command: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     """Parses, runs, and turns known mistakes into one sentence on stderr and exit code 1."""
-    args = parser.parse_args(argv)
     try:
+        args = parser.parse_args(argv)
+    finally:
+        say()  # the help
+    try:
+        settle_paths(args)
         command(args)
     except KeyboardInterrupt as error:
         print(f"Interrupted{'; ' if error.args else ''}{error}.", file=sys.stderr)

@@ -9,6 +9,7 @@ import torch
 
 from ..evaluation.protocol import hardware
 from ..support.version import __version__
+from .common import say
 
 
 PACKAGES = (
@@ -24,7 +25,7 @@ class PrintVersions(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, **options)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        print("\n".join(f"{name}: {value}" for name, value in environment().items()))
+        say("\n".join(f"{name}: {value}" for name, value in environment().items()))
         parser.exit()
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..denoisers.markov import MarkovDenoiser, is_oracle_spec
+from ..support.afterwards import as_warning, optional_plot
 from ..support.atomic import write_atomically
+from ..support.workers import Workers
 from .canvases import read_canvases
 from .common import (
     add_model_arguments,
@@ -16,7 +18,9 @@ from .common import (
     load_options,
     load_pipeline,
     positive_int,
+    process_group,
     run,
+    say,
     within_memory,
 )
 from .evaluation_parts import BASELINE_FORM, finished_rows, keeping_rows, make_metrics, make_samplers, refuse_unused
@@ -41,6 +45,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--nfe", type=positive_int, nargs="+", default=[4, 8, 16, 32])
     parser.add_argument("--headline-nfe", type=positive_int, help="calls saved at so many; default: 8, or the fewest")
+    parser.add_argument(
+        "--headline-limit", type=positive_int, metavar="CALLS",
+        help="where the base is not as good within --nfe, it is measured at 2, 4, 8, ... times as many calls until it "
+        "is, up to so many; default: one token a call",
+    )  # fmt: skip
     parser.add_argument("--num-samples", type=positive_int, default=1024)
     parser.add_argument("--batch-size", type=positive_int, default=64)
     parser.add_argument(
@@ -76,12 +85,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def command(args: argparse.Namespace) -> None:
-    from ..evaluation.comparison import compare
-    from ..evaluation.harness import Harness
-    from ..evaluation.report import as_json, as_text, make_report
+    with process_group(args):
+        evaluate(args)
 
+
+def evaluate(args: argparse.Namespace) -> None:
+    from ..evaluation.harness import Harness
+    from ..evaluation.report import as_json, as_text
+
+    workers = Workers.here()
     if args.images:
-        compare_images(args)
+        if workers.is_main:
+            compare_images(args)
         return
     check_options(args)
     check_output_dir(args.output_dir)
@@ -95,7 +110,7 @@ def command(args: argparse.Namespace) -> None:
     num_rows = min(args.batch_size, args.num_samples)
     with keeping_rows(output), within_memory(args, "--batch-size", num_rows):
         args.output_dir.mkdir(parents=True, exist_ok=True)
-        print(f"Output folder: {args.output_dir}", flush=True, file=sys.stderr if args.json else sys.stdout)
+        _say_folder(args)
         metrics, floor = make_metrics(args, pipeline, canvases)
         if args.frontier and floor is None:
             raise ValueError("`--frontier` is read off at the entropy of real data: give more `--reference` text.")
@@ -108,22 +123,47 @@ def command(args: argparse.Namespace) -> None:
             output=output,
             resume=args.resume,
             labels=labels(args, pipeline.denoiser, metrics),
+            workers=workers,
             num_texts=args.num_texts if getattr(metrics, "tokenizer", None) is not None else 0,
             canvases=canvases,
             **({"length": args.length} if args.length else {}),
         )
-        options: dict[str, Any] = {"choose_at": args.temperature_nfe, "frontier": args.frontier, "floor": floor}
-        comparison = compare(harness, args.nfe, temperatures, seed=args.seed, **options)
-        report = make_report(
-            f"Samplers of {Path(args.model).name or args.model}",
-            comparison,
-            metrics,
-            base=args.baselines[0] if args.baselines else None,
-            headline_nfe=args.headline_nfe or (8 if 8 in args.nfe else min(args.nfe)),
-            protocol=protocol(args, pipeline, comparison, temperatures),
-        )
-        write_report(report, args.output_dir)
-    print(as_json(report) if args.json else as_text(report), end="")
+        report = conclude(args, harness, floor, temperatures)
+        if workers.is_main:
+            write_report(report, args.output_dir)
+    say((as_json(report) if args.json else as_text(report)).removesuffix("\n"))
+
+
+def conclude(args: argparse.Namespace, harness: Any, floor: Any, temperatures: list[float]) -> Any:
+    """Makes all rows, also those of the base that the headline needs, and the report."""
+    from ..evaluation.comparison import compare, measure_further
+    from ..evaluation.report import make_report
+
+    base = args.baselines[0] if args.baselines else None
+    nfe = args.headline_nfe or (8 if 8 in args.nfe else min(args.nfe))
+    ours = [name for name in harness.samplers if name not in args.baselines]
+    common: dict[str, Any] = {"choose_at": args.temperature_nfe, "seed": args.seed}
+    found = compare(harness, args.nfe, temperatures, frontier=args.frontier, floor=floor, **common)
+    if base is not None:
+        common |= {"temperatures": temperatures, "limit": args.headline_limit or most_masked(harness)}
+        found = measure_further(harness, found, base, nfe=nfe, ours=ours, **common)
+    title = f"Samplers of {Path(args.model).name or args.model}"
+    described = protocol(args, harness.pipeline, found, temperatures)
+    return make_report(title, found, harness.metrics, base=base, headline_nfe=nfe, ours=ours, protocol=described)
+
+
+def most_masked(harness: Any) -> int | None:
+    """Network calls that leave one token a call on canvases to fill in; None where whole sequences are made."""
+    hole = harness.pipeline.denoiser.hole_id
+    return None if harness.canvases is None else max(1, *(int((canvas == hole).sum()) for canvas in harness.canvases))
+
+
+def _say_folder(args: argparse.Namespace) -> None:
+    words = f"Output folder: {args.output_dir}"
+    if args.json:
+        print(words, file=sys.stderr)
+    else:
+        say(words)
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -225,25 +265,23 @@ def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatu
 
 
 def write_report(report: Any, folder: Path) -> None:
-    """`table.txt`, `summary.json`, plots and `report.html`; without plots where matplotlib is missing."""
+    """`table.txt`, `summary.json`, plots and `report.html`; without what cannot be drawn."""
     from ..evaluation import html, plots
     from ..evaluation.report import as_json, as_text
 
     write_atomically(folder / "table.txt", as_text(report).encode())
     write_atomically(folder / "summary.json", as_json(report).encode())
-    try:
-        comparison = report.comparison
-        common: dict[str, Any] = {"title": report.title, "floor": comparison.floor}
-        plots.plot_quality_vs_nfe(comparison.judged, folder / "quality_vs_nfe.png", report.drawn, **common)
-        if report.readings:
-            keys = {"likelihood_key": report.likelihood_key, "entropy_key": report.entropy_key}
+    comparison = report.comparison
+    common: dict[str, Any] = {"title": report.title, "floor": comparison.floor}
+    with optional_plot(folder / "quality_vs_nfe.png"):
+        plots.plot_quality_vs_nfe(comparison.rows, folder / "quality_vs_nfe.png", report.drawn, **common)
+    (folder / "frontier.png").unlink(missing_ok=True)  # of an earlier run
+    if report.readings:
+        keys = {"likelihood_key": report.likelihood_key, "entropy_key": report.entropy_key}
+        with optional_plot(folder / "frontier.png"):
             plots.plot_frontier(comparison.sweep, folder / "frontier.png", **keys, **common)
-    except ImportError:
-        print("No plots, as matplotlib is not installed: `pip install lsd_sampler[eval]`.", file=sys.stderr)
-    try:
+    with as_warning("No report.html"):
         write_atomically(folder / "report.html", html.render(report).encode())
-    except ImportError as error:
-        print(error, file=sys.stderr)
 
 
 def compare_images(args: argparse.Namespace) -> None:
@@ -267,7 +305,7 @@ def compare_images(args: argparse.Namespace) -> None:
             {"images": name, "number": num, "FID": frechet_inception_distance(name, args.image_reference, **options)}
             for name, num in sizes.items()
         ]
-    print(format_table(sorted(rows, key=lambda row: row["FID"])))
+    say(format_table(sorted(rows, key=lambda row: row["FID"])))
 
 
 def main(argv: list[str] | None = None) -> int:

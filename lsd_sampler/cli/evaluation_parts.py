@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from ..evaluation.rows import Row, read_jsonl
 from ..sampling.left_out import check_predicted
 from ..sampling.pipeline_runs import PipelineRuns, scheduler_in_place
 from ..scheduling_lsd import LSDScheduler
+from ..support.workers import Workers
 from ..training.recording import TeacherRecorder
 from .common import load_sampler
 from .texts import cut_texts
@@ -80,7 +82,7 @@ def make_samplers(args: argparse.Namespace, config: dict[str, Any]) -> dict[str,
     """
     samplers = {text: baseline(text, config) for text in args.baselines}
     for name in args.sampler:
-        short = Path(name).resolve().name
+        short = Path(os.path.expanduser(name)).resolve().name
         sampler = samplers[name if short in samplers else short] = load_sampler(name)
         _check_mask(args, name, sampler, config["mask_token_id"])
     if not samplers:
@@ -245,10 +247,11 @@ def _features(args: argparse.Namespace, pipeline: Any, judge: JudgeNLL | None) -
 def _teacher_samples(args: argparse.Namespace, pipeline: Any, asked: int | Sequence[torch.Tensor]) -> torch.Tensor:
     """Reference and floor: twice as many as are judged, of so many tokens, or filling in these canvases."""
     teacher, sequences = LSDScheduler(**pipeline.denoiser.scheduler_config()), []
-    total, hole = 2 * args.num_samples, pipeline.denoiser.hole_id
+    total, workers, hole = 2 * args.num_samples, Workers.here(), pipeline.denoiser.hole_id
     steps = asked if isinstance(asked, int) else max(1, *(int((canvas == hole).sum()) for canvas in asked))
+    batches = range(0, total, args.batch_size)
     with scheduler_in_place(pipeline, teacher):
-        for first in tqdm(range(0, total, args.batch_size), desc="teacher samples", unit="batch"):
+        for first in tqdm(batches[workers.rank :: workers.size], desc="teacher samples", unit="batch"):
             generator = torch.Generator().manual_seed(args.seed + _REAL_SEED + first)
             rows = range(first, min(first + args.batch_size, total))
             if isinstance(asked, int):
@@ -258,7 +261,8 @@ def _teacher_samples(args: argparse.Namespace, pipeline: Any, asked: int | Seque
                 chosen = [asked[i % len(asked)] for i in rows]
                 made, _ = fill_in(pipeline, chosen, num_inference_steps=steps, generator=generator)
             sequences.append(made)
-    return joined(sequences)
+    shares = workers.gather(sequences)
+    return joined([shares[i % workers.size][i // workers.size] for i in range(len(batches))])
 
 
 def _never_predicted(args: argparse.Namespace, pipeline: Any, real: torch.Tensor) -> list[int]:

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..support.out_of_memory import BatchTooLarge, is_out_of_memory
+from ..support.workers import Workers
 from ..training import METHODS, DistillConfig
 from ..training.progress import kept_files
-from ..training.workers import Workers
 from .common import smaller_batch
 
 

@@ -1,9 +1,10 @@
 """`lsd-sample`: draw samples from a masked diffusion model, with a learned sampler or the plain one."""
 
 import argparse
+import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from ..sampling.draws import row_generators
 from ..support.atomic import write_atomically
+from ..support.workers import Workers
 from .canvases import of_equal_length, read_canvases
 from .common import (
     HelpWithDefaults,
@@ -19,10 +21,15 @@ from .common import (
     load_pipeline,
     load_sampler,
     positive_int,
+    process_group,
     run,
+    say,
     within_memory,
 )
 
+
+Sample = dict[str, Any]
+"""Text and ids."""
 
 NUM_SAMPLES = 4
 NOT_OF_TRAINING = 1
@@ -52,16 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def command(args: argparse.Namespace) -> None:
     check_options(args)
-    if args.output:
-        if args.output.is_dir():
-            raise IsADirectoryError(f"`--output` {str(args.output)!r} is a folder: give the name of a file.")
-        check_output_dir(args.output.parent, "--output")
-    pipeline = load_pipeline(args)
-    if args.sampler:
-        pipeline.scheduler = load_sampler(args.sampler)
-    lines = infill(args, pipeline) if args.infill else draw(args, pipeline)
-    if args.output:
-        write_atomically(args.output, ("\n".join(lines) + "\n").encode())
+    with process_group(args):
+        draw(args)
 
 
 def check_options(args: argparse.Namespace) -> None:
@@ -75,54 +74,71 @@ def check_options(args: argparse.Namespace) -> None:
             raise ValueError(f"`--infill` has whole canvases: leave `--{name}` out.")
 
 
-def draw(args: argparse.Namespace, pipeline: Any) -> list[str]:
-    """Samples of one canvas, printed batch by batch; what is written of each."""
-    lines: list[str] = []
-    num_samples = args.num_samples or NUM_SAMPLES
-    for first in range(0, num_samples, args.batch_size):
-        samples = range(first, min(first + args.batch_size, num_samples))
-        made = call(args, pipeline, samples, prefix=args.prefix, suffix=args.suffix, length=args.length)
+def draw(args: argparse.Namespace) -> None:
+    """Prints the samples, and writes them; several processes draw a share each."""
+    if args.output:
+        if args.output.is_dir():
+            raise IsADirectoryError(f"`--output` {str(args.output)!r} is a folder: give the name of a file.")
+        check_output_dir(args.output.parent, "--output")
+    pipeline, workers = load_pipeline(args), Workers.here()
+    if args.sampler:
+        pipeline.scheduler = load_sampler(args.sampler)
+    make = in_canvases if args.infill else of_one_canvas
+    samples: dict[int, Sample] = {}
+    printed = 0
+    for batch in make(args, pipeline, workers):
+        samples |= batch
         # before the file: these are kept if it cannot be written
-        print("\n" * (first > 0) + "\n\n".join(text for text, _ in made), flush=True)
-        lines += [in_json(*sample) for sample in made]
-    return lines
+        ready = [samples[i]["text"] for i in itertools.takewhile(samples.__contains__, itertools.count(printed))]
+        is_read = say("\n" * (printed > 0) + "\n\n".join(ready)) if ready else True
+        printed += len(ready)
+        if not workers.broadcast(is_read or args.output is not None):
+            return
+    if args.output and workers.is_main:
+        lines = [json.dumps(samples[i]) for i in range(len(samples))]
+        write_atomically(args.output, ("\n".join(lines) + "\n").encode())
 
 
-def infill(args: argparse.Namespace, pipeline: Any) -> list[str]:
-    """Samples of each canvas of a file, printed in its order; what is written of each."""
+def of_one_canvas(args: argparse.Namespace, pipeline: Any, workers: Workers) -> Iterator[dict[int, Sample]]:
+    """Samples by number, as they are drawn."""
+    canvas = {"prefix": args.prefix, "suffix": args.suffix, "length": args.length}
+    size, total = workers.size * args.batch_size, args.num_samples or NUM_SAMPLES
+    for first in range(0, total, size):
+        batch = range(first, min(first + size, total))
+        yield shared(workers, batch, lambda here: call(args, pipeline, here, num_samples=len(here), **canvas))
+
+
+def in_canvases(args: argparse.Namespace, pipeline: Any, workers: Workers) -> Iterator[dict[int, Sample]]:
+    """Samples of each canvas of a file, by their place in it; those of one length are drawn together."""
     canvases = read_canvases(args.infill, pipeline)
     rows = [i for i in range(len(canvases)) for _ in range(args.num_samples or 1)]
-    done: dict[int, tuple[str, list[int]]] = {}
-    printed = 0
-    for batch in of_equal_length(rows, canvases, args.batch_size):
-        ids = torch.stack([canvases[rows[i]] for i in batch])
-        done |= zip(batch, call(args, pipeline, batch, input_ids=ids), strict=True)
-        while printed in done:
-            print("\n" * (printed > 0) + done[printed][0], flush=True)
-            printed += 1
-    return [in_json(*done[i]) for i in range(len(rows))]
+
+    def fill(here: Sequence[int]) -> list[Sample]:
+        return call(args, pipeline, here, input_ids=torch.stack([canvases[rows[i]] for i in here]), num_samples=1)
+
+    for batch in of_equal_length(rows, canvases, workers.size * args.batch_size):
+        yield shared(workers, batch, fill)
 
 
-def call(
-    args: argparse.Namespace, pipeline: Any, samples: Sequence[int], **canvas: Any
-) -> list[tuple[str, list[int]]]:
-    """Text and ids of these samples, each with noise of its own."""
-    number = 1 if "input_ids" in canvas else len(samples)
+def shared(workers: Workers, batch: Sequence[int], make: Callable[[Sequence[int]], list[Sample]]) -> dict[int, Sample]:
+    """The samples of a batch by number, of which each process draws a share."""
+    here = batch[workers.rank * len(batch) // workers.size : (workers.rank + 1) * len(batch) // workers.size]
+    shares = workers.gather(make(here) if here else [])
+    return dict(zip(batch, itertools.chain(*shares), strict=True))
+
+
+def call(args: argparse.Namespace, pipeline: Any, samples: Sequence[int], **canvas: Any) -> list[Sample]:
+    """These samples, each with noise of its own: which are drawn together makes no difference."""
     with within_memory(args, "--batch-size", len(samples)):
         output: Any = pipeline(
             **canvas,
-            num_samples=number,
             num_inference_steps=args.nfe,
             temperature=args.temperature,
             generator=row_generators(args.seed, samples, NOT_OF_TRAINING),
         )
     sequences = output.sequences.tolist()
     texts = output.texts or [" ".join(map(str, ids)) for ids in sequences]
-    return list(zip(texts, sequences, strict=True))
-
-
-def in_json(text: str, ids: list[int]) -> str:
-    return json.dumps({"text": text, "ids": ids})
+    return [{"text": text, "ids": ids} for text, ids in zip(texts, sequences, strict=True)]
 
 
 def main(argv: list[str] | None = None) -> int:

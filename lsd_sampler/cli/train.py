@@ -3,6 +3,7 @@
 import argparse
 import functools
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from ..pipeline_masked_diffusion import MaskedDiffusionPipeline
 from ..sampling.pipeline_runs import check_call
 from ..scheduling_lsd import LSDScheduler
 from ..support.atomic import remove_leftovers
-from ..support.hub import make_repo, upload_sampler
+from ..support.hub import check_repo_id, make_repo, upload_saved
+from ..support.licenses import check_license
+from ..support.workers import Workers
 from ..training import METHODS, DistillConfig, distill
 from ..training.budget import process_bytes
 from ..training.config import all_options, help_of
@@ -27,8 +30,7 @@ from ..training.options import choices_of
 from ..training.path_cache import default_cache_dir
 from ..training.plan import TeacherPlan
 from ..training.progress import Progress, kept_files
-from ..training.tracking import available, tracking
-from ..training.workers import Workers
+from ..training.tracking import available, remove_tracked, tracking
 from .common import (
     HelpWithDefaults,
     add_model_arguments,
@@ -41,6 +43,7 @@ from .common import (
     process_group,
     read_prompts,
     run,
+    say,
 )
 from .dry_run import describe_cost, describe_download, plan_of, plan_of_published, published
 from .environment import PrintVersions
@@ -122,6 +125,7 @@ def command(args: argparse.Namespace) -> None:
 def train(args: argparse.Namespace) -> None:
     name = args.model or args.pipeline
     load_options(args)  # refuses what does not go together
+    check_names_for_the_hub(args)
     report_to = available(args.report_to)
     call_kwargs = read_call_kwargs(args)
     process = process_bytes() if args.device.type == "cpu" else 0
@@ -143,6 +147,14 @@ def train(args: argparse.Namespace) -> None:
     learn(args, pipeline, config, output_dir, call_kwargs, report_to)
 
 
+def check_names_for_the_hub(args: argparse.Namespace) -> None:
+    """Refuses, before anything is loaded, what the Hub would refuse after all the work."""
+    if args.license is not None:
+        check_license(args.license, "--license")
+    if args.push_to_hub is not None:
+        check_repo_id(args.push_to_hub, "--push-to-hub")
+
+
 def learn(
     args: argparse.Namespace,
     pipeline: Any,
@@ -160,8 +172,10 @@ def learn(
     # made now, or it is known now that it cannot be
     repo_id = make_repo(args.push_to_hub) if args.push_to_hub and is_main else None
     if is_main:
-        print(f"Output folder: {output_dir}", flush=True)
+        say(f"Output folder: {output_dir}")
         remove_leftovers(output_dir)
+        if args.overwrite:
+            remove_tracked(output_dir)
     records: list[dict[str, Any]] = [{"event": "config", "model": args.model or args.pipeline, **config.to_dict()}]
     options: dict[str, Any] = {
         "checkpoint_dir": output_dir / "progress",
@@ -187,9 +201,9 @@ def learn(
         save(args, pipeline, scheduler, output_dir, **described)
         Progress(output_dir / "progress")  # it is all in the sampler now
     print_results(config.describe(scheduler.learned_sampler, records), records)
-    print(f"Network calls: {records[-1]['network_calls']}. Saved to {output_dir}.")
+    say(f"Network calls: {records[-1]['network_calls']}. Saved to {output_dir}.")
     if repo_id:
-        print(f"Uploaded: {upload_sampler(output_dir, repo_id)}")
+        say(f"Uploaded: {upload_saved(output_dir, repo_id)}")
 
 
 def check_nothing_is_lost(folder: Path) -> None:
@@ -215,7 +229,7 @@ def save(args: argparse.Namespace, pipeline: Any, scheduler: LSDScheduler, outpu
     name = args.model or args.pipeline
     run = {flag: getattr(args, flag) for flag in RUN_FLAGS if getattr(args, flag) not in (None, False)}
     run = {flag: str(value) if isinstance(value, Path) else value for flag, value in run.items()}
-    if not Path(name).expanduser().exists():  # a path of this machine means nothing elsewhere
+    if not os.path.exists(os.path.expanduser(name)):  # a path of this machine means nothing elsewhere
         model = pipeline.denoiser if args.model else pipeline
         revision = getattr(model, "commit_hash", None) or args.revision
         scheduler.register_to_config(base_model=model.name_or_path, base_model_revision=revision)
@@ -230,12 +244,12 @@ def print_results(learned: Description, records: list[dict[str, Any]]) -> None:
     """What was chosen and learned, for each number of calls."""
     choice = next((record for record in records if record["event"] == "choice"), None)
     if choice:
-        print(f"Chosen: {choice['method']}, order {choice['order']}. {choice['reason']}")
+        say(f"Chosen: {choice['method']}, order {choice['order']}. {choice['reason']}")
     for line in learned.lines:
-        print(line)
+        say(line)
     for record in records:
         if record["event"] == "log_score_coefficients":
-            print(describe_coefficients(record))
+            say(describe_coefficients(record))
 
 
 def describe_coefficients(record: dict[str, Any]) -> str:
@@ -268,7 +282,7 @@ def configure(
 
 
 def print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(content, indent=2))
+    say(json.dumps(content, indent=2))
 
 
 def read_call_kwargs(args: argparse.Namespace) -> dict[str, Any]:

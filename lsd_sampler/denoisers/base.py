@@ -282,7 +282,7 @@ class Denoiser(ModelMixin):
         """
         if not safe_serialization:
             raise ValueError("`safe_serialization` must be True: denoisers are saved as safetensors only.")
-        folder, config = Path(save_directory), self._config()
+        folder, config = Path(os.path.expanduser(save_directory)), self._config()
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(self._tensors(), folder / weights_name(variant))
         write_json(config, folder / CONFIG_NAME)

@@ -102,7 +102,7 @@ def open_checkpoint(
     Raises:
         OSError: if it is missing or cannot be fetched; the message names it.
     """
-    path = Path(name_or_path).expanduser()
+    path = Path(os.path.expanduser(name_or_path))
     if path.is_file():
         return Checkpoint(path.parent, path.name, trust_remote_code)
     patterns = [*FETCHED_FILES, *([file] if file else []), *(["*.py"] if trust_remote_code else [])]
@@ -130,14 +130,14 @@ def resolve_folder(
         ValueError: if what was fetched is not what the Hub announced; the message names the file.
     """
     name = os.fspath(name_or_path)
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if not folder.is_dir():
         if not is_hub_id(name):
             raise FileNotFoundError(f"There is no folder {name!r}, and it is not a Hub id (owner/name) either.")
         below = "".join(f"{part}/" for part in PurePosixPath(subfolder or "").parts)
         folder = download_snapshot(
             name, [below + pattern for pattern in patterns or FETCHED_FILES], revision=revision, token=token,
-            cache_dir=None if cache_dir is None else os.fspath(cache_dir), local_files_only=local_files_only,
+            cache_dir=None if cache_dir is None else os.path.expanduser(cache_dir), local_files_only=local_files_only,
             force_download=force_download,
         )  # fmt: skip
     folder = folder / (subfolder or "")

@@ -1,5 +1,6 @@
 """First-order Markov chains: denoisers without any error, so that all error of a generation is the sampler's."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Self
@@ -228,7 +229,7 @@ def read_chain(path: str | Path, length: int | None = None) -> MarkovDenoiser:
         OSError: if the file is missing.
         ValueError: if it holds no chain; the message names it.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     content: dict[str, Any] = read_json(path) if path.suffix == ".json" else dict(read_tensors(path))
     if "transition" not in content:
         raise ValueError(f"{path} lacks 'transition'.")

@@ -205,7 +205,7 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         """
         if not safe_serialization:
             raise ValueError("`safe_serialization` must be True: denoisers are saved as safetensors only.")
-        folder = Path(save_directory)
+        folder = Path(os.path.expanduser(save_directory))
         folder.mkdir(parents=True, exist_ok=True)
         # beside, then moved: the weights may be mapped from the very files that are replaced
         with tempfile.TemporaryDirectory(dir=folder, prefix=".") as beside:

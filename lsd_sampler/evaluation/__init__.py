@@ -2,7 +2,7 @@
 
 from ..learned.schedule_plot import plot_schedule
 from .bootstrap import Interval, bootstrap_weights, centred, centred_interval
-from .comparison import Comparison, compare
+from .comparison import Comparison, compare, measure_further
 from .divergence import js_divergence, js_replicates
 from .diversity import conditional_entropy, distinct_n, entropy_replicates, repetition_n, sequence_entropy
 from .embedding import denoiser_features, energy_distance, energy_replicates, mauve_score
@@ -67,6 +67,7 @@ __all__ = [
     "js_replicates",
     "matched_calls",
     "mauve_score",
+    "measure_further",
     "ngram_counts",
     "oracle_statistics",
     "perplexity",

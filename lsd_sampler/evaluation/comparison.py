@@ -2,8 +2,9 @@
 samples than it is judged on; equal numbers of samples; real data of the same size beside them.
 """
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .harness import Harness, best_per_sampler
 from .metrics import MetricSet
@@ -22,12 +23,20 @@ class Comparison:
         sweep: what the temperatures were chosen on: other samples, at all temperatures. Empty if there was one.
         floor: the metrics of real data of the same size, or None.
         left_out: sampler -> numbers of calls that it has no numbers for.
+        further: the base solver at more calls than all were judged at, with all metrics; see [`measure_further`].
     """
 
     judged: list[Row]
     sweep: list[Row] = field(default_factory=list)
     floor: Row | None = None
     left_out: dict[str, list[int]] = field(default_factory=dict)
+    further: list[Row] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[Row]:
+        """All that was judged, sampler after sampler."""
+        names = list(dict.fromkeys(row["sampler"] for row in self.judged))
+        return sorted([*self.judged, *self.further], key=lambda row: names.index(row["sampler"]))
 
 
 def compare(
@@ -74,6 +83,48 @@ def compare(
     chosen = _chosen(sweep, harness.metrics, choose_at)
     best = [point for point in points if point.temperature == chosen[point.sampler, choose_at or point.nfe]]
     return Comparison(harness.measure(best), sweep, floor, left_out)
+
+
+def measure_further(
+    harness: Harness,
+    found: Comparison,
+    base: str,
+    *,
+    nfe: int,
+    ours: Sequence[str] = (),
+    limit: int | None = None,
+    temperatures: Sequence[float] = (1.0,),
+    choose_at: int | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Measures the base solver at 2, 4, 8, ... times as many calls, until it reaches what others have at `nfe`.
+
+    Args:
+        harness ([`Harness`]), found ([`Comparison`]): what was compared.
+        base (`str`): the base solver's name.
+        nfe (`int`): the others' number of calls.
+        ours (*optional*): which others; default: all.
+        limit (`int`, *optional*): the largest number of calls; default, and at most: one token a call.
+        temperatures, choose_at, seed: as for [`compare`].
+
+    Returns:
+        the comparison with the rows that were needed in `further`.
+    """
+    key = harness.metrics.verdict_key
+    curve = [row for row in found.rows if row["sampler"] == base]
+    targets = [row[key] for row in found.judged if row["nfe"] == nfe and row["sampler"] in (ours or harness.samplers)]
+    while curve and targets and min(row[key] for row in curve) > min(targets):
+        most, length = max(row["nfe"] for row in curve), curve[0]["length"]
+        more = min(2 * most, length, limit or length)
+        if more <= most:
+            break
+        print(f"{base} is not as good within {most} calls: it is measured at {more}.", file=sys.stderr)
+        rows = compare(harness.only(base), [more], temperatures, choose_at=choose_at, seed=seed).judged
+        if not rows:
+            break
+        curve += rows
+        found = replace(found, further=[*found.further, *rows])
+    return found
 
 
 def _chosen(sweep: Sequence[Row], metrics: MetricSet, choose_at: int | None) -> dict[tuple[str, int], float]:

@@ -1,21 +1,26 @@
 """The harness behind `lsd-eval`: samplers x network calls x temperatures, one row each, kept on disk as they come."""
 
+import copy
 import hashlib
+import itertools
 import json
+import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from tqdm import tqdm
 
 from ..sampling.left_out import LEFT_OUT
 from ..sampling.pipeline_runs import scheduler_in_place
 from ..support.identity import Undescribable, identity
+from ..support.workers import Workers
 from .metrics import MetricSet
 from .rows import Row, append_jsonl, read_jsonl, write_jsonl
 from .tokens import decode, encode
@@ -62,6 +67,8 @@ class Harness:
             `metrics.tokenizer`.
         canvases (sequence of `torch.LongTensor` of shape `(length,)`, *optional*): what the samples fill in, one after
             another, of any lengths; shorter samples are filled up with `LEFT_OUT` (-1).
+        workers ([`Workers`], *optional*): processes that share the rows, all of which make the same calls; `output` is
+            the first one's. Default: this process makes all.
         call_options: passed to the pipeline (`length`, `prefix`, ...).
 
     Raises:
@@ -82,6 +89,7 @@ class Harness:
         labels: Mapping[str, str | None] | None = None,
         num_texts: int = 0,
         canvases: Sequence[torch.Tensor] | None = None,
+        workers: Workers | None = None,
         **call_options: Any,
     ):
         for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
@@ -93,11 +101,19 @@ class Harness:
         self.pipeline: Any = pipeline if hasattr(pipeline, "scheduler") else pipeline()
         self.samplers, self.metrics, self.call_options, self.canvases = samplers, metrics, call_options, canvases
         self.num_samples, self.batch_size, self.num_texts = num_samples, batch_size, num_texts
-        self.progress, self.output = progress, output
+        self.progress, self.workers = progress, workers or Workers()
+        self.output = output if self.workers.is_main else None
         filled = {} if canvases is None else {"canvases": list(canvases), "length": max(map(len, canvases))}
-        self.identity = dict(labels or {}) | _identity(self.pipeline, metrics, call_options | filled)
+        identity_here = _identity(self.pipeline, metrics, call_options | filled)
+        self.identity = self.workers.broadcast(dict(labels or {}) | identity_here)
         self._said: set[str] = set()
-        self._done = self._reusable(_start_output(output, resume))
+        self._done = self._reusable(self.workers.broadcast(_start_output(self.output, resume)))
+
+    def only(self, name: str) -> "Harness":
+        """This harness, with one of its samplers; rows are shared."""
+        one = copy.copy(self)
+        one.samplers = {name: self.samplers[name]}
+        return one
 
     def points(self, nfe: Sequence[int], temperatures: Sequence[float], seed: int = 0) -> list[Point]:
         """One point for each sampler, number of steps and temperature.
@@ -135,19 +151,27 @@ class Harness:
     def _rows(
         self, points: Sequence[Point], keys: Sequence[str], metrics_of: Callable[[torch.Tensor], Row]
     ) -> list[Row]:
-        rows: list[Row] = []
-        with scheduler_in_place(self.pipeline, self.pipeline.scheduler):
-            for point in _progress(points, self.progress):
-                row = self._find(point, keys)
-                if row is None:
-                    self.pipeline.scheduler = self.samplers[point.sampler]
-                    sequences, cost = _generate(self.pipeline, point, self.call_options, self.canvases)
-                    row = self.identity | vars(point) | cost | metrics_of(sequences)
+        missing = list(dict.fromkeys(point for point in points if self._find(point, keys) is None))
+        size, rank = self.workers.size, self.workers.rank
+        with scheduler_in_place(self.pipeline, self.pipeline.scheduler), self._bar(len(missing)) as bar:
+            for first in range(0, len(missing), size):
+                here = missing[first : first + size][rank : rank + 1]
+                made = [self._make(point, metrics_of, bar) for point in here]
+                for row in itertools.chain(*self.workers.gather(made)):
                     if self.output is not None:
                         append_jsonl(self.output, row)
                     self._done.append(row)
-                rows.append(row)
-        return rows
+                    bar.update()
+        return [row for point in points if (row := self._find(point, keys)) is not None]
+
+    def _make(self, point: Point, metrics_of: Callable[[torch.Tensor], Row], bar: tqdm) -> Row:
+        bar.set_description(f"{point.sampler}, {point.nfe} steps, temperature {point.temperature:g}")
+        self.pipeline.scheduler = self.samplers[point.sampler]
+        sequences, cost = _generate(self.pipeline, point, self.call_options, self.canvases)
+        return self.identity | vars(point) | cost | metrics_of(sequences)
+
+    def _bar(self, num_rows: int) -> tqdm:
+        return tqdm(total=num_rows, disable=not self.progress, unit="row", file=sys.stderr)
 
     def _say_once(self, note: str) -> None:
         if note not in self._said:
@@ -363,16 +387,6 @@ def _start_output(output: str | Path | None, resume: bool) -> list[Row]:
     """Rows to reuse. The file is rewritten, so that a line cut short by a kill does not stay in it."""
     if output is None:
         return []
-    done = read_jsonl(output) if resume and Path(output).exists() else []
+    done = read_jsonl(output) if resume and Path(os.path.expanduser(output)).exists() else []
     write_jsonl(output, done)
     return done
-
-
-def _progress(points: Sequence[Point], show: bool) -> Iterator[Point]:
-    from tqdm import tqdm
-
-    with tqdm(total=len(points), disable=not show, unit="row", file=sys.stderr) as bar:
-        for point in points:
-            bar.set_description(f"{point.sampler}, {point.nfe} steps, temperature {point.temperature:g}")
-            yield point
-            bar.update()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..support.afterwards import as_warning, lacks_matplotlib
 from .glossary import metric
 from .plots import draw_frontier, draw_quality, styles, svg_chart
 from .report import READING_COLUMNS, Report
@@ -46,13 +47,11 @@ def render(report: Report) -> str:
 
 def _headline(report: Report) -> dict[str, str] | None:
     """The largest saving, in large print."""
-    if not report.matched:
+    best = report.headline
+    if best is None:
         return None
-    best = max(report.matched, key=lambda found: (found.saved, -found.value))
-    if best.low <= best.nfe:  # not by more than chance
-        return {"number": "no calls saved", "sentence": best.sentence(), "level": ""}
-    saved = f"{best.saved:.1f}×" if best.calls <= best.most else f"> {best.most / best.nfe:.1f}×"
-    return {"number": f"{saved} fewer calls", "sentence": best.sentence(), "level": _level(best.level)}
+    level = _level(best.level) if best.low > best.nfe else ""
+    return {"number": best.headline(), "sentence": best.sentence(), "level": level}
 
 
 def _level(level: bool | None) -> str:
@@ -103,10 +102,10 @@ def _least(rows: Sequence[Mapping[str, Any]], key: str) -> dict[int, float]:
 
 
 def _quality_charts(report: Report) -> list[dict[str, str]]:
-    judged, floor = report.comparison.judged, report.comparison.floor
+    rows, floor = report.comparison.rows, report.comparison.floor
     charts = []
     for key, heading in report.drawn.items():
-        svg = _chart(lambda ax, key=key: draw_quality(ax, judged, key, floor), f"{heading} against calls")
+        svg = _chart(lambda ax, key=key: draw_quality(ax, rows, key, floor), f"{heading} against calls")
         charts.append({"title": heading, "meaning": metric(key).meaning, "svg": svg})
     return [chart for chart in charts if chart["svg"]]
 
@@ -126,11 +125,14 @@ def _frontier(report: Report) -> dict[str, Any] | None:
 
 
 def _chart(draw: Any, label: str) -> str:
-    """Nothing where matplotlib is missing."""
-    try:
-        return svg_chart(draw, label)
-    except ImportError:
-        return ""
+    """Nothing where it cannot be drawn; that matplotlib is missing is said with the plots."""
+    with as_warning(f"No chart of {label} in report.html"):
+        try:
+            return svg_chart(draw, label)
+        except ImportError as error:
+            if not lacks_matplotlib(error):
+                raise
+    return ""
 
 
 def _samples(report: Report) -> list[dict[str, Any]]:

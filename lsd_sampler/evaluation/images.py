@@ -1,5 +1,6 @@
 """Fréchet inception distance of folders of images. Models of codebook tokens need their VQ decoder to make such."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ def image_files(folder: str | Path) -> list[Path]:
     Raises:
         ValueError: if there are fewer than two.
     """
-    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(
+        path for path in Path(os.path.expanduser(folder)).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES
+    )
     if len(files) < 2:
         raise ValueError(f"{str(folder)!r} must hold at least two images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     return files

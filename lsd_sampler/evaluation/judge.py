@@ -1,6 +1,7 @@
 """Likelihood of samples under a causal language model, the judge. It means nothing without the samples' entropy."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -133,9 +134,10 @@ class JudgeNLL:
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        name_or_path = os.path.expanduser(name_or_path)
         where: dict[str, Any] = {"trust_remote_code": False} | ({"revision": revision} if revision else {})
         try:
-            _check_files(Path(name_or_path).expanduser())
+            _check_files(Path(name_or_path))
             model: Any = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype or "auto", **where)
             tokenizer = load_tokenizer_file(name_or_path)
             if tokenizer is None:

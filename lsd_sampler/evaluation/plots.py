@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..support.atomic import replacing
-from ..support.figures import COLOURS, style_axes
+from ..support.figures import COLOURS, default_style, new_figure, save_figure, style_axes
 from .rows import Row, check_columns
 
 
@@ -158,14 +157,11 @@ def svg_chart(draw: Callable[[Any], None], label: str) -> str:
         draw: draws on axes.
         label (`str`): what is read aloud.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     settings: Any = dict.fromkeys(inked, _INK) | {"grid.color": _LINE, "font.family": "DejaVu Sans"}
     settings |= {"svg.fonttype": "none", "svg.hashsalt": label}
-    with matplotlib.rc_context(settings), io.StringIO() as file:
-        figure = Figure(figsize=(4.7, 3.3), layout="constrained")
+    with default_style(settings), io.StringIO() as file:
+        figure = new_figure(figsize=(4.7, 3.3))
         ax = figure.subplots()
         draw(ax)
         style_axes(ax)
@@ -176,18 +172,15 @@ def svg_chart(draw: Callable[[Any], None], label: str) -> str:
 
 
 def _save_panels(panels: Mapping[str, Callable[[Any], None]], path: str | Path, title: str) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2 * len(panels) + 0.6, 4.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for ax, (heading, draw) in zip(axes, panels.items(), strict=True):
-        draw(ax)
-        style_axes(ax, heading)
-    handles, names = max((ax.get_legend_handles_labels() for ax in axes), key=lambda pair: len(pair[1]))
-    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
-    figure.suptitle(title)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    with default_style():
+        figure = new_figure(figsize=(4.2 * len(panels) + 0.6, 4.4))
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for ax, (heading, draw) in zip(axes, panels.items(), strict=True):
+            draw(ax)
+            style_axes(ax, heading)
+        handles, names = max((ax.get_legend_handles_labels() for ax in axes), key=lambda pair: len(pair[1]))
+        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
+        save_figure(figure, path, title)
 
 
 def _ink() -> str:

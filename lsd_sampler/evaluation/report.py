@@ -24,6 +24,7 @@ class Report:
         verdict_key: the distance by which samplers are compared.
         base: the base solver's name, or None.
         matched: the calls that it needs for what the others have at a few.
+        ours: the samplers that the headline is about; empty for all others.
         winners: the best sampler at each number of calls.
         readings: the frontier, read off at the entropy of real data.
         likelihood_key, entropy_key: what the frontier is of.
@@ -35,6 +36,7 @@ class Report:
     verdict_key: str
     base: str | None = None
     matched: list[MatchedCalls] = field(default_factory=list)
+    ours: list[str] = field(default_factory=list)
     winners: list[Winner] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     likelihood_key: str | None = None
@@ -44,7 +46,13 @@ class Report:
     @property
     def rows(self) -> list[Row]:
         """Of the tables: judged samplers, then real data."""
-        return [*self.comparison.judged, *([self.comparison.floor] if self.comparison.floor else [])]
+        return [*self.comparison.rows, *([self.comparison.floor] if self.comparison.floor else [])]
+
+    @property
+    def headline(self) -> MatchedCalls | None:
+        """The largest saving."""
+        found = [entry for entry in self.matched if not self.ours or entry.sampler in self.ours]
+        return max(found, key=lambda entry: (entry.saved, -entry.value), default=None)
 
     @property
     def drawn(self) -> dict[str, str]:
@@ -112,6 +120,7 @@ def make_report(
     *,
     base: str | None = None,
     headline_nfe: int = 8,
+    ours: Sequence[str] = (),
     protocol: dict[str, str] | None = None,
     confidence: float = 0.95,
 ) -> Report:
@@ -122,6 +131,7 @@ def make_report(
         comparison ([`Comparison`]), metrics (`MetricSet`): the rows, and what made them.
         base (`str`, *optional*): the base solver's name, for "calls saved".
         headline_nfe (`int`): at how many calls the other samplers are taken for that.
+        ours (*optional*): the samplers that the headline is about; default: all but the base solver.
         protocol (*optional*): how it was done.
         confidence (`float`): of all intervals.
     """
@@ -129,7 +139,7 @@ def make_report(
     matched = []
     if base is not None:
         options: dict[str, Any] = {"nfe": headline_nfe, "floor": floor, "confidence": confidence}
-        matched = matched_calls(comparison.judged, base, key, **options)
+        matched = matched_calls(comparison.rows, base, key, **options)
         matched.sort(key=lambda found: found.value)
     readings: list[Reading] = []
     if likelihood_key and floor and all(f"{likelihood_key}_replicates" in row for row in comparison.sweep):
@@ -137,7 +147,7 @@ def make_report(
         readings = read_frontier(comparison.sweep, floor[metrics.entropy_key], **options)
     best = winners(comparison.judged, key, confidence=confidence)
     ends = (likelihood_key, metrics.entropy_key, protocol or {})
-    return Report(title, comparison, key, base, matched, best, readings, *ends)
+    return Report(title, comparison, key, base, matched, list(ours), best, readings, *ends)
 
 
 def as_text(report: Report, digits: int = 4) -> str:
@@ -146,7 +156,9 @@ def as_text(report: Report, digits: int = 4) -> str:
     if report.readings:
         heading = f"Frontier: {metric(report.likelihood_key or '').heading} at the entropy of real data"
         parts.append(f"{heading}\n{format_table(report.reading_rows(), READING_COLUMNS, digits=digits)}")
-    return "\n\n".join([*parts, "\n".join(report.sentences())]) + "\n"
+    best = report.headline
+    headline = [] if best is None else [f"{best.sampler} at {best.nfe} calls: {best.headline()}."]
+    return "\n\n".join([*parts, "\n".join([*headline, *report.sentences()])]) + "\n"
 
 
 def as_json(report: Report) -> str:
@@ -156,8 +168,9 @@ def as_json(report: Report) -> str:
         "verdict": report.verdict_key,
         "base": report.base,
         "protocol": report.protocol,
-        "rows": _numbers(report.comparison.judged),
+        "rows": _numbers(report.comparison.rows),
         "floor": next(iter(_numbers([report.comparison.floor] if report.comparison.floor else [])), None),
+        "headline": None if report.headline is None else report.headline.headline(),
         "calls_at_matched_quality": [json.loads(json_line(asdict(found))) for found in report.matched],
         "winners": [asdict(found) for found in report.winners],
         "frontier": [asdict(reading) for reading in report.readings],

@@ -57,7 +57,7 @@ def append_jsonl(path: str | Path, row: Mapping[str, Any]) -> None:
     """
     data = json_line(row).encode()
     try:
-        with open(path, "ab") as file:
+        with open(os.path.expanduser(path), "ab") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -71,7 +71,7 @@ def read_jsonl(path: str | Path) -> list[Row]:
     Raises:
         ValueError: if any other line is not a JSON object.
     """
-    lines = Path(path).read_text(encoding="utf-8-sig", errors="replace").split("\n")
+    lines = Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig", errors="replace").split("\n")
     rows: list[Row] = []
     for number, line in enumerate(lines, 1):
         try:

@@ -1,6 +1,7 @@
 """One view of the two kinds of tokenizer that pipelines carry: `tokenizers.Tokenizer` and transformers' own."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def load_tokenizer_file(folder: str | Path) -> Any | None:
     """The `tokenizers.Tokenizer` of `folder/tokenizer.json`, or None where there is no such file."""
     from tokenizers import Tokenizer
 
-    path = Path(folder) / "tokenizer.json"
+    path = Path(os.path.expanduser(folder)) / "tokenizer.json"
     if not path.is_file():
         return None
     tokenizer = Tokenizer.from_file(str(path))

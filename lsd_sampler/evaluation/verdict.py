@@ -24,6 +24,7 @@ class MatchedCalls:
             not within the calls that were tried, and `fewest` if it does already there.
         low, high: bootstrap interval of `calls`, with the same two ends.
         fewest, most: the smallest and largest number of calls of the base solver that were tried.
+        length: tokens of a sample: no number of calls is larger; None where it is not known.
         level: whether the sampler's interval reaches down to the interval of real data of the same size; None without
             such.
     """
@@ -38,17 +39,38 @@ class MatchedCalls:
     fewest: int
     most: int
     level: bool | None = None
+    length: int | None = None
 
     @property
     def saved(self) -> float:
         """How many times fewer calls the sampler makes; `inf` where the base solver does not get there."""
         return self.calls / self.nfe
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the base solver was tried at one token a call."""
+        return self.length is not None and self.most >= self.length
+
+    def headline(self) -> str:
+        """How many times fewer calls, with the interval, in a few words."""
+        if self.low <= self.nfe:  # not by more than chance
+            return "no calls saved"
+        if np.isfinite(self.calls):
+            high = f"to {self.high / self.nfe:.1f}" if np.isfinite(self.high) else "or more"
+            return f"{self.saved:.1f}× fewer calls ({self.low / self.nfe:.1f} {high})"
+        if self.is_exhausted:
+            return "not even at one token a call"
+        if self.most > self.nfe:
+            return f"> {self.most / self.nfe:.1f}× fewer calls"
+        return f"not within {self.most} calls"
+
     def sentence(self) -> str:
         """What was found, in one sentence."""
         ours = f"{self.sampler} has at {self.nfe} calls"
         if np.isinf(self.calls):
-            return f"{self.base} does not reach within {self.most} calls what {ours}{self._at_least()}."
+            within = f"within {self.most} calls"
+            within = f"even at one token a call, {self.most} calls," if self.is_exhausted else within
+            return f"{self.base} does not reach {within} what {ours}{self._at_least()}."
         if self.calls <= self.fewest:
             return f"{self.base} reaches with {self.fewest} calls or fewer what {ours}."
         interval = f"{self._number(self.low)} to {self._number(self.high)}"
@@ -128,7 +150,8 @@ def matched_calls(
         ends_known = floor is not None and f"{key}_low" in row and f"{key}_high" in floor
         level = row[f"{key}_low"] <= floor[f"{key}_high"] if floor and ends_known else None
         ends = (float(low), float(high), steps[0], steps[-1])
-        found.append(MatchedCalls(row["sampler"], nfe, base, row[key], calls, *ends, level))
+        length = curve[0].get("length")
+        found.append(MatchedCalls(row["sampler"], nfe, base, row[key], calls, *ends, level, length))
     return found
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +16,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from ..sampling.diffusers_calls import translated
 from ..sampling.learned_numbers import LearnedSampler
 from ..support.atomic import replacing, write_atomically
-from ..support.hub import admit_to_pipelines, check_announced, download, is_hub_id, upload_sampler
+from ..support.hub import admit_to_pipelines, check_announced, download, is_hub_id, upload_sampler, upload_saved
 from .tensor_file import TENSORS_NAME, TENSORS_PLACES, dump_learned, load_learned, read_at_most
 
 
@@ -169,7 +169,7 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
                 weights of an unknown format, and fetch no safetensors at all of such a pipeline on the Hub. (An older
                 pipeline has `learned` there: to load it with a `variant`, rename that folder.)
         """
-        folder = Path(save_directory)
+        folder = Path(os.path.expanduser(save_directory))
         if folder.is_file():
             raise ValueError(f"`save_directory` must be a folder, but {folder} is a file.")
         folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
                 write_atomically(tensors, data)
         _remove_others(folder, tensors if data is not None else None)
         if push_to_hub:
-            self._upload(folder, kwargs.pop("repo_id", folder.absolute().name), **kwargs)
+            self._upload(upload_saved, folder, kwargs.pop("repo_id", folder.absolute().name), **kwargs)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Uploads the sampler to a Hub repo of its own.
@@ -204,12 +204,12 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return self._upload(Path(folder), repo_id, **kwargs)
+            return self._upload(upload_sampler, Path(folder), repo_id, **kwargs)
 
-    def _upload(self, folder: Path, repo_id: str, **kwargs: Any) -> str:
+    def _upload(self, upload: Callable[..., str], folder: Path, repo_id: str, **kwargs: Any) -> str:
         # tensors of an earlier sampler do not stay with this one's config
         kwargs.setdefault("delete_patterns", [place for place in TENSORS_PLACES if not (folder / place).exists()])
-        return upload_sampler(folder, repo_id, **kwargs)
+        return upload(folder, repo_id, **kwargs)
 
 
 def _remove_others(folder: Path, kept: Path | None) -> None:
@@ -226,14 +226,15 @@ class _Source:
 
     def __init__(self, name: str, subfolder: str, hub_options: dict[str, Any]):
         self.name, self.subfolder, self.hub_options = name, subfolder, hub_options
-        self.is_local = Path(name).exists()
+        self.folder = Path(os.path.expanduser(name))
+        self.is_local = self.folder.exists()
         if not self.is_local and not is_hub_id(name):
             raise FileNotFoundError(f"There is no folder {name!r}, and it is not a Hub id (owner/name).")
 
     def get(self, *filenames: str) -> Path:
         """The first of these files that is there; where none is, `OSError` or a path to the first."""
         if self.is_local:
-            paths = [Path(self.name, self.subfolder, filename) for filename in filenames]
+            paths = [Path(self.folder, self.subfolder, filename) for filename in filenames]
             return next((path for path in paths if path.exists()), paths[0])
         errors = []
         for filename in filenames:

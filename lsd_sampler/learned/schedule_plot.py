@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..support.atomic import replacing
-from ..support.figures import COLOURS, style_axes
+from ..support.figures import COLOURS, default_style, new_figure, save_figure, style_axes
 
 
 def plot_schedule(
@@ -28,24 +28,29 @@ def plot_schedule(
     """
     if not schedules:
         raise ValueError("`schedules` must not be empty.")
-    from matplotlib.figure import Figure
+    with default_style():
+        figure = new_figure(figsize=(9.6 if coefficients else 5.4, 4.2))
+        axes = figure.subplots(1, 2 if coefficients else 1, squeeze=False)[0]
+        colours = dict(zip(schedules, (COLOURS[i % len(COLOURS)] for i in range(len(schedules))), strict=True))
+        _draw_times(axes[0], schedules, colours)
+        if coefficients:
+            _draw_coefficients(axes[1], coefficients, colours)
+        axes[0].legend(frameon=False)
+        save_figure(figure, path, title)
 
-    figure = Figure(figsize=(9.6 if coefficients else 5.4, 4.2), layout="constrained")
-    axes = figure.subplots(1, 2 if coefficients else 1, squeeze=False)[0]
-    colours = dict(zip(schedules, (COLOURS[i % len(COLOURS)] for i in range(len(schedules))), strict=True))
-    axes[0].plot([0, 1], [1, 0], color="black", linestyle="--", linewidth=1, label="uniform")
+
+def _draw_times(ax: Any, schedules: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> None:
+    ax.plot([0, 1], [1, 0], color="black", linestyle="--", linewidth=1, label="uniform")
     for label, times in schedules.items():
-        axes[0].plot(np.linspace(0, 1, len(times)), times, marker="o", markersize=3, color=colours[label], label=label)
-    axes[0].set(xlabel="share of the steps done", ylabel="time t (1 = all masked)")
-    style_axes(axes[0], "learned steps")
-    if coefficients:
-        axes[1].axhline(1, color="black", linestyle="--", linewidth=1)
-        for label, values in coefficients.items():
-            place = (np.arange(len(values)) + 0.5) / len(values)
-            axes[1].plot(place, values, marker="o", markersize=3, color=colours.get(label, "#777777"), label=label)
-        axes[1].set(xlabel="share of the steps done", ylabel="coefficient")
-        style_axes(axes[1], "learned coefficients")
-    axes[0].legend(frameon=False)
-    figure.suptitle(title)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+        ax.plot(np.linspace(0, 1, len(times)), times, marker="o", markersize=3, color=colours[label], label=label)
+    ax.set(xlabel="share of the steps done", ylabel="time t (1 = all masked)")
+    style_axes(ax, "learned steps")
+
+
+def _draw_coefficients(ax: Any, coefficients: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> None:
+    ax.axhline(1, color="black", linestyle="--", linewidth=1)
+    for label, values in coefficients.items():
+        place = (np.arange(len(values)) + 0.5) / len(values)
+        ax.plot(place, values, marker="o", markersize=3, color=colours.get(label, "#777777"), label=label)
+    ax.set(xlabel="share of the steps done", ylabel="coefficient")
+    style_axes(ax, "learned coefficients")

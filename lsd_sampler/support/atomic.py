@@ -18,7 +18,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
         OSError: if the file cannot be written; it names the file.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_PREFIX}{path.stem}-", suffix=path.suffix)
     os.close(handle)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +17,13 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -146,6 +148,7 @@ def upload_sampler(
         OSError: if the Hub refuses, or is out of reach; the message names the repo.
         ValueError: if an argument has the wrong form.
     """
+    folder = Path(os.path.expanduser(folder))
     options = {"commit_message": "Upload sampler", "path_in_repo": subfolder, **kwargs}
     repo_id = make_repo(repo_id, private=private, token=token)
     with _failures(f"Cannot upload to {repo_id!r} on the Hub"):
@@ -153,6 +156,36 @@ def upload_sampler(
         if revision is not None and not revision.startswith("refs/"):  # those of pull requests are the Hub's to make
             create_branch(repo_id, branch=revision, token=token, exist_ok=True)
         return str(upload_folder(repo_id=repo_id, folder_path=folder, token=token, revision=revision, **options))
+
+
+def upload_saved(folder: Path, repo_id: str, **kwargs: Any) -> str:
+    """[`upload_sampler`] of a folder that stays: what goes wrong says how to upload it later.
+
+    Raises:
+        OSError, ValueError, KeyboardInterrupt: as [`upload_sampler`], with that advice.
+    """
+    where = [kwargs["subfolder"]] if kwargs.get("subfolder") else []
+    where += ["--revision", kwargs["revision"]] if kwargs.get("revision") else []
+    command = shlex.join(["hf", "upload", repo_id, str(folder), *where])
+    advice = f"The sampler is in {str(folder)!r}: upload it with `{command}`."
+    try:
+        return upload_sampler(folder, repo_id, **kwargs)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(advice.rstrip(".")) from error
+    except (OSError, ValueError) as error:
+        kind = ValueError if isinstance(error, ValueError) else OSError
+        raise kind(f"{str(error).strip()} {advice}") from error
+
+
+def check_repo_id(name: str, flag: str) -> None:
+    """Raises `ValueError`, naming the flag, unless `name` could be a repo's: the Hub is not asked."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ValueError(
+            f"`{flag}` {name!r} cannot be the name of a repo on the Hub: it must be USER/NAME, with letters, digits,"
+            " `-`, `_` and `.` only, and 96 characters at most."
+        ) from error
 
 
 def admit_to_pipelines(component: type) -> None:

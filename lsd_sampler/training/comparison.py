@@ -9,7 +9,7 @@ import torch
 from ..sampling.draws import log_mass
 from ..sampling.logit_rows import ModelOutput, row_chunks
 from ..sampling.moves import Reverse
-from .workers import Workers
+from ..support.workers import Workers
 
 
 MAX_BETA = 100.0

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from ..learned.description import Description, Records
 from ..sampling.learned_numbers import LearnedSampler
 from ..support.validation import did_you_mean
+from ..support.workers import Workers
 from .method import METHODS, methods_where
 from .options import MethodOptions, option
 from .plan import TeacherPlan
 from .recipe import Recipe
 from .shared_options import NUM_SEQUENCES, SharedOptions, affordable_source, sorted_nfe
-from .workers import Workers
 
 
 DEFAULT_METHOD = "auto"

@@ -17,6 +17,7 @@ from ..sampling.learned_numbers import LearnedSampler
 from ..sampling.left_out import check_predicted
 from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
+from ..support.workers import Workers
 from . import coefficients
 from .config import DistillConfig
 from .data import token_ids
@@ -27,7 +28,6 @@ from .progress import Progress
 from .recipe import Recipe
 from .recording import teacher_plan
 from .task import Task
-from .workers import Workers
 
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def distill(
         workers.share(config.num_sequences)  # refuses what cannot be shared
     if checkpoint_dir is not None:  # what was kept of other weights is not to go on with
         identity["pipeline"] = fingerprint(pipeline)
-    progress = Progress(None if checkpoint_dir is None else Path(checkpoint_dir), identity, resume, workers)
+    progress = Progress(_folder(checkpoint_dir), identity, resume, workers)
 
     def write(**values: Any) -> None:
         if log is not None:
@@ -106,8 +106,8 @@ def distill(
 
     recipe = _recipe(runs, base, config, progress, data)
     cache = None
-    if cache_dir is not None:
-        cache = PathCache(Path(cache_dir).expanduser(), pipeline, call_kwargs, identity.get("pipeline"))
+    if (cache_folder := _folder(cache_dir)) is not None:
+        cache = PathCache(cache_folder, pipeline, call_kwargs, identity.get("pipeline"))
     task = Task(runs, base, recipe, write, progress, cache, data, workers)
     learned, winner = METHODS[config.method].learn(task), config
     if isinstance(learned, ChosenSampler):
@@ -133,6 +133,10 @@ def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDSch
         "schedule": "uniform", "draws": "exact",  # other draws cannot be replayed; a sampler may be loaded with them
     }  # fmt: skip
     return LSDScheduler(**kept | options)
+
+
+def _folder(path: str | os.PathLike | None) -> Path | None:
+    return None if path is None else Path(os.path.expanduser(path))
 
 
 def tell_what_is_left_out(pipeline: Any, data: torch.Tensor, plan: TeacherPlan) -> None:

@@ -13,13 +13,13 @@ from ..sampling.learned_numbers import LearnedSampler
 from ..sampling.orders import ORDERS
 from ..sampling.solvers import SOLVERS
 from ..support.registry import Registry
+from ..support.workers import Workers
 from .budget import memory_needed
 from .data import check_data
 from .options import MethodOptions
 from .recipe import Recipe
 from .shared_options import SharedOptions
 from .task import Task
-from .workers import Workers
 
 
 @dataclass

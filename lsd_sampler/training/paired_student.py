@@ -7,11 +7,11 @@ import torch
 
 from ..sampling.canvas import StepInput
 from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
+from ..support.workers import Workers
 from .comparison import Comparison, MovesComparison
 from .recording import Recorder, UnequalLengths
 from .relaxation import RelaxedStart, relaxed_starts
 from .task import Task
-from .workers import Workers
 
 
 Learn = Callable[[int, Any], tuple[float, float]]

@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from ..support.atomic import remove_leftovers, write_atomically
 from ..support.identity import Undescribable, identity
-from .workers import Workers
+from ..support.workers import Workers
 
 
 PREFIX = "progress-"

@@ -63,6 +63,19 @@ def available(report_to: Sequence[str]) -> list[str]:
     return installed
 
 
+def remove_tracked(folder: Path) -> None:
+    """Removes the files that tensorboard has of earlier runs in a folder: it would show them as one with a new run.
+
+    Only what is called as its files are goes, with folders that are empty then.
+    """
+    files = [*(folder / PROJECT).rglob("events.out.tfevents.*"), *(folder / PROJECT).glob("*/hparams.yml")]
+    for path in files:
+        path.unlink(missing_ok=True)
+    for parent in sorted({path.parent for path in files}, reverse=True):  # those below first
+        if not any(parent.iterdir()):
+            parent.rmdir()
+
+
 def flatten(record: dict[str, Any]) -> dict[str, float | str]:
     """The numbers and words of a record by name: `schedule/nfe_8/known_after_step/0`.
 

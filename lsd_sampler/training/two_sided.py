@@ -25,10 +25,10 @@ from ..sampling.canvas import StepInput
 from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
+from ..support.workers import Workers
 from .ngram_cells import CellDistance, has_ngrams
 from .progress import Progress
 from .recording import Recorder, UnequalLengths
-from .workers import Workers
 
 
 MAX_NFE = 32

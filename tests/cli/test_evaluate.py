@@ -1,6 +1,7 @@
 """`lsd-eval` end to end, on a tiny oracle and on a tiny text model with a tiny judge; and what can stop it."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -86,6 +87,25 @@ def test_an_oracle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     protocol = json.loads((tmp_path / "summary.json").read_text())["protocol"]
     assert protocol["Temperatures"] == "1" and protocol["Real data"].startswith("exact samples")
     assert protocol["Samples"].startswith("32 of 16 tokens")
+
+
+def test_the_headline_is_looked_for_as_far_as_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Up to one token a call, or to `--headline-limit`; a run that was limited goes on, and makes no row again."""
+    path = tmp_path / "metrics.jsonl"
+    argv = ["--model", "countdown:V=4,L=16", "--num-samples", "64", "--nfe", "4", "--resume"]
+    argv += ["--baselines", "tweedie", "tweedie:halton", "--output-dir", str(tmp_path)]
+    measured, headlines = [], []
+    for limit in (["--headline-limit", "4"], ["--headline-limit", "6"], [], []):
+        assert evaluate.main([*argv, *limit]) == 0
+        measured.append([row["nfe"] for row in read_jsonl(path) if row["sampler"] == "tweedie"])
+        summary = json.loads((tmp_path / "summary.json").read_text())
+        headlines.append(summary["headline"])
+        assert summary["headline"] is None or summary["headline"] in capsys.readouterr().out
+        assert "1.0×" not in (tmp_path / "report.html").read_text()
+    assert measured == [[4], [4, 6], [4, 6, 8, 16], [4, 6, 8, 16]]
+    assert headlines[0] is None and headlines[1] == "> 1.5× fewer calls"
+    assert re.fullmatch(r"\d\.\d× fewer calls \(\d\.\d (to \d\.\d|or more)\)", headlines[2])
+    assert headlines[3] == headlines[2]
 
 
 def test_a_text_model_with_judge_reference_frontier_and_features(

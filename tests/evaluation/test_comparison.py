@@ -15,6 +15,7 @@ from lsd_sampler.evaluation import (
     calls_to_reach,
     compare,
     matched_calls,
+    measure_further,
     read_frontier,
     read_jsonl,
     winners,
@@ -91,6 +92,101 @@ def test_a_row_of_a_choice_does_not_pass_for_a_measured_one(tmp_path: Path) -> N
     found = compare(harness(pipeline, output=path, resume=True), [4], [0.5, 1.0], frontier=True)
     assert pipeline.calls == calls + 3 * 4
     assert all("unigram_entropy" in row for row in found.sweep)
+
+
+# ---- the base at more calls ----
+
+
+class Late(FakeSampler):
+    """As good as the reference at `letters` calls, and the worse the fewer."""
+
+    def set_timesteps(self, num_inference_steps: int) -> None:
+        super().set_timesteps(num_inference_steps)
+        self.letters = 10 if num_inference_steps >= self.needed else 2
+
+    needed = 0
+
+
+def late(needed: int) -> Late:
+    sampler = Late(10)
+    sampler.needed = needed
+    return sampler
+
+
+def further(made: Harness, nfe: list[int], temperatures: tuple[float, ...] = (1.0,), **options: Any) -> Any:
+    found = compare(made, nfe, temperatures)
+    return measure_further(made, found, "base", nfe=min(nfe), temperatures=temperatures, **options)
+
+
+@pytest.mark.parametrize(
+    ("needed", "nfe", "limit", "expected"),
+    [
+        (1, [4, 8], None, []),  # as good already
+        (9, [4, 8], None, [16]),
+        (20, [4], None, [8, 16, 32]),
+        (45, [4, 8], None, [16, 32, 50]),  # one token a call
+        (99, [4, 8], None, [16, 32, 50]),  # not even then
+        (99, [4, 8], 40, [16, 32, 40]),
+        (99, [4, 8], 8, []),
+        (99, [4, 50], None, []),
+    ],
+)
+def test_the_base_is_measured_further_until_it_is_as_good(
+    needed: int, nfe: list[int], limit: int | None, expected: list[int], tmp_path: Path
+) -> None:
+    samplers = {"base": late(needed), "ours": FakeSampler(9)}
+    path, pipeline = tmp_path / "rows.jsonl", FakePipeline()
+    found = further(harness(pipeline, samplers, output=path), nfe, limit=limit)
+    assert [(row["sampler"], row["nfe"]) for row in found.further] == [("base", steps) for steps in expected]
+    assert all("unigram_entropy_replicates" in row for row in found.further)
+    assert [row["sampler"] for row in found.rows] == ["base"] * (len(nfe) + len(expected)) + ["ours"] * len(nfe)
+    calls = pipeline.calls
+    kept = path.read_bytes()
+    again = further(harness(pipeline, samplers, output=path, resume=True), nfe, limit=limit)
+    assert pipeline.calls == calls and path.read_bytes() == kept
+    assert [row["nfe"] for row in again.further] == expected
+
+
+def test_further_rows_have_a_temperature_of_their_own() -> None:
+    samplers = {"base": FakeSampler(5), "ours": FakeSampler(10)}
+    for choose_at in (None, 4):
+        made = harness(FakePipeline(), samplers)
+        found = compare(made, [4], [1.0, 1.5], choose_at=choose_at)
+        options: dict[str, Any] = {"temperatures": (1.0, 1.5), "choose_at": choose_at, "limit": 8}
+        found = measure_further(made, found, "base", nfe=4, **options)
+        assert [(row["nfe"], row["temperature"], row["seed"]) for row in found.further] == [(8, 1.5, 0)]
+
+
+def test_the_headline_is_about_ours() -> None:
+    """A baseline that the base never equals is no reason to measure on, and not the headline."""
+    samplers = {"base": late(16), "ours": FakeSampler(9), "other": FakeSampler(10)}
+    made = harness(FakePipeline(), samplers)
+    found = further(made, [4], ours=["ours"])
+    assert [row["nfe"] for row in found.further] == [8, 16]
+    report = make_report("x", found, made.metrics, base="base", headline_nfe=4, ours=["ours"])
+    text, kept = as_text(report), json.loads(as_json(report))
+    assert report.headline is not None and report.headline.sampler == "ours"
+    assert 8 < report.headline.calls <= 16 and report.headline.low > 4
+    ratio = report.headline.calls / 4
+    interval = f"{report.headline.low / 4:.1f} to {report.headline.high / 4:.1f}"
+    assert kept["headline"] == f"{ratio:.1f}× fewer calls ({interval})"
+    assert f"ours at 4 calls: {kept['headline']}.\n" in text and kept["headline"] in render(report)
+    assert [(row["sampler"], row["nfe"]) for row in kept["rows"]][:3] == [("base", 4), ("base", 8), ("base", 16)]
+
+
+@pytest.mark.parametrize(
+    ("limit", "headline"),
+    [(None, "not even at one token a call"), (32, "> 8.0× fewer calls"), (4, None)],
+)
+def test_a_headline_without_an_end_says_how_far_it_was_looked(limit: int | None, headline: str | None) -> None:
+    made = harness(FakePipeline(), {"base": FakeSampler(2), "ours": FakeSampler(10)})
+    report = make_report("x", further(made, [4], limit=limit), made.metrics, base="base", headline_nfe=4)
+    assert (report.headline and report.headline.headline()) == headline
+    page, sentences = render(report), " ".join(report.sentences())
+    assert "1.0×" not in page
+    if headline is not None:
+        assert headline in page.replace("&gt;", ">") and headline in as_text(report)
+        assert ("even at one token a call, 50 calls," in sentences) == (limit is None)
 
 
 # ---- frontier ----
@@ -184,6 +280,14 @@ def test_headline_extrapolates_nothing() -> None:
     assert "more than 32" in edge.sentence() or "or more" in edge.sentence()
     assert worst.calls == 4 and worst.sentence() == "base reaches with 4 calls or fewer what worst has at 8 calls."
     assert matched_calls([judged("ours", 8, 1.0)], "base", "x") == []
+
+
+def test_no_headline_says_that_one_call_is_as_many_as_another() -> None:
+    """Where nothing beyond was measured there is no ratio."""
+    (found,) = matched_calls([*BASE[:2], judged("best", 8, 0.01)], "base", "x")
+    assert found.headline() == "not within 8 calls"
+    (found,) = matched_calls([*BASE, judged("best", 8, 0.01)], "base", "x")
+    assert found.headline() == "> 4.0× fewer calls"
 
 
 def test_headline_says_nothing_where_nothing_is_known() -> None:

@@ -55,6 +55,22 @@ def test_tensorboard_holds_every_number_that_was_logged(method: str, tmp_path: P
         assert [v for _, v in found[name]] == pytest.approx([v for _, v in points], rel=1e-6)
 
 
+def test_a_run_that_is_overwritten_leaves_nothing_in_tensorboard(tmp_path: Path) -> None:
+    """Nor may what else lies in a folder of that name be touched."""
+    argv = [*ARGV, "--output-dir", str(tmp_path)]
+    folder = tmp_path / "lsd_sampler"
+    assert train.main([*argv, "--report-to", "tensorboard", "--teacher-steps", "8"]) == 0
+    (folder / "mine").mkdir()
+    (folder / "mine" / "hparams.json").write_text("{}")
+    before = set(folder.rglob("*"))
+    assert train.main([*argv, "--report-to", "tensorboard", "--overwrite"]) == 0
+    steps = [step for points in scalars_in(folder).values() for step, _ in points]
+    assert max(steps) == len(records(tmp_path)) - 2 and len(set(folder.rglob("*.tfevents.*")) & before) == 0
+    assert len(list(folder.glob("*/hparams.yml"))) == 1
+    assert train.main([*argv, "--overwrite"]) == 0
+    assert [path for path in folder.rglob("*") if path.is_file()] == [folder / "mine" / "hparams.json"]
+
+
 def test_a_record_is_flattened_to_numbers_and_words() -> None:
     record = {
         "event": "schedule", "nfe": 8, "path_kl": 0.5, "known_after_step": [1, 4], "by": {"a": {"b": 2}},

@@ -27,6 +27,7 @@ from ...sampling.left_out import is_predicted
 from ...sampling.orders import ORDERS
 from ...sampling.pipeline_runs import PipelineRuns
 from ...scheduling_lsd import LSDScheduler
+from ...support.workers import Workers
 from ..config import DistillConfig
 from ..held_out import HeldOutBatch, held_out_nats
 from ..method import METHODS, ChosenSampler, Method, method_of
@@ -35,7 +36,6 @@ from ..paths import source_paths
 from ..recipe import Recipe
 from ..shared_options import SharedOptions, affordable_source
 from ..task import Task
-from ..workers import Workers
 
 
 HELD_OUT = "held_out"

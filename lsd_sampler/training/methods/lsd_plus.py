@@ -45,6 +45,7 @@ from ...sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorT
 from ...sampling.schedules import replay_states
 from ...sampling.solvers import SOLVERS
 from ...scheduling_lsd import LSDScheduler
+from ...support.workers import Workers
 from ..canvases import teacher_canvases
 from ..comparison import Comparison, MovesComparison
 from ..cross_entropy import cross_entropy
@@ -57,7 +58,6 @@ from ..recipe import Recipe
 from ..recording import Recorder
 from ..relaxation import RelaxationOptions, RelaxedStart, relaxation_option, relaxed_starts
 from ..task import Task
-from ..workers import Workers
 
 
 VARIANTS = ("interval", "own_canvas", "literal")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -9,14 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from denoisers.test_maskgit import random_model
 from helpers.distributed_run import learned_numbers
 from safetensors.torch import load_file
 
 from lsd_sampler import DistillConfig
-from lsd_sampler.cli import train
+from lsd_sampler.cli import evaluate, sample, train
+from lsd_sampler.support.workers import Workers
 from lsd_sampler.training.methods.auto import candidates
 from lsd_sampler.training.plan import TeacherPlan
-from lsd_sampler.training.workers import Workers
 
 
 TESTS = Path(__file__).parents[1]
@@ -67,6 +69,44 @@ def test_lsd_train_on_two_processes(tmp_path: Path, capsys: pytest.CaptureFixtur
         torch.testing.assert_close(two[key], one[key], rtol=1e-6, atol=1e-6)
     events = [json.loads(line)["event"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert events == [json.loads(line)["event"] for line in (alone / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_lsd_eval_on_two_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows, verdict and files are those of one process, each once; and it goes on from rows of one process.
+
+    Reference and floor are samples of the teacher, which are shared too.
+    """
+    random_model().save_pretrained(tmp_path / "model")
+    argv = ["--model", str(tmp_path / "model"), "--device", "cpu", "--baselines", "tweedie", "tweedie:halton"]
+    argv += ["--nfe", "2", "--num-samples", "7", "--temperatures", "0.9", "1", "--batch-size", "3", "--output-dir"]
+    alone = tmp_path / "alone"
+    assert evaluate.main([*argv, str(alone)]) == 0
+    printed = capsys.readouterr().out
+    (tmp_path / "out").mkdir()
+    kept = (alone / "metrics.jsonl").read_text().splitlines(keepends=True)[:3]
+    (tmp_path / "out" / "metrics.jsonl").write_text("".join(kept))
+    done = launch("-m", "lsd_sampler.cli.evaluate", *argv, "out", "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == printed.replace(str(alone), "out")
+    assert {path.name for path in alone.iterdir()} == {path.name for path in (tmp_path / "out").iterdir()}
+    for name in ("table.txt", "summary.json", "metrics.jsonl"):
+        one, two = (without_seconds((folder / name).read_text()) for folder in (alone, tmp_path / "out"))
+        assert one == two, name
+
+
+def without_seconds(text: str) -> str:
+    return re.sub(r'"seconds": [\d.e-]+', "", text)
+
+
+def test_lsd_sample_on_two_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same samples in the same order, however many are drawn at once."""
+    argv = ["--model", MODEL, "--device", "cpu", "--nfe", "3", "--num-samples", "7", "--output"]
+    assert sample.main([*argv, str(tmp_path / "alone.jsonl")]) == 0
+    printed = capsys.readouterr().out
+    done = launch("-m", "lsd_sampler.cli.sample", *argv, "two.jsonl", "--batch-size", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == printed
+    assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
 
 
 def test_shares_are_equal_and_whole() -> None:

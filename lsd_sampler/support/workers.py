@@ -1,4 +1,4 @@
-"""Several processes that distil together, each on a share of the sequences: `accelerate launch -m
+"""Several processes that distil, sample or evaluate together, each on a share: `accelerate launch -m
 lsd_sampler.cli.train`.
 
 What is learned depends on sums over sequences only, so a share is measured by each process, and the sums are added up.
@@ -72,6 +72,14 @@ class Workers:
         values = [value]
         distributed.broadcast_object_list(values, src=0)
         return values[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each process has, in their order."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
 
     def wait(self) -> None:
         """Until all processes are here."""
