@@ -40,6 +40,7 @@ demo: $(STAMP)
 
 # one thread for each worker: more would wait for each other
 test: export OMP_NUM_THREADS := 1
+test: export MKL_NUM_THREADS := 1
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
