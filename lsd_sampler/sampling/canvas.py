@@ -152,9 +152,9 @@ class StepInput:
 
     Args:
         k (`int`): index of the step; `is_last`: whether everything must be revealed.
-        logits_BLV, sample_BL, masked_BL: the network's output, the canvas, and what is masked on it now.
+        logits_BLV, sample_BL, masked_BL: the network's output, the tokens on the canvas, and what is masked of them now.
         mask_token_id (`int`): the mask.
-        noise ([`Canvas`]): of this generation.
+        canvas ([`Canvas`]): what was drawn for this generation, and is remembered of it.
         draws ([`DrawOptions`]), generator: as `LSDScheduler.step` was given them.
         tempered_certainty (`bool`): whether the denoiser is as sure as the law that tokens are drawn from says, with
             its temperature, `top_p`, `top_k` and log-score coefficient; else, as its own law says.
@@ -166,7 +166,7 @@ class StepInput:
     sample_BL: torch.Tensor
     masked_BL: torch.Tensor
     mask_token_id: int
-    noise: Canvas
+    canvas: Canvas
     draws: DrawOptions
     generator: Generators
     tempered_certainty: bool = False

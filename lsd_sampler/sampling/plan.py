@@ -51,7 +51,7 @@ class StepPlan:
 
     def survival(self, x: StepInput) -> float:
         """Probability of being masked still after this step, under a normalised denoiser."""
-        return math.prod(1 - r for r in self.reveal_probabilities[x.noise.start : x.k + 1])
+        return math.prod(1 - r for r in self.reveal_probabilities[x.canvas.start : x.k + 1])
 
     def masked_before(self, k: int) -> float:
         """Share of the positions that are masked when step k of a whole generation begins."""
@@ -64,15 +64,15 @@ class StepPlan:
 
     def num_known(self, x: StepInput) -> torch.Tensor:
         """How many of the positions masked at the start are known after this step, by its counts. `(B,)`."""
-        M, start = len(self.reveal_probabilities), x.noise.start
+        M, start = len(self.reveal_probabilities), x.canvas.start
         if self.count == "llada":
-            return llada_known(x.noise.masked_BL.sum(1), x.k - start, M - start)
+            return llada_known(x.canvas.masked_BL.sum(1), x.k - start, M - start)
         if self.count == "dream":
-            left_B = (x.noise.masked_BL & x.masked_BL).sum(1)
+            left_B = (x.canvas.masked_BL & x.masked_BL).sum(1)
             revealed_B = dream_revealed(left_B, x.k, M, float(self.steps.timesteps[-1]))
-            return x.noise.masked_BL.sum(1) - left_B + revealed_B
+            return x.canvas.masked_BL.sum(1) - left_B + revealed_B
         known = 1 - float(self.noise.masked(self.steps.timesteps[0])) * self.survival(x)
-        masked_B = x.noise.masked_BL.sum(1).double()
+        masked_B = x.canvas.masked_BL.sum(1).double()
         known_B = (masked_B * known).round()
         return known_B.minimum(masked_B - 1) if self.in_blocks else known_B
 

@@ -17,18 +17,18 @@ def reveal(order: Order, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, to
         return _reveal_surest(order, x, plan, beta)
     # at the last step whatever is still masked is due, even a position that a callback masked again
     due_BL = x.masked_BL if x.is_last else x.masked_BL & _due(x, plan)
-    return x.reveal(due_BL, x.noise.v_BL, beta)
+    return x.reveal(due_BL, x.canvas.v_BL, beta)
 
 
 def _due(x: StepInput, plan: StepPlan) -> torch.Tensor:
     """Which of the positions masked at the start are known after this step, were they to go by rank. `(B, L)`."""
-    noise = x.noise
+    canvas = x.canvas
     if plan.count != "bernoulli":
-        return noise.masked_BL & (noise.rank_BL < plan.num_known(x)[:, None])
+        return canvas.masked_BL & (canvas.rank_BL < plan.num_known(x)[:, None])
     if plan.prediction_type == "log_score":
-        noise.survival_BL = noise.survival_BL * (1 - plan.jump(x))
-        return noise.masked_BL & (noise.u_BL < 1 - noise.survival_BL)
-    return noise.masked_BL & (noise.u_BL < 1 - plan.survival(x))
+        canvas.survival_BL = canvas.survival_BL * (1 - plan.jump(x))
+        return canvas.masked_BL & (canvas.u_BL < 1 - canvas.survival_BL)
+    return canvas.masked_BL & (canvas.u_BL < 1 - plan.survival(x))
 
 
 def _reveal_surest(order: LogitOrder, x: StepInput, plan: StepPlan, beta: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,7 +41,7 @@ def _reveal_surest(order: LogitOrder, x: StepInput, plan: StepPlan, beta: float)
         # positions are not revealed by their own `u` here, so jumps are drawn afresh at those still masked
         due_B = (jump_BL < plan.jump(x)).sum(1)
     else:
-        due_B = _due(x, plan).sum(1) - (x.noise.masked_BL & ~x.masked_BL).sum(1)
+        due_B = _due(x, plan).sum(1) - (x.canvas.masked_BL & ~x.masked_BL).sum(1)
     row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
     confidence_R = confidence_BL[row_R, position_R]
     score_R = order.scores(x.rated_logits(beta), row_R, position_R, x.mask_token_id, confidence_R)

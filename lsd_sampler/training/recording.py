@@ -67,12 +67,12 @@ class Recorder(LSDScheduler):
                 f"Distil at `temperature` 1, without `top_p` and `top_k`, got {x.draws}: samplers take any later."
             )
         self.calls += 1
-        if x.noise is not self._seen:
+        if x.canvas is not self._seen:
             if x.k:
                 raise ValueError(
                     f"This pipeline call begins at step {x.k} of {self.asked}: distil on one that begins with masks."
                 )
-            self._seen, self.canvas = x.noise, self.canvas + 1
+            self._seen, self.canvas = x.canvas, self.canvas + 1
         return self._record(x)
 
     def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,8 +127,8 @@ class TeacherRecorder(Recorder):
 
     def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         if len(self.canvases) == self.canvas:
-            self.canvases.append(RecordedCanvas(x.noise.masked_BL, x.sample_BL))
-            self.mask_token_id, self.canvas_shape = x.mask_token_id, x.noise.shape
+            self.canvases.append(RecordedCanvas(x.canvas.masked_BL, x.sample_BL))
+            self.mask_token_id, self.canvas_shape = x.mask_token_id, x.canvas.shape
             self.num_columns = x.logits_BLV.shape[-1]
             if self.watches_tokens and self.canvas == 0:
                 row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
@@ -166,13 +166,13 @@ class StepErrorRecorder(Recorder):
         self.seen_GL = torch.zeros_like(self.nats_GL)
 
     def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        L, rank_BL = self.num_masked, x.noise.rank_BL
+        L, rank_BL = self.num_masked, x.canvas.rank_BL
         final_BL = self._of_canvas(self.canvases).final_BL.to(rank_BL.device)
         if final_BL.shape != rank_BL.shape:
             shapes = f"{tuple(rank_BL.shape)}, and its sequences are {tuple(final_BL.shape)}"
             raise ValueError(f"A canvas of this pipeline call has shape {shapes}: give data of whole canvases.")
         row_R, position_R = (x.masked_BL & is_predicted(final_BL, self.never_predicted)).nonzero(as_tuple=True)
-        masked_B = x.noise.masked_BL.sum(1)
+        masked_B = x.canvas.masked_BL.sum(1)
         rank_R = rank_BL[row_R, position_R] * L // masked_B[row_R]
         nats_R = cross_entropy(x.logits_BLV, row_R, position_R, final_BL[row_R, position_R], x.mask_token_id)
         self.nats_GL[x.k] += torch.bincount(rank_R, nats_R, minlength=L).cpu()

@@ -18,7 +18,7 @@ class OwnStep(Tweedie):
 
     Where it has no rule of its own it goes by Tweedie's step. It looks only at positions that were masked at the
     start, and reveals all of them by the last step. What it draws, it draws afresh at every step. What it remembers
-    of a generation is `x.noise.state`, which ends with the generation: a solver itself has no state.
+    of a generation is `x.canvas.state`, which ends with the generation: a solver itself has no state.
 
     `order` and `count` of the scheduler say nothing to it, and no times or coefficients are learned for it.
     """
@@ -45,6 +45,6 @@ def exchange(
     due_BL = x.masked_BL if x.is_last else x.masked_BL & (reveal_BL < reveal)
     next_BL, probability_BL = x.reveal(due_BL, v_BL)
     if not x.is_last:
-        again_BL = x.noise.masked_BL & ~x.masked_BL & (remask_BL < remask)
+        again_BL = x.canvas.masked_BL & ~x.masked_BL & (remask_BL < remask)
         next_BL = next_BL.masked_fill(again_BL, x.mask_token_id)
     return next_BL, probability_BL
