@@ -44,10 +44,10 @@ class HeldOutRecorder(Recorder):
         self.finals = finals
         self.nats_B = torch.zeros(len(finals[0]), dtype=torch.float64)
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         final_BL = self._final(x)
         # the sampler's own step says where; its tokens are not used
-        next_BL, probability_BL = super()._record(x)
+        next_BL, probability_BL = super().record(x)
         revealed_BL = x.masked_BL & (next_BL != x.mask_token_id)
         row_R, position_R = (revealed_BL & is_predicted(final_BL, self.never_predicted)).nonzero(as_tuple=True)
         token_R, beta = final_BL[row_R, position_R], float(self.steps.log_score_coefficients[x.k])

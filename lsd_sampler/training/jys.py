@@ -99,7 +99,7 @@ class KLUBRecorder(Recorder):
         """The data of the next run."""
         self.paths = paths
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         visit, path = self.visits[x.k], self._of_canvas(self.paths).to(x.sample_BL.device)
         if x.k == 0:
             self.num_positions += path.final_BL.numel()

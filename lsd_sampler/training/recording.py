@@ -61,7 +61,7 @@ class Recorder(LSDScheduler):
             )
         super().set_timesteps(num_inference_steps, *args, **kwargs)
 
-    def _advance(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+    def advance(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         if x.draws != DrawOptions():
             raise ValueError(
                 f"Distil at `temperature` 1, without `top_p` and `top_k`, got {x.draws}: samplers take any later."
@@ -73,11 +73,11 @@ class Recorder(LSDScheduler):
                     f"This pipeline call begins at step {x.k} of {self.asked}: distil on one that begins with masks."
                 )
             self._seen, self.canvas = x.canvas, self.canvas + 1
-        return self._record(x)
+        return self.record(x)
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next canvas and the probabilities of what was revealed in it, as `_advance`."""
-        return super()._advance(x)
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next canvas and the probabilities of what was revealed in it, as `advance`."""
+        return super().advance(x)
 
     def _of_canvas(self, given: Sequence[GivenT]) -> GivenT:
         """Of what was given for each canvas of the run, that of the present one.
@@ -125,7 +125,7 @@ class TeacherRecorder(Recorder):
         self.canvases: list[RecordedCanvas] = []
         self.never_predicted: list[int] = []
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         if len(self.canvases) == self.canvas:
             self.canvases.append(RecordedCanvas(x.canvas.masked_BL, x.sample_BL))
             self.mask_token_id, self.canvas_shape = x.mask_token_id, x.canvas.shape
@@ -137,7 +137,7 @@ class TeacherRecorder(Recorder):
         recorded = self.canvases[-1]
         if x.k in self.keep:
             recorded.states[x.k] = x.sample_BL.clone()
-        recorded.final_BL, probability_BL = super()._record(x)
+        recorded.final_BL, probability_BL = super().record(x)
         return recorded.final_BL, probability_BL
 
 
@@ -165,7 +165,7 @@ class StepErrorRecorder(Recorder):
         self.nats_GL = torch.zeros(len(states), num_masked, dtype=torch.float64)
         self.seen_GL = torch.zeros_like(self.nats_GL)
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         L, rank_BL = self.num_masked, x.canvas.rank_BL
         final_BL = self._of_canvas(self.canvases).final_BL.to(rank_BL.device)
         if final_BL.shape != rank_BL.shape:

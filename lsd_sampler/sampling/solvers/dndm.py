@@ -60,7 +60,7 @@ class DNDMK(OwnStep):
 
     name = "dndm_k"
     options = _OPTIONS
-    reads_known = True
+    skips_complete = False  # it reads the logits of known positions too
 
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
         (v_BL,) = x.uniforms(1)
