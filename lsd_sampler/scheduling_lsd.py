@@ -11,8 +11,8 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 from diffusers.utils.outputs import BaseOutput
 
-from .learned.numbers_of_steps import NumbersOfSteps
 from .learned.sampler_files import check_description
+from .learned.sampler_numbers import SamplerNumbers
 from .learned.tensor_file import FORMAT_VERSION
 from .sampling.canvas import Canvas, DrawOptions, StepInput, as_rows, check_known_tokens
 from .sampling.certainty import check_certainty
@@ -72,7 +72,7 @@ class LSDSchedulerOutput(BaseOutput):
     pred_logits: ModelOutput | None = None
 
 
-class LSDScheduler(BlockPipelineMethods, ForwardProcess, NumbersOfSteps):
+class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
     """Few-step sampler for masked discrete diffusion models, after "Learnable Sampler Distillation"
     (https://huggingface.co/papers/2509.19962).
 

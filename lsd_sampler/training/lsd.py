@@ -213,7 +213,7 @@ class PairedStudent(Recorder):
         if x.is_last:  # what comes after this canvas, if anything, is to begin from the same context
             student_BL = following_BL
         elif x.k == 0 and self.relaxed is not None:
-            student_BL = self.relaxed[self.canvas].fill(student_BL, x.logits_BLV.shape[-1], x.mask_token_id)
+            student_BL = self.relaxed[self.canvas_index].fill(student_BL, x.logits_BLV.shape[-1], x.mask_token_id)
         return torch.cat([following_BL, student_BL]), probability_BL
 
     def _compare(

@@ -98,7 +98,7 @@ class IntervalStudent(Recorder):
             return teacher_BL, torch.zeros(teacher_BL.shape, device=teacher_BL.device)
         next_BL = super().record(x)[0] if self.own else teacher_BL
         if self.relaxed is not None and (x.k == 0 or not self.own):
-            next_BL = self.relaxed[self.canvas].fill(next_BL, x.logits_BLV.shape[-1], x.mask_token_id)
+            next_BL = self.relaxed[self.canvas_index].fill(next_BL, x.logits_BLV.shape[-1], x.mask_token_id)
         return next_BL, torch.zeros(next_BL.shape, device=next_BL.device)
 
     def _measure(self, x: StepInput, path: TeacherPath) -> None:

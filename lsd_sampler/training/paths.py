@@ -47,7 +47,7 @@ class PathRecorder(Recorder):
         self.paths: list[TeacherPath] = []
 
     def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        if len(self.paths) == self.canvas:
+        if len(self.paths) == self.canvas_index:
             step_BL = torch.full(x.sample_BL.shape, -1, dtype=torch.int32, device=x.sample_BL.device)
             self.paths.append(TeacherPath(x.canvas.masked_BL, x.sample_BL, step_BL))
         path = self.paths[-1]

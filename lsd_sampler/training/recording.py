@@ -50,7 +50,7 @@ class Recorder(LSDScheduler):
 
     def begin(self, num_inference_steps: int) -> None:
         """A new run, which must be of so many steps."""
-        self.asked, self.calls, self.canvas = num_inference_steps, 0, -1
+        self.asked, self.calls, self.canvas_index = num_inference_steps, 0, -1
         self._seen: Canvas | None = None
 
     def set_timesteps(self, num_inference_steps: int, *args: Any, **kwargs: Any) -> None:
@@ -72,7 +72,7 @@ class Recorder(LSDScheduler):
                 raise ValueError(
                     f"This pipeline call begins at step {x.k} of {self.asked}: distil on one that begins with masks."
                 )
-            self._seen, self.canvas = x.canvas, self.canvas + 1
+            self._seen, self.canvas_index = x.canvas, self.canvas_index + 1
         return self.record(x)
 
     def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
@@ -85,8 +85,8 @@ class Recorder(LSDScheduler):
         Raises:
             UnequalLengths: if the run has more canvases.
         """
-        check_num_canvases(max(self.canvas + 1, len(given)), len(given))
-        return given[self.canvas]
+        check_num_canvases(max(self.canvas_index + 1, len(given)), len(given))
+        return given[self.canvas_index]
 
     def check_eos_finished(self, *args: Any, finished: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         return finished
@@ -126,11 +126,11 @@ class TeacherRecorder(Recorder):
         self.never_predicted: list[int] = []
 
     def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        if len(self.canvases) == self.canvas:
+        if len(self.canvases) == self.canvas_index:
             self.canvases.append(RecordedCanvas(x.canvas.masked_BL, x.sample_BL))
             self.mask_token_id, self.canvas_shape = x.mask_token_id, x.canvas.shape
             self.num_columns = x.logits_BLV.shape[-1]
-            if self.watches_tokens and self.canvas == 0:
+            if self.watches_tokens and self.canvas_index == 0:
                 row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
                 bounds_V = log_probability_bounds(x.logits_BLV, row_R, position_R, x.mask_token_id)
                 self.never_predicted = never_predicted(bounds_V)

@@ -51,7 +51,7 @@ class SampleRecorder(Recorder):
 
     def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         canvas_BL, probability_BL = super().record(x)
-        self.ends[self.canvas :] = [canvas_BL]
+        self.ends[self.canvas_index :] = [canvas_BL]
         return canvas_BL, probability_BL
 
 

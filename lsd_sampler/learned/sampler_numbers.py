@@ -16,7 +16,7 @@ from .interpolation import interpolated_coefficients
 from .sampler_files import SamplerFiles
 
 
-class NumbersOfSteps(SamplerFiles):
+class SamplerNumbers(SamplerFiles):
     """The numbers of a sampler: learned, where there are any, else those of the plain base solver."""
 
     noise: NoiseSchedule
