@@ -104,9 +104,8 @@ class IntervalStudent(Recorder):
     def _measure(self, x: StepInput, path: TeacherPath) -> None:
         """The nats of the teacher's tokens where both canvases are masked."""
         judged_BL = x.masked_BL & (path.step_BL >= self.bounds[x.k])
-        if not ORDERS[
-            self.config.order
-        ].exchangeable:  # else all that are masked have the expectation of those that come next
+        # under an exchangeable order all that are masked have the expectation of those that come next
+        if not ORDERS[self.config.order].exchangeable:
             judged_BL &= path.step_BL < self.bounds[x.k + 1]
         row_R, position_R = judged_BL.nonzero(as_tuple=True)
         nats_R = cross_entropy(x.logits_BLV, row_R, position_R, path.final_BL[row_R, position_R], x.mask_token_id)
