@@ -16,10 +16,10 @@ class Order(StepRule):
 
     name: ClassVar[str]
     looks_at_logits: ClassVar[bool] = False
-    """Whether the logits say which positions are revealed."""
+    """Whether the positions that a step reveals depend on the logits."""
     looks_at_tokens: ClassVar[bool] = False
-    """Whether the tokens that are drawn do. Where they do not, the probability is known with which the sampler makes a
-    given sequence, by the positions that it reveals in each step.
+    """Whether they depend on the tokens that are drawn. Where they do not, a sampler can be forced along a given
+    sequence, and the probability with which it makes that sequence is known.
     """
     exchangeable: ClassVar[bool] = False
     """Whether every set of positions of one size is equally likely to come first."""
