@@ -19,6 +19,8 @@ from lsd_sampler.denoisers.markov import countdown
 from lsd_sampler.evaluation import (
     Harness,
     JudgeNLL,
+    Metric,
+    MetricSet,
     OracleMetrics,
     TokenMetrics,
     best_per_sampler,
@@ -117,11 +119,9 @@ def test_resume_knows_other_call_options_and_another_yardstick(tmp_path: Path) -
     assert value(length=16) == value() and len(read_jsonl(path)) == len(variants)  # the denoiser's own length
 
 
-class FailingMetrics:
+class FailingMetrics(MetricSet):
+    metrics = (Metric("x", "x", lower_is_better=True),)
     verdict_key = "x"
-    likelihood_key = None
-    entropy_key = "unigram_entropy"
-    keys = ("x",)
 
     def __init__(self, survive: int) -> None:
         self.survive = survive
@@ -175,18 +175,18 @@ def test_bad_arguments_are_named(name: str, value: Any) -> None:
 
 
 def test_text_metrics_with_a_judge_always_hold_entropy() -> None:
-    metrics = text_metrics()
-    metrics.judge = JudgeNLL(tiny_gpt2(context=64), character_tokenizer())
+    judge = JudgeNLL(tiny_gpt2(context=64), character_tokenizer())
+    metrics = text_metrics(judge)
     sequences = 97 + torch.randint(10, (6, 50), generator=torch.Generator().manual_seed(0))
     row = metrics.compute(sequences)
     assert set(metrics.keys) == set(row)
     assert row["judge_nll_low"] <= row["judge_nll"] <= row["judge_nll_high"]
     assert row["js_char_sum"] == pytest.approx(row["js_char_3gram"] + row["js_char_4gram"])
-    assert row["judge_nll"] == pytest.approx(metrics.judge.score_ids(sequences).mean)
+    assert row["judge_nll"] == pytest.approx(judge.score_ids(sequences).mean)
     assert row["perplexity"] == pytest.approx(math.exp(row["judge_nll"]))
     assert row["word_nll"] == pytest.approx(row["judge_nll"] * 49)  # each sample is one word of 50 characters
     metrics.max_judged = 2
-    assert metrics.compute(sequences)["judge_nll"] == pytest.approx(metrics.judge.score_ids(sequences[:2]).mean)
+    assert metrics.compute(sequences)["judge_nll"] == pytest.approx(judge.score_ids(sequences[:2]).mean)
     with pytest.raises(ValueError, match="equally many"):
         metrics.compute(sequences, ["one"])
 

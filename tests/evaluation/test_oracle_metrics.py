@@ -232,7 +232,7 @@ def test_the_harness_fills_each_canvas_it_is_given() -> None:
     metrics = oracle_metrics(oracle, 10)
     assert isinstance(metrics, FillMetrics)
     seen: list[torch.Tensor] = []
-    metrics.metrics.compute, kept = lambda x, texts=None: seen.append(x) or kept(x), metrics.metrics.compute  # type: ignore
+    metrics.whole.compute, kept = lambda x, texts=None: seen.append(x) or kept(x), metrics.whole.compute  # type: ignore
     options = {"num_samples": 10, "batch_size": 3, "progress": False}
     harness = Harness(pipe, {"plain": pipe.scheduler}, metrics, canvases=metrics.canvases, **options)
     harness.measure(harness.points([4], [1.0]))

@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lsd_sampler.evaluation import TextMetrics
+from lsd_sampler.evaluation import JudgeNLL, TextMetrics
 
 
 def tiny_gpt2(vocab_size: int = 128, context: int = 16) -> GPT2LMHeadModel:
@@ -58,6 +58,6 @@ class FakePipeline:
         return Output(97 + torch.randint(letters, (num_samples, options["length"]), generator=generator))
 
 
-def text_metrics(**options: Any) -> TextMetrics:
+def text_metrics(judge: JudgeNLL | None = None, **options: Any) -> TextMetrics:
     reference = 97 + torch.randint(10, (40, 50), generator=torch.Generator().manual_seed(99))
-    return TextMetrics(character_tokenizer(), None, reference, num_resamples=20, **options)
+    return TextMetrics(character_tokenizer(), judge, reference, num_resamples=20, **options)
