@@ -15,7 +15,7 @@ from .divergence import js_divergence, js_replicates
 from .diversity import conditional_entropy, distinct_n, entropy_replicates, repetition_n, sequence_entropy
 from .embedding import denoiser_features, energy_distance, energy_replicates, mauve_score
 from .frontier import Reading, read_frontier
-from .harness import Harness, best_per_sampler, evaluate, floor_row, text_windows
+from .harness import Harness, best_per_sampler, evaluate, floor_row
 from .images import frechet_inception_distance
 from .judge import JudgeError, JudgeNLL, JudgeScores, perplexity
 from .metric_sets import (
@@ -42,6 +42,7 @@ from .oracle import (
 from .plots import plot_quality_vs_nfe, plot_schedule
 from .rows import Row, append_jsonl, read_jsonl, write_jsonl
 from .tables import format_table
+from .tokens import text_windows
 from .validity import Spread, distinct_valid, sequence_l2, spread
 from .verdict import MatchedCalls, Winner, calls_to_reach, matched_calls, winners
 

@@ -23,7 +23,7 @@ from ..support.identity import Undescribable, identity
 from ..support.workers import Workers
 from .metric_sets import MetricSet, check_metric_set
 from .rows import Row, append_jsonl, read_jsonl, write_jsonl
-from .tokens import decode, encode
+from .tokens import decode
 
 
 _TENSOR_NAMES = ("timesteps", "score_coefficients", "log_score_coefficients")
@@ -277,28 +277,6 @@ def floor_row(metrics: MetricSet, sequences: torch.Tensor, *, name: str = "real 
     texts = {"texts": decode(metrics.tokenizer, sequences[:num_texts])} if num_texts else {}
     row = {"sampler": name, "nfe": None, "temperature": 1.0, **size, **metrics.compute(sequences)}
     return row | metrics.derived(row) | texts
-
-
-def text_windows(tokenizer: Any, text: str, length: int) -> torch.Tensor:
-    """`text` in tokens, cut into windows of `length` one after the other; `torch.LongTensor` of shape `(num_windows,
-    length)`.
-
-    The text is encoded whole: what is between its lines, a tokenizer may join to either.
-
-    Raises:
-        ValueError: if `length` is below 1 or `text` is shorter than one window.
-    """
-    if length < 1:
-        raise ValueError(f"`length` must be at least 1, got {length}.")
-    (ids,) = encode(tokenizer, [text])
-    if len(ids) < length:
-        raise ValueError(f"`text` must hold at least {length} tokens, got {len(ids)}.")
-    return cut_windows(ids, length)
-
-
-def cut_windows(ids: Sequence[int], length: int) -> torch.Tensor:
-    """`ids` in windows of `length`, without the rest: `torch.LongTensor` of shape `(len(ids) // length, length)`."""
-    return torch.tensor(ids[: len(ids) // length * length], dtype=torch.long).view(-1, length)
 
 
 def _identity(pipeline: Any, metrics: MetricSet, call_options: Mapping[str, Any]) -> dict[str, Any]:

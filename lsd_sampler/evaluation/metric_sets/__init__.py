@@ -2,9 +2,9 @@
 
 from .chain_metrics import OracleMetrics
 from .fill_metrics import FillMetrics
+from .known_sets import METRIC_SETS, check_metric_set, columns_of, known_columns
 from .metric_set import Layout, MetricSet, Values
 from .oracle_metrics import exact_samples, oracle_metrics
-from .registry import METRIC_SETS, check_metric_set, columns_of, known_columns
 from .set_metrics import SetMetrics
 from .text_metrics import TextMetrics
 from .token_metrics import TokenMetrics

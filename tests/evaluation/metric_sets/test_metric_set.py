@@ -1,24 +1,21 @@
 """What is asked of a metric set: each built-in one keeps to it, and one of one's own is carried to the end."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers.evaluation_fakes import FakePipeline, FakeSampler, character_tokenizer, text_metrics, tiny_gpt2
+from helpers.evaluation_fakes import FakePipeline, FakeSampler, Task, character_tokenizer, text_metrics, tiny_gpt2
 
 from lsd_sampler.cli.evaluate import write_report
 from lsd_sampler.denoisers import load_denoiser, sudoku4
 from lsd_sampler.denoisers.markov import countdown
 from lsd_sampler.evaluation import (
-    METRIC_SETS,
     FillMetrics,
     Harness,
     JudgeNLL,
-    Layout,
-    Metric,
     MetricSet,
     OracleMetrics,
     SetMetrics,
@@ -83,39 +80,7 @@ def test_the_verdict_is_a_column_with_its_interval_behind_it(measured: tuple[Met
     assert {*layout.table, *layout.details, *layout.drawn} <= own | set(known_columns())
 
 
-def test_no_two_sets_mean_different_things_by_one_key() -> None:
-    found: dict[str, Metric] = {}
-    for name in METRIC_SETS.names():
-        for metric in METRIC_SETS[name].metrics:
-            assert found.setdefault(metric.key, metric) == metric
-
-
 # ---- of one's own ----
-
-
-class Task(MetricSet):
-    """Answers to a task: the share of right ones, and how many tokens a network call makes."""
-
-    metrics = (
-        Metric("share_wrong", "wrong", "Share of answers that are wrong.", lower_is_better=True),
-        Metric("share_right", "right", "Share of answers that are right.", lower_is_better=False),
-        Metric("tokens_per_call", "tokens / call", "Tokens filled in by a call.", digits=2),
-    )
-    verdict_key = "share_wrong"
-
-    def __init__(self) -> None:
-        self.canvases = torch.full((6, 4), 128)
-
-    def compute(self, sequences: torch.Tensor, texts: Any = None) -> dict[str, Any]:
-        wrong = float((sequences != 97).double().mean())
-        return {"share_wrong": wrong, "share_right": 1 - wrong}
-
-    def derived(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        calls = row.get("network_calls")
-        return {"tokens_per_call": None if calls is None else row["length"] / calls}
-
-    def layout(self) -> Layout:
-        return Layout(("share_right", "tokens_per_call"), ("temperature", "share_wrong"), ("share_right",))
 
 
 def reported(metrics: MetricSet, folder: Path, **options: Any) -> list[dict[str, Any]]:
@@ -171,44 +136,3 @@ def test_fills_of_any_set_are_shown(tmp_path: Path) -> None:
     (row, *_) = reported(metrics, tmp_path)
     assert row["fills_differ"] == row["fill_error"] == 0 and row["tokens_per_call"] == 2
     assert "fills differ" in (tmp_path / "table.txt").read_text()
-
-
-@pytest.mark.parametrize(
-    ("attribute", "value", "words"),
-    [
-        ("verdict_key", "typo", "`verdict_key` of Task is 'typo', which none of its `metrics` has"),
-        (
-            "verdict_key",
-            "share_right",
-            "`verdict_key` of Task is 'share_right', which must have",
-        ),
-        ("likelihood_key", "typo", "`likelihood_key` of Task is 'typo'"),
-        ("likelihood_key", "share_wrong", "`entropy_key` of Task must be given"),
-        ("replicates", ("typo",), "`replicates` of Task is 'typo'"),
-        ("metrics", Task.metrics * 2, "`metrics` of Task must have different keys"),
-        ("metrics", (), "`verdict_key` of Task is 'share_wrong', which none of its `metrics` has"),
-    ],
-)
-def test_a_set_that_cannot_be_compared_by_is_refused(attribute: str, value: Any, words: str) -> None:
-    metrics, pipeline = Task(), FakePipeline()
-    setattr(metrics, attribute, value)
-    with pytest.raises(ValueError) as error:
-        Harness(pipeline, {"a": FakeSampler(3)}, metrics, num_samples=4)
-    assert str(error.value).startswith(words) and not pipeline.calls
-
-
-def test_what_is_no_metric_set_is_refused() -> None:
-    class Own:
-        verdict_key, likelihood_key, entropy_key, keys = "x", None, "unigram_entropy", ("x",)
-
-    with pytest.raises(ValueError, match="`metrics` must be a `MetricSet`, got Own"):
-        Harness(FakePipeline(), {"a": FakeSampler(3)}, Own(), num_samples=4)  # pyright: ignore[reportArgumentType]
-
-
-def test_a_layout_that_names_nothing_is_refused() -> None:
-    class Typo(Task):
-        def layout(self) -> Layout:
-            return Layout(("share_rigth",), (), ())
-
-    with pytest.raises(ValueError, match="`layout` of Typo names 'share_rigth'"):
-        Harness(FakePipeline(), {"a": FakeSampler(3)}, Typo(), num_samples=6)
