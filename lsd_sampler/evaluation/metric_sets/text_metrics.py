@@ -97,7 +97,7 @@ class TextMetrics(TokenMetrics):
         texts = decode(tokenizer, self._counted(reference))
         self._char_references = {n: ngram_counts(texts, n) for n in orders}
         judged = JUDGED if judge else ()
-        self.metrics = (*judged, *self.metrics, CHAR_TRIGRAM_ENTROPY, *char_ngrams(orders))
+        self.metrics = (*judged, *self.metrics, CHAR_TRIGRAM_ENTROPY, *char_ngrams(tuple(self._char_references)))
         self.likelihood_key = "judge_nll" if judge else None
         self.replicates = ("js_char_sum", "unigram_entropy", *(["judge_nll"] if judge else []))
 

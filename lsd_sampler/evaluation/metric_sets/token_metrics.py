@@ -111,7 +111,7 @@ class TokenMetrics(MetricSet):
         self._token_references = {n: ngram_counts(self._counted(reference), n) for n in token_orders}
         self._reference_features: dict[int, torch.Tensor] = {}
         embedded = [*([ENERGY_DISTANCE] if features else []), *([MAUVE] if mauve else [])]
-        self.metrics = (*token_ngrams(token_orders), *DIVERSITY, *embedded)
+        self.metrics = (*token_ngrams(tuple(self._token_references)), *DIVERSITY, *embedded)
 
     @property
     def fingerprint(self) -> str:
