@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lsd_sampler.evaluation.comparison import SWEEP_SEED
-from lsd_sampler.evaluation.glossary import METRICS
+from lsd_sampler.evaluation.metric_sets import known_columns
 from lsd_sampler.evaluation.rows import Row, check_columns, read_jsonl
 from lsd_sampler.evaluation.tables import cell, format_table
 
@@ -39,7 +39,8 @@ def pivot(rows: Sequence[Row], key: str, digits: int, interval: bool) -> str:
         line = lines.setdefault(row["sampler"], {"sampler": row["sampler"]})
         line["real" if row["nfe"] is None else str(row["nfe"])] = text
     calls = sorted({row["nfe"] for row in rows} - {None})
-    columns = {"sampler": METRICS[key].heading if key in METRICS else key}
+    known = known_columns()
+    columns = {"sampler": known[key].heading if key in known else key}
     columns |= {str(nfe): f"{nfe} calls" for nfe in calls} | {"real": "real"}
     return format_table(list(lines.values()), columns)
 

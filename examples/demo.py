@@ -20,8 +20,10 @@ from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, di
 from lsd_sampler.cards.sampler_card import save_sampler
 from lsd_sampler.cli.texts import read_texts
 from lsd_sampler.evaluation import (
+    Comparison,
     Harness,
     JudgeNLL,
+    MetricSet,
     OracleMetrics,
     TextMetrics,
     best_per_sampler,
@@ -32,7 +34,8 @@ from lsd_sampler.evaluation import (
     text_windows,
     write_jsonl,
 )
-from lsd_sampler.evaluation.glossary import ORACLE_COLUMNS, TEXT_COLUMNS, headings
+from lsd_sampler.evaluation.columns import headings
+from lsd_sampler.evaluation.report import Report
 from lsd_sampler.support.afterwards import optional_plot
 
 
@@ -52,6 +55,11 @@ QUICK_DEFAULT = DistillConfig(coefficient_sequences=2, reference_sequences=16, h
 
 def say(text: str) -> None:
     print(text, flush=True)
+
+
+def say_table(rows: list[dict[str, Any]], metrics: MetricSet) -> None:
+    columns, _ = Report("", Comparison(rows), metrics).tables()
+    say("\n" + format_table(rows, headings(columns), digits=4) + "\n")
 
 
 def distil_all(
@@ -86,7 +94,7 @@ def countdown(args: argparse.Namespace) -> list[dict[str, Any]]:
     harness = Harness(pipe, samplers, metrics, num_samples=args.oracle_samples)
     floor = floor_row(metrics, pipe.denoiser.sample(args.oracle_samples, torch.Generator().manual_seed(7)))
     rows = [*compare(harness, args.nfe).judged, floor]
-    say("\n" + format_table(rows, headings(ORACLE_COLUMNS, rows), digits=4) + "\n")
+    say_table(rows, metrics)
     return rows
 
 
@@ -110,7 +118,7 @@ def books(args: argparse.Namespace) -> list[dict[str, Any]]:
     teacher = Harness(pipe, {"teacher, one token a step": samplers["base"]}, metrics, **options)
     tried = teacher.measure(teacher.points([length], TEACHER_TEMPERATURES))
     rows += [*best_per_sampler(tried, metrics.verdict_key), floor_row(metrics, real, name="real text")]
-    say("\n" + format_table(rows, headings(TEXT_COLUMNS, rows), digits=4) + "\n")
+    say_table(rows, metrics)
     say(f"Temperature: each sampler's best of {args.temperatures}, chosen at 8 calls on other samples,")
     say(f"and the teacher's best of {TEACHER_TEMPERATURES} on these.")
     say("JS: Jensen-Shannon divergence of character n-grams to held-out text, in nats.")

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..denoisers.oracle import Oracle
 from ..denoisers.oracle_names import is_oracle_spec
+from ..evaluation.metric_sets import MetricSet
 from ..support.afterwards import as_warning, optional_plot
 from ..support.atomic import write_atomically
 from ..support.workers import Workers
@@ -131,8 +132,8 @@ def evaluate(args: argparse.Namespace) -> None:
             resume=args.resume,
             labels=labels(args, pipeline.denoiser, metrics),
             workers=workers,
-            num_texts=args.num_texts if getattr(metrics, "tokenizer", None) is not None else 0,
-            canvases=getattr(metrics, "canvases", None) if canvases is None else canvases,
+            num_texts=args.num_texts if metrics.tokenizer is not None else 0,
+            canvases=metrics.canvases if canvases is None else canvases,
             **({"length": args.length} if args.length else {}),
         )
         report = conclude(args, harness, floor, temperatures)
@@ -222,9 +223,9 @@ def choose_temperatures(args: argparse.Namespace, denoiser: Any, samplers: Mappi
     return temperatures
 
 
-def labels(args: argparse.Namespace, denoiser: Any, metrics: Any) -> dict[str, str | None]:
+def labels(args: argparse.Namespace, denoiser: Any, metrics: MetricSet) -> dict[str, str | None]:
     """What decides a row beside its sampler and the content of the reference; rows of others are not reused."""
-    judge = getattr(metrics, "judge", None)
+    judge = metrics.judge
     options = {name: value for name, value in load_options(args).items() if name != "trust_remote_code"}
     named = {
         "model": args.model + (f" {json.dumps(options, sort_keys=True)}" if options else ""),
@@ -275,6 +276,7 @@ def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatu
 def write_report(report: Any, folder: Path) -> None:
     """`table.txt`, `summary.json`, plots and `report.html`; without what cannot be drawn."""
     from ..evaluation import html, plots
+    from ..evaluation.columns import headings
     from ..evaluation.report import as_json, as_text
 
     write_atomically(folder / "table.txt", as_text(report).encode())
@@ -282,10 +284,10 @@ def write_report(report: Any, folder: Path) -> None:
     comparison = report.comparison
     common: dict[str, Any] = {"title": report.title, "floor": comparison.floor}
     with optional_plot(folder / "quality_vs_nfe.png"):
-        plots.plot_quality_vs_nfe(comparison.rows, folder / "quality_vs_nfe.png", report.drawn, **common)
+        plots.plot_quality_vs_nfe(comparison.rows, folder / "quality_vs_nfe.png", headings(report.drawn), **common)
     (folder / "frontier.png").unlink(missing_ok=True)  # of an earlier run
     if report.readings:
-        keys = {"likelihood_key": report.likelihood_key, "entropy_key": report.entropy_key}
+        keys = {"likelihood_key": report.metrics.likelihood_key, "entropy_key": report.metrics.entropy_key}
         with optional_plot(folder / "frontier.png"):
             plots.plot_frontier(comparison.sweep, folder / "frontier.png", **keys, **common)
     with as_warning("No report.html"):

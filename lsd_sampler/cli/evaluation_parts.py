@@ -16,8 +16,7 @@ from ..denoisers.vocabulary import token_names
 from ..evaluation.embedding import Features, denoiser_features
 from ..evaluation.harness import fill_in, floor_row, joined
 from ..evaluation.judge import JudgeError, JudgeNLL
-from ..evaluation.metrics import MetricSet, TextMetrics, TokenMetrics
-from ..evaluation.oracle_metrics import exact_samples, oracle_metrics
+from ..evaluation.metric_sets import MetricSet, TextMetrics, TokenMetrics, exact_samples, oracle_metrics
 from ..evaluation.rows import Row, read_jsonl
 from ..sampling.left_out import check_predicted
 from ..sampling.pipeline_runs import PipelineRuns, scheduler_in_place

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from ..denoisers.vocabulary import unknown_share
-from ..evaluation.harness import cut_windows
-from ..evaluation.tokens import encode
+from ..evaluation.tokens import cut_windows, encode
 
 
 TEXT_SUFFIXES = (".txt", ".txt.xz", ".smi")

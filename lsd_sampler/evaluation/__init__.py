@@ -1,16 +1,36 @@
 """Evaluation that nobody can fool: distances between distributions, exact oracles, likelihood only beside entropy."""
 
 from ..learned.schedule_plot import plot_schedule
-from .bootstrap import Interval, bootstrap_weights, centred, centred_interval, grouped_weights
+from .bootstrap import (
+    Interval,
+    bootstrap_weights,
+    centred,
+    centred_interval,
+    grouped_weights,
+    kept_replicates,
+    with_interval,
+)
+from .columns import Column, Metric
 from .comparison import Comparison, compare, measure_further
 from .divergence import js_divergence, js_replicates
 from .diversity import conditional_entropy, distinct_n, entropy_replicates, repetition_n, sequence_entropy
 from .embedding import denoiser_features, energy_distance, energy_replicates, mauve_score
 from .frontier import Reading, read_frontier
-from .harness import Harness, best_per_sampler, evaluate, floor_row, text_windows
+from .harness import Harness, best_per_sampler, evaluate, floor_row
 from .images import frechet_inception_distance
 from .judge import JudgeError, JudgeNLL, JudgeScores, perplexity
-from .metrics import MetricSet, OracleMetrics, TextMetrics, TokenMetrics
+from .metric_sets import (
+    METRIC_SETS,
+    FillMetrics,
+    Layout,
+    MetricSet,
+    OracleMetrics,
+    SetMetrics,
+    TextMetrics,
+    TokenMetrics,
+    exact_samples,
+    oracle_metrics,
+)
 from .ngrams import NgramCounts, ngram_counts
 from .oracle import (
     PROBABILITY_FLOOR,
@@ -20,16 +40,18 @@ from .oracle import (
     oracle_statistics,
     reverse_kl_per_transition,
 )
-from .oracle_metrics import FillMetrics, SetMetrics, exact_samples, oracle_metrics
 from .plots import plot_quality_vs_nfe
 from .rows import Row, append_jsonl, read_jsonl, write_jsonl
 from .tables import format_table
+from .tokens import text_windows
 from .validity import Spread, distinct_valid, sequence_l2, spread
 from .verdict import MatchedCalls, Winner, calls_to_reach, matched_calls, winners
 
 
 __all__ = [
+    "METRIC_SETS",
     "PROBABILITY_FLOOR",
+    "Column",
     "Comparison",
     "FillMetrics",
     "Harness",
@@ -37,7 +59,9 @@ __all__ = [
     "JudgeError",
     "JudgeNLL",
     "JudgeScores",
+    "Layout",
     "MatchedCalls",
+    "Metric",
     "MetricSet",
     "NgramCounts",
     "OracleMetrics",
@@ -73,6 +97,7 @@ __all__ = [
     "grouped_weights",
     "js_divergence",
     "js_replicates",
+    "kept_replicates",
     "matched_calls",
     "mauve_score",
     "measure_further",
@@ -91,5 +116,6 @@ __all__ = [
     "spread",
     "text_windows",
     "winners",
+    "with_interval",
     "write_jsonl",
 ]

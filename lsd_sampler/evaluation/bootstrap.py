@@ -1,5 +1,6 @@
 """Bootstrap of whole samples: how far an estimate moves when the samples are drawn again."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,3 +63,16 @@ def centred_interval(
     tail = (1 - confidence) / 2
     low, high = np.quantile(centred(value, replicates), [tail, 1 - tail])
     return Interval(value, float(low) if minimum is None else max(float(low), minimum), float(high))
+
+
+def with_interval(
+    key: str, value: float, replicates: np.ndarray, confidence: float = 0.95, minimum: float | None = 0.0
+) -> dict[str, float]:
+    """A metric and the ends of its `centred_interval`, as a row holds them: under `KEY`, `KEY_low` and `KEY_high`."""
+    interval = centred_interval(value, replicates, confidence, minimum)
+    return {key: interval.value, f"{key}_low": interval.low, f"{key}_high": interval.high}
+
+
+def kept_replicates(replicates: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+    """Replicates of each metric as a row holds them, to six digits: under `KEY_replicates`."""
+    return {f"{key}_replicates": [float(f"{value:.6g}") for value in values] for key, values in replicates.items()}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from .harness import Harness, best_per_sampler
-from .metrics import MetricSet
+from .metric_sets import MetricSet
 from .rows import Row
 
 

@@ -4,11 +4,13 @@ All values are plug-in estimates in nats. They grow as the number of samples fal
 samples, and read a divergence beside that of real data of the same size.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
 from .bootstrap import RESAMPLES_AT_ONCE
-from .ngrams import NgramCounts
+from .ngrams import NgramCounts, Samples, ngram_counts
 
 
 def js_divergence(p_counts: NgramCounts, q_counts: NgramCounts) -> float:
@@ -31,6 +33,11 @@ def js_replicates(p_counts: NgramCounts, q_counts: NgramCounts, weights: torch.T
     """
     parts = [_js_columns(p_counts.resampled(w), p_counts, q_counts) for w in weights.split(RESAMPLES_AT_ONCE, dim=1)]
     return torch.cat(parts).numpy()
+
+
+def js_sum(samples: Samples, references: Mapping[int, NgramCounts]) -> float:
+    """The sum of the divergences of the samples' n-grams from each of `references` (n -> counts), in nats."""
+    return sum(js_divergence(ngram_counts(samples, n), reference) for n, reference in references.items())
 
 
 def _x_log_x(x: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,46 @@ import numpy as np
 import torch
 
 from .bootstrap import RESAMPLES_AT_ONCE
+from .columns import Metric
 from .ngrams import NgramCounts, Samples, context_counts, ngram_counts
+
+
+UNIGRAM_ENTROPY = Metric(
+    "unigram_entropy",
+    "unigram entropy",
+    "Entropy of the tokens of all samples together, in nats. It should be that of real data.",
+)
+BIGRAM_ENTROPY = Metric(
+    "bigram_entropy",
+    "cond. entropy",
+    "Entropy of a token given the one before it, in nats. It should be that of real data, neither more nor less.",
+)
+DIVERSITY = (
+    Metric(
+        "sequence_entropy",
+        "entropy in a sample",
+        "Entropy of the tokens inside one sample, in nats, averaged: what published tables call entropy.",
+    ),
+    UNIGRAM_ENTROPY,
+    BIGRAM_ENTROPY,
+    Metric("distinct_1", "distinct-1", "Distinct tokens divided by all tokens."),
+    Metric("distinct_2", "distinct-2", "Distinct pairs of tokens divided by all pairs."),
+    Metric("distinct_3", "distinct-3", "The same for triples."),
+    Metric("distinct_4", "distinct-4", "The same for four in a row."),
+    Metric("repetition_4", "rep-4", "Share of a sample's token 4-grams that occurred in it before."),
+)
+"""What [`diversity`] returns."""
+
+
+def diversity(sequences: torch.Tensor) -> dict[str, float | None]:
+    """All of `DIVERSITY`, of token ids of shape `(num_samples, length)`; None for n-grams longer than they are."""
+    row: dict[str, float | None] = {
+        "sequence_entropy": sequence_entropy(sequences),
+        "unigram_entropy": conditional_entropy(sequences, 1),
+        "bigram_entropy": conditional_entropy(sequences, 2),
+    }
+    row |= {f"distinct_{n}": distinct_n(sequences, n) if sequences.shape[1] >= n else None for n in (1, 2, 3, 4)}
+    return row | {"repetition_4": repetition_n(sequences, 4) if sequences.shape[1] >= 4 else None}
 
 
 def conditional_entropy(samples: Samples, n: int = 1) -> float:

@@ -21,9 +21,9 @@ from ..sampling.left_out import LEFT_OUT
 from ..sampling.pipeline_runs import scheduler_in_place
 from ..support.identity import Undescribable, identity
 from ..support.workers import Workers
-from .metrics import MetricSet
+from .metric_sets import MetricSet, check_metric_set
 from .rows import Row, append_jsonl, read_jsonl, write_jsonl
-from .tokens import decode, encode
+from .tokens import decode
 
 
 _TENSOR_NAMES = ("timesteps", "score_coefficients", "log_score_coefficients")
@@ -53,8 +53,8 @@ class Harness:
             after each run. Its networks are in evaluation mode meanwhile.
         samplers: name -> `LSDScheduler`. A learned sampler is left out, with a note on stderr, at steps it does not
             know.
-        metrics (`MetricSet`): `OracleMetrics`, `TextMetrics` or `TokenMetrics`, for example. Its `fingerprint`, where
-            it has one, is part of a row's identity, under `yardstick`.
+        metrics (`MetricSet`): `OracleMetrics`, `TextMetrics` or `TokenMetrics`, for example. Its `fingerprint` is part
+            of a row's identity, under `yardstick`.
         num_samples (`int`): of each row; plug-in metrics are comparable only at equal numbers.
         batch_size (`int`): it decides which noise a sample gets, so it is part of a row's identity.
         progress (`bool`): progress bar on stderr.
@@ -72,7 +72,8 @@ class Harness:
         call_options: passed to the pipeline (`length`, `prefix`, ...).
 
     Raises:
-        ValueError: if an argument is out of range, or `metrics` have too few references for `num_samples`.
+        ValueError: if an argument is out of range, `metrics` are no metric set that samplers can be compared by, or
+            they have too few references for `num_samples`.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Harness:
         resume: bool = False,
         labels: Mapping[str, str | None] | None = None,
         num_texts: int = 0,
-        canvases: Sequence[torch.Tensor] | None = None,
+        canvases: torch.Tensor | Sequence[torch.Tensor] | None = None,
         workers: Workers | None = None,
         **call_options: Any,
     ):
@@ -97,8 +98,9 @@ class Harness:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
         if not samplers:
             raise ValueError("`samplers` must not be empty.")
-        getattr(metrics, "check_num_samples", lambda _: None)(num_samples)
-        if canvases is not None and hasattr(metrics, "canvases") and len(canvases) != num_samples:
+        check_metric_set(metrics)
+        metrics.check_num_samples(num_samples)
+        if canvases is not None and metrics.canvases is not None and len(canvases) != num_samples:
             raise ValueError(f"`canvases` must be those of `metrics`, {num_samples}, got {len(canvases)}.")
         self.pipeline: Any = pipeline if hasattr(pipeline, "scheduler") else pipeline()
         self.samplers, self.metrics, self.call_options, self.canvases = samplers, metrics, call_options, canvases
@@ -148,10 +150,10 @@ class Harness:
     def choose(self, points: Sequence[Point]) -> list[Row]:
         """The verdict of each point alone."""
         key = self.metrics.verdict_key
-        return self._rows(points, (key,), lambda sequences: {key: self.metrics.verdict(sequences)})
+        return self._rows(points, (key,), lambda sequences, _: {key: self.metrics.verdict(sequences)})
 
     def _rows(
-        self, points: Sequence[Point], keys: Sequence[str], metrics_of: Callable[[torch.Tensor], Row]
+        self, points: Sequence[Point], keys: Sequence[str], metrics_of: Callable[[torch.Tensor, Row], Row]
     ) -> list[Row]:
         missing = list(dict.fromkeys(point for point in points if self._find(point, keys) is None))
         size, rank = self.workers.size, self.workers.rank
@@ -166,11 +168,12 @@ class Harness:
                     bar.update()
         return [row for point in points if (row := self._find(point, keys)) is not None]
 
-    def _make(self, point: Point, metrics_of: Callable[[torch.Tensor], Row], bar: tqdm) -> Row:
+    def _make(self, point: Point, metrics_of: Callable[[torch.Tensor, Row], Row], bar: tqdm) -> Row:
         bar.set_description(f"{point.sampler}, {point.nfe} steps, temperature {point.temperature:g}")
         self.pipeline.scheduler = self.samplers[point.sampler]
         sequences, cost = _generate(self.pipeline, point, self.call_options, self.canvases)
-        return self.identity | vars(point) | cost | metrics_of(sequences)
+        row = self.identity | vars(point) | cost
+        return row | metrics_of(sequences, row)
 
     def _bar(self, num_rows: int) -> tqdm:
         return tqdm(total=num_rows, disable=not self.progress, unit="row", file=sys.stderr)
@@ -180,11 +183,12 @@ class Harness:
             print(note, file=sys.stderr)
             self._said.add(note)
 
-    def _all_metrics(self, sequences: torch.Tensor) -> Row:
+    def _all_metrics(self, sequences: torch.Tensor, row: Row) -> Row:
         kept: Row = {}
         if self.num_texts:
-            kept["texts"] = decode(getattr(self.metrics, "tokenizer", None), sequences[: self.num_texts])
-        return self.metrics.compute(sequences) | kept
+            kept["texts"] = decode(self.metrics.tokenizer, sequences[: self.num_texts])
+        values = self.metrics.compute(sequences)
+        return values | self.metrics.derived(row | values) | kept
 
     def _reusable(self, rows: Sequence[Row]) -> list[Row]:
         """The rows of this identity."""
@@ -270,36 +274,15 @@ def floor_row(metrics: MetricSet, sequences: torch.Tensor, *, name: str = "real 
         num_texts (`int`): how many texts to keep in the row; needs `metrics.tokenizer`.
     """
     size = {"num_samples": len(sequences), "length": sequences.shape[1]}
-    texts = {"texts": decode(getattr(metrics, "tokenizer", None), sequences[:num_texts])} if num_texts else {}
-    return {"sampler": name, "nfe": None, "temperature": 1.0, **size, **metrics.compute(sequences), **texts}
-
-
-def text_windows(tokenizer: Any, text: str, length: int) -> torch.Tensor:
-    """`text` in tokens, cut into windows of `length` one after the other; `torch.LongTensor` of shape `(num_windows,
-    length)`.
-
-    The text is encoded whole: what is between its lines, a tokenizer may join to either.
-
-    Raises:
-        ValueError: if `length` is below 1 or `text` is shorter than one window.
-    """
-    if length < 1:
-        raise ValueError(f"`length` must be at least 1, got {length}.")
-    (ids,) = encode(tokenizer, [text])
-    if len(ids) < length:
-        raise ValueError(f"`text` must hold at least {length} tokens, got {len(ids)}.")
-    return cut_windows(ids, length)
-
-
-def cut_windows(ids: Sequence[int], length: int) -> torch.Tensor:
-    """`ids` in windows of `length`, without the rest: `torch.LongTensor` of shape `(len(ids) // length, length)`."""
-    return torch.tensor(ids[: len(ids) // length * length], dtype=torch.long).view(-1, length)
+    texts = {"texts": decode(metrics.tokenizer, sequences[:num_texts])} if num_texts else {}
+    row = {"sampler": name, "nfe": None, "temperature": 1.0, **size, **metrics.compute(sequences)}
+    return row | metrics.derived(row) | texts
 
 
 def _identity(pipeline: Any, metrics: MetricSet, call_options: Mapping[str, Any]) -> dict[str, Any]:
     """What decides a row beside its point and the labels: the metrics, the length, and other options of the call."""
     options = {name: value for name, value in call_options.items() if name != "length"}
-    known = {"yardstick": getattr(metrics, "fingerprint", None), "call_options": _hash(options) if options else None}
+    known = {"yardstick": metrics.fingerprint, "call_options": _hash(options) if options else None}
     length = call_options.get("length")
     if length is None and options.get("input_ids") is not None:
         length = torch.as_tensor(options["input_ids"]).shape[-1]
@@ -330,7 +313,10 @@ def _fingerprint(sampler: Any, nfe: int) -> str:
 
 
 def _generate(
-    pipeline: Any, point: Point, options: Mapping[str, Any], canvases: Sequence[torch.Tensor] | None = None
+    pipeline: Any,
+    point: Point,
+    options: Mapping[str, Any],
+    canvases: torch.Tensor | Sequence[torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, Row]:
     """All sequences of one row, `(num_samples, length)` on the CPU, and what they cost."""
     batches, calls, began = [], 0, time.perf_counter()

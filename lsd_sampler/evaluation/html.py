@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..support.afterwards import as_warning, lacks_matplotlib
-from .glossary import metric
+from .columns import Column, Metric
+from .metric_sets import columns_of
 from .plots import draw_frontier, draw_quality, styles, svg_chart
 from .report import READING_COLUMNS, Report
 from .rows import Row, check_columns
@@ -36,6 +37,7 @@ def render(report: Report) -> str:
         marks={name: f"s{style.number} r{style.round}" for name, style in styles(report.comparison.judged).items()},
         floor=report.comparison.floor,
         charts=_quality_charts(report),
+        all_lower=_all_lower(report),
         table=first,
         details=second,
         frontier=_frontier(report),
@@ -60,67 +62,74 @@ def _level(level: bool | None) -> str:
     return f"Real data of the same size is {'no closer than chance allows' if level else 'closer'}."
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> dict[str, Any]:
-    """Headings and cells; the least value of a distance among the samplers of one number of calls stands out."""
-    check_columns(columns)
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> dict[str, Any]:
+    """Headings and cells; the best value of a metric among the samplers of one number of calls stands out."""
+    check_columns(column.key for column in columns)
     for row in rows:
-        check_columns(key for key in columns if row.get(key) is not None)
-    best = {key: _least(rows, key) for key in columns if key in _DISTANCES}
+        check_columns(column.key for column in columns if row.get(column.key) is not None)
+    best = {column.key: _best(rows, column) for column in columns}
     lines = [
         {
             "sampler": row["sampler"],
             "floor": row.get("nfe") is None,
             "cells": [
                 {
-                    "text": cell(row.get(key), _DIGITS.get(key, 4)),
-                    "best": key in best
-                    and row.get(key) is not None
-                    and row.get(key) == best[key].get(row.get("nfe") or 0),
-                    "wide": key in ("sampler", "note"),
+                    "text": cell(value := row.get(column.key), column.digits),
+                    "best": value is not None and value == best[column.key].get(row.get("nfe")),
+                    "wide": column.key in ("sampler", "note"),
                 }
-                for key in columns
+                for column in columns
             ],
         }
         for row in rows
     ]
-    return {"headings": list(columns.values()), "rows": lines}
+    return {"headings": [column.heading for column in columns], "rows": lines}
 
 
-_DIGITS = {"temperature": 2, "network_calls": 1, "perplexity": 1, "word_perplexity": 1}
-_DISTANCES = (
-    "reverse_kl", "forbidden_share", "forbidden_samples", "bigram_tv", "full_kl_rate", "full_tv_rate",
-    "invalid_share", "sequence_l2", "js_char_3gram", "js_char_4gram",
-    "js_char_sum", "js_token_1gram", "js_token_2gram", "js_token_sum", "energy_distance",
-)  # fmt: skip
-
-
-def _least(rows: Sequence[Mapping[str, Any]], key: str) -> dict[int, float]:
-    values: dict[int, list[float]] = {}
+def _best(rows: Sequence[Mapping[str, Any]], column: Column) -> dict[int | None, float]:
+    """Number of calls -> the least or the largest value, where one of them is the best, among several samplers."""
+    if not isinstance(column, Metric) or column.lower_is_better is None:
+        return {}
+    values: dict[int | None, list[float]] = {}
     for row in rows:
-        if row.get("nfe") is not None and row.get(key) is not None:
-            values.setdefault(row["nfe"], []).append(row[key])
-    return {nfe: min(found) for nfe, found in values.items() if len(found) > 1}
+        if row.get("nfe") is not None and row.get(column.key) is not None:
+            values.setdefault(row["nfe"], []).append(row[column.key])
+    choose = min if column.lower_is_better else max
+    return {nfe: choose(found) for nfe, found in values.items() if len(found) > 1}
+
+
+def _all_lower(report: Report) -> bool:
+    """Whether the least value is the best in every chart."""
+    return all(isinstance(column, Metric) and column.lower_is_better for column in report.drawn)
+
+
+def _caption(column: Column) -> str:
+    """What a chart shows, and where good values are."""
+    lower = column.lower_is_better if isinstance(column, Metric) else None
+    said = {True: "Lower is better.", False: "Higher is better.", None: ""}[lower]
+    return column.meaning if said in column.meaning else f"{column.meaning} {said}".strip()
 
 
 def _quality_charts(report: Report) -> list[dict[str, str]]:
     rows, floor = report.comparison.rows, report.comparison.floor
     charts = []
-    for key, heading in report.drawn.items():
-        svg = _chart(lambda ax, key=key: draw_quality(ax, rows, key, floor), f"{heading} against calls")
-        charts.append({"title": heading, "meaning": metric(key).meaning, "svg": svg})
+    for column in report.drawn:
+        svg = _chart(lambda ax, key=column.key: draw_quality(ax, rows, key, floor), f"{column.heading} against calls")
+        meaning = column.meaning if _all_lower(report) else _caption(column)
+        charts.append({"title": column.heading, "meaning": meaning, "svg": svg})
     return [chart for chart in charts if chart["svg"]]
 
 
 def _frontier(report: Report) -> dict[str, Any] | None:
-    if not report.readings or report.likelihood_key is None:
+    likelihood_key, entropy_key = report.metrics.likelihood_key, report.metrics.entropy_key
+    if not report.readings or likelihood_key is None or entropy_key is None:
         return None
-    sweep, floor = report.comparison.sweep, report.comparison.floor
-    keys = (report.likelihood_key, report.entropy_key)
+    sweep, floor, keys = report.comparison.sweep, report.comparison.floor, (likelihood_key, entropy_key)
     charts = []
     for nfe in sorted({row["nfe"] for row in sweep}):
         svg = _chart(lambda ax, nfe=nfe: draw_frontier(ax, sweep, nfe, *keys, floor), f"frontier at {nfe} calls")
         charts.append({"title": f"{nfe} calls", "meaning": "", "svg": svg})
-    names = [metric(key).heading for key in keys]
+    names = [columns_of(report.metrics)[key].heading for key in keys]
     table = _table(report.reading_rows(), READING_COLUMNS)
     return {"charts": [chart for chart in charts if chart["svg"]], "table": table, "names": names}
 
@@ -152,5 +161,5 @@ def _card(row: Row) -> dict[str, Any]:
 
 
 def _glossary(report: Report) -> list[tuple[str, str]]:
-    shown = dict.fromkeys(key for columns in report.tables() for key in columns)
-    return [(metric(key).heading, metric(key).meaning) for key in shown if metric(key).meaning]
+    shown = dict.fromkeys(column for columns in report.tables() for column in columns)
+    return [(column.heading, column.meaning) for column in shown if column.meaning]

@@ -1,14 +1,14 @@
 """What an evaluation found, put together once: for the terminal, for programs and for the HTML page."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .columns import Column, headings, present
 from .comparison import Comparison
 from .frontier import Reading, read_frontier
-from .glossary import columns, headings, metric
-from .metrics import MetricSet
+from .metric_sets import MetricSet, columns_of
 from .rows import Row, json_line
 from .tables import format_table
 from .verdict import MatchedCalls, Winner, matched_calls, winners
@@ -21,26 +21,23 @@ class Report:
     Attributes:
         title: what was evaluated.
         comparison: the rows.
-        verdict_key: the distance by which samplers are compared.
+        metrics: what was computed, by which distance samplers are compared, and which numbers are shown.
         base: the base solver's name, or None.
         matched: the calls that it needs for what the others have at a few.
         ours: the samplers that the headline is about; empty for all others.
         winners: the best sampler at each number of calls.
         readings: the frontier, read off at the entropy of real data.
-        likelihood_key, entropy_key: what the frontier is of.
         protocol: how it was done, as name -> sentence.
     """
 
     title: str
     comparison: Comparison
-    verdict_key: str
+    metrics: MetricSet
     base: str | None = None
     matched: list[MatchedCalls] = field(default_factory=list)
     ours: list[str] = field(default_factory=list)
     winners: list[Winner] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
-    likelihood_key: str | None = None
-    entropy_key: str = "unigram_entropy"
     protocol: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -55,17 +52,18 @@ class Report:
         return max(found, key=lambda entry: (entry.saved, -entry.value), default=None)
 
     @property
-    def drawn(self) -> dict[str, str]:
-        """Metric -> heading of the charts."""
-        return headings(self._columns()[2], self.rows)
+    def drawn(self) -> list[Column]:
+        """The metrics of the charts."""
+        return self._present(self.metrics.layout().drawn)
 
-    def tables(self) -> list[dict[str, str]]:
-        """Column -> heading of each table: the verdict's, and further metrics."""
-        first, second, _ = self._columns()
-        return [headings(first, self.rows), headings(second, self.rows)]
+    def tables(self) -> list[list[Column]]:
+        """The columns of each table: the verdict's, and further metrics."""
+        layout = self.metrics.layout()
+        return [self._present(("sampler", "nfe", *keys)) for keys in (layout.table, layout.details)]
 
-    def _columns(self) -> tuple[tuple[str, ...], ...]:
-        return columns(self.verdict_key, self.entropy_key, self.rows)
+    def _present(self, keys: Iterable[str]) -> list[Column]:
+        known = columns_of(self.metrics)
+        return present([known[key] for key in keys], self.rows)
 
     def sentences(self) -> list[str]:
         """The verdict in words, the headline first, and what weakens it."""
@@ -101,16 +99,16 @@ def _no_calls_saved(farther: Sequence[MatchedCalls]) -> list[str]:
     return [f"{first.base} reaches with {first.fewest} calls or fewer what these have at {first.nfe}: {names}."]
 
 
-READING_COLUMNS = {
-    "sampler": "sampler",
-    "nfe": "NFE",
-    "entropy": "at entropy",
-    "likelihood": "NLL there",
-    "low": "low",
-    "high": "high",
-    "temperature": "temp.",
-    "note": "note",
-}
+READING_COLUMNS = (
+    Column("sampler", "sampler"),
+    Column("nfe", "NFE"),
+    Column("entropy", "at entropy"),
+    Column("likelihood", "NLL there"),
+    Column("low", "low"),
+    Column("high", "high"),
+    Column("temperature", "temp.", digits=2),
+    Column("note", "note"),
+)
 
 
 def make_report(
@@ -135,27 +133,33 @@ def make_report(
         protocol (*optional*): how it was done.
         confidence (`float`): of all intervals.
     """
-    key, likelihood_key, floor = metrics.verdict_key, metrics.likelihood_key, comparison.floor
+    key, floor = metrics.verdict_key, comparison.floor
+    likelihood_key, entropy_key = metrics.likelihood_key, metrics.entropy_key
     matched = []
     if base is not None:
         options: dict[str, Any] = {"nfe": headline_nfe, "floor": floor, "confidence": confidence}
         matched = matched_calls(comparison.rows, base, key, **options)
         matched.sort(key=lambda found: found.value)
     readings: list[Reading] = []
-    if likelihood_key and floor and all(f"{likelihood_key}_replicates" in row for row in comparison.sweep):
-        options = {"entropy_key": metrics.entropy_key, "likelihood_key": likelihood_key, "confidence": confidence}
-        readings = read_frontier(comparison.sweep, floor[metrics.entropy_key], **options)
+    if (
+        likelihood_key
+        and entropy_key
+        and floor
+        and all(f"{likelihood_key}_replicates" in row for row in comparison.sweep)
+    ):
+        options = {"entropy_key": entropy_key, "likelihood_key": likelihood_key, "confidence": confidence}
+        readings = read_frontier(comparison.sweep, floor[entropy_key], **options)
     best = winners(comparison.judged, key, confidence=confidence)
-    ends = (likelihood_key, metrics.entropy_key, protocol or {})
-    return Report(title, comparison, key, base, matched, list(ours), best, readings, *ends)
+    return Report(title, comparison, metrics, base, matched, list(ours), best, readings, protocol or {})
 
 
 def as_text(report: Report, digits: int = 4) -> str:
     """Tables and verdict for a terminal."""
-    parts = [format_table(report.rows, columns, digits=digits) for columns in report.tables()]
-    if report.readings:
-        heading = f"Frontier: {metric(report.likelihood_key or '').heading} at the entropy of real data"
-        parts.append(f"{heading}\n{format_table(report.reading_rows(), READING_COLUMNS, digits=digits)}")
+    parts = [format_table(report.rows, headings(columns), digits=digits) for columns in report.tables()]
+    if report.readings and report.metrics.likelihood_key:
+        likelihood = columns_of(report.metrics)[report.metrics.likelihood_key].heading
+        heading = f"Frontier: {likelihood} at the entropy of real data"
+        parts.append(f"{heading}\n{format_table(report.reading_rows(), headings(READING_COLUMNS), digits=digits)}")
     best = report.headline
     headline = [] if best is None else [f"{best.sampler} at {best.nfe} calls: {best.headline()}."]
     return "\n\n".join([*parts, "\n".join([*headline, *report.sentences()])]) + "\n"
@@ -165,7 +169,7 @@ def as_json(report: Report) -> str:
     """Everything but texts and replicates, as one JSON object."""
     kept: dict[str, Any] = {
         "title": report.title,
-        "verdict": report.verdict_key,
+        "verdict": report.metrics.verdict_key,
         "base": report.base,
         "protocol": report.protocol,
         "rows": _numbers(report.comparison.rows),

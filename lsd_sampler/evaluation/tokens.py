@@ -1,4 +1,6 @@
-"""One view of the two kinds of tokenizer that pipelines carry: `tokenizers.Tokenizer` and transformers' own."""
+"""Texts and their tokens: one view of the two kinds of tokenizer that pipelines carry, `tokenizers.Tokenizer` and
+transformers' own.
+"""
 
 import json
 import os
@@ -35,6 +37,28 @@ def decode(tokenizer: Any, sequences: torch.Tensor) -> list[str]:
     texts = iter(_decode(tokenizer, [part for of_row in parts for part in of_row]))
     joined = [LEFT_OUT_CHARACTER.join(next(texts) for _ in of_row) for of_row in parts]
     return [text.rstrip(LEFT_OUT_CHARACTER) for text in joined]
+
+
+def text_windows(tokenizer: Any, text: str, length: int) -> torch.Tensor:
+    """`text` in tokens, cut into windows of `length` one after the other; `torch.LongTensor` of shape `(num_windows,
+    length)`.
+
+    The text is encoded whole: what is between its lines, a tokenizer may join to either.
+
+    Raises:
+        ValueError: if `length` is below 1 or `text` is shorter than one window.
+    """
+    if length < 1:
+        raise ValueError(f"`length` must be at least 1, got {length}.")
+    (ids,) = encode(tokenizer, [text])
+    if len(ids) < length:
+        raise ValueError(f"`text` must hold at least {length} tokens, got {len(ids)}.")
+    return cut_windows(ids, length)
+
+
+def cut_windows(ids: Sequence[int], length: int) -> torch.Tensor:
+    """`ids` in windows of `length`, without the rest: `torch.LongTensor` of shape `(len(ids) // length, length)`."""
+    return torch.tensor(ids[: len(ids) // length * length], dtype=torch.long).view(-1, length)
 
 
 def present(row: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ import sys
 import warnings
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from lsd_sampler import LSDScheduler
 from lsd_sampler.cli import evaluate, sample, train
 from lsd_sampler.cli.evaluation_parts import baseline
 from lsd_sampler.denoisers import ORACLES
+from lsd_sampler.evaluation import METRIC_SETS
 from lsd_sampler.evaluation.tables import cell
 from lsd_sampler.sampling.orders import ORDERS
 from lsd_sampler.sampling.schedules import GRIDS
@@ -113,12 +115,13 @@ assert train.main([*argv, "--output-dir", "silent"]) == 0
 # the metric: table, JSON, plots and page
 evaluate.write_report(page["report"], Path("."))
 
-# and one without replicates, heading or likelihood
+# and one without replicates, meaning or entropy
 class Bare(page["Repeats"]):
-    verdict_key, keys = "bare", ("bare",)
+    metrics = (page["Metric"]("bare", "bare", lower_is_better=True),)
+    verdict_key, entropy_key, replicates = "bare", None, ()
 
     def compute(self, sequences, texts=None):
-        return {"bare": self.verdict(sequences)}
+        return {"bare": super().compute(sequences)["repeats_off"]}
 
 bare = Bare(page["real"])
 harness = page["Harness"](page["pipe"], page["samplers"], bare, num_samples=8, progress=False)
@@ -150,14 +153,23 @@ def test_a_method_and_a_metric_of_ones_own_get_to_the_end(tmp_path: Path) -> Non
             exec(snippet, {})
     assert "| 1.5000 1.5000 |" in (tmp_path / "silent" / "README.md").read_text()
     for folder, key, heading in ((tmp_path, "repeats_off", "repeats off"), (tmp_path / "bare", "bare", "bare")):
-        rows = json.loads((folder / "summary.json").read_text())["rows"]
+        rows = rows_of(folder)
         assert [(row["sampler"], row["nfe"]) for row in rows] == list(itertools.product(("random", "halton"), (2, 4)))
         table, html = ((folder / name).read_text() for name in ("table.txt", "report.html"))
         for row in rows:
             assert heading in table and cell(row[key], 4) in table
             assert heading in html and cell(row[key], 4) in html
+        assert f"<h3>{heading}</h3>" in html and f'aria-label="{heading} against calls"' in html
         assert (folder / "quality_vs_nfe.png").exists()
-    assert "Lower is better." in (tmp_path / "report.html").read_text()
+    page, table = ((tmp_path / name).read_text() for name in ("report.html", "table.txt"))
+    assert "<dt>repeats off</dt><dd>How far the share of tokens that repeat" in page
+    assert "<figcaption" in page and "real sequences. Lower is better.</figcaption>" in page
+    assert all(f"repeats off {end}" in shown for end in ("low", "high") for shown in (page, table))
+    assert {"repeats_off", "repeats_off_low", "repeats_off_high", "unigram_entropy"} <= set(rows_of(tmp_path)[0])
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "summary.json").read_text())["rows"]
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -298,6 +310,23 @@ def test_site_is_built_without_warnings(tmp_path: Path) -> None:
         text = path.read_text(encoding="utf-8")
         for target in re.findall(r'(?:href|src)="([^"#]+)', text):
             assert target.startswith("http") or (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+@pytest.mark.parametrize("names", ["text, token", "chain", "set, fill"])
+def test_tables_of_metrics_are_the_metric_sets(names: str) -> None:
+    """Every metric of these sets has a row under its heading, and the verdicts are marked."""
+    sets = [METRIC_SETS[name] for name in names.split(", ")]
+    said = [name for row in table_after("evaluation.md", f"metrics: {names}") for name in row[0].split(", ")]
+    metrics = {metric.key: metric.heading for kind in sets for metric in kind.metrics}
+    verdicts = {metrics[kind.verdict_key] for kind in sets if kind.verdict_key}
+    assert sorted(name.removesuffix(" (the verdict)") for name in said) == sorted(metrics.values())
+    assert {name.removesuffix(" (the verdict)") for name in said if name.endswith(" (the verdict)")} == verdicts
+
+
+def test_every_metric_set_has_its_table() -> None:
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    tables = re.findall(r"<!-- metrics: (.*?) -->", text)
+    assert sorted(name for names in tables for name in names.split(", ")) == sorted(METRIC_SETS.names())
 
 
 def test_oracles_and_their_keys() -> None:

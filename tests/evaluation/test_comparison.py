@@ -1,25 +1,13 @@
-"""Comparison, frontier and headline: temperatures chosen on other samples, curves read off, nothing extrapolated."""
+"""Samplers compared: temperatures chosen on other samples, and the base measured further."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from helpers.evaluation_fakes import FakePipeline, FakeSampler, text_metrics
 
-from lsd_sampler.evaluation import (
-    Harness,
-    best_per_sampler,
-    calls_to_reach,
-    compare,
-    matched_calls,
-    measure_further,
-    read_frontier,
-    read_jsonl,
-    winners,
-)
+from lsd_sampler.evaluation import Harness, best_per_sampler, compare, measure_further, read_jsonl
 from lsd_sampler.evaluation.html import render
 from lsd_sampler.evaluation.report import as_json, as_text, make_report
 
@@ -28,9 +16,6 @@ def harness(pipeline: Any, samplers: dict[str, Any] | None = None, **options: An
     samplers = samplers or {"good": FakeSampler(10), "narrow": FakeSampler(5)}
     defaults: dict[str, Any] = {"num_samples": 40, "batch_size": 16, "length": 50, "progress": False}
     return Harness(pipeline, samplers, text_metrics(), **defaults | options)
-
-
-# ---- comparison ----
 
 
 def test_temperatures_are_chosen_on_other_samples_than_are_judged() -> None:
@@ -187,127 +172,3 @@ def test_a_headline_without_an_end_says_how_far_it_was_looked(limit: int | None,
     if headline is not None:
         assert headline in page.replace("&gt;", ">") and headline in as_text(report)
         assert ("even at one token a call, 50 calls," in sentences) == (limit is None)
-
-
-# ---- frontier ----
-
-
-def sweep_row(temperature: float, entropy: float, nll: float, spread: float = 0.0) -> dict[str, Any]:
-    noise = np.random.default_rng(round(100 * temperature)).normal(size=500)
-    return {
-        "sampler": "a", "nfe": 8, "temperature": temperature, "entropy": entropy, "nll": nll,
-        "entropy_replicates": [entropy] * 500, "nll_replicates": list(nll + 7 + spread * noise),
-    }  # fmt: skip
-
-
-def read(rows: list[dict[str, Any]], entropy: float) -> Any:
-    (reading,) = read_frontier(rows, entropy, entropy_key="entropy", likelihood_key="nll")
-    return reading
-
-
-def test_a_sampler_is_read_off_by_linear_interpolation() -> None:
-    rows = [sweep_row(1.2, 6.0, 5.0), sweep_row(0.8, 4.0, 2.0), sweep_row(1.0, 5.0, 3.0)]
-    reading = read(rows, 5.25)
-    assert (reading.likelihood, reading.temperature) == pytest.approx((3.5, 1.05))
-    assert reading.low == pytest.approx(3.5) and reading.high == pytest.approx(3.5)
-    assert read(rows, 4.0).likelihood == 2.0 and read(rows, 6.0).likelihood == 5.0
-
-
-def test_beyond_the_sweep_it_says_so_and_extrapolates_nothing() -> None:
-    rows = [sweep_row(0.8, 4.0, 2.0), sweep_row(1.0, 5.0, 3.0)]
-    for entropy in (3.9, 5.1):
-        reading = read(rows, entropy)
-        assert reading.likelihood is None and reading.low is None and reading.temperature is None
-        assert reading.note == "out of range: 4.000 to 5.000 nats"
-
-
-def test_at_the_edge_there_is_a_value_without_an_interval() -> None:
-    rows = [sweep_row(0.8, 4.0, 2.0), sweep_row(1.0, 5.0, 3.0)]
-    rows[1]["entropy_replicates"] = list(5.0 + np.random.default_rng(0).normal(size=500))
-    reading = read(rows, 4.99)
-    assert reading.likelihood == pytest.approx(2.99) and reading.low is None
-    assert "no interval" in reading.note
-
-
-def test_intervals_come_from_centred_replicates() -> None:
-    """Half of either end: the standard error is sqrt(1/2) of theirs. Quantiles of 500 are within 15 % (4 sigma)."""
-    reading = read([sweep_row(0.8, 4.0, 2.0, 0.1), sweep_row(1.0, 5.0, 3.0, 0.1)], 4.5)
-    assert reading.likelihood == pytest.approx(2.5)
-    assert reading.high - reading.low == pytest.approx(2 * 1.96 * 0.1 * math.sqrt(0.5), rel=0.15)
-    assert reading.low < 2.5 < reading.high
-
-
-# ---- headline ----
-
-
-def test_calls_to_reach_interpolates_in_log_nfe() -> None:
-    nfe, values = [4, 8, 16, 32], [4.0, 2.0, 1.0, 0.5]
-    assert calls_to_reach(nfe, values, 2.0) == pytest.approx(8)
-    assert calls_to_reach(nfe, values, 1.5) == pytest.approx(math.sqrt(8 * 16))
-    assert calls_to_reach(nfe, values, 9.0) == 4
-    assert calls_to_reach(nfe, values, 0.4) == math.inf
-    assert calls_to_reach(nfe, [4.0, 1.0, 3.0, 0.5], 2.0) < 8  # where it first gets there
-
-
-def judged(sampler: str, nfe: int, value: float, spread: float = 0.0) -> dict[str, Any]:
-    noise = np.random.default_rng([len(sampler), nfe]).normal(size=400)
-    ends = {"x_low": value - 2 * spread, "x_high": value + 2 * spread}
-    return {"sampler": sampler, "nfe": nfe, "x": value, **ends, "x_replicates": list(value + spread * noise)}
-
-
-BASE = [judged("base", nfe, 16.0 / nfe, 0.01) for nfe in (4, 8, 16, 32)]
-
-
-def test_headline_says_how_many_calls_the_base_needs() -> None:
-    (found,) = matched_calls([*BASE, judged("ours", 8, 0.75, 0.01), judged("ours", 4, 1.0)], "base", "x")
-    assert found.calls == pytest.approx(math.sqrt(16 * 32))
-    assert found.low < found.calls < found.high and found.high - found.low < 2
-    assert found.saved == pytest.approx(found.calls / 8) and found.level is None
-    assert found.sentence().startswith("base needs 22.6 calls (")
-
-
-def test_headline_extrapolates_nothing() -> None:
-    floor = {"x_high": 0.012}
-    best, edge, worst = matched_calls(
-        [*BASE, judged("best", 8, 0.01), judged("edge", 8, 0.5, 0.05), judged("worst", 8, 5.0)],
-        "base",
-        "x",
-        floor=floor,
-    )
-    assert best.calls == best.low == math.inf and best.level is True
-    assert best.sentence() == "base does not reach within 32 calls what best has at 8 calls."
-    assert edge.level is False and edge.high == math.inf and np.isfinite(edge.low)
-    assert "more than 32" in edge.sentence() or "or more" in edge.sentence()
-    assert worst.calls == 4 and worst.sentence() == "base reaches with 4 calls or fewer what worst has at 8 calls."
-    assert matched_calls([judged("ours", 8, 1.0)], "base", "x") == []
-
-
-def test_no_headline_says_that_one_call_is_as_many_as_another() -> None:
-    """Where nothing beyond was measured there is no ratio."""
-    (found,) = matched_calls([*BASE[:2], judged("best", 8, 0.01)], "base", "x")
-    assert found.headline() == "not within 8 calls"
-    (found,) = matched_calls([*BASE, judged("best", 8, 0.01)], "base", "x")
-    assert found.headline() == "> 4.0× fewer calls"
-
-
-def test_headline_says_nothing_where_nothing_is_known() -> None:
-    """The base at one number of calls has no curve; an interval of all numbers that were tried is none."""
-    assert matched_calls([BASE[1], judged("ours", 8, 1.0), judged("ours", 4, 2.0)], "base", "x") == []
-    noisy = [judged("base", nfe, 1 + 0.1 / nfe, 1.0) for nfe in (4, 8, 16, 32)]
-    between, beyond = matched_calls([*noisy, judged("ours", 8, 1.01, 1.0), judged("best", 8, 1.0, 1.0)], "base", "x")
-    for found in (between, beyond):
-        assert (found.low, found.high) == (4, math.inf)
-    assert between.calls == pytest.approx(8 * 2**0.4)
-    few = "(too few samples for an interval)"
-    assert between.sentence() == f"base needs 10.6 calls {few} for what ours has at 8 calls."
-    assert beyond.sentence() == f"base does not reach within 32 calls what best has at 8 calls {few}."
-
-
-def test_winners_lead_by_more_than_chance_or_not() -> None:
-    rows = [*BASE, judged("ours", 8, 1.0, 0.01), judged("ours", 16, 0.999, 0.1), judged("third", 16, 3.0)]
-    four, eight, sixteen, _ = winners(rows, "x")
-    assert (four.sampler, four.second) == ("base", None)
-    assert (eight.sampler, eight.second, eight.lead) == ("ours", "base", pytest.approx(1.0))
-    assert 0.9 < eight.low < 1.0 < eight.high < 1.1 and ", by more than chance" in eight.sentence()
-    assert (sixteen.sampler, sixteen.second) == ("ours", "base")
-    assert sixteen.low < 0 < sixteen.high and "not by more than chance" in sixteen.sentence()

@@ -1,6 +1,5 @@
-"""The harness: rows, temperatures, resume, floors; and metric sets."""
+"""The harness: rows, temperatures, resume, floors."""
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -8,17 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.evaluation_fakes import FakePipeline, FakeSampler, character_tokenizer, text_metrics, tiny_gpt2
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from helpers.evaluation_fakes import FakePipeline, FakeSampler, text_metrics
 
 from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
-from lsd_sampler.cli.texts import read_texts
-from lsd_sampler.denoisers import Denoiser, load_denoiser
+from lsd_sampler.denoisers import Denoiser
 from lsd_sampler.denoisers.markov import countdown
 from lsd_sampler.evaluation import (
     Harness,
-    JudgeNLL,
+    Metric,
+    MetricSet,
     OracleMetrics,
     TokenMetrics,
     best_per_sampler,
@@ -27,9 +24,7 @@ from lsd_sampler.evaluation import (
     evaluate,
     floor_row,
     read_jsonl,
-    text_windows,
 )
-from lsd_sampler.evaluation.tokens import load_tokenizer_file
 
 
 def run(pipeline: Any, metrics: Any = None, **options: Any) -> list[dict[str, Any]]:
@@ -117,11 +112,9 @@ def test_resume_knows_other_call_options_and_another_yardstick(tmp_path: Path) -
     assert value(length=16) == value() and len(read_jsonl(path)) == len(variants)  # the denoiser's own length
 
 
-class FailingMetrics:
+class FailingMetrics(MetricSet):
+    metrics = (Metric("x", "x", lower_is_better=True),)
     verdict_key = "x"
-    likelihood_key = None
-    entropy_key = "unigram_entropy"
-    keys = ("x",)
 
     def __init__(self, survive: int) -> None:
         self.survive = survive
@@ -174,23 +167,6 @@ def test_bad_arguments_are_named(name: str, value: Any) -> None:
         evaluate(FakePipeline(), **options | {name: value})
 
 
-def test_text_metrics_with_a_judge_always_hold_entropy() -> None:
-    metrics = text_metrics()
-    metrics.judge = JudgeNLL(tiny_gpt2(context=64), character_tokenizer())
-    sequences = 97 + torch.randint(10, (6, 50), generator=torch.Generator().manual_seed(0))
-    row = metrics.compute(sequences)
-    assert set(metrics.keys) == set(row)
-    assert row["judge_nll_low"] <= row["judge_nll"] <= row["judge_nll_high"]
-    assert row["js_char_sum"] == pytest.approx(row["js_char_3gram"] + row["js_char_4gram"])
-    assert row["judge_nll"] == pytest.approx(metrics.judge.score_ids(sequences).mean)
-    assert row["perplexity"] == pytest.approx(math.exp(row["judge_nll"]))
-    assert row["word_nll"] == pytest.approx(row["judge_nll"] * 49)  # each sample is one word of 50 characters
-    metrics.max_judged = 2
-    assert metrics.compute(sequences)["judge_nll"] == pytest.approx(metrics.judge.score_ids(sequences[:2]).mean)
-    with pytest.raises(ValueError, match="equally many"):
-        metrics.compute(sequences, ["one"])
-
-
 def test_the_floor_is_measured_like_the_samples() -> None:
     metrics = text_metrics()
     letters = torch.randint(10, (40, 50), generator=torch.Generator().manual_seed(5))
@@ -199,79 +175,6 @@ def test_the_floor_is_measured_like_the_samples() -> None:
     assert [len(text) for text in row["texts"]] == [50, 50]
     assert row["js_char_sum"] < floor_row(metrics, torch.full((40, 50), 97))["js_char_sum"]
     assert row["js_char_sum"] == metrics.verdict(97 + letters)
-
-
-def test_text_is_cut_into_windows_one_after_the_other() -> None:
-    windows = text_windows(character_tokenizer(), "ab\ncdefgh", 4)
-    assert ["".join(map(chr, window)) for window in windows.tolist()] == ["ab\nc", "defg"]
-    for length, text in ((0, "ab"), (3, "ab")):
-        with pytest.raises(ValueError):
-            text_windows(character_tokenizer(), text, length)
-
-
-MODELS = Path(__file__).parents[2] / "models"
-QWEN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-PRE_TOKENIZERS = {
-    "Qwen": pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(QWEN), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    ),
-    "SentencePiece": pre_tokenizers.Metaspace(),
-    "GPT-2": pre_tokenizers.ByteLevel(add_prefix_space=False),
-}
-
-
-@pytest.mark.parametrize("kind", PRE_TOKENIZERS)
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_a_text_has_the_tokens_that_its_tokenizer_gives_it(kind: str, wrapped: bool) -> None:
-    """Empty lines, indents, and spaces at the end of a line are where a tokenizer looks beyond a line."""
-    text = "".join(f"The end of it.\n\n\n  Number {i}, at last \nand\n\nso on" for i in range(50))
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = PRE_TOKENIZERS[kind]  # pyright: ignore[reportAttributeAccessIssue]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        [text], trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
-    )
-    whole = tokenizer.encode(text, add_special_tokens=False).ids
-    lines = [token for line in text.splitlines(keepends=True) for token in tokenizer.encode(line).ids]
-    assert lines != whole
-    tokenizer.enable_truncation(16)  # as many files of tokenizers ask for
-    tokenizer.enable_padding(length=4096)
-    given = PreTrainedTokenizerFast(tokenizer_object=tokenizer) if wrapped else tokenizer
-    assert text_windows(given, text, 10).flatten().tolist() == whole[: len(whole) // 10 * 10]
-    assert wrapped or tokenizer.truncation and tokenizer.padding  # the user's own is not changed
-
-
-@pytest.mark.skipif(not (MODELS / "books-radd").exists(), reason="the models are not here")
-@pytest.mark.parametrize(
-    ("name", "digest"),
-    [
-        ("valid", "c923b84b77ccaabccc9d0944a7aea7b1dc8405b36d71a1b962309bdb857e873d"),
-        ("train", "3a42be5f2388d3dc7eb0d4f6d8a52307bdeb2af1b8712f291e8e20fc71bb57db"),
-    ],
-)
-def test_the_books_have_the_tokens_that_published_numbers_are_of(name: str, digest: str) -> None:
-    """The books models learned from lines, each encoded for itself; their tokenizers say so."""
-    (text,) = read_texts(MODELS / f"books-{name}.txt.xz")
-    for tokenizer in (load_denoiser(MODELS / "books-radd").tokenizer, load_tokenizer_file(MODELS / "books-gpt2")):
-        windows = text_windows(tokenizer, text, 128)
-        assert hashlib.sha256(windows.numpy().tobytes()).hexdigest() == digest
-
-
-def test_tokens_without_texts_are_compared_by_tokens() -> None:
-    reference = torch.randint(5, (30, 6), generator=torch.Generator().manual_seed(0))
-    metrics = TokenMetrics(reference, num_resamples=10)
-    same, other = metrics.compute(reference), metrics.compute(torch.zeros(30, 6, dtype=torch.long))
-    assert set(metrics.keys) == set(same)
-    assert same["js_token_sum"] == 0.0 < other["js_token_sum"] == metrics.verdict(torch.zeros(30, 6).long())
-    short = metrics.compute(reference[:, :3])
-    assert short["distinct_4"] is None and short["distinct_3"] > 0
-    with pytest.raises(ValueError, match="`mauve` needs"):
-        TokenMetrics(reference, mauve=True)
-    with pytest.raises(ValueError, match="`reference`"):
-        TokenMetrics(reference[:0])
 
 
 def test_what_no_sweep_can_end_well_is_known_before_it() -> None:
@@ -327,25 +230,6 @@ def test_networks_are_judged_without_dropout_and_keep_their_mode() -> None:
     denoiser.frozen.eval()
     assert row() == expected
     assert denoiser.training and denoiser.dropout.training and not denoiser.frozen.training
-
-
-def test_features_add_an_energy_distance_to_as_many_references() -> None:
-    reference = torch.randint(5, (30, 6), generator=torch.Generator().manual_seed(0))
-    asked: list[int] = []
-
-    def features(sequences: torch.Tensor, texts: Any) -> torch.Tensor:
-        asked.append(len(sequences))
-        return sequences.float()
-
-    metrics = TokenMetrics(reference, features=features, num_resamples=10)
-    row = metrics.compute(reference[:20] + 2)
-    again = metrics.compute(reference[:20] + 2)
-    assert set(metrics.keys) == set(row) and row == again
-    assert asked == [20, 20, 20]  # samples, references once, samples
-    assert row["energy_distance_low"] <= row["energy_distance"] <= row["energy_distance_high"]
-    assert row["energy_distance_low"] > 0
-    with pytest.raises(ValueError, match="too few"):
-        metrics.compute(torch.zeros(31, 6, dtype=torch.long))
 
 
 def test_harness_on_the_real_pipeline_measures_the_published_countdown_errors() -> None:

@@ -4,24 +4,18 @@ import html
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 from helpers.browser import WIDTHS, both_widths, browse, needs_browser
+from helpers.example_report import METRICS, NAMES, example, row
 from PIL import Image
 
 from lsd_sampler.evaluation import Comparison
-from lsd_sampler.evaluation.glossary import COLUMNS
 from lsd_sampler.evaluation.html import render
-from lsd_sampler.evaluation.report import Report, as_json, as_text, make_report
+from lsd_sampler.evaluation.report import Report, as_text, make_report
 
 
-METRICS: Any = SimpleNamespace(
-    verdict_key="js_char_sum", likelihood_key="judge_nll", entropy_key="unigram_entropy", keys=()
-)
-NAMES = ("base", "ours <b>&amp;</b>", "a sampler of a rather long name, with options")
 PROBE = """
 const boxes = [...document.querySelectorAll(".scroll")];
 const outside = [...document.querySelectorAll("main *")].filter((e) => !e.closest(".scroll") && !e.closest("svg"));
@@ -30,26 +24,6 @@ const overflow = document.documentElement.scrollWidth - innerWidth, charts = doc
 const scrolls = boxes.map((box) => box.scrollWidth - box.clientWidth);
 onload = () => parent.postMessage({ width: innerWidth, overflow, past, charts, scrolls }, "*");
 """
-
-
-def row(sampler: str, nfe: int | None, value: float, temperature: float = 1.0) -> dict[str, Any]:
-    noise = np.random.default_rng([len(sampler), nfe or 0]).normal(size=100)
-    values = {"js_char_sum": value, "judge_nll": 5 * value**0.2 * temperature, "unigram_entropy": 6 + temperature}
-    replicates = {f"{key}_replicates": list(x + 0.01 * x * noise) for key, x in values.items()}
-    ends = {f"js_char_sum_{end}": value * share for end, share in (("low", 0.98), ("high", 1.02))}
-    more = {"js_char_3gram": value / 4, "js_char_4gram": 3 * value / 4, "perplexity": 60.0, "network_calls": nfe}
-    texts = [f"A text of {sampler}.\n<script>alert(1)</script>", "word " * 60]
-    size = {"num_samples": 64, "length": 128}
-    return {"sampler": sampler, "nfe": nfe, "temperature": temperature, **values, **ends, **more, **size, **replicates,
-            "texts": texts}  # fmt: skip
-
-
-def example(**changes: Any) -> Report:
-    judged = [row(name, nfe, 2 / nfe / (1 + i)) for i, name in enumerate(NAMES) for nfe in (4, 8, 16)]
-    sweep = [row(name, nfe, 2 / nfe, t) for name in NAMES for nfe in (4, 8, 16) for t in (0.9, 1.0, 1.1)]
-    comparison = Comparison(judged, sweep, row("real text", None, 0.02))
-    options: dict[str, Any] = {"base": "base", "protocol": {"Model": "m", "Seeds": "0"}} | changes
-    return make_report("Samplers of <model>", comparison, METRICS, **options)
 
 
 @pytest.fixture(scope="module")
@@ -106,21 +80,9 @@ def test_every_table_with_a_perplexity_has_an_entropy() -> None:
             show(report)
 
 
-def test_the_distance_that_decides_is_a_column() -> None:
-    """With its interval behind it; and the sentences say what stands there."""
-    for key, (first, _, _) in COLUMNS.items():
-        place = first.index(key)
-        assert first[place : place + 3] == (key, f"{key}_low", f"{key}_high")
-    table, *_ = as_text(example()).split("\n\n")
-    headings, _, *lines = (re.split(r"  +", line.strip()) for line in table.splitlines())
-    shown = {(line[0], line[1]): line[headings.index("JS 3+4")] for line in lines}
-    for winner in example().winners:
-        assert f"is closest ({shown[winner.sampler, str(winner.nfe)]})" in winner.sentence()
-
-
 def test_without_a_base_or_a_frontier_the_rest_is_shown() -> None:
     report = example(base=None)
-    bare = Report(report.title, Comparison(report.comparison.judged), report.verdict_key, winners=report.winners)
+    bare = Report(report.title, Comparison(report.comparison.judged), report.metrics, winners=report.winners)
     text = render(bare)
     assert "fewer calls" not in text and "The frontier" not in text and "At 8 calls" in text
 
@@ -129,15 +91,6 @@ def test_nothing_is_claimed_that_chance_explains() -> None:
     judged = [row(name, nfe, (2 if name == "base" else 1.99) / nfe) for name in NAMES[:2] for nfe in (4, 8, 16)]
     text = render(make_report("x", Comparison(judged), METRICS, base="base"))
     assert "no calls saved" in text and "fewer calls" not in text
-
-
-def test_all_of_it_as_json() -> None:
-    found = json.loads(as_json(example()))
-    assert [row["sampler"] for row in found["rows"]] == [name for name in NAMES for _ in range(3)]
-    assert found["floor"]["sampler"] == "real text" and "texts" not in found["floor"]
-    assert {entry["sampler"] for entry in found["calls_at_matched_quality"]} == set(NAMES[1:])
-    assert found["calls_at_matched_quality"][0]["calls"] is None  # not within the calls that were tried
-    assert len(found["frontier"]) == 9 and all(reading["entropy"] == 7.0 for reading in found["frontier"])
 
 
 @needs_browser

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lsd_sampler.denoisers.markov import MarkovDenoiser, countdown
+from lsd_sampler.denoisers.markov import countdown
 from lsd_sampler.evaluation import (
     PROBABILITY_FLOOR,
     OracleMetrics,
@@ -97,9 +97,27 @@ def test_bad_oracle_input_is_named(samples: torch.Tensor, transition: torch.Tens
         oracle_statistics(samples, transition)
 
 
-def test_oracle_metrics_accept_any_chain() -> None:
-    chain = MarkovDenoiser(torch.eye(3, dtype=torch.float64), length=8)
-    row = OracleMetrics(chain.transition, initial=chain.initial, num_resamples=5).compute(
-        torch.tensor([[0, 0, 0], [1, 1, 2]])
-    )
-    assert row["forbidden_share"] == 1 / 4
+def test_rates_by_hand() -> None:
+    transition = torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.25, 0.5], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    samples = torch.tensor([[0, 0, 2], [1, 2, 0], [0, 1, 0]])  # from 0: 0, 2, 1; from 1: 2, 0; from 2: 0
+    found = oracle_statistics(samples, transition)
+    from_0 = sum(math.log((1 / 3) / q) / 3 for q in (0.5, 0.5, 1e-30))
+    from_1 = sum(math.log(0.5 / q) / 2 for q in (0.5, 0.25))
+    assert float(found["full_kl_rate"]) == pytest.approx((3 * from_0 + 2 * from_1) / 6)
+    tv_0, tv_1 = (2 * (0.5 - 1 / 3) + 1 / 3) / 2, (0.25 + 0.25) / 2
+    assert float(found["full_tv_rate"]) == pytest.approx((3 * tv_0 + 2 * tv_1) / 6)
+
+
+def test_a_transition_from_two_tokens() -> None:
+    """A chain of first order, said as one of second order, has the same forbidden share; and sums over triples."""
+    first = torch.tensor([[0.5, 0.5], [1.0, 0.0]], dtype=torch.float64)
+    samples = torch.tensor([[0, 1, 1, 0], [0, 0, 1, 0]])
+    second, contexts = first.repeat(2, 1), torch.full((4,), 0.25)
+    found = oracle_statistics(samples, second, contexts=contexts)
+    # triples 011, 110, 001, 010: of those the first is forbidden; each context but 01 comes once
+    assert float(found["forbidden_share"]) == 1 / 4 and forbidden_samples(samples, second) == 1 / 2
+    entropy = 2 / 4 * math.log(2)
+    cross = -(math.log(1e-30) + math.log(0.5)) / 4
+    assert float(found["full_kl_rate"]) == pytest.approx(cross - entropy)
+    with pytest.raises(ValueError, match="`contexts`"):
+        oracle_statistics(samples, second)

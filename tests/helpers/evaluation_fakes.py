@@ -1,5 +1,6 @@
-"""Stand-ins for tests of the evaluation: a tiny judge, a tokenizer of characters, samplers that draw letters."""
+"""Stand-ins for tests of the evaluation: a tiny judge, a tokenizer of characters, samplers of letters, a task."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lsd_sampler.evaluation import TextMetrics
+from lsd_sampler.evaluation import JudgeNLL, Layout, Metric, MetricSet, TextMetrics
 
 
 def tiny_gpt2(vocab_size: int = 128, context: int = 16) -> GPT2LMHeadModel:
@@ -58,6 +59,31 @@ class FakePipeline:
         return Output(97 + torch.randint(letters, (num_samples, options["length"]), generator=generator))
 
 
-def text_metrics(**options: Any) -> TextMetrics:
+def text_metrics(judge: JudgeNLL | None = None, **options: Any) -> TextMetrics:
     reference = 97 + torch.randint(10, (40, 50), generator=torch.Generator().manual_seed(99))
-    return TextMetrics(character_tokenizer(), None, reference, num_resamples=20, **options)
+    return TextMetrics(character_tokenizer(), judge, reference, num_resamples=20, **options)
+
+
+class Task(MetricSet):
+    """Answers to a task: the share of right ones, and how many tokens a network call makes."""
+
+    metrics = (
+        Metric("share_wrong", "wrong", "Share of answers that are wrong.", lower_is_better=True),
+        Metric("share_right", "right", "Share of answers that are right.", lower_is_better=False),
+        Metric("tokens_per_call", "tokens / call", "Tokens filled in by a call.", digits=2),
+    )
+    verdict_key = "share_wrong"
+
+    def __init__(self) -> None:
+        self.canvases = torch.full((6, 4), 128)
+
+    def compute(self, sequences: torch.Tensor, texts: Any = None) -> dict[str, Any]:
+        wrong = float((sequences != 97).double().mean())
+        return {"share_wrong": wrong, "share_right": 1 - wrong}
+
+    def derived(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        calls = row.get("network_calls")
+        return {"tokens_per_call": None if calls is None else row["length"] / calls}
+
+    def layout(self) -> Layout:
+        return Layout(("share_right", "tokens_per_call"), ("temperature", "share_wrong"), ("share_right",))

@@ -1,0 +1,94 @@
+"""What an evaluation asks of a metric set: what it computes, and by which number samplers are compared.
+
+The verdict is always a distance between distributions; a likelihood alone can be bought with entropy (arXiv
+2604.02718).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+
+from ..columns import Metric
+from ..judge import JudgeNLL
+
+
+Values = dict[str, Any]
+
+
+class Layout(NamedTuple):
+    """Which numbers a report shows, by their keys and in order; those that no row holds are left out.
+
+    Attributes:
+        table: the first table, behind the sampler and its number of calls.
+        details: the second.
+        drawn: the charts.
+    """
+
+    table: tuple[str, ...]
+    details: tuple[str, ...]
+    drawn: tuple[str, ...]
+
+
+@runtime_checkable
+class MetricSet(Protocol):
+    """A set of metrics: inherit from it, set `metrics` and `verdict_key`, and write `compute`. All else has a default.
+
+    Attributes:
+        metrics: all that `compute` and `derived` return.
+        verdict_key: the metric that is minimised when samplers, or temperatures of one sampler, are compared.
+        likelihood_key: the likelihood of the frontier, lower is better; None where there is none.
+        entropy_key: the entropy that the likelihood is read against, and which is drawn beside the verdict.
+        replicates: the metrics of which `compute` returns bootstrap replicates too, as `KEY_replicates`. Those of the
+            verdict are what "calls saved" and "by more than chance" are made from, those of likelihood and entropy
+            the intervals of the frontier.
+        tokenizer: of the sequences, where they are texts.
+        judge: the language model behind the likelihood, where there is one.
+        canvases: (`torch.LongTensor` of shape `(num_samples, length)`), what the samples must fill in; None where
+            they are whole.
+    """
+
+    metrics: tuple[Metric, ...] = ()
+    verdict_key: str = ""
+    likelihood_key: str | None = None
+    entropy_key: str | None = None
+    replicates: tuple[str, ...] = ()
+    tokenizer: Any = None
+    judge: JudgeNLL | None = None
+    canvases: torch.Tensor | None = None
+
+    def compute(self, sequences: torch.Tensor, texts: Sequence[str] | None = None) -> Values:
+        """The metrics of `sequences` (`torch.LongTensor` of shape `(num_samples, length)`) and their decoded texts.
+
+        Numbers; and under `KEY_replicates` lists of bootstrap replicates, made with the same resamples for every row.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement `compute`.")
+
+    def verdict(self, sequences: torch.Tensor) -> float:
+        """The value of `verdict_key` alone. Worth writing where it is cheaper: many temperatures are tried by it."""
+        return self.compute(sequences)[self.verdict_key]
+
+    def derived(self, row: Mapping[str, Any]) -> Values:
+        """Metrics that follow from a row's other numbers, its `network_calls` for example."""
+        return {}
+
+    def check_num_samples(self, num_samples: int) -> None:
+        """Raises `ValueError` if so many samples could not be measured, before any is made."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """A text that changes with what samples are compared with, so that `resume` knows rows of another."""
+        return None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The names that a measured row holds. A stored row that lacks one is not reused."""
+        columns = [column.key for metric in self.metrics for column in metric.columns]
+        return (*columns, *(f"{key}_replicates" for key in self.replicates))
+
+    def layout(self) -> Layout:
+        """What a report shows: here all metrics, the verdict last, and how the samples were made."""
+        ordered = sorted(self.metrics, key=lambda metric: metric.key == self.verdict_key)
+        table = [column.key for metric in ordered for column in metric.columns]
+        drawn = (self.verdict_key, *([self.entropy_key] if self.entropy_key else []))
+        return Layout(("temperature", *table), ("temperature", "length", "seconds", "network_calls"), drawn)
