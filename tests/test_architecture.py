@@ -15,7 +15,7 @@ LAYERS = (
     "support", "sampling", "learned", "scheduling_lsd", "denoisers", "pipeline_masked_diffusion", "training",
     "evaluation", "cards", "cli",
 )  # fmt: skip
-NEIGHBOURS = {"training": {"evaluation"}, "evaluation": {"training"}}
+NEIGHBOURS = {"training": {"evaluation"}, "evaluation": {"training"}, "cards": {"training", "evaluation"}}
 
 
 def name_of(path: Path) -> str:
@@ -70,3 +70,13 @@ def test_the_root_is_a_map() -> None:
     entries = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
     assert len(entries) <= 12
     assert {room.removesuffix(".py") for room in entries} == {*LAYERS, "__init__", "py.typed"}
+
+
+def test_trainers_reach_public_names_of_the_scheduler_alone() -> None:
+    """Recorders inherit from it: what begins with an underscore in training is defined there."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (PACKAGE / "training").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    private = {n.attr for n in nodes if isinstance(n, ast.Attribute) and n.attr[0] == "_" and n.attr[:2] != "__"}
+    defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assigned = {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+    assert private - defined - assigned == set()

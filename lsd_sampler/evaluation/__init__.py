@@ -1,5 +1,6 @@
 """Evaluation that nobody can fool: distances between distributions, exact oracles, likelihood only beside entropy."""
 
+from ..learned.schedule_plot import plot_schedule
 from .bootstrap import (
     Interval,
     bootstrap_weights,
@@ -39,7 +40,7 @@ from .oracle import (
     oracle_statistics,
     reverse_kl_per_transition,
 )
-from .plots import plot_quality_vs_nfe, plot_schedule
+from .plots import plot_quality_vs_nfe
 from .rows import Row, append_jsonl, read_jsonl, write_jsonl
 from .tables import format_table
 from .tokens import text_windows

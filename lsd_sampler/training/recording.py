@@ -20,8 +20,9 @@ from ..sampling.left_out import is_predicted, log_probability_bounds, never_pred
 from ..sampling.pipeline_runs import PipelineRuns
 from ..sampling.schedules import grid_from_counts
 from ..scheduling_lsd import LSDScheduler
-from .config import DistillConfig
 from .cross_entropy import cross_entropy
+from .plan import TeacherPlan
+from .shared_options import SharedOptions
 
 
 GivenT = TypeVar("GivenT")
@@ -50,7 +51,7 @@ class Recorder(LSDScheduler):
 
     def begin(self, num_inference_steps: int) -> None:
         """A new run, which must be of so many steps."""
-        self.asked, self.calls, self.canvas = num_inference_steps, 0, -1
+        self.asked, self.calls, self.canvas_index = num_inference_steps, 0, -1
         self._seen: Canvas | None = None
 
     def set_timesteps(self, num_inference_steps: int, *args: Any, **kwargs: Any) -> None:
@@ -61,23 +62,23 @@ class Recorder(LSDScheduler):
             )
         super().set_timesteps(num_inference_steps, *args, **kwargs)
 
-    def _advance(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+    def advance(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         if x.draws != DrawOptions():
             raise ValueError(
                 f"Distil at `temperature` 1, without `top_p` and `top_k`, got {x.draws}: samplers take any later."
             )
         self.calls += 1
-        if x.noise is not self._seen:
+        if x.canvas is not self._seen:
             if x.k:
                 raise ValueError(
                     f"This pipeline call begins at step {x.k} of {self.asked}: distil on one that begins with masks."
                 )
-            self._seen, self.canvas = x.noise, self.canvas + 1
-        return self._record(x)
+            self._seen, self.canvas_index = x.canvas, self.canvas_index + 1
+        return self.record(x)
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next canvas and the probabilities of what was revealed in it, as `_advance`."""
-        return super()._advance(x)
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next canvas and the probabilities of what was revealed in it, as `advance`."""
+        return super().advance(x)
 
     def _of_canvas(self, given: Sequence[GivenT]) -> GivenT:
         """Of what was given for each canvas of the run, that of the present one.
@@ -85,8 +86,8 @@ class Recorder(LSDScheduler):
         Raises:
             UnequalLengths: if the run has more canvases.
         """
-        check_num_canvases(max(self.canvas + 1, len(given)), len(given))
-        return given[self.canvas]
+        check_num_canvases(max(self.canvas_index + 1, len(given)), len(given))
+        return given[self.canvas_index]
 
     def check_eos_finished(self, *args: Any, finished: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         return finished
@@ -125,19 +126,19 @@ class TeacherRecorder(Recorder):
         self.canvases: list[RecordedCanvas] = []
         self.never_predicted: list[int] = []
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        if len(self.canvases) == self.canvas:
-            self.canvases.append(RecordedCanvas(x.noise.masked_BL, x.sample_BL))
-            self.mask_token_id, self.canvas_shape = x.mask_token_id, x.noise.shape
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(self.canvases) == self.canvas_index:
+            self.canvases.append(RecordedCanvas(x.canvas.masked_BL, x.sample_BL))
+            self.mask_token_id, self.canvas_shape = x.mask_token_id, x.canvas.shape
             self.num_columns = x.logits_BLV.shape[-1]
-            if self.watches_tokens and self.canvas == 0:
+            if self.watches_tokens and self.canvas_index == 0:
                 row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
                 bounds_V = log_probability_bounds(x.logits_BLV, row_R, position_R, x.mask_token_id)
                 self.never_predicted = never_predicted(bounds_V)
         recorded = self.canvases[-1]
         if x.k in self.keep:
             recorded.states[x.k] = x.sample_BL.clone()
-        recorded.final_BL, probability_BL = super()._record(x)
+        recorded.final_BL, probability_BL = super().record(x)
         return recorded.final_BL, probability_BL
 
 
@@ -165,14 +166,14 @@ class StepErrorRecorder(Recorder):
         self.nats_GL = torch.zeros(len(states), num_masked, dtype=torch.float64)
         self.seen_GL = torch.zeros_like(self.nats_GL)
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        L, rank_BL = self.num_masked, x.noise.rank_BL
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        L, rank_BL = self.num_masked, x.canvas.rank_BL
         final_BL = self._of_canvas(self.canvases).final_BL.to(rank_BL.device)
         if final_BL.shape != rank_BL.shape:
             shapes = f"{tuple(rank_BL.shape)}, and its sequences are {tuple(final_BL.shape)}"
             raise ValueError(f"A canvas of this pipeline call has shape {shapes}: give data of whole canvases.")
         row_R, position_R = (x.masked_BL & is_predicted(final_BL, self.never_predicted)).nonzero(as_tuple=True)
-        masked_B = x.noise.masked_BL.sum(1)
+        masked_B = x.canvas.masked_BL.sum(1)
         rank_R = rank_BL[row_R, position_R] * L // masked_B[row_R]
         nats_R = cross_entropy(x.logits_BLV, row_R, position_R, final_BL[row_R, position_R], x.mask_token_id)
         self.nats_GL[x.k] += torch.bincount(rank_R, nats_R, minlength=L).cpu()
@@ -182,36 +183,8 @@ class StepErrorRecorder(Recorder):
         return torch.where(reveal_BL, final_BL, x.sample_BL), reveal_BL.float()
 
 
-@dataclass(frozen=True)
-class TeacherPlan:
-    """What one call of the pipeline asks of a sampler.
-
-    Args:
-        num_masked (`int`): masked positions at the start of a canvas, in the row with most of them.
-        num_canvases (`int`): canvases in one run.
-        num_steps (`int`): the teacher's steps on each.
-        mask_token_id (`int`): the mask.
-        num_columns (`int`, *optional*): of the network's output.
-        row_length (`int`): width of a canvas that is an image, else 0.
-        never_predicted (sequence of `int`): tokens that data may hold, and that the network never predicts.
-    """
-
-    num_masked: int
-    num_canvases: int
-    num_steps: int
-    mask_token_id: int
-    num_columns: int | None = None
-    row_length: int = 0
-    never_predicted: Sequence[int] = ()
-
-    @property
-    def is_image(self) -> bool:
-        """Whether a canvas has height and width."""
-        return self.row_length > 0
-
-
 def teacher_plan(
-    runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, with_data: bool = False
+    runs: PipelineRuns, base: LSDScheduler, config: SharedOptions, with_data: bool = False
 ) -> TeacherPlan:
     """Learns from a one-step run of the first batch what the pipeline asks of a sampler.
 
@@ -220,7 +193,7 @@ def teacher_plan(
     """
     teacher = TeacherRecorder.from_config(base.config)
     teacher.watches_tokens = with_data
-    runs.run(teacher, 1, range(min(config.batch_size, config.resolved_num_sequences)))
+    runs.run(teacher, 1, range(min(config.batch_size, config.most_sequences)))
     most = max((int(canvas.masked_BL.sum(1).max()) for canvas in teacher.canvases), default=0)
     if most == 0:
         raise ValueError("This pipeline call leaves no masked position to the sampler: there is nothing to distil.")

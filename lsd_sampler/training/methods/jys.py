@@ -21,13 +21,17 @@ from dataclasses import dataclass
 import torch
 from tqdm.auto import tqdm
 
-from ..sampling.canvas import Canvas, StepInput
-from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
-from ..sampling.logit_rows import row_chunks
-from .config import METHODS, NETWORK_CALLS, DistillConfig
-from .paths import TeacherPath, teacher_paths
-from .recording import Recorder, TeacherPlan
-from .task import Task
+from ...denoisers.sizes import ModelSize
+from ...sampling.canvas import Canvas, StepInput
+from ...sampling.learned_numbers import LearnedSampler, LearnedSteps
+from ...sampling.logit_rows import row_chunks
+from ..budget import itemsize_of
+from ..method import Method
+from ..paths import TeacherPath, teacher_paths
+from ..recipe import Recipe
+from ..recording import Recorder
+from ..shared_options import SharedOptions
+from ..task import Task
 
 
 CELLS = 1024
@@ -37,6 +41,8 @@ MARGIN = 1e-3
 """How far from the ends of an interval it may be split."""
 TOLERANCE = 0.25 / CELLS
 MAX_ITERATIONS = 32
+MAX_STEPS = 512
+"""Neighbouring times of a schedule lie at least two cells of the grid apart before it is refined."""
 FLOOR = 1e-8
 """Added to rates inside logarithms."""
 
@@ -99,25 +105,25 @@ class KLUBRecorder(Recorder):
         """The data of the next run."""
         self.paths = paths
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         visit, path = self.visits[x.k], self._of_canvas(self.paths).to(x.sample_BL.device)
         if x.k == 0:
             self.num_positions += path.final_BL.numel()
         if visit.begins:
             # its rates are compared at the positions that are masked at the first point, or at fewer of them
-            self._begun_BL = self._noised(x.noise, self.visits[x.k + 1].t)
+            self._begun_BL = self._noised(x.canvas, self.visits[x.k + 1].t)
             none_0V = torch.zeros(0, x.logits_BLV.shape[-1], device=x.sample_BL.device)
             self._begun = visit.t, torch.cat(self._rows(x, self._begun_BL) or [none_0V])
         else:
             self._add(x, visit)
         last = x.k + 1 == len(self.visits)
-        masked_BL = torch.zeros_like(path.masked_BL) if last else self._noised(x.noise, self.visits[x.k + 1].t)
+        masked_BL = torch.zeros_like(path.masked_BL) if last else self._noised(x.canvas, self.visits[x.k + 1].t)
         next_BL = path.final_BL.masked_fill(masked_BL, x.mask_token_id)
         return next_BL, torch.zeros(next_BL.shape, device=next_BL.device)
 
     def _add(self, x: StepInput, visit: Visit) -> None:
         begun_t, begun_RV = self._begun
-        masked_BL = self._noised(x.noise, visit.t)
+        masked_BL = self._noised(x.canvas, visit.t)
         done, rows_1 = 0, begun_RV[masked_BL[self._begun_BL]]
         for output_2 in self._rows(x, masked_BL):
             output_1, done = rows_1[done : done + len(output_2)], done + len(output_2)
@@ -135,13 +141,13 @@ class KLUBRecorder(Recorder):
             return rate * output_RV.exp()
         return rate * float(self.noise.alpha(t) / self.noise.masked(t)) * output_RV.softmax(-1)
 
-    def _noised(self, noise: Canvas, t: float) -> torch.Tensor:
+    def _noised(self, canvas: Canvas, t: float) -> torch.Tensor:
         """What is masked at time t, `(B, L)`: everything at t = 1, as in the first canvas."""
         masked = float(self.noise.masked(t) / self.noise.masked(1.0))
         if self.config.count == "exact":
-            known_B = (noise.masked_BL.sum(1) * (1 - masked)).round()
-            return noise.masked_BL & (noise.rank_BL >= known_B[:, None])
-        return noise.masked_BL & (noise.u_BL >= 1 - masked)
+            known_B = (canvas.masked_BL.sum(1) * (1 - masked)).round()
+            return canvas.masked_BL & (canvas.rank_BL >= known_B[:, None])
+        return canvas.masked_BL & (canvas.u_BL >= 1 - masked)
 
 
 def klub_terms(rate_1_RV: torch.Tensor, rate_2_RV: torch.Tensor) -> torch.Tensor:
@@ -149,42 +155,54 @@ def klub_terms(rate_1_RV: torch.Tensor, rate_2_RV: torch.Tensor) -> torch.Tensor
     return (rate_2_RV * ((rate_2_RV + FLOOR).log() - (rate_1_RV + FLOOR).log())).sum(-1, dtype=torch.float64)
 
 
-def jys(task: Task) -> LearnedSampler:
-    """Splits intervals until the largest NFE of the config is reached; keeps the schedules of those asked for."""
-    batches = teacher_paths(task)
-    recorder = KLUBRecorder.from_config(task.base.config)
-    times = torch.linspace(1.0, task.base.config.sampling_eps, CELLS + 1, dtype=torch.float64)
-    schedule, steps = [0, CELLS], {}
-    for level in tqdm(range(_num_levels(task.config) + 1), desc="schedules", unit="level"):
-        if level:
-            schedule = _next_level(task, recorder, batches, times, schedule)
-        M = len(schedule) - 1
-        if M in task.config.nfe:
-            steps[M] = LearnedSteps.plain(times[schedule])
-            task.log(
-                event="steps",
-                nfe=M,
-                timesteps=steps[M].timesteps.tolist(),
-                score_coefficients=steps[M].score_coefficients.tolist(),
-                network_calls=task.runs.network_calls,
-            )
-    return LearnedSampler(steps)
+class JYS(Method):
+    """Learns times, by splitting intervals."""
+
+    name = "jys"
+
+    def check_config(self, config: SharedOptions) -> None:
+        super().check_config(config)
+        unfit = [M for M in config.nfe if M & (M - 1) or M > MAX_STEPS]
+        if unfit:
+            raise ValueError(f"`nfe` must be powers of two up to {MAX_STEPS} for `method` 'jys', got {unfit[0]}.")
+
+    def learn(self, task: Task) -> LearnedSampler:
+        """Splits intervals until the largest NFE of the config is reached; keeps the schedules of those asked for."""
+        batches = teacher_paths(task)
+        recorder = KLUBRecorder.from_config(task.base.config)
+        times = torch.linspace(1.0, task.base.config.sampling_eps, CELLS + 1, dtype=torch.float64)
+        schedule, steps = [0, CELLS], {}
+        for level in tqdm(range(_num_levels(task.config) + 1), desc="schedules", unit="level"):
+            if level:
+                schedule = _next_level(task, recorder, batches, times, schedule)
+            M = len(schedule) - 1
+            if M in task.config.nfe:
+                steps[M] = LearnedSteps.plain(times[schedule])
+                task.log(
+                    event="steps",
+                    nfe=M,
+                    timesteps=steps[M].timesteps.tolist(),
+                    score_coefficients=steps[M].score_coefficients.tolist(),
+                    network_calls=task.runs.network_calls,
+                )
+        return LearnedSampler(steps)
+
+    def network_calls(self, recipe: Recipe) -> int:
+        """At most `C (1 + batches (N + (4 + 2 I) (NFE - 1)))`, for the largest NFE and I = 32 iterations of a search.
+
+        A search ends before when its interval is narrow enough, which those of later levels soon are.
+        """
+        searches = (4 + 2 * MAX_ITERATIONS) * (2 ** _num_levels(recipe.config) - 1)
+        return recipe.plan.num_canvases * (1 + recipe.num_batches * (recipe.plan.num_steps + searches))
+
+    def memory(self, size: ModelSize, recipe: Recipe) -> dict[str, int]:
+        memory = super().memory(size, recipe)
+        rows = min(recipe.config.batch_size, recipe.num_sequences) * recipe.plan.num_masked
+        # those of the beginning of an interval
+        return {**memory, "logits": memory["logits"] + 2 * itemsize_of(size) * rows * size.columns}
 
 
-def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
-    """At most `C (1 + batches (N + (4 + 2 I) (NFE - 1)))`, for the largest NFE and I = 32 iterations of a search.
-
-    A search ends before when its interval is narrow enough, which those of later levels soon are.
-    """
-    searches = 2 ** _num_levels(config) - 1
-    return plan.num_canvases * (1 + config.num_batches * (plan.num_steps + (4 + 2 * MAX_ITERATIONS) * searches))
-
-
-METHODS.register("jys", jys)
-NETWORK_CALLS.register("jys", network_calls)
-
-
-def _num_levels(config: DistillConfig) -> int:
+def _num_levels(config: SharedOptions) -> int:
     return config.nfe[-1].bit_length() - 1
 
 
