@@ -1,6 +1,7 @@
 """The layers of the package: no import runs upward or in a circle, and the root is a map."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -70,3 +71,20 @@ def test_the_root_is_a_map() -> None:
     entries = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
     assert len(entries) <= 12
     assert {room.removesuffix(".py") for room in entries} == {*LAYERS, "__init__", "py.typed"}
+
+
+def drawn_layers() -> list[list[str]]:
+    """The rooms of the picture in the docs, from the bottom up; those side by side together."""
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    picture = page.partition("<!-- layers -->")[2].split("```")[1]
+    storeys = re.split(r"^[├└].*\n?", picture.partition("\n")[2].partition("\n")[2], flags=re.MULTILINE)
+    first_lines = [storey.splitlines()[0] for storey in storeys if storey.strip()]
+    return [[cell.split()[0] for cell in line.strip("│").split("│")] for line in reversed(first_lines)]
+
+
+def test_the_picture_in_the_docs_is_that_of_the_layers() -> None:
+    drawn = drawn_layers()
+    assert [room for storey in drawn for room in storey] == [*LAYERS]
+    for storey in drawn:
+        for room in storey:
+            assert {*storey} - {room} <= NEIGHBOURS.get(room, set())

@@ -1,5 +1,6 @@
 """The pages in docs/: their code runs, their flags exist, their links lead somewhere, their tables are up to date."""
 
+import ast
 import contextlib
 import importlib
 import inspect
@@ -61,8 +62,8 @@ def table_after(page: str, marker: str) -> list[list[str]]:
 
 
 def test_python_blocks_run(tmp_path: Path) -> None:
-    """All of a page in one namespace, in order, in a process of their own: they register parts. (The README's snippet
-    is run by the tests of the examples.)
+    """All of a page in one namespace, in order, in a process of their own: they register parts. (The README's
+    snippets are run by the tests of the examples.)
     """
     programs = []
     for page in PAGES:
@@ -79,6 +80,16 @@ def test_python_blocks_run(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", driver, *map(str, programs)]
     done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=name_of)
+def test_python_blocks_leave_nothing_out(page: Path) -> None:
+    """No `...` that a reader would have to fill in."""
+    for start, block in blocks(page, "python"):
+        left_out = [
+            node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Constant) and node.value is ...
+        ]
+        assert left_out == [], f"{name_of(page)}, line {start}"
 
 
 TO_THE_END = """
@@ -319,9 +330,9 @@ def test_site_is_built_without_warnings(tmp_path: Path) -> None:
         for target, anchor in re.findall(r'(?:href|src)="([^"#]*)(?:#([^"]*))?"', text):
             if target.startswith("http"):
                 continue
-            file = (path.parent / target) if target else path
-            assert file.exists(), f"{path.name} links to {target}"
-            assert not anchor or f'id="{anchor}"' in file.read_text(encoding="utf-8"), f"{path.name}: {target}#{anchor}"
+            file, there = (path.parent / target) if target else path, f"{path.name} links to {target}#{anchor}"
+            assert file.exists(), there
+            assert not anchor or f'id="{anchor}"' in file.read_text(encoding="utf-8"), there
 
 
 def test_oracles_and_their_keys() -> None:
