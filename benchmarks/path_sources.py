@@ -26,7 +26,8 @@ def table(pipe: MaskedDiffusionPipeline, data: torch.Tensor | None, **options) -
     config = DistillConfig(method="path_kl", **options)
     learned = distill(pipe, config, data=data, log=records.append).learned_sampler.step_error
     assert learned is not None
-    return learned, (records[-1]["network_calls"] - 1) // config.num_batches * config.resolved_num_sequences
+    num_batches = -(-config.most_sequences // config.batch_size)
+    return learned, (records[-1]["network_calls"] - 1) // num_batches * config.most_sequences
 
 
 def price(truth: StepErrorTable, counts: list[int]) -> float:

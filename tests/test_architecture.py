@@ -16,7 +16,7 @@ LAYERS = (
     "support", "sampling", "learned", "scheduling_lsd", "denoisers", "pipeline_masked_diffusion", "training",
     "evaluation", "cards", "cli",
 )  # fmt: skip
-NEIGHBOURS = {"training": {"evaluation"}, "evaluation": {"training"}}
+NEIGHBOURS = {"training": {"evaluation"}, "evaluation": {"training"}, "cards": {"training", "evaluation"}}
 
 
 def name_of(path: Path) -> str:

@@ -1,9 +1,12 @@
 """The section of a card that says why a sampler has its method and order, where they were chosen."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from ..learned.description import Records
 
-def choice_section(records: list[dict[str, Any]]) -> str:
+
+def choice_section(records: Records) -> str:
     """Reason, table of the candidates, and those that were left out; empty for a run without a choice."""
     choice = next((r for r in records if r["event"] == "choice"), None)
     if choice is None:
@@ -26,7 +29,7 @@ def choice_section(records: list[dict[str, Any]]) -> str:
     return "\n\n".join([*parts, *(["\n".join(left_out)] if left_out else [])])
 
 
-def _table(measured: list[dict[str, Any]], choice: dict[str, Any]) -> str:
+def _table(measured: Records, choice: Mapping[str, Any]) -> str:
     rows = []
     for r in measured:
         won = (r["method"], r["order"]) == (choice["method"], choice["order"])

@@ -1,9 +1,12 @@
 """The section of a card on coefficients of the log-score that were learned by the two-sided criterion."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from ..learned.description import Records
 
-def coefficients_section(records: list[dict[str, Any]]) -> str:
+
+def coefficients_section(records: Records) -> str:
     """Coefficients, and the distances that decided on them; empty for a run without them."""
     measured = [r for r in records if r["event"] == "log_score_coefficients" and "coefficients" in r]
     if not measured:
@@ -21,7 +24,7 @@ def coefficients_section(records: list[dict[str, Any]]) -> str:
     )
 
 
-def _row(r: dict[str, Any]) -> str:
+def _row(r: Mapping[str, Any]) -> str:
     values = " ".join(f"{value:.3f}" for value in r["coefficients"])
     if "inherited" in r:
         return f"| {r['nfe']} | {values} | | | those of fewer calls |"

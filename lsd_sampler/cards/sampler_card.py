@@ -2,21 +2,22 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import diffusers
 import torch
 from huggingface_hub import ModelCard, ModelCardData
 
+from ..learned.description import KINDS, Description, Records
+from ..learned.schedule_plot import plot_schedule
+from ..sampling.learned_numbers import LearnedSampler
 from ..sampling.solvers import SOLVERS
 from ..scheduling_lsd import LSDScheduler
 from ..support.afterwards import as_warning, optional_plot
 from ..support.atomic import write_atomically
 from ..support.hub import is_hub_id
-from ..training import METHODS, DistillConfig
-from ..training.choice import chosen
-from ..training.paths import KINDS
 from .choice import choice_section
 from .coefficients import coefficients_section
 
@@ -27,12 +28,39 @@ MAX_SHOWN = 80
 """Characters of an argument that the card shows."""
 
 
+class Run(Protocol):
+    """What a card asks of the options of a run, such as a `DistillConfig`."""
+
+    @property
+    def seed(self) -> int:
+        """Of the noise."""
+        ...
+
+    @property
+    def nfe(self) -> tuple[int, ...]:
+        """Numbers of network calls that were asked for."""
+        ...
+
+    @property
+    def most_sequences(self) -> int:
+        """Sequences to learn from."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        ...
+
+    def describe(self, learned: LearnedSampler, records: Records) -> Description:
+        """What was learned."""
+        ...
+
+
 def save_sampler(
     scheduler: LSDScheduler,
     folder: Path,
     *,
     model: str,
-    config: DistillConfig,
+    config: Run,
     records: list[dict[str, Any]],
     repo_id: str | None = None,
     pipeline_class: str | None = None,
@@ -61,7 +89,7 @@ def save_sampler(
     described["distillation"] = config.to_dict()
     write_atomically(folder / "config.json", (json.dumps(described, indent=2) + "\n").encode())
     write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
-    plotted = _plot(scheduler, folder / "schedule.png", model)
+    plotted = _plot(config.describe(scheduler.learned_sampler, records), folder / "schedule.png", model)
     call_kwargs = call_kwargs or {}
     path = folder / "README.md"
     written = None
@@ -78,7 +106,7 @@ def save_sampler(
 def make_card(
     scheduler: LSDScheduler,
     model: str,
-    config: DistillConfig,
+    config: Run,
     records: list[dict[str, Any]],
     snippet: str,
     plotted: bool,
@@ -87,9 +115,9 @@ def make_card(
 ) -> str:
     """The text of the sampler card; `snippet` is the code that shows its use, the rest is as for [`save_sampler`]."""
     choice = choice_section(records)
-    config, records = chosen(config, records)
-    nfe = _numbers_of_calls(scheduler, config)
-    tags = ["discrete-diffusion", "lsd", config.resolved_method, config.solver, *(f"steps:{M}" for M in nfe)]
+    learned = config.describe(scheduler.learned_sampler, records)
+    sampler, nfe = scheduler.config, _numbers_of_calls(scheduler, config)
+    tags = ["discrete-diffusion", "lsd", learned.method, sampler.solver, *(f"steps:{M}" for M in nfe)]
     base_model = scheduler.config.base_model
     # the Hub refuses what is not the id of a model, such as the name of an oracle
     data = ModelCardData(
@@ -103,22 +131,22 @@ def make_card(
         ModelCard.from_template(
             data,
             template_path=str(Path(__file__).parent / "templates" / "sampler_card.md"),
-            title=f"{Path(model).name}.{config.method}-{config.order}",
+            title=f"{Path(model).name}.{learned.method}-{sampler.order}",
             begin=BEGIN,
             end=END,
             model=model,
             snippet=snippet,
-            method=config.method,
-            solver=config.solver,
-            order=config.order,
-            count=config.count,
+            method=learned.method,
+            solver=sampler.solver,
+            order=sampler.order,
+            count=sampler.count,
             nfe=", ".join(map(str, nfe)),
-            gain=_gain(scheduler, records),
-            table=_table(scheduler, records),
-            coefficients=coefficients_section(records),
+            gain=learned.gain,
+            table=learned.table(),
+            coefficients=coefficients_section(learned.records),
             choice=choice,
             plot="![learned schedule](schedule.png)" if plotted else "",
-            protocol=_protocol(config, records),
+            protocol=_protocol(config, learned),
             conditions=_conditions(call_kwargs or {}),
             versions=f"torch {torch.__version__.split('+')[0]}, diffusers {diffusers.__version__}",
         )
@@ -133,16 +161,22 @@ def refresh(old: str, new: str) -> str:
         text = old.rstrip() + "\n\n" + (fresh.group(0) if fresh else new) + "\n"
     else:
         text = block.sub(lambda _: fresh.group(0), old, count=1)
-    return _with_metadata(text, ModelCard(new).data.to_dict())
+    return _with_metadata(text, ModelCard(new).data.to_dict(), _method_of(old))
 
 
-def _with_metadata(text: str, new: dict[str, Any]) -> str:
+def _method_of(card: str) -> str | None:
+    """The training method that our block in a card names."""
+    found = re.search(re.escape(BEGIN) + r".*?^- Method `([^`]+)`", card, re.DOTALL | re.MULTILINE)
+    return found[1] if found else None
+
+
+def _with_metadata(text: str, new: dict[str, Any], old_method: str | None) -> str:
     """Our metadata into a card that may have others; tags of ours that no longer hold are dropped."""
     try:
         card = ModelCard(text)
     except Exception:  # yaml has errors of its own; metadata broken by hand are left for that hand to mend
         return text
-    written_by_us = {"discrete-diffusion", "lsd", *METHODS.names(), *SOLVERS.names()}
+    written_by_us = {"discrete-diffusion", "lsd", old_method, *SOLVERS.names()}
     old_tags = card.data.to_dict().get("tags") or []
     others = [tag for tag in old_tags if tag not in written_by_us and not str(tag).startswith("steps:")]
     kept = ("pipeline_tag",) if new.get("license") else ("license", "pipeline_tag")
@@ -156,7 +190,7 @@ def _is_image(records: list[dict[str, Any]]) -> bool:
     return any(record.get("is_image") for record in records)
 
 
-def _numbers_of_calls(scheduler: LSDScheduler, config: DistillConfig) -> list[int]:
+def _numbers_of_calls(scheduler: LSDScheduler, config: Run) -> list[int]:
     """Those with numbers of their own; of a table for any number of calls alone, those that were asked for."""
     return sorted(scheduler.learned_sampler.steps) or [M for M in config.nfe if scheduler.can_do(M)]
 
@@ -203,54 +237,6 @@ def _first(name: str, value: Any) -> Any:
     return value[0] if isinstance(value[0], str) else value
 
 
-def _gain(scheduler: LSDScheduler, records: list[dict[str, Any]]) -> str:
-    if scheduler.learned_sampler.step_error is not None:
-        most = len(scheduler.learned_sampler.step_error.grid)
-        return f"its schedule for any number of calls up to {most} follows from a table measured along teacher paths."
-    domains = [r["domain"] for r in records if r["event"] == "coefficients"]
-    if domains:
-        return f"one learned coefficient of the {domains[0].replace('_', '-')} per step, on the uniform grid."
-    fixed = all(bool((s.score_coefficients == 1).all()) for s in scheduler.learned_sampler.steps.values())
-    return "learned times of the network calls" + ("." if fixed else ", and a coefficient of the score for each.")
-
-
-def _table(scheduler: LSDScheduler, records: list[dict[str, Any]]) -> str:
-    states = next((r["states"] for r in records if r["event"] == "step_error" and "states" in r), None)
-    schedules = [r for r in records if r["event"] == "schedule" and "known_after_step" in r]
-    if schedules and states is not None:
-        excess = f"path KL above {states} calls (nats per sequence)"
-        head = f"| network calls | {excess} | of the uniform grid | tokens known after |"
-        rule = "|--:|--:|--:|:--|"
-        rows = [
-            f"| {r['nfe']} | {r['path_kl']:.4f} | {r['path_kl_uniform']:.4f}"
-            f" | {' '.join(map(str, r['known_after_step']))} |"
-            for r in schedules
-        ]
-        return "\n".join([head, rule, *rows])
-    coefficients = [r for r in records if r["event"] == "coefficients"]
-    if coefficients:
-        key = "score_coefficients" if coefficients[0]["domain"] == "score" else "log_score_coefficients"
-        rows = [f"| {r['nfe']} | {_numbers(r[key])} |" for r in coefficients]
-        return "\n".join([f"| network calls | `{key}` |", "|--:|:--|", *rows])
-    return _table_of_steps(scheduler, records)
-
-
-def _table_of_steps(scheduler: LSDScheduler, records: list[dict[str, Any]]) -> str:
-    """What the sampler holds, whatever its method logged. (Two-sided coefficients have a section of their own.)"""
-    learned = sorted(scheduler.learned_sampler.steps.items())
-    columns = {"`timesteps`, and where the last step ends": "timesteps", "`score_coefficients`": "score_coefficients"}
-    has_section = any(r["event"] == "log_score_coefficients" for r in records)
-    if not has_section and any(bool((s.log_score_coefficients != 1).any()) for _, s in learned):
-        columns["`log_score_coefficients`"] = "log_score_coefficients"
-    rows = [[str(M), *(_numbers(getattr(s, name).tolist()) for name in columns.values())] for M, s in learned]
-    head = [["network calls", *columns], ["--:", *(":--" for _ in columns)]]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [*head, *rows])
-
-
-def _numbers(values: list[float]) -> str:
-    return " ".join(f"{value:.4f}" for value in values)
-
-
 def _conditions(call_kwargs: dict[str, Any]) -> str:
     """What every call of the pipeline had; of much, only the name."""
     written = {name: repr(value) for name, value in call_kwargs.items()}
@@ -258,38 +244,34 @@ def _conditions(call_kwargs: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _protocol(config: DistillConfig, records: list[dict[str, Any]]) -> str:
-    done = next(r for r in records if r["event"] == "done")
+def _protocol(config: Run, learned: Description) -> str:
+    """From what it was learned, and at which cost."""
+    done = next(r for r in learned.records if r["event"] == "done")
+    paths = next((r for r in learned.records if r["event"] == "teacher"), None)
     # a student that is compared with the teacher's predictions runs on all sequences at once
-    batches = "" if config.is_paired else f" on batches of up to {config.batch_size}"
-    others = " (of all candidates)" if any(r["event"] == "candidate" for r in records) else ""
+    batches = f" on batches of up to {learned.batch_size}" if learned.batch_size else ""
+    others = " (of all candidates)" if any(r["event"] == "candidate" for r in learned.records) else ""
+    # a method of one's own may have no teacher
+    sequences = f"{config.most_sequences} sequences" if paths is None else _sequences(paths)
     return (
-        f"{_sequences(config, records)}, seed {config.seed};"
+        f"{sequences}, seed {config.seed};"
         f" {done['network_calls']} network calls{others}{batches}, {done['seconds']:.0f} seconds; draws in float64."
     )
 
 
-def _sequences(config: DistillConfig, records: list[dict[str, Any]]) -> str:
-    """What a sampler learned from; a method of one's own may have no teacher."""
-    paths = next((r for r in records if r["event"] == "teacher"), None)
-    if paths is None:
-        return f"{config.resolved_num_sequences} sequences"
+def _sequences(paths: Mapping[str, Any]) -> str:
     blocks = f" on each of {paths['canvases']} canvases (blocks)" if paths["canvases"] > 1 else ""
     steps = f" of {paths['steps']} steps{blocks}" if "steps" in paths else ""
     return f"{paths['sequences']} {KINDS[paths['source']]} sequences{steps}"
 
 
-def _plot(scheduler: LSDScheduler, path: Path, model: str) -> bool:
+def _plot(learned: Description, path: Path, model: str) -> bool:
     """Draws the learned numbers, if they can be drawn."""
-    from ..evaluation.plots import plot_schedule
-
-    steps = scheduler.learned_sampler.steps
-    times = {f"{M} calls": s.timesteps.tolist() for M, s in steps.items()}
-    coefficients = {}
-    for M, s in steps.items():
-        learned = [c for c in (s.score_coefficients, s.log_score_coefficients) if not bool((c == 1).all())]
-        if learned:
-            coefficients[f"{M} calls"] = learned[0].tolist()
+    times, coefficients = (
+        {f"{M} calls": values for M, values in curves.items()} for curves in (learned.times, learned.coefficients)
+    )
+    if not times:
+        return False
     with optional_plot(path):
         plot_schedule(times, path, coefficients or None, title=model)
         return True

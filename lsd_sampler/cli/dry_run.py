@@ -1,19 +1,16 @@
 """`lsd-train --dry-run`: what a run would load, do and need."""
 
 import argparse
-from dataclasses import replace
 from typing import Any
 
 from ..denoisers.published import SHORT_NAMES, HubModel
 from ..denoisers.sizes import ModelSize
 from ..sampling.pipeline_runs import PipelineRuns
-from ..training import DistillConfig, coefficients
-from ..training.budget import memory_needed
-from ..training.choice import candidate_configs
-from ..training.config import AUTO
-from ..training.distill import base_scheduler, network_calls
-from ..training.path_kl import states_to_replay
-from ..training.recording import TeacherPlan, teacher_plan
+from ..training import METHODS, DistillConfig
+from ..training.cost import memory, network_calls
+from ..training.distill import base_scheduler
+from ..training.plan import TeacherPlan
+from ..training.recording import teacher_plan
 
 
 def plan_of(pipeline: Any, config: DistillConfig, call_kwargs: dict[str, Any]) -> TeacherPlan:
@@ -53,26 +50,15 @@ def describe_cost(
         config ([`DistillConfig`]), plan ([`TeacherPlan`]): of the run.
         process_bytes (`int`): what the process holds without the model, where that counts: on the CPU.
     """
-    config = config.settled(plan.num_steps, config.paths == "data")
+    recipe = config.resolve(plan, config.paths == "data")
+    METHODS[config.method].check(recipe)
     cost: dict[str, Any] = {
-        "paths": config.paths,
-        "num_sequences": config.resolved_num_sequences,
+        "paths": recipe.source,
+        "num_sequences": recipe.num_sequences,
         "canvases": plan.num_canvases,
-        "network_calls": network_calls(config, plan),
+        "network_calls": network_calls(recipe),
     }
     if size is None:
         return cost
-    configs = [*candidate_configs(config, plan)[0].values()] if config.method == AUTO else [config]
-    configs += [replace(each, num_sequences=config.batch_size) for each in configs if coefficients_of(config, each)]
-    needs = (memory_needed(size, each, plan.num_masked, _num_states(each, plan)) for each in configs)
-    memory = {"process": process_bytes, **max(needs, key=lambda need: sum(need.values()))}
-    return {**cost, "parameters": size.parameters, "memory_bytes": {**memory, "total": sum(memory.values())}}
-
-
-def coefficients_of(config: DistillConfig, candidate: DistillConfig) -> bool:
-    """Whether a candidate that wins is given coefficients, for which whole batches are sampled."""
-    return coefficients.wanted(config, candidate.resolved_method)
-
-
-def _num_states(config: DistillConfig, plan: TeacherPlan) -> int:
-    return len(states_to_replay(config, plan.num_masked)) if config.method == "path_kl" else 0
+    needs = {"process": process_bytes, **memory(size, recipe)}
+    return {**cost, "parameters": size.parameters, "memory_bytes": {**needs, "total": sum(needs.values())}}

@@ -12,7 +12,7 @@ LEFT_OUT = ("event", "candidate", "nfe", "seconds", "reason", "kept_bytes", "pea
 def in_one_line(record: dict[str, Any]) -> str:
     """Time, event and numbers of a record, for example
 
-    `0.1 s  path_kl:halton: schedule, 4 calls: path_kl 0.4886, path_kl_uniform 0.919, known_after_step 2 4 8 16`.
+    `0.1 s  METHOD:halton: coefficients, 4 calls: domain score, score_coefficients 1 0.9893 0.9758 1`.
     """
     head = [record["candidate"]] if "candidate" in record else []
     head.append(record["event"] + (f", {record['nfe']} calls" if "nfe" in record else ""))

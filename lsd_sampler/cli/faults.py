@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..sampling.solvers import SOLVERS
 from ..support.out_of_memory import BatchTooLarge, is_out_of_memory
 from ..support.workers import Workers
-from ..training import DistillConfig
-from ..training.config import AUTO
+from ..training import METHODS, DistillConfig
 from ..training.progress import kept_files
 from .common import smaller_batch
 
@@ -39,14 +37,6 @@ def keeping_progress(folder: Path, config: DistillConfig, dtype: str | None) -> 
 
 def batch_flag(config: DistillConfig, num_rows: int) -> tuple[str, int]:
     """The flag of `lsd-train` that decides how large a batch of so many rows was, and what it stood at."""
-    if config.method == AUTO or config.coefficients == "two_sided":  # no part of these has larger batches
+    if config.coefficients == "two_sided":  # whole batches are sampled for them
         return "--batch-size", num_rows
-    num_sequences = config.resolved_num_sequences
-    share = num_sequences // Workers.here().size
-    of_teacher = min(config.batch_size, share)
-    if config.optimizer == "adam" and num_rows == 2 * config.adam_batch_size != of_teacher:
-        return "--adam-batch-size", config.adam_batch_size
-    # lsd runs on teacher and student of all sequences at once; a teacher that masks again, on all sequences
-    if num_rows > of_teacher or not SOLVERS[config.resolved_teacher_solver].distillable:
-        return "--num-sequences", num_sequences
-    return "--batch-size", num_rows
+    return METHODS[config.method].batch_flag(config, config.own_options, num_rows, Workers.here().size)

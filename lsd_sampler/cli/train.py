@@ -1,12 +1,13 @@
 """`lsd-train`: distil a few-step sampler for a masked diffusion model."""
 
 import argparse
+import functools
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,9 @@ from tqdm.auto import tqdm
 
 from ..denoisers.oracle_names import is_oracle_spec
 from ..denoisers.sizes import ModelSize
+from ..learned.description import Description
 from ..pipeline_masked_diffusion import MaskedDiffusionPipeline
-from ..sampling.counts import COUNTS
-from ..sampling.orders import ORDERS
 from ..sampling.pipeline_runs import check_call
-from ..sampling.solvers import SOLVERS
 from ..scheduling_lsd import LSDScheduler
 from ..support.atomic import remove_leftovers
 from ..support.hub import check_repo_id, make_repo, upload_saved
@@ -26,11 +25,11 @@ from ..support.licenses import check_license
 from ..support.workers import Workers
 from ..training import METHODS, DistillConfig, distill
 from ..training.budget import process_bytes
-from ..training.choice import chosen
-from ..training.config import FILLERS, PATHS, VARIANTS, distillable_solvers
+from ..training.config import all_options, help_of
+from ..training.options import choices_of
 from ..training.path_cache import default_cache_dir
+from ..training.plan import TeacherPlan
 from ..training.progress import Progress, kept_files
-from ..training.recording import TeacherPlan
 from ..training.tracking import available, remove_tracked, tracking
 from .common import (
     HelpWithDefaults,
@@ -60,42 +59,17 @@ RUN_FLAGS = (
 )  # fmt: skip
 
 
-def choices() -> dict[str, Sequence[str]]:
-    """What may be said for an option that is a name: also names that were registered by now."""
-    return {
-        "method": METHODS.names(),
-        "solver": distillable_solvers(),
-        "teacher_solver": SOLVERS.names(),
-        "order": ORDERS.names(),
-        "count": COUNTS,
-        "domain": ("score", "log_score"),
-        "optimizer": ("exact", "adam"),
-        "variant": VARIANTS,
-        "relaxation_filler": FILLERS,
-        "paths": PATHS,
-    }
-
-
 def build_parser() -> argparse.ArgumentParser:
-    known = choices()
     parser = argparse.ArgumentParser(prog="lsd-train", description=__doc__, formatter_class=HelpWithDefaults)
     parser.add_argument("--env", action=PrintVersions, help="print versions, for bug reports, then stop")
     add_model_arguments(parser, with_pipeline=True)
-    for option in fields(DistillConfig):
-        flag, text = "--" + option.name.replace("_", "-"), option.metadata["help"]
-        if option.name == "nfe":
-            default = f"of {' '.join(map(str, DistillConfig.nfe))}, those that a sequence has tokens for"
-            parser.add_argument(flag, type=positive_int, nargs="+", help=f"{text} (default: {default})")
-        elif option.name == "candidates":
-            parser.add_argument(flag, default=option.default, nargs="+", metavar="METHOD:ORDER", help=text)
-        elif option.name in known:
-            parser.add_argument(flag, default=option.default, choices=known[option.name], help=text)
-        else:
-            kind = option.metadata["type"] or (str if option.default is None else type(option.default))
-            parser.add_argument(flag, type=kind, default=option.default, help=text)
+    for option in all_options():
+        add_option(parser, option)
+    takers = [name for name in METHODS.names() if "data" in METHODS[name].sources]
     parser.add_argument(
         "--data", type=Path, metavar="FILE",
-        help="path_kl: real sequences, which need no teacher: .txt, .txt.xz, .smi, a folder, or .jsonl with ids",
+        help=f"{', '.join(takers)}: real sequences, which need no teacher: .txt, .txt.xz, .smi, a folder, or .jsonl"
+        " with ids",
     )  # fmt: skip
     parser.add_argument(
         "--data-lines",
@@ -105,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="with --pipeline: prompts, one a line")
     parser.add_argument("--pipeline-kwargs", type=json_object, metavar="JSON", help="further arguments of its call")
-    parser.add_argument("--output-dir", type=Path, help="default: MODEL-METHOD-ORDER, or MODEL-auto")
+    parser.add_argument("--output-dir", type=Path, help="default: MODEL-METHOD-ORDER")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with a run that was stopped, in its output folder")
     again.add_argument(
@@ -127,6 +101,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_option(parser: argparse.ArgumentParser, option: Field) -> None:
+    """The flag of an option of a distillation."""
+    flag, text, default = "--" + option.name.replace("_", "-"), help_of(option), option.default
+    kind = option.metadata["type"] or (str if default is None else type(default))
+    if option.name == "nfe":
+        shown = f"of {' '.join(map(str, DistillConfig.nfe))}, those that a sequence has tokens for"
+        parser.add_argument(flag, type=positive_int, nargs="+", help=f"{text} (default: {shown})")
+    elif isinstance(default, tuple):
+        parser.add_argument(flag, default=default, nargs="+", metavar=option.metadata["metavar"], help=text)
+    elif kind is bool:
+        parser.add_argument(flag, default=default, action=argparse.BooleanOptionalAction, help=text)
+    else:
+        choices = choices_of(option) or None
+        parser.add_argument(flag, type=kind, default=default, choices=choices, help=text)
+
+
 def command(args: argparse.Namespace) -> None:
     with process_group(args):
         train(args)
@@ -140,17 +130,17 @@ def train(args: argparse.Namespace) -> None:
     call_kwargs = read_call_kwargs(args)
     process = process_bytes() if args.device.type == "cpu" else 0
     if model := published(args):
-        config = configure(args, lambda config: plan_of_published(model.size, config, call_kwargs))
-        cost = describe_cost(model.size, config, plan_of_published(model.size, config, call_kwargs), process)
+        config, plan = configure(args, lambda config: plan_of_published(model.size, config, call_kwargs))
+        cost = describe_cost(model.size, config, plan(), process)
         print_json({"model": name, **config.to_dict(), **describe_download(model), **cost})
         return
     has_text = args.data is not None or any(isinstance(call_kwargs.get(name), str) for name in ("prefix", "suffix"))
     pipeline = load_pipeline(args, has_text) if args.model else load_diffusers_pipeline(args)
-    config = configure(args, lambda config: plan_of(pipeline, config, call_kwargs))
+    config, plan = configure(args, lambda config: plan_of(pipeline, config, call_kwargs))
     output_dir = args.output_dir or Path("-".join(filter(None, [short_name(name), config.method, config.order])))
     if args.dry_run:
         size = ModelSize.of(pipeline.denoiser) if args.model else None
-        cost = describe_cost(size, config, plan_of(pipeline, config, call_kwargs), process)
+        cost = describe_cost(size, config, plan(), process)
         kind = "model" if args.model else "pipeline"
         print_json({kind: name, **config.to_dict(), "output_dir": str(output_dir), **cost})
         return
@@ -210,7 +200,7 @@ def learn(
         described = {"config": config, "records": records, "repo_id": repo_id, "call_kwargs": call_kwargs}
         save(args, pipeline, scheduler, output_dir, **described)
         Progress(output_dir / "progress")  # it is all in the sampler now
-    print_results(config, records)
+    print_results(config.describe(scheduler.learned_sampler, records), records)
     say(f"Network calls: {records[-1]['network_calls']}. Saved to {output_dir}.")
     if repo_id:
         say(f"Uploaded: {upload_saved(output_dir, repo_id)}")
@@ -250,27 +240,15 @@ def save(args: argparse.Namespace, pipeline: Any, scheduler: LSDScheduler, outpu
     save_sampler(scheduler, output_dir, model=name, **described)
 
 
-def print_results(config: DistillConfig, records: list[dict[str, Any]]) -> None:
+def print_results(learned: Description, records: list[dict[str, Any]]) -> None:
     """What was chosen and learned, for each number of calls."""
     choice = next((record for record in records if record["event"] == "choice"), None)
     if choice:
         say(f"Chosen: {choice['method']}, order {choice['order']}. {choice['reason']}")
-    _, records = chosen(config, records)
-    states = next((record.get("states") for record in records if record["event"] == "step_error"), None)
+    for line in learned.lines:
+        say(line)
     for record in records:
-        # a method of one's own says what it likes
-        if record["event"] == "schedule" and "known_after_step" in record:
-            known = " ".join(map(str, record["known_after_step"]))
-            excess = f"{record['path_kl']:.4f} nats/sequence above {states} calls"
-            say(f"{record['nfe']:4d} calls: {excess}; tokens known: {known}")
-        elif record["event"] == "steps":
-            for key in ("timesteps", "score_coefficients", "log_score_coefficients"):
-                if key in record:
-                    say(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
-        elif record["event"] == "coefficients":
-            key = "score_coefficients" if record["domain"] == "score" else "log_score_coefficients"
-            say(f"{record['nfe']:4d} calls  {key}: {' '.join(f'{value:.4f}' for value in record[key])}")
-        elif record["event"] == "log_score_coefficients":
+        if record["event"] == "log_score_coefficients":
             say(describe_coefficients(record))
 
 
@@ -286,15 +264,21 @@ def describe_coefficients(record: dict[str, Any]) -> str:
     return f"{found}  (distance {distances}, change {change}{'' if record['adopted'] else ', not kept'})"
 
 
-def configure(args: argparse.Namespace, plan: Callable[[DistillConfig], TeacherPlan]) -> DistillConfig:
-    """The options of the run; of the default numbers of calls, those that a canvas has tokens for."""
-    options = {f.name: getattr(args, f.name) for f in fields(DistillConfig)}
+def configure(
+    args: argparse.Namespace, look: Callable[[DistillConfig], TeacherPlan]
+) -> tuple[DistillConfig, Callable[[], TeacherPlan]]:
+    """The options of the run, and what the pipeline asks for, which is looked at once, if it has to be known; of the
+    default numbers of calls, those that a canvas has tokens for.
+    """
+    options = {option.name: getattr(args, option.name) for option in all_options()}
     if args.data and options["paths"] is None:
         options["paths"] = "data"
+    plan = functools.cache(lambda: look(DistillConfig(**{**options, "nfe": (1,)})))
     if args.nfe is None:
-        length = plan(DistillConfig(**{**options, "nfe": (1,)})).num_masked
+        length = plan().num_masked
         options["nfe"] = [M for M in DistillConfig.nfe if M <= length] or [length]
-    return DistillConfig(**options)
+    config = DistillConfig(**options)
+    return config, lambda: plan().for_nfe(config.nfe)
 
 
 def print_json(content: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Evaluation that nobody can fool: distances between distributions, exact oracles, likelihood only beside entropy."""
 
+from ..learned.schedule_plot import plot_schedule
 from .bootstrap import Interval, bootstrap_weights, centred, centred_interval, grouped_weights
 from .comparison import Comparison, compare, measure_further
 from .divergence import js_divergence, js_replicates
@@ -20,7 +21,7 @@ from .oracle import (
     reverse_kl_per_transition,
 )
 from .oracle_metrics import FillMetrics, SetMetrics, exact_samples, oracle_metrics
-from .plots import plot_quality_vs_nfe, plot_schedule
+from .plots import plot_quality_vs_nfe
 from .rows import Row, append_jsonl, read_jsonl, write_jsonl
 from .tables import format_table
 from .validity import Spread, distinct_valid, sequence_l2, spread

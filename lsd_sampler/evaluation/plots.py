@@ -8,15 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..support.atomic import replacing
-from ..support.figures import default_style, new_figure
+from ..support.figures import COLOURS, default_style, new_figure, save_figure, style_axes
 from .rows import Row, check_columns
 
 
-# Told apart by colour-blind readers, in print, and on light and dark ground; after Paul Tol's bright scheme.
-COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#777777", "#000000")
 MARKERS = "osD^vP*X"
 _INK, _LINE = "#010203", "#030201"  # stand in for a page's own colours
 
@@ -153,53 +148,6 @@ def styles(rows: Sequence[Row]) -> dict[str, Style]:
     return {name: Style(i % len(COLOURS) + 1, i // len(COLOURS) + 1) for i, name in enumerate(names)}
 
 
-def plot_schedule(
-    schedules: Mapping[str, Sequence[float]],
-    path: str | Path,
-    coefficients: Mapping[str, Sequence[float]] | None = None,
-    title: str = "",
-) -> None:
-    """Learned schedules: time against the share of calls made, and the coefficient of each call where given.
-
-    Args:
-        schedules: label (such as "8 calls") -> decreasing times in [0, 1].
-        path: where to save; the suffix chooses the format.
-        coefficients (*optional*): label -> one number for each call.
-        title (`str`): over all panels.
-
-    Raises:
-        ValueError: if `schedules` is empty.
-    """
-    if not schedules:
-        raise ValueError("`schedules` must not be empty.")
-    with default_style():
-        figure = new_figure(figsize=(9.6 if coefficients else 5.4, 4.2))
-        axes = figure.subplots(1, 2 if coefficients else 1, squeeze=False)[0]
-        colours = dict(zip(schedules, (COLOURS[i % len(COLOURS)] for i in range(len(schedules))), strict=True))
-        _draw_times(axes[0], schedules, colours)
-        if coefficients:
-            _draw_coefficients(axes[1], coefficients, colours)
-        axes[0].legend(frameon=False)
-        _save(figure, path, title)
-
-
-def _draw_times(ax: Any, schedules: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> None:
-    ax.plot([0, 1], [1, 0], color="black", linestyle="--", linewidth=1, label="uniform")
-    for label, times in schedules.items():
-        ax.plot(np.linspace(0, 1, len(times)), times, marker="o", markersize=3, color=colours[label], label=label)
-    ax.set(xlabel="share of the steps done", ylabel="time t (1 = all masked)")
-    _style(ax, "learned steps")
-
-
-def _draw_coefficients(ax: Any, coefficients: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> None:
-    ax.axhline(1, color="black", linestyle="--", linewidth=1)
-    for label, values in coefficients.items():
-        place = (np.arange(len(values)) + 0.5) / len(values)
-        ax.plot(place, values, marker="o", markersize=3, color=colours.get(label, "#777777"), label=label)
-    ax.set(xlabel="share of the steps done", ylabel="coefficient")
-    _style(ax, "learned coefficients")
-
-
 def svg_chart(draw: Callable[[Any], None], label: str) -> str:
     """A chart as an `<svg>` element for a page: no external name, and colours that the page sets.
 
@@ -216,7 +164,7 @@ def svg_chart(draw: Callable[[Any], None], label: str) -> str:
         figure = new_figure(figsize=(4.7, 3.3))
         ax = figure.subplots()
         draw(ax)
-        _style(ax)
+        style_axes(ax)
         figure.patch.set_visible(False)
         ax.patch.set_visible(False)
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
@@ -229,23 +177,10 @@ def _save_panels(panels: Mapping[str, Callable[[Any], None]], path: str | Path, 
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for ax, (heading, draw) in zip(axes, panels.items(), strict=True):
             draw(ax)
-            _style(ax, heading)
+            style_axes(ax, heading)
         handles, names = max((ax.get_legend_handles_labels() for ax in axes), key=lambda pair: len(pair[1]))
         figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
-        _save(figure, path, title)
-
-
-def _save(figure: Any, path: str | Path, title: str) -> None:
-    figure.suptitle(title)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-
-
-def _style(ax: Any, title: str = "") -> None:
-    ax.set_title(title, fontsize=11)
-    ax.grid(True, which="major", alpha=0.3, linewidth=0.6)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
+        save_figure(figure, path, title)
 
 
 def _ink() -> str:

@@ -1,8 +1,8 @@
-"""Distillation: `distill(pipeline, DistillConfig(...))`. A new method is its own file, registered in `METHODS`."""
+"""Distillation: `distill(pipeline, DistillConfig(...))`. Training methods are in `methods`."""
 
-from . import choice, jys, lsd, lsd_plus, path_kl  # noqa: F401  (they register themselves)
-from .config import METHODS, DistillConfig
+from .config import DistillConfig
 from .distill import distill
+from .methods import METHODS
 
 
 __all__ = ["METHODS", "DistillConfig", "distill"]

@@ -41,7 +41,7 @@ def student_times(M: int, num_steps: int) -> list[int]:
 
 def teacher_canvases(task: Task) -> Canvases:
     """From the teacher's paths, which say it all where a token stays as it was revealed."""
-    plain = SOLVERS[task.config.resolved_teacher_solver].distillable and task.base.config.corruption == "absorbing"
+    plain = SOLVERS[task.recipe.teacher_solver].distillable and task.base.config.corruption == "absorbing"
     paths = _joined(teacher_paths(task)) if plain else _recorded_canvases(task)
     return Canvases(paths, task.plan.num_steps, task.plan.mask_token_id)
 
@@ -70,7 +70,7 @@ def _recorded_canvases(task: Task) -> list[RecordedCanvas]:
     kept = {k for M in task.config.nfe for k in student_times(M, task.plan.num_steps)}
     stored = task.progress.load("canvases", own=True)
     if stored is None:
-        teacher = TeacherRecorder.from_config(task.base.config, solver=task.config.resolved_teacher_solver)
+        teacher = TeacherRecorder.from_config(task.base.config, solver=task.recipe.teacher_solver)
         teacher.keep = frozenset(kept)
         task.runs.run(teacher, task.plan.num_steps, task.sequences)
         check_num_canvases(len(teacher.canvases), task.plan.num_canvases)

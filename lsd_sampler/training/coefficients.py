@@ -12,9 +12,11 @@ import torch
 from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ..sampling.left_out import LEFT_OUT, is_predicted
 from ..scheduling_lsd import LSDScheduler
-from .config import AUTO, DistillConfig
-from .paths import bootstrap_steps, bootstrapped_paths
-from .recording import TeacherPlan, UnequalLengths
+from .method import METHODS, Method
+from .paths import bootstrapped_paths
+from .recipe import Recipe
+from .recording import UnequalLengths
+from .shared_options import SharedOptions
 from .task import Task
 from .two_sided import two_sided, two_sided_calls
 
@@ -23,11 +25,17 @@ MAX_REFERENCES = 4096
 """Of data, so many are compared with: more would tell little more."""
 
 
-def wanted(config: DistillConfig, method: str) -> bool:
-    """Whether a sampler of this method is to be given coefficients of the log-score."""
+def wanted(config: SharedOptions, method: Method) -> bool:
+    """Whether a sampler of this method is to be given coefficients of the log-score.
+
+    Args:
+        config ([`DistillConfig`]): the options of the run.
+        method ([`Method`]): whose sampler it is: of a run that chooses, the winner.
+    """
+    chosen = METHODS[config.method].chooses
     if config.coefficients is None:
-        return config.method == AUTO and method == "path_kl"
-    return config.coefficients == "two_sided" and not (config.method == AUTO and method == "lsd")
+        return chosen and method.leaves_coefficients
+    return config.coefficients == "two_sided" and not (chosen and method.learns_coefficients)
 
 
 def with_coefficients(task: Task, learned: LearnedSampler) -> LearnedSampler:
@@ -74,9 +82,9 @@ def reference_sequences(task: Task) -> torch.Tensor:
         data = task.data[:MAX_REFERENCES]
         return data.masked_fill(~is_predicted(data, task.plan.never_predicted), LEFT_OUT)
     num = task.workers.multiple(task.config.reference_sequences)
-    config = dataclasses.replace(task.config, num_sequences=num)
+    recipe = dataclasses.replace(task.recipe, num_sequences=num)
     first = task.num_sequences + task.config.held_out_sequences
-    later = dataclasses.replace(task, config=config, first=first)
+    later = dataclasses.replace(task, recipe=recipe, first=first)
     batches = [torch.cat([path.final_BL for path in paths], dim=1) for paths in bootstrapped_paths(later)]
     lengths = torch.tensor([[min(batch.shape[1] for batch in batches), max(batch.shape[1] for batch in batches)]])
     if len(task.workers.concatenate(lengths).unique()) > 1:  # the same answer in all processes
@@ -87,8 +95,9 @@ def reference_sequences(task: Task) -> torch.Tensor:
     return task.workers.concatenate(torch.cat(batches))
 
 
-def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
+def network_calls(recipe: Recipe) -> int:
     """At most `C (batches min(64, L) + batches points sum of the NFEs)`; the first term is that of the reference."""
+    config, canvases = recipe.config, recipe.plan.num_canvases
     batches = -(-config.reference_sequences // config.batch_size)
-    made = plan.num_canvases * batches * bootstrap_steps(config, plan)
-    return made + two_sided_calls(config.nfe, plan.num_canvases, config.coefficient_sequences, config.batch_size)
+    made = canvases * batches * recipe.bootstrap_steps
+    return made + two_sided_calls(config.nfe, canvases, config.coefficient_sequences, config.batch_size)

@@ -13,19 +13,21 @@ from diffusers import DiffusionPipeline
 
 from ..denoisers.frames import without_frame
 from ..denoisers.vocabulary import token_names
-from ..sampling.diffusers_calls import NO_MASK
+from ..sampling.learned_numbers import LearnedSampler
 from ..sampling.left_out import check_predicted
 from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
 from ..support.workers import Workers
 from . import coefficients
-from .choice import ChosenSampler, check_held_out
-from .config import AUTO, METHODS, NETWORK_CALLS, DistillConfig
+from .config import DistillConfig
+from .data import token_ids
+from .method import METHODS, ChosenSampler
 from .path_cache import PathCache, fingerprint
-from .paths import check_data, token_ids
+from .plan import TeacherPlan
 from .progress import Progress
-from .recording import TeacherPlan, teacher_plan
-from .task import Task, num_sequences
+from .recipe import Recipe
+from .recording import teacher_plan
+from .task import Task
 
 
 logger = logging.getLogger(__name__)
@@ -45,23 +47,14 @@ def distill(
     """Learns a few-step sampler for the model in a pipeline.
 
     The network is never called from here: schedulers that record what passes through `step` are put into the pipeline,
-    and it is run. Its own scheduler is put back at the end. This takes (see [`network_calls`])
+    and it is run. Its own scheduler is put back at the end. This takes
 
-        C (1 + batches (N + G))         calls for `path_kl` (N is 0 with data, 64 for bootstrapped sequences),
-        C (1 + batches N + sum of the NFEs)     for `lsd` (with Adam: `epochs * batches` times the sum),
-        C (1 + batches (N + epochs * sum of the NFEs))      at most for `lsd+`,
-        C (1 + batches (N + 68 (largest NFE - 1)))          at most for `jys`,
-        those of all candidates + C held-out batches (N + candidates * sum of the NFEs)     for `auto`,
+        C (1 + batches N + ...)         calls, as the method's `network_calls` says, and
         C (18 batches * sum of the NFEs up to 32)           at most for two-sided coefficients, beside their reference,
 
-    for C canvases in a run (1, or the blocks of LLaDA2Pipeline), N teacher steps and G states. Between steps, of B
-    sequences on canvases of length L, at most
-
-        13 C L                          bytes for each sequence are kept (log: `kept_bytes`), and
-        16 G L                          by `path_kl`,
-        8 M C L                         for each sequence by `lsd`,
-
-    and never anything of the size of the logits.
+    for C canvases in a run (1, or the blocks of LLaDA2Pipeline) and N teacher steps. Between steps, on canvases of
+    length L, `13 C L` bytes for each sequence are kept (log: `kept_bytes`), with what the method's `memory` says, and
+    never anything of the size of the logits.
 
     In a process group of `torch.distributed` (`accelerate launch`) each process measures a share of the sequences, and
     all return the same.
@@ -76,10 +69,10 @@ def distill(
             same, bit for bit, as that of an uninterrupted run.
         cache_dir (*optional*): folder of teacher paths (integers), which later runs with the same teacher find there,
             whatever their method and numbers of calls. Their network calls are counted as if they were made anew.
-        data (`torch.LongTensor` of shape `(num, seq_len)`, *optional*): real sequences for `path_kl`, which then needs
-            no teacher; token ids of any integer type. The pipeline must be called for whole canvases. Tokens that the
-            denoiser puts around a canvas (`[CLS]`, `[SEP]`) may be there. Others that the model never predicts
-            (`[UNK]`) are left out of every sum, with a warning.
+        data (`torch.LongTensor` of shape `(num, seq_len)`, *optional*): real sequences, for methods that take them in
+            place of a teacher's; token ids of any integer type. The pipeline must be called for whole canvases. Tokens
+            that the denoiser puts around a canvas (`[CLS]`, `[SEP]`) may be there. Others that the model never
+            predicts (`[UNK]`) are left out of every sum, with a warning.
         call_kwargs: passed to every call of the pipeline, for example a prompt. Of a list of prompts, or of class
             labels, sequence i gets the entry `i % len`. Tokens are drawn at temperature 1.
 
@@ -93,12 +86,8 @@ def distill(
     frame = getattr(getattr(pipeline, "denoiser", None), "frame_token_ids", None)
     data = None if data is None else without_frame(token_ids(data), frame)
     base = base_scheduler(pipeline, config)
-    config.settled(1, data is not None)  # refuses data that are not wanted, or are missing
-    if config.method not in ("lsd", AUTO) and base.config.corruption != "absorbing":
-        raise ValueError(
-            f"`method` {config.method!r} is about revealing masks, and {base.config.corruption} corruption has none:"
-            " use `method` 'lsd'."
-        )
+    config.check_data_given(data is not None)
+    METHODS[config.method].check_mask(base.config.corruption == "absorbing")
     runs, workers = PipelineRuns(pipeline, config.seed, call_kwargs), Workers.here()
     scheduler = dict(base.config)
     scheduler.pop("_use_default_values", None)  # in another order in each process
@@ -115,21 +104,21 @@ def distill(
         if log is not None:
             log({**values, "seconds": round(progress.seconds, 3)})
 
-    plan = _plan(runs, base, config, progress, data)
-    config = config.settled(plan.num_steps, data is not None)
+    recipe = _recipe(runs, base, config, progress, data)
     cache = None
     if (cache_folder := _folder(cache_dir)) is not None:
         cache = PathCache(cache_folder, pipeline, call_kwargs, identity.get("pipeline"))
-    task = Task(runs, base, plan, config, write, progress, cache, data, workers)
-    learned = METHODS[config.resolved_method](task)
-    method = config.resolved_method
+    task = Task(runs, base, recipe, write, progress, cache, data, workers)
+    learned, winner = METHODS[config.method].learn(task), config
     if isinstance(learned, ChosenSampler):
-        method, base = learned.method, LSDScheduler.from_config(base.config, order=learned.order)
-    if coefficients.wanted(config, method):
+        winner, base = learned.recipe.config, LSDScheduler.from_config(base.config, order=learned.recipe.order)
+        learned = LearnedSampler(learned.steps, learned.step_error)
+    if coefficients.wanted(config, METHODS[winner.method]):
         learned = coefficients.with_coefficients(replace(task, base=base), learned)
+    plan = recipe.plan
     peak = {"peak_device_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
     write(event="done", network_calls=runs.network_calls, is_image=plan.is_image, **peak)
-    if plan.mask_token_id != NO_MASK:
+    if plan.has_mask:
         base.register_to_config(mask_token_id=plan.mask_token_id)
     base.set_learned_sampler(learned)
     return base
@@ -140,25 +129,14 @@ def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDSch
     known = inspect.signature(LSDScheduler.__init__).parameters  # other schedulers have entries of their own
     kept = {name: value for name, value in pipeline.scheduler.config.items() if name in known}
     options: dict[str, Any] = {
-        "solver": config.solver, "solver_options": None, "order": config.resolved_order, "count": config.count,
+        "solver": config.solver, "solver_options": None, "order": config.base_order, "count": config.count,
         "schedule": "uniform", "draws": "exact",  # other draws cannot be replayed; a sampler may be loaded with them
     }  # fmt: skip
     return LSDScheduler(**kept | options)
 
 
-def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
-    """Calls of the network, each on a batch, that a distillation makes; of `lsd+`, `jys` and `auto`, at most.
-
-    Of several processes, those of each. (A canvas that is full before its last step, as the rest of a block after a
-    prompt can be, may take fewer.)
-    """
-    config = config.settled(plan.num_steps, config.paths == "data")
-    calls = NETWORK_CALLS[config.resolved_method](config, plan)
-    # at most: whichever candidate wins
-    winner = "path_kl" if config.method == AUTO else config.resolved_method
-    if plan.mask_token_id != NO_MASK and coefficients.wanted(config, winner):
-        calls += coefficients.network_calls(config, plan)
-    return calls
+def _folder(path: str | os.PathLike | None) -> Path | None:
+    return None if path is None else Path(os.path.expanduser(path))
 
 
 def tell_what_is_left_out(pipeline: Any, data: torch.Tensor, plan: TeacherPlan) -> None:
@@ -172,27 +150,22 @@ def tell_what_is_left_out(pipeline: Any, data: torch.Tensor, plan: TeacherPlan) 
         logger.warning(said)
 
 
-def _folder(path: str | os.PathLike | None) -> Path | None:
-    return None if path is None else Path(os.path.expanduser(path))
-
-
-def _plan(
+def _recipe(
     runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, progress: Progress, data: torch.Tensor | None
-) -> TeacherPlan:
+) -> Recipe:
+    """What is to be done. What cannot be is refused before anything is written."""
     stored = progress.load("plan")
-    if stored is None:
-        plan = teacher_plan(runs, base, config, data is not None)
-        config = config.settled(plan.num_steps, data is not None)
-        network_calls(config, plan)  # refuses what cannot be done before anything is written
+    if stored is not None:
+        plan = TeacherPlan(**{name: tensor.tolist() for name, tensor in stored.items()})  # pyright: ignore[reportArgumentType]
         if data is not None:
-            number = num_sequences(config, progress.workers)
-            check_data(data, number, plan)
-            check_held_out(data, config, number)
             tell_what_is_left_out(runs.pipeline, data, plan)
-        progress.save("plan", {name: torch.tensor(value) for name, value in vars(plan).items()})
-        return plan
-    plan = TeacherPlan(**{name: tensor.tolist() for name, tensor in stored.items()})  # pyright: ignore[reportArgumentType]
+        runs.network_calls = plan.num_canvases
+        return config.resolve(plan, data is not None, progress.workers)
+    plan = teacher_plan(runs, base, config, data is not None)
+    recipe = config.resolve(plan, data is not None, progress.workers)
+    METHODS[config.method].check(recipe)
     if data is not None:
+        METHODS[config.method].check_data(data, recipe)
         tell_what_is_left_out(runs.pipeline, data, plan)
-    runs.network_calls = plan.num_canvases
-    return plan
+    progress.save("plan", {name: torch.tensor(value) for name, value in vars(plan).items()})
+    return recipe

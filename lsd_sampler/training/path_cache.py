@@ -110,7 +110,8 @@ def fingerprint(pipeline: DiffusionPipeline) -> str:
 def _fingerprint(pipeline: DiffusionPipeline) -> str:
     parts = {name: part for name, part in pipeline.components.items() if name != "scheduler"}
     own = {name: value for name, value in public(pipeline.config).items() if name not in pipeline.components}
-    options = _options("the pipeline", pipeline, leave_out=pipeline.components)
+    # what a pipeline remembers of its own parts follows from them
+    options = _options("the pipeline", pipeline, leave_out={*pipeline.components, "_without_token", "_interrupt"})
     digest = hashlib.sha256(identity([_versions(), type(pipeline), own, options]).encode())
     for name, part in sorted(parts.items()):
         if isinstance(part, torch.nn.Module):

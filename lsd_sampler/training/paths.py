@@ -7,8 +7,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..sampling.canvas import StepInput
-from .config import DistillConfig
-from .recording import Recorder, TeacherPlan, check_num_canvases
+from .recording import Recorder, check_num_canvases
 from .task import Task
 
 
@@ -58,15 +57,15 @@ class PathRecorder(Recorder):
 
 def teacher_paths(task: Task) -> list[list[TeacherPath]]:
     """For each batch of sequences, the paths of the canvases of the teacher's run."""
-    return sampled_paths(task, "teacher", task.config.resolved_teacher_solver, task.plan.num_steps)
+    return sampled_paths(task, "teacher", task.recipe.teacher_solver, task.plan.num_steps)
 
 
 def bootstrapped_paths(task: Task) -> list[list[TeacherPath]]:
-    """The same of the base solver at a few steps; see [`path_kl`]. Always in low-discrepancy order: there it errs
+    """The same of the base solver at a few steps. Always in low-discrepancy order: there it errs
     least, and what is used of a sequence is how it ends.
     """
-    num_steps = bootstrap_steps(task.config, task.plan)
-    return sampled_paths(task, "bootstrap", task.config.solver, num_steps, order="halton")
+    steps = task.recipe.bootstrap_steps
+    return sampled_paths(task, "bootstrap", task.config.solver, steps, order="halton")
 
 
 def data_paths(task: Task) -> list[list[TeacherPath]]:
@@ -82,54 +81,11 @@ def data_paths(task: Task) -> list[list[TeacherPath]]:
 
 
 SOURCES = {"teacher": teacher_paths, "bootstrap": bootstrapped_paths, "data": data_paths}
-KINDS = {"teacher": "teacher", "bootstrap": "bootstrapped", "data": "real"}
-"""What sequences of each source are called."""
 
 
 def source_paths(task: Task) -> list[list[TeacherPath]]:
-    """For each batch, sequences of the source that the config asks for (see [`DistillConfig.source`])."""
-    return SOURCES[task.config.source(task.plan.num_steps)](task)
-
-
-def source_steps(config: DistillConfig, plan: TeacherPlan) -> int:
-    """Network calls that a batch of these costs, on each canvas."""
-    steps = {"teacher": plan.num_steps, "bootstrap": bootstrap_steps(config, plan), "data": 0}
-    return steps[config.source(plan.num_steps)]
-
-
-def bootstrap_steps(config: DistillConfig, plan: TeacherPlan) -> int:
-    """Of the base solver: no more than there are tokens."""
-    return min(config.bootstrap_steps, plan.num_masked)
-
-
-def token_ids(data: torch.Tensor) -> torch.Tensor:
-    """The same as int64.
-
-    Raises:
-        ValueError: unless they are integers of shape `(num, seq_len)`.
-    """
-    if data.ndim != 2 or data.is_floating_point() or data.is_complex() or data.dtype == torch.bool:
-        raise ValueError(
-            f"`data` must be token ids of shape (num, seq_len), integers, got {data.dtype}, {tuple(data.shape)}."
-        )
-    return data.long()
-
-
-def check_data(data: torch.Tensor, num_sequences: int, plan: TeacherPlan) -> None:
-    """Raises `ValueError` unless these are sequences that a call of the pipeline could end with."""
-    if plan.num_canvases > 1 or data.shape[1] != plan.num_masked:
-        canvases = f"{plan.num_canvases} canvases, each" if plan.num_canvases > 1 else "a canvas"
-        raise ValueError(
-            f"`data` has {data.shape[1]} tokens in a sequence, but this call of the pipeline fills {canvases} with"
-            f" {plan.num_masked} masked positions. Data can stand for a whole canvas only: no prompt, no blocks."
-        )
-    if len(data) < num_sequences:
-        raise ValueError(f"`data` has {len(data)} sequences, fewer than `num_sequences` {num_sequences}.")
-    if bool((data == plan.mask_token_id).any()):
-        raise ValueError(f"`data` must be real tokens, without the mask {plan.mask_token_id}.")
-    low, high = (int(bound) for bound in data.aminmax())
-    if low < 0 or (plan.num_columns is not None and high >= plan.num_columns):
-        raise ValueError(f"`data` must be token ids below {plan.num_columns}, got {low if low < 0 else high}.")
+    """For each batch, sequences of the source that the recipe says."""
+    return SOURCES[task.recipe.source](task)
 
 
 def sampled_paths(task: Task, source: str, solver: str, num_steps: int, **options: Any) -> list[list[TeacherPath]]:

@@ -20,8 +20,9 @@ from ..sampling.left_out import is_predicted, log_probability_bounds, never_pred
 from ..sampling.pipeline_runs import PipelineRuns
 from ..sampling.schedules import grid_from_counts
 from ..scheduling_lsd import LSDScheduler
-from .config import DistillConfig
 from .cross_entropy import cross_entropy
+from .plan import TeacherPlan
+from .shared_options import SharedOptions
 
 
 GivenT = TypeVar("GivenT")
@@ -182,36 +183,8 @@ class StepErrorRecorder(Recorder):
         return torch.where(reveal_BL, final_BL, x.sample_BL), reveal_BL.float()
 
 
-@dataclass(frozen=True)
-class TeacherPlan:
-    """What one call of the pipeline asks of a sampler.
-
-    Args:
-        num_masked (`int`): masked positions at the start of a canvas, in the row with most of them.
-        num_canvases (`int`): canvases in one run.
-        num_steps (`int`): the teacher's steps on each.
-        mask_token_id (`int`): the mask.
-        num_columns (`int`, *optional*): of the network's output.
-        row_length (`int`): width of a canvas that is an image, else 0.
-        never_predicted (sequence of `int`): tokens that data may hold, and that the network never predicts.
-    """
-
-    num_masked: int
-    num_canvases: int
-    num_steps: int
-    mask_token_id: int
-    num_columns: int | None = None
-    row_length: int = 0
-    never_predicted: Sequence[int] = ()
-
-    @property
-    def is_image(self) -> bool:
-        """Whether a canvas has height and width."""
-        return self.row_length > 0
-
-
 def teacher_plan(
-    runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, with_data: bool = False
+    runs: PipelineRuns, base: LSDScheduler, config: SharedOptions, with_data: bool = False
 ) -> TeacherPlan:
     """Learns from a one-step run of the first batch what the pipeline asks of a sampler.
 
@@ -220,7 +193,7 @@ def teacher_plan(
     """
     teacher = TeacherRecorder.from_config(base.config)
     teacher.watches_tokens = with_data
-    runs.run(teacher, 1, range(min(config.batch_size, config.resolved_num_sequences)))
+    runs.run(teacher, 1, range(min(config.batch_size, config.most_sequences)))
     most = max((int(canvas.masked_BL.sum(1).max()) for canvas in teacher.canvases), default=0)
     if most == 0:
         raise ValueError("This pipeline call leaves no masked position to the sampler: there is nothing to distil.")

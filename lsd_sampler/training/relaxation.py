@@ -8,11 +8,37 @@ as known from there on.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from .config import DistillConfig
+from ..support.validation import check_number
+from .options import MethodOptions, option
+from .recipe import Recipe
+
+
+FILLERS = ("teacher", "random")
+
+
+def relaxation_option(default: float) -> Any:
+    """The option that says how much of the student's canvas is relaxed; each method has its own default."""
+    text = f"share of the student's canvas that it does not begin alone (default: {default:g})"
+    return option(None, text, float, unset=default, own=True)
+
+
+@dataclass(frozen=True)
+class RelaxationOptions(MethodOptions):
+    """Options of a method whose student may begin from a relaxed start."""
+
+    relaxation: float | None = relaxation_option(0.0)
+    relaxation_filler: str = option(
+        "teacher", "what is put there: teacher (its final tokens) or random (tokens)", choices=FILLERS
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("relaxation", self.relaxation, low=0, high=1)
 
 
 @dataclass(frozen=True)
@@ -36,7 +62,7 @@ class RelaxedStart:
         final_BL: torch.Tensor,
         sequences: Sequence[int],
         canvas: int,
-        config: DistillConfig,
+        recipe: Recipe,
     ) -> "RelaxedStart":
         """Chooses, for each sequence whatever the batch, a share `relaxation` of its masked positions, rounded down.
 
@@ -45,17 +71,18 @@ class RelaxedStart:
                 masked, how it ended.
             sequences: the index of each row's sequence.
             canvas (`int`): index of the canvas in its run.
-            config ([`DistillConfig`]): share, filler and seed.
+            recipe ([`Recipe`]): share, filler and seed.
         """
-        seeds = [np.random.SeedSequence(config.seed, spawn_key=(i, canvas)).generate_state(1)[0] for i in sequences]
+        seed, options = recipe.config.seed, recipe.options
+        seeds = [np.random.SeedSequence(seed, spawn_key=(i, canvas)).generate_state(1)[0] for i in sequences]
         draws = [
             torch.rand(2, masked_BL.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(int(seed)))
             for seed in seeds
         ]
         key_BL, uniform_BL = torch.stack(draws).to(masked_BL.device).unbind(1)
         rank_BL = key_BL.masked_fill(~masked_BL, torch.inf).argsort(1).argsort(1)
-        allowed_B1 = (masked_BL.sum(1, keepdim=True).double() * config.resolved_relaxation).floor()
-        token_BL = final_BL if config.relaxation_filler == "teacher" else None
+        allowed_B1 = (masked_BL.sum(1, keepdim=True).double() * options.relaxation).floor()
+        token_BL = final_BL if options.relaxation_filler == "teacher" else None
         return cls(rank_BL < allowed_B1, token_BL, uniform_BL)
 
     def fill(self, canvas_BL: torch.Tensor, num_columns: int, mask_token_id: int) -> torch.Tensor:
@@ -71,11 +98,11 @@ class RelaxedStart:
 
 
 def relaxed_starts(
-    canvases: list[tuple[torch.Tensor, torch.Tensor]], sequences: Sequence[int], config: DistillConfig
+    canvases: list[tuple[torch.Tensor, torch.Tensor]], sequences: Sequence[int], recipe: Recipe
 ) -> list[RelaxedStart] | None:
     """How each canvas of a student's run is relaxed, from the teacher's (what was masked, how it ended); None where
     none is.
     """
-    if not config.resolved_relaxation:
+    if not recipe.options.relaxation:
         return None
-    return [RelaxedStart.draw(*canvas, sequences, c, config) for c, canvas in enumerate(canvases)]
+    return [RelaxedStart.draw(*canvas, sequences, c, recipe) for c, canvas in enumerate(canvases)]

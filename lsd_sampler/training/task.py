@@ -2,22 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
 from ..support.workers import Workers
-from .config import DistillConfig
 from .path_cache import PathCache
+from .plan import TeacherPlan
 from .progress import Progress
-from .recording import TeacherPlan
-
-
-def num_sequences(config: DistillConfig, workers: Workers) -> int:
-    """Sequences to learn from; a number that nobody asked for is made such that processes can share it."""
-    number = config.resolved_num_sequences
-    return number if config.num_sequences else workers.multiple(number)
+from .recipe import Recipe
+from .shared_options import SharedOptions
 
 
 @dataclass(frozen=True)
@@ -27,8 +23,7 @@ class Task:
     Args:
         runs ([`PipelineRuns`]): runs the pipeline, and counts its network calls.
         base ([`LSDScheduler`]): the plain solver that teacher and student start from.
-        plan ([`TeacherPlan`]): what a call of the pipeline asks of a sampler.
-        config ([`DistillConfig`]): the options.
+        recipe ([`Recipe`]): what is to be done.
         log: called with the keyword arguments of each thing measured.
         progress ([`Progress`]): what is finished, on disk.
         cache ([`PathCache`], *optional*): teacher paths of earlier runs.
@@ -39,8 +34,7 @@ class Task:
 
     runs: PipelineRuns
     base: LSDScheduler
-    plan: TeacherPlan
-    config: DistillConfig
+    recipe: Recipe
     log: Callable[..., None]
     progress: Progress
     cache: PathCache | None = None
@@ -49,9 +43,24 @@ class Task:
     first: int = 0
 
     @property
+    def config(self) -> SharedOptions:
+        """The options that all methods share."""
+        return self.recipe.config
+
+    @property
+    def options(self) -> Any:
+        """The method's own options."""
+        return self.recipe.options
+
+    @property
+    def plan(self) -> TeacherPlan:
+        """What a call of the pipeline asks of a sampler."""
+        return self.recipe.plan
+
+    @property
     def num_sequences(self) -> int:
         """Sequences to learn from, of all processes."""
-        return num_sequences(self.config, self.workers)
+        return self.recipe.num_sequences
 
     @property
     def sequences(self) -> range:

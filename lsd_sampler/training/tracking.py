@@ -79,7 +79,7 @@ def remove_tracked(folder: Path) -> None:
 def flatten(record: dict[str, Any]) -> dict[str, float | str]:
     """The numbers and words of a record by name: `schedule/nfe_8/known_after_step/0`.
 
-    Those of a candidate begin with its name, as in `path_kl:random/schedule/nfe_8/path_kl`.
+    Those of a candidate begin with its name, as in `METHOD:random/steps/nfe_8/network_calls`.
     """
     measured = f"{record['method']}:{record['order']}" if record["event"] == "candidate" else None
     candidate = record.get("candidate", measured)

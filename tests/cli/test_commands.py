@@ -17,6 +17,7 @@ from lsd_sampler import LSDScheduler
 from lsd_sampler.cards import sampler_card as cards
 from lsd_sampler.cli import evaluate, sample, train
 from lsd_sampler.denoisers import MarkovDenoiser, countdown
+from lsd_sampler.training.config import all_options
 
 
 MODEL = "countdown:V=8,L=32"
@@ -68,7 +69,7 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_option_of_a_distillation_is_a_flag_with_help() -> None:
     text = train.build_parser().format_help()
-    for option in train.fields(train.DistillConfig):
+    for option in all_options():
         assert f"--{option.name.replace('_', '-')}" in text
     for flag in ("--model", "--output-dir", "--dry-run", "--push-to-hub"):
         assert flag in text

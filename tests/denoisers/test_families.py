@@ -17,7 +17,8 @@ from lsd_sampler.cli import sample, train
 from lsd_sampler.denoisers import SHORT_NAMES, MaskGITDenoiser, MDLMDenoiser, RADDDenoiser, SEDDDenoiser
 from lsd_sampler.denoisers.sizes import ModelSize
 from lsd_sampler.training import DistillConfig
-from lsd_sampler.training.budget import memory_needed
+from lsd_sampler.training.cost import memory
+from lsd_sampler.training.plan import TeacherPlan
 
 
 def save_maskgit(folder: Path) -> None:
@@ -164,7 +165,7 @@ def test_memory_grows_with_what_needs_it() -> None:
 
     def total(size: ModelSize = size, length: int = 1024, **options: Any) -> int:
         changed = DistillConfig(**{**config.to_dict(), **options})
-        return sum(memory_needed(size, changed, length, 16).values())
+        return sum(memory(size, changed.resolve(TeacherPlan(length, 1, length, 0))).values())
 
     assert total() < total(num_sequences=8) < total(num_sequences=8, method="lsd")
     assert total(batch_size=2) < total() and total(length=128) < total()

@@ -12,6 +12,7 @@ from PIL import Image
 from lsd_sampler.cli import evaluate, train
 from lsd_sampler.denoisers import countdown
 from lsd_sampler.evaluation import plot_quality_vs_nfe, plot_schedule, plots
+from lsd_sampler.learned import schedule_plot
 
 
 PLOTS = {"schedule.png", "quality_vs_nfe.png"}
@@ -85,7 +86,8 @@ def test_a_plot_that_fails_is_a_warning(
     for folder, name in (("sampler", "schedule.png"), ("eval", "quality_vs_nfe.png"), ("eval", "frontier.png")):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / name).write_bytes(b"of an earlier run")
-    monkeypatch.setattr(plots, "new_figure", fails)
+    for module in (plots, schedule_plot):
+        monkeypatch.setattr(module, "new_figure", fails)
     run_both(tmp_path)
     err = capsys.readouterr().err
     reason = str(error).splitlines()[0]

@@ -20,7 +20,8 @@ from lsd_sampler.learned.tensor_file import FORMAT_VERSION, TENSORS_NAME, dump_l
 from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorTable
 from lsd_sampler.sampling.schedules import replay_states, uniform_grid
 from lsd_sampler.support.atomic import write_atomically
-from lsd_sampler.training.path_kl import estimate_table, isotonic_decreasing
+from lsd_sampler.training.isotonic import isotonic_decreasing
+from lsd_sampler.training.methods.path_kl import estimate_table
 
 
 CONFIG_NAME = LSDScheduler.config_name

@@ -17,9 +17,8 @@ from safetensors.torch import load_file
 from lsd_sampler import DistillConfig
 from lsd_sampler.cli import evaluate, sample, train
 from lsd_sampler.support.workers import Workers
-from lsd_sampler.training.choice import candidate_configs
-from lsd_sampler.training.recording import TeacherPlan
-from lsd_sampler.training.task import num_sequences
+from lsd_sampler.training.methods.auto import candidates
+from lsd_sampler.training.plan import TeacherPlan
 
 
 TESTS = Path(__file__).parents[1]
@@ -125,9 +124,10 @@ def test_numbers_that_nobody_asked_for_can_be_shared(size: int) -> None:
     for num_steps in (128, 1024):  # of a teacher that is affordable, and of one that is not
         plan = TeacherPlan(num_steps, 1, num_steps, 4)
         for paths in (None, "teacher", "data", "bootstrap"):
-            config = DistillConfig(paths=paths)
-            configs, _ = candidate_configs(config, plan, Workers(0, size))
-            assert len(configs) >= 2
-            for each in (config, *configs.values()):
-                assert len(Workers(0, size).share(num_sequences(each, Workers(0, size)))) > 0
-    assert num_sequences(DistillConfig(num_sequences=10), Workers(0, 4)) == 10
+            recipe = DistillConfig(paths=paths).resolve(plan, paths == "data", Workers(0, size))
+            recipes, _ = candidates(recipe, Workers(0, size))
+            assert len(recipes) >= 2
+            for each in (recipe, *recipes.values()):
+                assert len(Workers(0, size).share(each.num_sequences)) > 0
+    plan = TeacherPlan(128, 1, 128, 4)
+    assert DistillConfig(num_sequences=10).resolve(plan, workers=Workers(0, 4)).num_sequences == 10

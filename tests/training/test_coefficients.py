@@ -14,9 +14,10 @@ from lsd_sampler.cli import train
 from lsd_sampler.denoisers import countdown, random_chain
 from lsd_sampler.evaluation import reverse_kl_per_transition
 from lsd_sampler.sampling.pipeline_runs import PipelineRuns
+from lsd_sampler.training import METHODS
 from lsd_sampler.training.coefficients import network_calls as coefficient_calls
 from lsd_sampler.training.coefficients import wanted
-from lsd_sampler.training.distill import network_calls
+from lsd_sampler.training.cost import network_calls
 from lsd_sampler.training.recording import teacher_plan
 
 
@@ -47,11 +48,11 @@ def test_they_lower_the_exact_distance_where_there_is_an_error_and_are_1_where_t
 
 
 def test_which_methods_have_them() -> None:
-    assert wanted(DistillConfig(), "path_kl") and not wanted(DistillConfig(), "lsd")
-    assert not wanted(DistillConfig(coefficients="plain"), "path_kl")
-    assert not wanted(DistillConfig(method="path_kl"), "path_kl")
+    assert wanted(DistillConfig(), METHODS["path_kl"]) and not wanted(DistillConfig(), METHODS["lsd"])
+    assert not wanted(DistillConfig(coefficients="plain"), METHODS["path_kl"])
+    assert not wanted(DistillConfig(method="path_kl"), METHODS["path_kl"])
     for method in ("path_kl", "jys", "lsd+"):
-        assert wanted(DistillConfig(method=method, coefficients="two_sided"), method)
+        assert wanted(DistillConfig(method=method, coefficients="two_sided"), METHODS[method])
     with pytest.raises(ValueError, match="`coefficients` 'two_sided' would replace"):
         DistillConfig(method="lsd", coefficients="two_sided")
     for options in ({"coefficients": "x"}, {"coefficient_sequences": 1}, {"reference_sequences": 15}):
@@ -67,9 +68,10 @@ def test_cost_is_told_beforehand_and_counted() -> None:
     learned = distill(pipe, DistillConfig(**QUICK), log=records.append)
     config = DistillConfig(**QUICK)
     plan = teacher_plan(PipelineRuns(pipe, 0, {}), plain, config)
-    assert network_calls(config, plan) == records[-1]["network_calls"] == len(canvases) - 1
+    recipe = config.resolve(plan)
+    assert network_calls(recipe) == records[-1]["network_calls"] == len(canvases) - 1
     # a batch of 64 for the reference; 14 points of a batch, and two comparisons of one
-    assert coefficient_calls(config, plan) == L + 16 * (2 + 4)
+    assert coefficient_calls(recipe) == L + 16 * (2 + 4)
     assert plain.config.order == learned.config.order
     for M in (2, 4):
         assert torch.equal(plain.steps_for(M).timesteps, learned.steps_for(M).timesteps)

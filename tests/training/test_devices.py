@@ -9,8 +9,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from lsd_sampler import DistillConfig, LSDScheduler
 from lsd_sampler.training.canvases import teacher_canvases
 from lsd_sampler.training.paths import PathRecorder, TeacherPath, teacher_paths
+from lsd_sampler.training.plan import TeacherPlan
 from lsd_sampler.training.progress import Progress
-from lsd_sampler.training.recording import RecordedCanvas, Recorder, TeacherPlan, TeacherRecorder
+from lsd_sampler.training.recording import RecordedCanvas, Recorder, TeacherRecorder
 from lsd_sampler.training.relaxation import RelaxedStart
 from lsd_sampler.training.task import Task
 
@@ -38,7 +39,7 @@ def task(solver: str, **options: Any) -> Task:
     config = DistillConfig(nfe=(2,), num_sequences=2 * B, batch_size=B, teacher_solver=solver, **options)
     base = LSDScheduler(mask_token_id=MASK)
     runs: Any = RunsOnCuda()
-    return Task(runs, base, TeacherPlan(L, 1, L, MASK), config, lambda **_: None, Progress())
+    return Task(runs, base, config.resolve(TeacherPlan(L, 1, L, MASK)), lambda **_: None, Progress())
 
 
 def test_paths_are_on_the_cpu_as_those_from_disk_are() -> None:

@@ -13,8 +13,9 @@ from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, di
 from lsd_sampler.cli import train
 from lsd_sampler.denoisers import RADDDenoiser, countdown, random_chain
 from lsd_sampler.sampling.pipeline_runs import PipelineRuns
-from lsd_sampler.training.distill import network_calls
-from lsd_sampler.training.recording import TeacherPlan, TeacherRecorder
+from lsd_sampler.training.cost import network_calls
+from lsd_sampler.training.plan import TeacherPlan
+from lsd_sampler.training.recording import TeacherRecorder
 
 
 L = 16
@@ -67,19 +68,19 @@ def test_a_bootstrap_is_the_base_solver_in_low_discrepancy_order(order: str) -> 
 def test_many_steps_are_replaced_by_a_bootstrap_unless_they_are_asked_for() -> None:
     few, many = (TeacherPlan(1024, 1, steps, 5) for steps in (256, 1024))
     config = DistillConfig(method="path_kl")
-    assert config.settled(few.num_steps).paths == "teacher"
-    assert config.settled(many.num_steps).paths == "bootstrap"
-    assert config.settled(many.num_steps, has_data=True).paths == "data"
-    assert DistillConfig(method="path_kl", paths="teacher").settled(many.num_steps).paths == "teacher"
-    assert DistillConfig(method="lsd").settled(many.num_steps).paths is None
+    assert config.resolve(few).source == "teacher"
+    assert config.resolve(many).source == "bootstrap"
+    assert config.resolve(many, has_data=True).source == "data"
+    assert DistillConfig(method="path_kl", paths="teacher").resolve(many).source == "teacher"
+    assert DistillConfig(method="lsd").resolve(many).source == "teacher"
 
 
 @pytest.mark.parametrize("paths", ["data", "bootstrap"])
 @pytest.mark.parametrize("length", [128, 256, 1024])
 def test_all_nfes_together_cost_a_tenth_of_one_by_the_papers_recipe(paths: str, length: int) -> None:
     config = DistillConfig(method="path_kl", paths=paths, nfe=(4, 8, 16, 32, 64))
-    calls = network_calls(config, TeacherPlan(length, 1, 1024, 5))
-    assert config.resolved_num_sequences * (calls - 1) + 1 <= PAPERS_RECIPE / 10
+    recipe = config.resolve(TeacherPlan(length, 1, 1024, 5), paths == "data")
+    assert recipe.num_sequences * (network_calls(recipe) - 1) + 1 <= PAPERS_RECIPE / 10
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from lsd_sampler import DistillConfig, LSDScheduler, distill
 from lsd_sampler.denoisers import MarkovDenoiser, countdown, random_chain
 from lsd_sampler.evaluation import forbidden_share, reverse_kl_per_transition
 from lsd_sampler.sampling.pipeline_runs import PipelineRuns
-from lsd_sampler.training.path_kl import isotonic_decreasing
+from lsd_sampler.training.isotonic import isotonic_decreasing
 from lsd_sampler.training.recording import Recorder, StepErrorRecorder, TeacherRecorder
 
 

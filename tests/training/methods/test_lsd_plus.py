@@ -15,8 +15,9 @@ from lsd_sampler.denoisers import MarkovDenoiser, countdown, random_chain
 from lsd_sampler.evaluation import reverse_kl_per_transition
 from lsd_sampler.sampling.noise import Geometric
 from lsd_sampler.sampling.pipeline_runs import PipelineRuns
-from lsd_sampler.training import lsd_plus
+from lsd_sampler.training.methods import lsd_plus
 from lsd_sampler.training.paths import PathRecorder
+from lsd_sampler.training.plan import TeacherPlan
 from lsd_sampler.training.relaxation import RelaxedStart
 
 
@@ -265,7 +266,8 @@ def test_a_relaxed_canvas_is_within_the_distance(filler: str) -> None:
     masked[1, :25], masked[2, 1:] = False, False
     final = torch.tensor([0, 1, 3, 4, 5])[torch.randint(0, 5, (3, 40))]
     config = DistillConfig(method="lsd+", relaxation=0.3, relaxation_filler=filler)
-    relaxed = RelaxedStart.draw(masked, final, range(3), 0, config)
+    recipe = config.resolve(TeacherPlan(40, 1, 40, 6))
+    relaxed = RelaxedStart.draw(masked, final, range(3), 0, recipe)
     for mask_token_id, columns in ((6, 6), (6, 7), (2, 7)):
         start = final.masked_fill(masked, mask_token_id)
         filled = relaxed.fill(start, columns, mask_token_id)
@@ -277,9 +279,9 @@ def test_a_relaxed_canvas_is_within_the_distance(filler: str) -> None:
             assert torch.equal(filled[changed], final[changed])
         else:
             assert not bool((filled[changed] == mask_token_id).any()) and len(filled[changed].unique()) > 2
-    alone = RelaxedStart.draw(masked[1:2], final[1:2], [1], 0, config)
+    alone = RelaxedStart.draw(masked[1:2], final[1:2], [1], 0, recipe)
     assert torch.equal(alone.fill(start[1:2], 7, 2), relaxed.fill(start, 7, 2)[1:2])
-    other = RelaxedStart.draw(masked, final, range(3), 1, config)
+    other = RelaxedStart.draw(masked, final, range(3), 1, recipe)
     assert not torch.equal(other.chosen_BL, relaxed.chosen_BL)
 
 

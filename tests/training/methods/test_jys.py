@@ -17,8 +17,8 @@ from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, di
 from lsd_sampler.denoisers import MarkovDenoiser, countdown, random_chain
 from lsd_sampler.evaluation import reverse_kl_per_transition
 from lsd_sampler.sampling.pipeline_runs import PipelineRuns
-from lsd_sampler.training.distill import network_calls
-from lsd_sampler.training.jys import (
+from lsd_sampler.training.cost import network_calls
+from lsd_sampler.training.methods.jys import (
     CELLS,
     KLUBRecorder,
     Visit,
@@ -29,7 +29,7 @@ from lsd_sampler.training.jys import (
     spread,
 )
 from lsd_sampler.training.paths import PathRecorder
-from lsd_sampler.training.recording import TeacherPlan
+from lsd_sampler.training.plan import TeacherPlan
 
 
 def search(f: Callable[[float], float], low: float, high: float, **options: Any) -> tuple[float, list[float]]:
@@ -201,7 +201,7 @@ def test_cost_is_counted_and_bounded() -> None:
     options = {"nfe": (4,), "teacher_steps": 8, "num_sequences": 6, "batch_size": 3}
     _, records = learn(chain, **options)
     plan = TeacherPlan(num_masked=8, num_canvases=1, num_steps=8, mask_token_id=4)
-    bound = network_calls(DistillConfig(method="jys", **options), plan)
+    bound = network_calls(DistillConfig(method="jys", **options).resolve(plan))
     assert bound == 1 + 2 * (8 + 68 * 3)
     assert records[-1]["network_calls"] == len(calls) <= bound
     assert len(calls) >= 1 + 2 * (8 + (4 + 2 * 15) + 2 * (4 + 2 * 10))

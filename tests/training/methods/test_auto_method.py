@@ -17,9 +17,10 @@ from lsd_sampler.cli import train
 from lsd_sampler.denoisers import countdown, random_chain
 from lsd_sampler.sampling.diffusers_calls import NO_MASK
 from lsd_sampler.sampling.noise import LogLinear
-from lsd_sampler.training.choice import candidate_configs, chosen
-from lsd_sampler.training.distill import network_calls
-from lsd_sampler.training.recording import TeacherPlan
+from lsd_sampler.training import METHODS
+from lsd_sampler.training.cost import network_calls
+from lsd_sampler.training.methods.auto import candidates
+from lsd_sampler.training.plan import TeacherPlan
 
 
 MODEL = "countdown:V=8,L=32"
@@ -146,23 +147,22 @@ def test_without_masks_it_is_lsd() -> None:
     assert the_choice(records) == ("lsd", "random")
     assert same_numbers(scheduler, choose(Unmasked(), **options, method="lsd")[0])
     assert all("masks" in r["left_out"] for r in of(records, "candidate")) and len(of(records, "candidate")) == 2
-    assert of(records, "done")[0]["network_calls"] == network_calls(
-        DistillConfig(**options), TeacherPlan(8, 1, 8, NO_MASK)
-    )
+    recipe = DistillConfig(**options).resolve(TeacherPlan(8, 1, 8, NO_MASK))
+    assert of(records, "done")[0]["network_calls"] == network_calls(recipe)
 
 
 def test_order_alone_narrows_the_choice() -> None:
     plan = TeacherPlan(16, 1, 16, 4)
 
     def names(**options: Any) -> list[str]:
-        return list(candidate_configs(DistillConfig(nfe=(2,), **options), plan)[0])
+        return list(candidates(DistillConfig(nfe=(2,), **options).resolve(plan))[0])
 
     assert names() == ["path_kl:halton", "path_kl:random", "lsd:random"]
     assert names(order="halton") == ["path_kl:halton"] and names(order="random") == ["path_kl:random", "lsd:random"]
     assert names(order="halton_maskgit") == ["path_kl:halton_maskgit", "lsd:halton_maskgit"]
     # beside others `lsd` has to share the memory, alone it is as it would be
     sequences = [
-        candidate_configs(DistillConfig(candidates=each, batch_size=8, nfe=(2,)), plan)[0]["lsd:random"].num_sequences
+        candidates(DistillConfig(candidates=each, batch_size=8, nfe=(2,)).resolve(plan))[0]["lsd:random"].num_sequences
         for each in (("lsd:random",), ("path_kl:halton", "lsd:random"))
     ]
     assert sequences == [64, 4]
@@ -244,7 +244,7 @@ def test_network_calls_are_known_before(options: dict[str, Any]) -> None:
     seen = seen_by(chain)
     config = DistillConfig(**{**SMALL, **options})
     _, records = choose(chain, **{**SMALL, **options})
-    planned = network_calls(config, TeacherPlan(16, 1, config.teacher_steps_for(16, False), 4))
+    planned = network_calls(config.resolve(TeacherPlan(16, 1, config.teacher_steps_for(16, False), 4)))
     assert of(records, "done")[0]["network_calls"] == len(seen) == planned
 
 
@@ -313,8 +313,8 @@ def test_from_the_command_line(
 
 def test_a_card_of_one_method_has_no_such_section() -> None:
     _, records = choose(countdown(4, 8), nfe=(2,), num_sequences=4, method="lsd")
-    config = DistillConfig(method="lsd", nfe=(2,))
-    assert choice_section(records) == "" and chosen(config, records) == (config, records)
+    assert choice_section(records) == ""
+    assert all(METHODS[name].winner(records) is None for name in METHODS.names())
 
 
 def test_a_card_names_what_was_left_out() -> None:

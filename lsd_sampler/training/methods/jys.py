@@ -21,13 +21,17 @@ from dataclasses import dataclass
 import torch
 from tqdm.auto import tqdm
 
-from ..sampling.canvas import Canvas, StepInput
-from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
-from ..sampling.logit_rows import row_chunks
-from .config import METHODS, NETWORK_CALLS, DistillConfig
-from .paths import TeacherPath, teacher_paths
-from .recording import Recorder, TeacherPlan
-from .task import Task
+from ...denoisers.sizes import ModelSize
+from ...sampling.canvas import Canvas, StepInput
+from ...sampling.learned_numbers import LearnedSampler, LearnedSteps
+from ...sampling.logit_rows import row_chunks
+from ..budget import itemsize_of
+from ..method import Method
+from ..paths import TeacherPath, teacher_paths
+from ..recipe import Recipe
+from ..recording import Recorder
+from ..shared_options import SharedOptions
+from ..task import Task
 
 
 CELLS = 1024
@@ -37,6 +41,8 @@ MARGIN = 1e-3
 """How far from the ends of an interval it may be split."""
 TOLERANCE = 0.25 / CELLS
 MAX_ITERATIONS = 32
+MAX_STEPS = 512
+"""Neighbouring times of a schedule lie at least two cells of the grid apart before it is refined."""
 FLOOR = 1e-8
 """Added to rates inside logarithms."""
 
@@ -149,42 +155,54 @@ def klub_terms(rate_1_RV: torch.Tensor, rate_2_RV: torch.Tensor) -> torch.Tensor
     return (rate_2_RV * ((rate_2_RV + FLOOR).log() - (rate_1_RV + FLOOR).log())).sum(-1, dtype=torch.float64)
 
 
-def jys(task: Task) -> LearnedSampler:
-    """Splits intervals until the largest NFE of the config is reached; keeps the schedules of those asked for."""
-    batches = teacher_paths(task)
-    recorder = KLUBRecorder.from_config(task.base.config)
-    times = torch.linspace(1.0, task.base.config.sampling_eps, CELLS + 1, dtype=torch.float64)
-    schedule, steps = [0, CELLS], {}
-    for level in tqdm(range(_num_levels(task.config) + 1), desc="schedules", unit="level"):
-        if level:
-            schedule = _next_level(task, recorder, batches, times, schedule)
-        M = len(schedule) - 1
-        if M in task.config.nfe:
-            steps[M] = LearnedSteps.plain(times[schedule])
-            task.log(
-                event="steps",
-                nfe=M,
-                timesteps=steps[M].timesteps.tolist(),
-                score_coefficients=steps[M].score_coefficients.tolist(),
-                network_calls=task.runs.network_calls,
-            )
-    return LearnedSampler(steps)
+class JYS(Method):
+    """Learns times, by splitting intervals."""
+
+    name = "jys"
+
+    def check_config(self, config: SharedOptions) -> None:
+        super().check_config(config)
+        unfit = [M for M in config.nfe if M & (M - 1) or M > MAX_STEPS]
+        if unfit:
+            raise ValueError(f"`nfe` must be powers of two up to {MAX_STEPS} for `method` 'jys', got {unfit[0]}.")
+
+    def learn(self, task: Task) -> LearnedSampler:
+        """Splits intervals until the largest NFE of the config is reached; keeps the schedules of those asked for."""
+        batches = teacher_paths(task)
+        recorder = KLUBRecorder.from_config(task.base.config)
+        times = torch.linspace(1.0, task.base.config.sampling_eps, CELLS + 1, dtype=torch.float64)
+        schedule, steps = [0, CELLS], {}
+        for level in tqdm(range(_num_levels(task.config) + 1), desc="schedules", unit="level"):
+            if level:
+                schedule = _next_level(task, recorder, batches, times, schedule)
+            M = len(schedule) - 1
+            if M in task.config.nfe:
+                steps[M] = LearnedSteps.plain(times[schedule])
+                task.log(
+                    event="steps",
+                    nfe=M,
+                    timesteps=steps[M].timesteps.tolist(),
+                    score_coefficients=steps[M].score_coefficients.tolist(),
+                    network_calls=task.runs.network_calls,
+                )
+        return LearnedSampler(steps)
+
+    def network_calls(self, recipe: Recipe) -> int:
+        """At most `C (1 + batches (N + (4 + 2 I) (NFE - 1)))`, for the largest NFE and I = 32 iterations of a search.
+
+        A search ends before when its interval is narrow enough, which those of later levels soon are.
+        """
+        searches = (4 + 2 * MAX_ITERATIONS) * (2 ** _num_levels(recipe.config) - 1)
+        return recipe.plan.num_canvases * (1 + recipe.num_batches * (recipe.plan.num_steps + searches))
+
+    def memory(self, size: ModelSize, recipe: Recipe) -> dict[str, int]:
+        memory = super().memory(size, recipe)
+        rows = min(recipe.config.batch_size, recipe.num_sequences) * recipe.plan.num_masked
+        # those of the beginning of an interval
+        return {**memory, "logits": memory["logits"] + 2 * itemsize_of(size) * rows * size.columns}
 
 
-def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
-    """At most `C (1 + batches (N + (4 + 2 I) (NFE - 1)))`, for the largest NFE and I = 32 iterations of a search.
-
-    A search ends before when its interval is narrow enough, which those of later levels soon are.
-    """
-    searches = 2 ** _num_levels(config) - 1
-    return plan.num_canvases * (1 + config.num_batches * (plan.num_steps + (4 + 2 * MAX_ITERATIONS) * searches))
-
-
-METHODS.register("jys", jys)
-NETWORK_CALLS.register("jys", network_calls)
-
-
-def _num_levels(config: DistillConfig) -> int:
+def _num_levels(config: SharedOptions) -> int:
     return config.nfe[-1].bit_length() - 1
 
 

@@ -33,29 +33,34 @@ network says: it is 1 for tweedie, and for euler under log-linear noise; elsewhe
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..sampling.canvas import StepInput
-from ..sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorTable
-from ..sampling.schedules import replay_states
-from ..sampling.solvers import SOLVERS
-from ..scheduling_lsd import LSDScheduler
-from ..support.workers import Workers
-from .canvases import teacher_canvases
-from .config import METHODS, NETWORK_CALLS, DistillConfig
-from .cross_entropy import cross_entropy
-from .lsd import Comparison, MovesComparison, PairedStudent, run_pair
-from .path_kl import isotonic_decreasing
-from .paths import TeacherPath, teacher_paths
-from .recording import Recorder, TeacherPlan
-from .relaxation import RelaxedStart, relaxed_starts
-from .task import Task
+from ...sampling.canvas import StepInput
+from ...sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorTable
+from ...sampling.schedules import replay_states
+from ...sampling.solvers import SOLVERS
+from ...scheduling_lsd import LSDScheduler
+from ...support.workers import Workers
+from ..canvases import teacher_canvases
+from ..comparison import Comparison, MovesComparison
+from ..cross_entropy import cross_entropy
+from ..isotonic import isotonic_decreasing
+from ..method import Method
+from ..options import check_positive, option
+from ..paired_student import PairedStudent, run_pair
+from ..paths import TeacherPath, teacher_paths
+from ..recipe import Recipe
+from ..recording import Recorder
+from ..relaxation import RelaxationOptions, RelaxedStart, relaxation_option, relaxed_starts
+from ..task import Task
 
 
+VARIANTS = ("interval", "own_canvas", "literal")
 MAX_CANDIDATES = 1024
 """Of the teacher's times, the student's are among so many."""
 
@@ -126,27 +131,50 @@ class IntervalStudent(Recorder):
         return teacher / student if student else 1.0
 
 
-def lsd_plus(task: Task) -> LearnedSampler:
-    """Learns steps and coefficients for each NFE of the config."""
-    if task.config.variant == "literal":
-        return literal(task)
-    search = _GridSearch(task, teacher_paths(task))
-    steps = {}
-    for M in tqdm(task.config.nfe, desc="steps and coefficients", unit="NFE"):
-        steps[M], objective, uniform = search.solve(M)
-        _log_steps(task.log, M, steps[M], task.runs.network_calls, objective=objective, objective_uniform=uniform)
-    return LearnedSampler(steps)
+@dataclass(frozen=True)
+class LSDPlusOptions(RelaxationOptions):
+    """Options of [`LSDPlus`]."""
+
+    relaxation: float | None = relaxation_option(0.05)
+    domain: str | None = option(
+        None, "of the literal variant: with log_score, the grid stays uniform", choices=("score", "log_score")
+    )
+    epochs: int = option(20, "grids to try for each NFE")
+    variant: str = option(
+        "interval", "interval; literal (eq. 8 as printed) and own_canvas are degenerate", choices=VARIANTS
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("epochs", self.epochs)
 
 
-def network_calls(config: DistillConfig, plan: TeacherPlan) -> int:
-    """At most `C (1 + batches (N + epochs * sum of the NFEs))`; of the literal variant, just that of `lsd`."""
-    if config.variant == "literal":
-        return plan.num_canvases * (1 + config.num_batches * plan.num_steps + sum(config.nfe))
-    return plan.num_canvases * (1 + config.num_batches * (plan.num_steps + config.epochs * sum(config.nfe)))
+class LSDPlus(Method):
+    """Learns times, and a coefficient of the score for each."""
 
+    name = "lsd+"
+    options = LSDPlusOptions
 
-METHODS.register("lsd+", lsd_plus)
-NETWORK_CALLS.register("lsd+", network_calls)
+    def is_paired(self, options: LSDPlusOptions) -> bool:
+        return options.variant == "literal"
+
+    def learn(self, task: Task) -> LearnedSampler:
+        """Learns steps and coefficients for each NFE of the config."""
+        if task.options.variant == "literal":
+            return literal(task)
+        search = _GridSearch(task, teacher_paths(task))
+        steps = {}
+        for M in tqdm(task.config.nfe, desc="steps and coefficients", unit="NFE"):
+            steps[M], objective, uniform = search.solve(M)
+            _log_steps(task.log, M, steps[M], task.runs.network_calls, objective=objective, objective_uniform=uniform)
+        return LearnedSampler(steps)
+
+    def network_calls(self, recipe: Recipe) -> int:
+        """At most `C (1 + batches (N + epochs * sum of the NFEs))`; literally, `C (1 + batches N + that sum)`."""
+        canvases, teacher, students = recipe.plan.num_canvases, recipe.plan.num_steps, sum(recipe.config.nfe)
+        if recipe.options.variant == "literal":
+            return canvases * (1 + recipe.num_batches * teacher + students)
+        return canvases * (1 + recipe.num_batches * (teacher + recipe.options.epochs * students))
 
 
 def literal(task: Task) -> LearnedSampler:
@@ -179,7 +207,7 @@ def literal(task: Task) -> LearnedSampler:
         # more than there is of time cannot be spent: with scores far apart the steps end at eps
         kappa *= min(1.0, (1 - eps) / float(kappa.sum()))
         times = torch.cat([kappa.new_ones(1), 1 - kappa.cumsum(0)])
-        steps[M] = start if task.config.domain == "log_score" else LearnedSteps.plain(times)
+        steps[M] = start if task.options.domain == "log_score" else LearnedSteps.plain(times)
         _log_steps(task.log, M, steps[M], task.runs.network_calls)
     return LearnedSampler(steps)
 
@@ -192,11 +220,11 @@ class _GridSearch:
         base, plan = task.base, task.plan
         self.student, self.noise = IntervalStudent.from_config(base.config), base.noise
         self.student.workers = task.workers
-        teacher = LSDScheduler.from_config(base.config, solver=self.config.resolved_teacher_solver)
+        teacher = LSDScheduler.from_config(base.config, solver=self.task.recipe.teacher_solver)
         self.times = teacher.steps_for(plan.num_steps).timesteps
         steps = torch.cat([path.step_BL[path.masked_BL].cpu() for paths in batches for path in paths])
         counts = torch.bincount(steps.long(), minlength=plan.num_steps).double()
-        canvases = self.config.resolved_num_sequences * plan.num_canvases
+        canvases = task.num_sequences * plan.num_canvases
         self.revealed_N = task.workers.sum(counts) / canvases
         # with these the network's mass has no say in how much is revealed
         self.by_noise = base.config.prediction_type == "logits" or base.config.count == "exact"
@@ -215,7 +243,7 @@ class _GridSearch:
             "network_calls": torch.tensor(self.task.runs.network_calls),
         }
         self.task.runs.network_calls = int(state["network_calls"])
-        while len(state["objectives"]) < self.config.epochs and not state["converged"]:
+        while len(state["objectives"]) < self.task.options.epochs and not state["converged"]:
             bounds = state["bounds"].tolist()
             objective = self.replay(bounds)
             if not len(state["objectives"]) or objective < float(state["objectives"].min()):
@@ -235,10 +263,10 @@ class _GridSearch:
     def replay(self, bounds: list[int]) -> float:
         """Runs the student on all sequences; what the teacher's tokens cost it, in nats per canvas."""
         coefficients = self.coefficients(bounds) if self.by_noise else None
-        self.student.follow(self.times[bounds], bounds, coefficients, self.config.variant == "own_canvas")
+        self.student.follow(self.times[bounds], bounds, coefficients, self.task.options.variant == "own_canvas")
         for sequences, paths in zip(self.task.batches(), self.batches, strict=True):
             canvases = [(path.masked_BL, path.final_BL) for path in paths]
-            self.student.judge_by(paths, relaxed_starts(canvases, sequences, self.config))
+            self.student.judge_by(paths, relaxed_starts(canvases, sequences, self.task.recipe))
             self.task.runs.run(self.student, len(bounds) - 1, sequences)
         for name in ("nats_M", "seen_M"):
             setattr(self.student, name, self.task.workers.sum(getattr(self.student, name)))
@@ -256,7 +284,7 @@ class _GridSearch:
         """Share of the masked positions that the teacher reveals in each step of the grid; measured where its solver
         goes by no such number.
         """
-        solver, revealed_N = self.config.resolved_teacher_solver, self.revealed_N
+        solver, revealed_N = self.task.recipe.teacher_solver, self.revealed_N
         if not SOLVERS[solver].distillable:
             shares = [revealed_N[a:b].sum() / revealed_N[a:].sum().clamp(min=1e-9) for a, b in pairwise(bounds)]
             return torch.stack(shares)

@@ -1,0 +1,99 @@
+"""What a run learned, for a reader: the card, the terminal and the plot all say it from one [`Description`]."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..sampling.learned_numbers import LearnedSampler
+
+
+Records = Sequence[Mapping[str, Any]]
+"""What was measured on the way, as in `metrics.jsonl`: each has an `event`."""
+
+KINDS = {"teacher": "teacher", "bootstrap": "bootstrapped", "data": "real"}
+"""What sequences of each source are called."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What was learned.
+
+    Args:
+        method (`str`): the training method.
+        gain (`str`): what its sampler has that a plain one has not; the rest of a sentence.
+        heading (`tuple[str, ...]`), rows (`tuple[tuple[str, ...], ...]`): a table, in Markdown; a row for each number
+            of network calls.
+        lines (`tuple[str, ...]`): the same for a terminal.
+        times, coefficients (`dict[int, list[float]]`): what to draw for each number of calls; coefficients where they
+            are not all 1.
+        records: what was measured of this sampler.
+        num_numbers (`int`): columns of the table, from the left, that hold a number each.
+        batch_size (`int`, *optional*): sequences in a network call; None for all at once.
+    """
+
+    method: str
+    gain: str
+    heading: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    lines: tuple[str, ...]
+    times: Mapping[int, list[float]]
+    coefficients: Mapping[int, list[float]]
+    records: Records
+    num_numbers: int = 1
+    batch_size: int | None = None
+
+    def table(self) -> str:
+        """The table, in Markdown."""
+        rule = [*["--:"] * self.num_numbers, *[":--"] * (len(self.heading) - self.num_numbers)]
+        rows = [self.heading, *self.rows]
+        head, *body = [f"| {' | '.join(row)} |" for row in rows]
+        return "\n".join([head, f"|{'|'.join(rule)}|", *body])
+
+
+def describe_sampler(method: str, learned: LearnedSampler, records: Records) -> Description:
+    """What the numbers of any learned sampler say by themselves: its times, and its coefficients where they are not 1.
+
+    Args:
+        method (`str`): the training method.
+        learned ([`LearnedSampler`]): what it learned.
+        records: what was measured on the way.
+    """
+    keys = ["timesteps", "score_coefficients"]
+    has_section = any(r["event"] == "log_score_coefficients" for r in records)
+    if not has_section and any(bool((s.log_score_coefficients != 1).any()) for s in learned.steps.values()):
+        keys.append("log_score_coefficients")
+    names = {"timesteps": "`timesteps`, and where the last step ends"}
+    steps = sorted(learned.steps.items())
+    return Description(
+        method=method,
+        gain=_gain(learned),
+        heading=("network calls", *(names.get(key, f"`{key}`") for key in keys)),
+        rows=tuple((str(M), *(numbers(getattr(s, key)) for key in keys)) for M, s in steps),
+        lines=tuple(f"{M:4d} calls  {key}: {numbers(getattr(s, key))}" for M, s in steps for key in keys),
+        times={M: s.timesteps.tolist() for M, s in steps},
+        coefficients=drawn_coefficients(learned),
+        records=records,
+    )
+
+
+def drawn_coefficients(learned: LearnedSampler) -> dict[int, list[float]]:
+    """For each number of calls the coefficients of the score, or else of the log-score, that are not all 1."""
+    drawn = {}
+    for M, s in learned.steps.items():
+        not_one = [c for c in (s.score_coefficients, s.log_score_coefficients) if not bool((c == 1).all())]
+        if not_one:
+            drawn[M] = not_one[0].tolist()
+    return drawn
+
+
+def numbers(values: Any) -> str:
+    """Numbers in a row, from a list or a tensor."""
+    return " ".join(f"{float(value):.4f}" for value in values)
+
+
+def _gain(learned: LearnedSampler) -> str:
+    if learned.step_error is not None:
+        most = len(learned.step_error.grid)
+        return f"its schedule for any number of calls up to {most} follows from a table measured along teacher paths."
+    fixed = all(bool((s.score_coefficients == 1).all()) for s in learned.steps.values())
+    return "learned times of the network calls" + ("." if fixed else ", and a coefficient of the score for each.")

@@ -1,0 +1,183 @@
+"""What a training method is. Each is one class in a file of its own, registered in [`METHODS`]."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import torch
+
+from ..denoisers.sizes import ModelSize
+from ..learned.description import Description, Records, describe_sampler
+from ..sampling.learned_numbers import LearnedSampler
+from ..sampling.orders import ORDERS
+from ..sampling.solvers import SOLVERS
+from ..support.registry import Registry
+from ..support.workers import Workers
+from .budget import memory_needed
+from .data import check_data
+from .options import MethodOptions
+from .recipe import Recipe
+from .shared_options import SharedOptions
+from .task import Task
+
+
+@dataclass
+class ChosenSampler(LearnedSampler):
+    """What one of several recipes learned, and which."""
+
+    recipe: Recipe = field(kw_only=True)
+
+
+class Method(ABC):
+    """A way to learn a few-step sampler. A subclass says what it needs, learns, and foresees what that costs."""
+
+    name: ClassVar[str]
+    options: ClassVar[type[MethodOptions]] = MethodOptions
+    """Its own options, beside those that all methods have."""
+    order: ClassVar[str] = "random"
+    """The order of revealing that it learns for where none is asked for."""
+    sources: ClassVar[tuple[str, ...]] = ("teacher",)
+    """Where its sequences may come from: teacher, data, bootstrap. Of more than one source only the ends count."""
+    needs_mask: ClassVar[bool] = True
+    """Whether it is about revealing masks."""
+    chooses: ClassVar[bool] = False
+    """Whether it learns by other methods, and one of them wins: the order is then open, and options are passed on."""
+    learns_coefficients: ClassVar[bool] = False
+    """Whether it learns coefficients itself, so that none are to be learned on top."""
+    leaves_coefficients: ClassVar[bool] = False
+    """Whether coefficients of the log-score are learned on top by default, where it was chosen."""
+
+    # ---- before the work ----
+
+    def check_config(self, config: SharedOptions) -> None:
+        """Whether the options suit the method, as far as that is known without a pipeline.
+
+        Raises:
+            ValueError: if not; the message names the option.
+        """
+        self.check_order(config.base_order)
+        if config.paths is not None and config.paths not in self.sources:
+            owners = methods_where(lambda method: config.paths in method.sources and not method.chooses)
+            raise ValueError(
+                f"`paths` {config.paths!r} goes with `method` {owners}: {self.name!r} learns from sequences of"
+                f" {' or '.join(self.sources)}."
+            )
+        if config.coefficients == "two_sided" and self.learns_coefficients:
+            raise ValueError(
+                f"`coefficients` 'two_sided' would replace those that `method` {self.name!r} learns: use 'plain'."
+            )
+
+    def check_order(self, order: str) -> None:
+        """Raises `ValueError` unless it can learn for an order of revealing."""
+        if ORDERS[order].looks_at_logits:
+            raise ValueError(
+                f"`order` {order!r} looks at the logits; teacher paths can only be replayed for orders that do"
+                f" not. Use one of {[name for name in ORDERS.names() if not ORDERS[name].looks_at_logits]}."
+            )
+
+    def check(self, recipe: Recipe) -> None:
+        """Whether it can be done for this pipeline.
+
+        Raises:
+            ValueError: if not; the message names the option.
+        """
+        self.check_mask(recipe.plan.has_mask)
+
+    def check_mask(self, has_mask: bool) -> None:
+        """Raises `ValueError` if it is about revealing masks, and there are none."""
+        if self.needs_mask and not has_mask:
+            owners = methods_where(lambda method: not method.needs_mask and not method.chooses)
+            raise ValueError(
+                f"`method` {self.name!r} is about revealing masks, and there are none: use `method` {owners}."
+            )
+
+    def check_data(self, data: torch.Tensor, recipe: Recipe) -> None:
+        """Raises `ValueError` unless it can learn from these real sequences, `(num, seq_len)`."""
+        check_data(data, recipe.num_sequences, recipe.plan)
+
+    def is_paired(self, options: Any) -> bool:
+        """Whether teacher and student of all sequences run in one batch."""
+        return False
+
+    def outcomes(self, recipe: Recipe, workers: Workers | None = None) -> list[Recipe]:
+        """The recipes of which one gives the result: where nothing is to be chosen, this one."""
+        return [recipe]
+
+    # ---- the work ----
+
+    @abstractmethod
+    def learn(self, task: Task) -> LearnedSampler:
+        """Learns numbers for each NFE. It calls no network: it puts recorders into the pipeline, and runs it."""
+
+    # ---- what it costs ----
+
+    @abstractmethod
+    def network_calls(self, recipe: Recipe) -> int:
+        """Calls of the network, each on a batch, that `learn` makes, with the one that the plan took; at most."""
+
+    def memory(self, size: ModelSize, recipe: Recipe) -> dict[str, int]:
+        """Peak memory of `learn` in bytes, by what needs it; an estimate. See [`memory_needed`]."""
+        length, sequences = recipe.plan.num_masked, recipe.num_sequences
+        if recipe.is_paired:
+            kept = sequences * length * (13 + 8 * recipe.config.nfe[-1])
+            return memory_needed(size, length, 2 * sequences, kept)
+        return memory_needed(size, length, min(recipe.config.batch_size, sequences), 13 * sequences * length)
+
+    def batch_flag(
+        self, config: SharedOptions, options: Any, num_rows: int, num_processes: int = 1
+    ) -> tuple[str, int]:
+        """The flag of `lsd-train` that decides how large a batch of so many rows was, and what it stood at."""
+        share = min(config.batch_size, config.most_sequences // num_processes)
+        # a student that is paired, and a teacher that masks again, run on all sequences at once
+        if num_rows > share or not SOLVERS[config.solver_of_teacher].distillable:
+            return "--num-sequences", config.most_sequences
+        return "--batch-size", num_rows
+
+    # ---- after the work ----
+
+    def winner(self, records: Records) -> tuple[str, str] | None:
+        """Method and order of the sampler that came out, where they were chosen."""
+        return None
+
+    def describe(self, learned: LearnedSampler, records: Records) -> Description:
+        """What was learned, for card, terminal and plot."""
+        return describe_sampler(self.name, learned, records)
+
+
+class Methods(Registry[Method]):
+    """The training methods. What several call by one name is one option, with one default."""
+
+    def __init__(self) -> None:
+        super().__init__("method")
+        self._reserved: set[str] = set()
+
+    def reserve(self, names: Iterable[str]) -> None:
+        """No option of a method may have these names: all methods share them."""
+        self._reserved |= set(names)
+
+    def register(self, name: str, part: Method) -> None:
+        """Adds a method.
+
+        Raises:
+            ValueError: if its name, or that of one of its options, is taken.
+        """
+        known = {each.name: each.default for method in self._parts.values() for each in fields(method.options)}
+        for each in fields(part.options):
+            if each.name in self._reserved or known.get(each.name, each.default) != each.default:
+                raise ValueError(f"Cannot register {name!r}: its option {each.name!r} is taken, with another default.")
+        super().register(name, part)
+
+
+METHODS = Methods()
+"""Training methods; filled by the package `methods`."""
+
+
+def methods_where(suits: Callable[[Method], bool]) -> str:
+    """The names of the methods for which something holds, as they are told to a user."""
+    return " or ".join(repr(name) for name in METHODS.names() if suits(METHODS[name]))
+
+
+def method_of(recipe: Recipe) -> Method:
+    """The training method of a recipe."""
+    return METHODS[recipe.config.method]

@@ -1,0 +1,318 @@
+"""auto: the method and the order that cost held-out sequences the least.
+
+Which of order, schedule and coefficients pays depends on the model, so it is measured: each candidate learns, and all
+are forced along sequences that none of them learned from (see `held_out`). The winner is the one of least nats per
+token, on average over the NFEs. The held-out sequences are real ones, where data are given; else the teacher's, in the
+order of the forward process (random) or the one that was asked for; or, of a teacher of too many steps, bootstrapped
+ones. The noise by which candidates reveal is another.
+
+It is a path KL, whose optimum are draws as sharp as the denoiser's or less: what sharper ones (beta > 1) are worth, it
+cannot say.
+"""
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...denoisers.sizes import ModelSize
+from ...learned.description import KINDS, Records
+from ...sampling.learned_numbers import LearnedSampler
+from ...sampling.left_out import is_predicted
+from ...sampling.orders import ORDERS
+from ...sampling.pipeline_runs import PipelineRuns
+from ...scheduling_lsd import LSDScheduler
+from ...support.workers import Workers
+from ..config import DistillConfig
+from ..held_out import HeldOutBatch, held_out_nats
+from ..method import METHODS, ChosenSampler, Method, method_of
+from ..options import MethodOptions, option
+from ..paths import source_paths
+from ..recipe import Recipe
+from ..shared_options import SharedOptions, affordable_source
+from ..task import Task
+
+
+HELD_OUT = "held_out"
+
+
+@dataclass(frozen=True)
+class AutoOptions(MethodOptions):
+    """Options of [`Auto`]."""
+
+    candidates: tuple[str, ...] = option(
+        ("path_kl:halton", "path_kl:random", "lsd:random"),
+        "what to choose from, METHOD:ORDER each; with `order` those of that order",
+        metavar="METHOD:ORDER",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "candidates", _checked_candidates(self.candidates))
+
+
+class Auto(Method):
+    """Learns all candidates, and takes the one that held-out sequences cost the least."""
+
+    name = "auto"
+    options = AutoOptions
+    sources = ("teacher", "data", "bootstrap")
+    needs_mask = False
+    chooses = True
+
+    def check(self, recipe: Recipe) -> None:
+        for each in self.outcomes(recipe):
+            method_of(each).check(each)
+
+    def check_data(self, data: torch.Tensor, recipe: Recipe) -> None:
+        super().check_data(data, recipe)
+        wanted = recipe.num_sequences + recipe.config.held_out_sequences
+        if len(data) < wanted:
+            raise ValueError(
+                f"`data` has {len(data)} sequences, fewer than {wanted}: `num_sequences` to learn from, and"
+                " `held_out_sequences` to choose a method by."
+            )
+
+    def outcomes(self, recipe: Recipe, workers: Workers | None = None) -> list[Recipe]:
+        return list(candidates(recipe, workers)[0].values())
+
+    def learn(self, task: Task) -> ChosenSampler:
+        recipes, left_out = candidates(task.recipe, task.workers)
+        for name, reason in left_out.items():
+            task.log(event="candidate", **_split(name), left_out=reason)
+        learned, calls = {}, {}
+        for name, recipe in recipes.items():
+            before = task.runs.network_calls
+            learned[name] = method_of(recipe).learn(_part(task, name, recipe))
+            calls[name] = task.runs.network_calls - before
+        winner, reason = next(iter(learned)), "No other candidate can be had with these options."
+        if len(learned) > 1:
+            nats_CMS = _measure(task, recipes, learned)
+            winner = min(nats_CMS, key=lambda name: float(nats_CMS[name].mean()))
+            reason = _reason(winner, nats_CMS, task.config.nfe, KINDS[task.recipe.source])
+            _log_candidates(task, winner, nats_CMS, calls)
+        task.log(event="choice", **_split(winner), reason=reason, network_calls=task.runs.network_calls)
+        return ChosenSampler(**vars(learned[winner]), recipe=recipes[winner])
+
+    def network_calls(self, recipe: Recipe) -> int:
+        """The candidates' own, and `C batches (N + candidates * sum of the NFEs)` for the held-out sequences (N is 0
+        with data); where there is but one candidate, its own.
+        """
+        each, first = self.outcomes(recipe), recipe.plan.num_canvases  # the run of one step, once for all
+        calls = first + sum(method_of(candidate).network_calls(candidate) - first for candidate in each)
+        if len(each) > 1:
+            batches = -(-recipe.config.held_out_sequences // recipe.config.batch_size)
+            calls += first * batches * (recipe.source_steps + len(each) * sum(recipe.config.nfe))
+        return calls
+
+    def memory(self, size: ModelSize, recipe: Recipe) -> dict[str, int]:
+        """That of the most demanding candidate."""
+        needs = [method_of(each).memory(size, each) for each in self.outcomes(recipe)]
+        return max(needs, key=lambda need: sum(need.values()))
+
+    def batch_flag(
+        self, config: SharedOptions, options: Any, num_rows: int, num_processes: int = 1
+    ) -> tuple[str, int]:
+        return "--batch-size", num_rows  # no candidate has larger batches
+
+    def winner(self, records: Records) -> tuple[str, str] | None:
+        choice = next((r for r in records if r["event"] == "choice"), None)
+        return (choice["method"], choice["order"]) if choice else None
+
+
+# ---- candidates ----
+
+
+def candidates(recipe: Recipe, workers: Workers | None = None) -> tuple[dict[str, Recipe], dict[str, str]]:
+    """The candidates by name, each with its own recipe; and those that cannot be, with the reason.
+
+    One that puts teacher and student in one batch learns from no more than half of `batch_size` beside others, so that
+    a choice needs no more memory than they do.
+
+    Raises:
+        ValueError: if none can be.
+    """
+    workers = workers or Workers()
+    recipes, left_out = {}, {}
+    for name in _names(recipe):
+        try:
+            recipes[name] = _candidate(recipe, name, workers)
+        except ValueError as error:
+            left_out[name] = str(error)
+    asked = None if recipe.config.paths == "data" else recipe.config.paths
+    if (asked or affordable_source(recipe.plan.num_steps)) == "bootstrap":
+        needs = f"it needs a teacher of {recipe.plan.num_steps} steps, which `paths` 'teacher' asks for."
+        _leave_out(recipes, left_out, lambda each: "bootstrap" not in method_of(each).sources, needs)
+    most = recipe.config.batch_size // 2 * workers.size
+    if not most:
+        reason = "teacher and student are put in one batch: `batch_size` must be at least 2."
+        _leave_out(recipes, left_out, lambda each: each.is_paired, reason)
+    for name, each in recipes.items():
+        if each.is_paired and len(recipes) > 1:
+            recipes[name] = dataclasses.replace(each, num_sequences=min(each.num_sequences, most))
+    if not recipes:
+        raise ValueError(f"None of `candidates` can be: {' '.join(left_out.values())}")
+    return recipes, left_out
+
+
+def _candidate(recipe: Recipe, name: str, workers: Workers) -> Recipe:
+    """The recipe of one candidate.
+
+    Raises:
+        ValueError: if it cannot be.
+    """
+    method, order = _split(name).values()
+    if not recipe.plan.has_mask and (METHODS[method].needs_mask or order != "random"):
+        raise ValueError(f"{name} is about revealing masks, and there are none.")
+    assert isinstance(recipe.config, DistillConfig)
+    config = recipe.config.for_method(method, order)
+    own = config.resolve(recipe.plan, config.paths == "data", workers)
+    # one that has no use for the sequences of the others takes as many of its teacher's
+    return own if config.paths == recipe.config.paths else dataclasses.replace(own, num_sequences=recipe.num_sequences)
+
+
+def _leave_out(
+    recipes: dict[str, Recipe], left_out: dict[str, str], unfit: Callable[[Recipe], bool], reason: str
+) -> None:
+    """Leaves out those that are unfit, but for the last of all."""
+    for name in [name for name, each in recipes.items() if unfit(each)]:
+        if len(recipes) > 1:
+            del recipes[name]
+            left_out[name] = reason
+
+
+def _checked_candidates(candidates: Any) -> tuple[str, ...]:
+    names = list(candidates) if isinstance(candidates, Iterable) and not isinstance(candidates, str) else []
+    known = [name for name in METHODS.names() if not METHODS[name].chooses]
+    for name in names or [candidates]:
+        method, separator, order = name.partition(":") if isinstance(name, str) and names else ("", "", "")
+        if not separator or method not in known or order not in ORDERS.names():
+            raise ValueError(
+                f"`candidates` must each be METHOD:ORDER, such as 'path_kl:halton', got {name!r}. Methods:"
+                f" {known}, orders: {ORDERS.names()}."
+            )
+    return tuple(dict.fromkeys(names))
+
+
+def _names(recipe: Recipe) -> list[str]:
+    """The candidates; of a given order those of it, or, where none is, their methods in it."""
+    names, order = recipe.options.candidates, recipe.config.order
+    if order is None:
+        return list(names)
+    of_order = [name for name in names if _split(name)["order"] == order]
+    methods = dict.fromkeys(_split(name)["method"] for name in names)
+    return of_order or [f"{method}:{order}" for method in methods]
+
+
+def _split(name: str) -> dict[str, str]:
+    method, order = name.split(":")
+    return {"method": method, "order": order}
+
+
+def _part(task: Task, name: str, recipe: Recipe) -> Task:
+    """A part of the work: its records are marked, and its progress is kept apart."""
+    return dataclasses.replace(
+        task,
+        base=_base(task, recipe),
+        recipe=recipe,
+        log=functools.partial(task.log, candidate=name),
+        progress=task.progress.part(name.replace(":", "-")),
+    )
+
+
+def _base(task: Task, recipe: Recipe) -> LSDScheduler:
+    return LSDScheduler.from_config(task.base.config, order=recipe.order)
+
+
+# ---- measuring ----
+
+
+def held_out_task(task: Task) -> Task:
+    """The held-out sequences of a task, those behind the ones to learn from; each process takes an equal share."""
+    size = task.workers.size
+    num = max(1, task.config.held_out_sequences // size) * size
+    part = _part(task, HELD_OUT, dataclasses.replace(task.recipe, num_sequences=num))
+    return dataclasses.replace(part, first=task.num_sequences)
+
+
+def held_out_sequences(task: Task) -> tuple[list[HeldOutBatch], torch.Tensor]:
+    """The sequences of this process, and how many positions of each count, `(S,)`, float64: those that were masked,
+    but for tokens that are never predicted.
+    """
+    paths, never = source_paths(task), task.plan.never_predicted
+    counted = [[(path.masked_BL & is_predicted(path.final_BL, never)).sum(1).cpu() for path in p] for p in paths]
+    # of a sequence without any the cost is 0
+    counted_S = torch.cat([torch.stack(canvases).sum(0) for canvases in counted]).clamp(min=1)
+    finals = [[path.final_BL for path in canvases] for canvases in paths]
+    return list(zip(task.batches(), finals, strict=True)), counted_S.double()
+
+
+def _measure(task: Task, recipes: dict[str, Recipe], learned: dict[str, LearnedSampler]) -> dict[str, torch.Tensor]:
+    """Nats per token of each candidate, by NFE and held-out sequence: `(num_nfe, S)`."""
+    held_out = held_out_task(task)
+    batches, tokens_S = held_out_sequences(held_out)
+    runs, first, share = _with_other_noise(task.runs), held_out.first, held_out.sequences
+    nats = {}
+    for name, recipe in recipes.items():
+        key = name.replace(":", "-")
+        stored = held_out.progress.load(key)
+        if stored is None:
+            scheduler = _base(task, recipe)
+            scheduler.set_learned_sampler(learned[name])
+            runs.network_calls = task.runs.network_calls
+            never = task.plan.never_predicted
+            rows = [held_out_nats(runs, scheduler, M, batches, never) / tokens_S for M in task.config.nfe]
+            nats_MS = torch.zeros(len(rows), held_out.num_sequences, dtype=torch.float64)
+            nats_MS[:, share.start - first : share.stop - first] = torch.stack(rows)
+            stored = {"nats": task.workers.sum(nats_MS), "network_calls": torch.tensor(runs.network_calls)}
+            held_out.progress.save(key, stored)
+        task.runs.network_calls = int(stored["network_calls"])
+        nats[name] = stored["nats"]
+    return nats
+
+
+def _with_other_noise(runs: PipelineRuns) -> PipelineRuns:
+    """The same runs, with noise that depends on none of the teacher's."""
+    other = copy.copy(runs)
+    other.seed = int(np.random.SeedSequence([runs.seed, 1]).generate_state(1, np.uint64)[0])
+    return other
+
+
+def _mean_and_error(values_S: torch.Tensor) -> tuple[float, float]:
+    return float(values_S.mean()), float(values_S.std() / len(values_S) ** 0.5)
+
+
+def _log_candidates(task: Task, winner: str, nats_CMS: dict[str, torch.Tensor], calls: dict[str, int]) -> None:
+    for name, nats_MS in nats_CMS.items():
+        for M, nats_S, best_S in zip(task.config.nfe, nats_MS, nats_CMS[winner], strict=True):
+            mean, error = _mean_and_error(nats_S)
+            difference, difference_error = _mean_and_error(nats_S - best_S)
+            task.log(
+                event="candidate",
+                **_split(name),
+                nfe=M,
+                nats_per_token=mean,
+                standard_error=error,
+                difference=difference,
+                difference_error=difference_error,
+                network_calls=calls[name],
+            )
+
+
+def _reason(winner: str, nats_CMS: dict[str, torch.Tensor], nfe: Sequence[int], kind: str) -> str:
+    """Why it won, in one sentence."""
+    mean_CS = {name: nats_MS.mean(0) for name, nats_MS in nats_CMS.items()}
+    second = min((name for name in mean_CS if name != winner), key=lambda name: float(mean_CS[name].mean()))
+    difference, error = _mean_and_error(mean_CS[second] - mean_CS[winner])
+    (method, order), (next_method, next_order) = (_split(name).values() for name in (winner, second))
+    return (
+        f"{len(mean_CS[winner])} held-out {kind} sequences cost `{method}` in `{order}` order the least,"
+        f" {float(mean_CS[winner].mean()):.4f} nats per token on average over {', '.join(map(str, nfe))}"
+        f" network calls; next is `{next_method}` in `{next_order}` order with {difference:.4f} more (standard error"
+        f" {error:.4f}{'' if difference > 2 * error else ', so the two cannot be told apart'})."
+    )

@@ -1,0 +1,53 @@
+"""A distillation of which all is decided."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from .plan import TeacherPlan
+from .shared_options import SharedOptions
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is to be done: [`DistillConfig.resolve`] makes it from the options and what the pipeline asks for.
+
+    Args:
+        config ([`DistillConfig`]): the options as they were given.
+        plan ([`TeacherPlan`]): what a call of the pipeline asks of a sampler.
+        options ([`MethodOptions`]): the method's own options.
+        source (`str`): where sequences come from, of which only the end counts: teacher, data or bootstrap.
+        num_sequences (`int`): how many to learn from.
+        is_paired (`bool`): whether teacher and student of all sequences run in one batch.
+    """
+
+    config: SharedOptions
+    plan: TeacherPlan
+    options: Any
+    source: str
+    num_sequences: int
+    is_paired: bool = False
+
+    @property
+    def order(self) -> str:
+        """The order of revealing; where it is still to be chosen, the teacher's, that of the forward process."""
+        return self.config.base_order
+
+    @property
+    def teacher_solver(self) -> str:
+        """The solver of the teacher."""
+        return self.config.solver_of_teacher
+
+    @property
+    def num_batches(self) -> int:
+        """Batches that the sequences make."""
+        return -(-self.num_sequences // self.config.batch_size)
+
+    @property
+    def bootstrap_steps(self) -> int:
+        """Steps of the base solver for a bootstrapped sequence: no more than there are tokens."""
+        return min(self.config.bootstrap_steps, self.plan.num_masked)
+
+    @property
+    def source_steps(self) -> int:
+        """Network calls that a batch of sequences of the source costs, on each canvas."""
+        return {"teacher": self.plan.num_steps, "bootstrap": self.bootstrap_steps, "data": 0}[self.source]
