@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 2
 export MKL_NUM_THREADS ?= $(OMP_NUM_THREADS)
 export TOKENIZERS_PARALLELISM ?= false
+# of pytest
+WORKERS ?= 2
 
 .PHONY: help venv demo test lint types format bench docs clean
 
@@ -36,8 +38,11 @@ demo: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py --output-dir demo-output
 
+# one thread for each worker: more would wait for each other
+test: export OMP_NUM_THREADS := 1
+test: export MKL_NUM_THREADS := 1
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 lint: $(STAMP) types
 	$(BIN)/ruff check .

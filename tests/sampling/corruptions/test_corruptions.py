@@ -356,7 +356,7 @@ def test_what_is_given_stays(kind: str) -> None:
     assert holes[0, 1] == 0 and holes[1, 0] == 1 and bool((holes >= 0).all())
     with pytest.raises(ValueError, match="`input_ids` must be token ids in"):
         pipe(input_ids=[[-2, 0]])
-    with pytest.raises(ValueError, match="`prefix` must be token ids in"):
+    with pytest.raises(ValueError, match="`prefix` must be tokens without"):
         pipe(prefix=[-1])
 
 
