@@ -25,6 +25,7 @@ DOCS = Path(__file__).resolve().parent
 API = (
     "lsd_sampler", "lsd_sampler.scheduling_lsd", "lsd_sampler.pipeline_masked_diffusion", "lsd_sampler.training",
     "lsd_sampler.evaluation", "lsd_sampler.sampling.solvers", "lsd_sampler.sampling.orders",
+    "lsd_sampler.sampling.step_rule", "lsd_sampler.sampling.plan", "lsd_sampler.sampling.canvas",
     "lsd_sampler.sampling.schedules", "lsd_sampler.sampling.noise", "lsd_sampler.denoisers",
     "lsd_sampler.sampling.corruptions", "lsd_sampler.sampling.learned_numbers",
     "lsd_sampler.learned.tensor_file", "lsd_sampler.sampling.logit_rows", "lsd_sampler.support.registry",

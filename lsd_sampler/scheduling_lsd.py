@@ -1,8 +1,6 @@
 """LSDScheduler: the reverse process of a masked discrete diffusion model in a few learned steps."""
 
-import functools
 import logging
-import numbers
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,15 +11,16 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 from diffusers.utils.outputs import BaseOutput
 
-from .learned.interpolation import interpolated_coefficients
-from .learned.sampler_files import SamplerFiles
+from .learned.sampler_files import check_description
+from .learned.sampler_numbers import SamplerNumbers
 from .learned.tensor_file import FORMAT_VERSION
 from .sampling.canvas import Canvas, DrawOptions, StepInput, as_rows, check_known_tokens
-from .sampling.corruptions import CORRUPTIONS, Corruption, make_corruption
-from .sampling.counts import COUNTS, PUBLISHED_COUNTS, check_count
+from .sampling.certainty import check_certainty
+from .sampling.corruptions import check_states
 from .sampling.diffusers_calls import (
     FROM_CONFIG,
     BlockPipelineMethods,
+    check_block_length,
     check_strength,
     draw_temperature,
     follows_amused,
@@ -31,26 +30,21 @@ from .sampling.diffusers_calls import (
     step_index,
 )
 from .sampling.draws import Generators
+from .sampling.forward_process import ForwardProcess
 from .sampling.learned_numbers import LearnedSampler, LearnedSteps
 from .sampling.logit_rows import ModelOutput
-from .sampling.moves import Reverse, move_tokens
 from .sampling.noise import make_noise_schedule
-from .sampling.orders import ORDERS
 from .sampling.ownership import Ownership, caller_of
-from .sampling.plan import StepPlan
-from .sampling.released_draws import check_draws, race
-from .sampling.reveal import reveal
-from .sampling.schedules import GRIDS, grid_from_counts
-from .sampling.solvers import SOLVERS, OwnStep
-from .support.validation import check_choice, check_number, check_text
+from .sampling.plan import StepPlan, check_prediction_type
+from .sampling.rules import make_step_rule
+from .sampling.schedules import base_grid
+from .sampling.solvers import SOLVERS
+from .support.validation import check_number
 
 
 # Shape suffixes: B batch, L positions, V vocabulary, R chosen rows; M steps. t = 1 is all masked, t = 0 is data.
 
 logger = logging.getLogger(__name__)
-
-PREDICTION_TYPES = ("logits", "log_score")
-CERTAINTIES = ("untempered", "tempered")
 
 
 @dataclass
@@ -78,7 +72,7 @@ class LSDSchedulerOutput(BaseOutput):
     pred_logits: ModelOutput | None = None
 
 
-class LSDScheduler(BlockPipelineMethods, SamplerFiles):
+class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
     """Few-step sampler for masked discrete diffusion models, after "Learnable Sampler Distillation"
     (https://huggingface.co/papers/2509.19962).
 
@@ -173,150 +167,30 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
         learned: bool = False,
         tensors_sha256: str | None = None,
     ):
-        check_choice("prediction_type", prediction_type, PREDICTION_TYPES)
-        check_choice("certainty", certainty, CERTAINTIES)
-        check_draws(draws, order, count, corruption, solver)
-        check_choice("learned", learned, (True, False))
-        check_number("mask_token_id", mask_token_id, integer=True, optional=True, low=0)
-        check_number("block_length", block_length, integer=True, low=1)
-        check_number("vocab_size", vocab_size, integer=True, optional=True, low=1)
-        check_number("sampling_eps", sampling_eps, low=0, high=1, open_ends=True)
-        check_number("confidence_temperature", confidence_temperature, low=0)
-        check_number("format_version", format_version, integer=True, low=1)
-        constants = {
-            "noise_eps": noise_eps, "sigma_min": sigma_min, "sigma_max": sigma_max, "time_base": time_base,
-            "time_exponential": time_exponential,
-        }  # fmt: skip
-        for name, value in {**constants, "rate_sigma": rate_sigma, "q_sigma": q_sigma}.items():
-            check_number(name, value)
-        check_text("base_model", base_model)
-        check_text("base_model_revision", base_model_revision)
-        if format_version > FORMAT_VERSION:
-            raise ValueError(
-                f"`format_version` {format_version} is newer than this library reads ({FORMAT_VERSION}):"
-                " upgrade lsd_sampler."
-            )
-        self.noise = make_noise_schedule(noise_schedule, **constants)
-        self._solver, self._order = SOLVERS[solver], ORDERS[order]
+        for check in (check_prediction_type, check_certainty, check_states, check_block_length, check_description):
+            check(self.config)
+        self.noise = make_noise_schedule(
+            noise_schedule, noise_eps=noise_eps, sigma_min=sigma_min, sigma_max=sigma_max, time_base=time_base,
+            time_exponential=time_exponential,
+        )  # fmt: skip
+        self.rule = make_step_rule(self.config, self.noise)
+        self._solver, self._base_grid = SOLVERS[solver], base_grid(self.config)
         self._options = self._solver.read_options(solver_options)
         if solver_options is not None:  # as JSON holds it, and a copy
             self.register_to_config(solver_options={name: self._options[name] for name in solver_options})
-        self._reverse: Reverse | None = None
-        if isinstance(self._solver, OwnStep) and order != "random":
-            raise ValueError(
-                f"`order` {order!r} has no meaning for the solver {solver!r}, which chooses positions itself."
-            )
-        check_count(
-            count,
-            schedule=(schedule, schedule == "uniform"),
-            solver=(solver, self._solver.distillable),
-            corruption=(corruption, CORRUPTIONS[corruption].absorbing),
-        )
-        if not CORRUPTIONS[corruption].absorbing:
-            for argument, value, is_plain in (
-                ("solver", solver, self._solver.distillable), ("order", order, order == "random")
-            ):  # fmt: skip
-                if not is_plain:
-                    raise ValueError(
-                        f"`{argument}` {value!r} is for absorbing noise; under {corruption} noise all tokens move."
-                    )
-            if corruption == "gaussian" and prediction_type == "log_score":
-                raise ValueError(
-                    "`prediction_type` 'log_score' cannot be used under gaussian noise: the last step needs the"
-                    " probabilities of the clean token, which scores do not tell there. Use 'logits'."
-                )
-            self._reverse = Reverse(self.corruption, self.noise, self._solver, prediction_type)
-        self._base_grid = GRIDS[schedule]
         # tensors do not travel in a config: from_config of a learned sampler gives the plain base solver
         self.register_to_config(learned=False, tensors_sha256=None, format_version=FORMAT_VERSION)
         self.learned_sampler = LearnedSampler()
         self.num_inference_steps: int | None = None
         self.timesteps: torch.Tensor = torch.empty(0)
-        self.steps: LearnedSteps
         self._follows_amused = False
         self._ownership = Ownership()
         self._canvas: Canvas | None = None
 
     @property
-    def corruption(self) -> Corruption:
-        """The forward process.
-
-        Raises:
-            ValueError: if it needs a constant that the config lacks, such as `mask_token_id`.
-        """
-        if self._reverse is not None:
-            return self._reverse.corruption
-        names = ("mask_token_id", "vocab_size", "rate_sigma", "q_sigma")
-        return make_corruption(self.config.corruption, **{name: self.config[name] for name in names})
-
-    @property
     def skips_complete(self) -> bool:
         """Whether sequences may be complete at different steps, and need no network call from then on."""
-        return isinstance(self._solver, OwnStep) and not self._solver.reads_known
-
-    # ---- schedule ----
-
-    @property
-    def available_num_inference_steps(self) -> list[int] | None:
-        """The numbers of steps that were learned, or `None` where any number can be had (step-error table, or nothing
-        learned).
-        """
-        if self.learned_sampler.step_error is not None or not self.learned_sampler:
-            return None
-        return sorted(self.learned_sampler.steps)
-
-    def can_do(self, num_inference_steps: int) -> bool:
-        """Whether this sampler has numbers for so many steps."""
-        step_error = self.learned_sampler.step_error
-        if num_inference_steps in self.learned_sampler.steps or not self.learned_sampler:
-            return True
-        return step_error is not None and 1 <= num_inference_steps <= len(step_error.grid)
-
-    def set_learned_sampler(self, learned_sampler: LearnedSampler) -> None:
-        """Installs learned numbers.
-
-        Raises:
-            ValueError: if one of them is unusable.
-        """
-        learned_sampler.check("learned_sampler")
-        if learned_sampler and not self._solver.distillable:
-            raise ValueError(f"`solver` {self.config.solver!r} is a baseline, and nothing can be learned for it.")
-        if learned_sampler and self.config.count in PUBLISHED_COUNTS:
-            raise ValueError(
-                f"`count` {self.config.count!r} fixes how many tokens each step reveals, so nothing can be learned for"
-                f" it. Use one of {list(COUNTS)}."
-            )
-        self.learned_sampler = learned_sampler
-        self.register_to_config(learned=bool(learned_sampler), tensors_sha256=None)
-
-    def steps_for(self, num_inference_steps: int) -> LearnedSteps:
-        """The numbers of the sampler with so many steps: learned, solved from the step-error table (with coefficients
-        of the log-score interpolated between numbers of steps that were learned), or the plain base solver's.
-
-        Raises:
-            ValueError: if `num_inference_steps` is not positive, or this sampler has no numbers for it.
-        """
-        is_integer = isinstance(num_inference_steps, numbers.Integral) and not isinstance(num_inference_steps, bool)
-        if not is_integer or num_inference_steps < 1:
-            raise ValueError(f"`num_inference_steps` must be a positive integer, got {num_inference_steps!r}.")
-        M = int(num_inference_steps)
-        if M in self.learned_sampler.steps:
-            return self.learned_sampler.steps[M]
-        if self.learned_sampler.step_error is not None:
-            counts, _ = self.learned_sampler.step_error.solve(M)
-            steps = LearnedSteps.plain(grid_from_counts(counts, self.noise, self.config.sampling_eps))
-            beta_M = interpolated_coefficients(self.learned_sampler.steps, steps.timesteps, self.noise)
-            return replace(steps, log_score_coefficients=beta_M)
-        if self.learned_sampler:
-            raise ValueError(
-                f"`num_inference_steps` must be one of {self.available_num_inference_steps}, which this sampler"
-                f" learned, got {M}. Distil it for that number with `lsd-train --nfe`."
-            )
-        return LearnedSteps.plain(self._calls(M)[0])
-
-    def _calls(self, num_calls: int) -> tuple[torch.Tensor, list[int]]:
-        grid = functools.partial(self._base_grid, eps=self.config.sampling_eps)
-        return self._solver.calls(grid, num_calls, self._options)
+        return self.rule.skips_complete
 
     def set_timesteps(
         self,
@@ -356,32 +230,30 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             check_strength(num_inference_steps, caller)
         with self._ownership.beginning(caller):
             self._follows_amused = follows_amused(args)
-            self._position_temperatures = position_temperatures(annealed, num_inference_steps)
-            self._in_blocks = block_length is not None
-            self._use(steps)
+            self.plan = StepPlan(
+                self._solver,
+                self.noise,
+                self.config.prediction_type,
+                self.config.count,
+                steps,
+                position_temperatures(annealed, num_inference_steps),
+                places=self._calls(len(steps.timesteps) - 1)[1],
+                in_blocks=block_length is not None,
+                options=self._options,
+            )
             self.num_inference_steps = num_inference_steps
             self.timesteps = steps.timesteps[:-1].to(device=device, dtype=torch.float32)
             self._times = self.timesteps.tolist()
             self._canvas = None
 
-    def _use(self, steps: LearnedSteps) -> None:
-        t, s = steps.timesteps[:-1], steps.timesteps[1:]
-        self.steps = steps
-        # of a normalised denoiser: the same for all positions; the last step reveals all
-        probabilities = steps.score_coefficients * self._solver.reveal_probability(self.noise, t, s)
-        weights = steps.score_coefficients * self._solver.score_weight(self.noise, t, s)
-        self._plan = StepPlan(
-            self.noise,
-            self.config.prediction_type,
-            self.config.count,
-            steps,
-            reveal_probabilities=[*probabilities.clamp(0, 1).tolist()[:-1], 1.0],
-            score_weights=weights.tolist(),
-            position_temperatures=self._position_temperatures,
-            places=self._calls(len(t))[1],
-            in_blocks=self._in_blocks,
-            options=self._options,
-        )
+    @property
+    def steps(self) -> LearnedSteps:
+        """The numbers that `set_timesteps` took."""
+        return self.plan.steps
+
+    def use_steps(self, steps: LearnedSteps) -> None:
+        """Goes on by these numbers, as many: for trainers, which change them in the middle of a generation."""
+        self.plan = replace(self.plan, steps=steps)
 
     # ---- one step ----
 
@@ -438,7 +310,7 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             raise ValueError("Call `set_timesteps(num_inference_steps)` before `step`.")
         draws = DrawOptions(draw_temperature(temperature, sampling_method), top_p, top_k)
         with self._ownership.stepping(caller_of("step")), torch.no_grad():
-            mask = resolve_mask(mask_token_id, self.config.mask_token_id, has_mask=self._reverse is None)
+            mask = resolve_mask(mask_token_id, self.config.mask_token_id, has_mask=self.rule.has_mask)
             out = self._step(model_output, timestep, sample, mask, draws, generator)
         return out if return_dict else (out.prev_sample, None)
 
@@ -453,24 +325,24 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
     ) -> LSDSchedulerOutput:
         k = step_index(timestep, self._times)
         logits_BLV, sample_BL = as_rows(model_output, sample, mask, self.config.vocab_size)
-        masked_BL = sample_BL == mask if self._reverse is None else torch.ones_like(sample_BL, dtype=torch.bool)
+        masked_BL = sample_BL == mask if self.rule.has_mask else torch.ones_like(sample_BL, dtype=torch.bool)
         is_last, canvas = k == len(self._times) - 1, self._canvas
         if canvas is None or not canvas.goes_on(k, masked_BL, generator):
-            check_known_tokens(sample_BL if self._reverse else sample_BL[~masked_BL], logits_BLV.shape[-1])
+            check_known_tokens(sample_BL[~masked_BL] if self.rule.has_mask else sample_BL, logits_BLV.shape[-1])
             if not bool(masked_BL.any()):
                 logger.warning("Nothing on the canvas is masked. Is `mask_token_id` %s the pipeline's?", mask)
             # tokens that move again and again have no noise of their own
-            order = self._order if self._reverse is None else None
-            canvas = Canvas.draw(masked_BL, order, tuple(sample.shape[1:]), generator, start=k)
+            keys = self.rule.keys if self.rule.has_mask else None
+            canvas = Canvas.draw(masked_BL, keys, tuple(sample.shape[1:]), generator, start=k)
         canvas.last = k
         self._canvas = None if is_last else canvas  # no state outlives a generation
         tempered = self.config.certainty == "tempered"
         x = StepInput(k, is_last, logits_BLV, sample_BL, masked_BL, mask, canvas, draws, generator, tempered)
-        prev_BL, probability_BL = self._advance(x)
+        prev_BL, probability_BL = self.advance(x)
         left_BL = prev_BL == mask
         self.masks_left = left_BL.any()
         # what is complete in blocks is a block
-        if is_last and not self._in_blocks:
+        if is_last and not self.plan.in_blocks:
             self._ownership.finish()
         prev_sample = prev_BL.view(sample.shape)
         return LSDSchedulerOutput(
@@ -482,60 +354,8 @@ class LSDScheduler(BlockPipelineMethods, SamplerFiles):
             pred_logits=model_output,
         )
 
-    def _advance(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next canvas, and the probability of each token revealed in it. Both `(B, L)`."""
-        if isinstance(self._solver, OwnStep):
-            return self._solver.advance(x, self._plan)
-        if self.config.draws != "exact":
-            return race(x, self._plan, self.config.draws)
-        if self._reverse is None:
-            return reveal(self._order, x, self._plan)
-        phi, beta = (float(c[x.k]) for c in (self.steps.score_coefficients, self.steps.log_score_coefficients))
-        t, s = self._plan.interval(x.k)
-        return move_tokens(self._reverse, x, t, 0.0 if x.is_last else s, phi, beta)
-
-    def add_noise(
-        self,
-        original_samples: torch.Tensor,
-        timesteps: float | torch.Tensor,
-        generator: Generators = None,
-    ) -> torch.Tensor:
-        """The forward process: corrupts each token; absorbing noise masks it with probability `1 - alpha(t)`.
-
-        Args:
-            original_samples (`torch.LongTensor` of shape `(batch_size, ...)`): token ids.
-            timesteps (`float`, or `torch.Tensor` of shape `()` or `(batch_size,)`): times in [0, 1]. From aMUSEd's
-                pipelines, which set a temperature by position, one of `timesteps` means the state after that step, as
-                this sampler has it: the state before the first, for the last of them.
-            generator: as for `step`.
-
-        Raises:
-            ValueError: if `mask_token_id` is missing or a time lies outside [0, 1].
+    def advance(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next canvas, and the probability of each token revealed in it, both `(B, L)`. A scheduler that watches
+        a pipeline overrides this.
         """
-        corruption, B = self.corruption, original_samples.shape[0]
-        times = torch.as_tensor(timesteps, dtype=torch.float64, device=original_samples.device).reshape(-1)
-        if times.numel() not in (1, B) or not bool(((times >= 0) & (times <= 1)).all()):
-            raise ValueError(f"`timesteps` must be one time in [0, 1], or one per row, got {timesteps}.")
-        total, k = self.noise.total(times), self._step_of(timesteps)
-        if k is not None:
-            total = self._noise_before((k + 1) % len(self._times)).to(times)
-        flat = original_samples.reshape(B, -1)
-        return corruption.corrupt(flat, total, generator).view_as(original_samples)
-
-    def _step_of(self, timesteps: Any) -> int | None:
-        """The step that a pipeline of aMUSEd means by one of `timesteps`; None where a time is meant."""
-        if not (self._follows_amused and isinstance(timesteps, torch.Tensor) and timesteps.ndim == 0):
-            return None
-        return next((k for k, t in enumerate(self._times) if abs(t - float(timesteps)) <= 1e-6), None)
-
-    def _noise_before(self, k: int) -> torch.Tensor:
-        """Total noise on the canvas as this sampler has it at the start of step k. `(1,)`."""
-        if self._reverse is not None:
-            return self.noise.total(self.steps.timesteps[k : k + 1])
-        return -torch.log1p(-torch.tensor([self._plan.masked_before(k)], dtype=torch.float64))
-
-    def sample_prior(
-        self, batch_size: int, seq_len: int, generator: Generators = None, device: torch.device | str = "cpu"
-    ) -> torch.Tensor:
-        """The canvas that a generation begins with: masks, or random tokens. `(batch_size, seq_len)`."""
-        return self.corruption.sample_prior(batch_size, seq_len, generator, device)
+        return self.rule.advance(x, self.plan)

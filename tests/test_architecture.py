@@ -92,3 +92,13 @@ def test_the_picture_in_the_docs_is_that_of_the_layers() -> None:
     for storey in drawn:
         for room in storey:
             assert {*storey} - {room} <= {*above(room)}
+
+
+def test_trainers_reach_public_names_of_the_scheduler_alone() -> None:
+    """Recorders inherit from it: what begins with an underscore in training is defined there."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (PACKAGE / "training").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    private = {n.attr for n in nodes if isinstance(n, ast.Attribute) and n.attr[0] == "_" and n.attr[:2] != "__"}
+    defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assigned = {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+    assert private - defined - assigned == set()

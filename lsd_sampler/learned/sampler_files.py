@@ -17,7 +17,8 @@ from ..sampling.diffusers_calls import translated
 from ..sampling.learned_numbers import LearnedSampler
 from ..support.atomic import replacing, write_atomically
 from ..support.hub import admit_to_pipelines, check_announced, download, is_hub_id, upload_sampler, upload_saved
-from .tensor_file import TENSORS_NAME, TENSORS_PLACES, dump_learned, load_learned, read_at_most
+from ..support.validation import check_choice, check_number, check_text
+from .tensor_file import FORMAT_VERSION, TENSORS_NAME, TENSORS_PLACES, dump_learned, load_learned, read_at_most
 
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,19 @@ _LEARNED_FOR = (
 # entries without influence on the tokens; the tensors' file vouches for all others
 _DESCRIPTIVE = ("base_model", "base_model_revision", "format_version", "learned", "tensors_sha256")
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+
+
+def check_description(config: Any) -> None:
+    """Raises `ValueError` unless the entries of a sampler's config that say nothing about its tokens are usable."""
+    check_choice("learned", config.learned, (True, False))
+    check_number("format_version", config.format_version, integer=True, low=1)
+    check_text("base_model", config.base_model)
+    check_text("base_model_revision", config.base_model_revision)
+    if config.format_version > FORMAT_VERSION:
+        raise ValueError(
+            f"`format_version` {config.format_version} is newer than this library reads ({FORMAT_VERSION}): upgrade"
+            " lsd_sampler."
+        )
 
 
 class SamplerFiles(SchedulerMixin, ConfigMixin):

@@ -1,9 +1,10 @@
-"""The canvas of a generation: the noise that was drawn for it, and what one step sees of it.
+"""The canvas of a generation: what is drawn when it arrives, and what one step sees of it.
 
 Shape suffixes: B batch, L positions, V vocabulary.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +14,15 @@ from ..support.validation import check_number
 from . import certainty
 from .draws import Generators, draw_tokens, draw_uniforms, keep_likely, log_mass
 from .logit_rows import DeferredLogits, ModelOutput
-from .orders import Order
+
+
+Keys = Callable[[torch.Tensor, torch.Tensor, tuple[int, ...]], torch.Tensor]
+"""Sort keys of positions: [`~lsd_sampler.sampling.step_rule.StepRule.keys`]."""
 
 
 @dataclass
 class Canvas:
-    """The noise of one generation, drawn when its first canvas arrives.
+    """What is drawn for a canvas when it arrives, and remembered of it until it is complete.
 
     Args:
         masked_BL (`torch.BoolTensor` of shape `(batch_size, seq_len)`): what was masked at the start.
@@ -45,21 +49,25 @@ class Canvas:
 
     @classmethod
     def draw(
-        cls, masked_BL: torch.Tensor, order: Order | None, shape: tuple[int, ...], generator: Generators, start: int
+        cls, masked_BL: torch.Tensor, keys: Keys | None, shape: tuple[int, ...], generator: Generators, start: int
     ) -> "Canvas":
-        """Draws the noise: per row L uniforms for `u`, L for `v`, two for the order. None where there is no order."""
+        """Draws per row L uniforms for `u`, L for `v`, and two for the keys; nothing where there are no keys."""
         B, L = masked_BL.shape
-        if order is None:
+        if keys is None:
             nothing = torch.empty(0, dtype=torch.float64)
             return cls(masked_BL, nothing.long(), nothing, nothing, shape, start, start, generator)
         u_BL, v_BL, shift_B2 = draw_uniforms(B, 2 * L + 2, generator, masked_BL.device).split([L, L, 2], dim=1)
-        keys_BL = order.keys(u_BL, shift_B2, shape).masked_fill(~masked_BL, torch.inf)
+        keys_BL = keys(u_BL, shift_B2, shape).masked_fill(~masked_BL, torch.inf)
         rank_BL = keys_BL.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
         u_BL = u_BL.masked_fill(~masked_BL, torch.inf).sort(dim=1).values.gather(1, rank_BL)
         return cls(masked_BL, rank_BL, u_BL, v_BL.contiguous(), shape, start=start, last=start, generator=generator)
 
+    def survive(self, jump_BL: torch.Tensor) -> None:
+        """One more step, in which each masked position jumps with this probability."""
+        self.survival_BL = self.survival_BL * (1 - jump_BL)
+
     def goes_on(self, k: int, masked_BL: torch.Tensor, generator: Generators) -> bool:
-        """Whether step k, on a canvas masked like this, belongs to the generation that this noise was drawn for."""
+        """Whether step k, on a canvas masked like this, belongs to the generation that this was drawn for."""
         if k <= self.last or masked_BL.shape != self.masked_BL.shape:
             return False
         return generator is None or _same(generator, self.generator)
@@ -152,9 +160,9 @@ class StepInput:
 
     Args:
         k (`int`): index of the step; `is_last`: whether everything must be revealed.
-        logits_BLV, sample_BL, masked_BL: the network's output, the canvas, and what is masked on it now.
+        logits_BLV, sample_BL, masked_BL: the network's output, the tokens now, and which of them are masks.
         mask_token_id (`int`): the mask.
-        noise ([`Canvas`]): of this generation.
+        canvas ([`Canvas`]): what was drawn for this generation, and is remembered of it.
         draws ([`DrawOptions`]), generator: as `LSDScheduler.step` was given them.
         tempered_certainty (`bool`): whether the denoiser is as sure as the law that tokens are drawn from says, with
             its temperature, `top_p`, `top_k` and log-score coefficient; else, as its own law says.
@@ -166,7 +174,7 @@ class StepInput:
     sample_BL: torch.Tensor
     masked_BL: torch.Tensor
     mask_token_id: int
-    noise: Canvas
+    canvas: Canvas
     draws: DrawOptions
     generator: Generators
     tempered_certainty: bool = False

@@ -4,10 +4,22 @@ Shape suffixes: B batch, L positions, V vocabulary, R chosen rows.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
+from ..support.validation import check_choice, check_number
 from .logit_rows import ModelOutput, check_row_maximum, row_chunks
+
+
+CERTAINTIES = ("untempered", "tempered")
+"""Whether its own law says how sure a denoiser is, or that which tokens are drawn from."""
+
+
+def check_certainty(config: Any) -> None:
+    """Raises `ValueError` unless a scheduler's config says by what orders and solvers go that look at the logits."""
+    check_choice("certainty", config.certainty, CERTAINTIES)
+    check_number("confidence_temperature", config.confidence_temperature, low=0)
 
 
 def entropy(p_RV: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
+from ..support.validation import check_number
+
 
 class _FromConfig:
     def __repr__(self) -> str:
@@ -43,6 +45,11 @@ def translated(config: Mapping[str, Any]) -> dict[str, Any]:
     if entries.get("masking_schedule") in MASKING_SCHEDULES:
         entries.setdefault("schedule", MASKING_SCHEDULES[entries.pop("masking_schedule")])
     return entries
+
+
+def check_block_length(config: Any) -> None:
+    """Raises `ValueError` unless a scheduler's config has a length of blocks for `LLaDA2Pipeline`."""
+    check_number("block_length", config.block_length, integer=True, low=1)
 
 
 class BlockPipelineMethods:

@@ -4,31 +4,39 @@ Shape suffixes: B batch, L positions, V states, R rows (positions of the batch).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from .canvas import DrawOptions, StepInput
 from .corruptions import Corruption
+from .counts import check_count
 from .draws import draw_uniforms, inverse_cdf, keep_likely
 from .logit_rows import check_row_maximum, row_chunks
 from .noise import NoiseSchedule
-from .solvers import Solver
+from .plan import StepPlan
+from .solvers import UpdateRule
+from .step_rule import StepRule
 
 
 @dataclass(frozen=True)
-class Reverse:
-    """The reverse process of a corruption, as a model predicts it.
+class TokenMoves(StepRule):
+    """The reverse process of a corruption without a mask, as a model predicts it.
+
+    Noise is drawn afresh at every step: a token has no fixed time at which it is decided.
 
     Args:
         corruption ([`~lsd_sampler.sampling.corruptions.Corruption`]), noise
             ([`~lsd_sampler.sampling.noise.NoiseSchedule`]): forwards.
-        solver ([`~lsd_sampler.sampling.solvers.Solver`]): of a step back.
+        solver ([`~lsd_sampler.sampling.solvers.UpdateRule`]): of a step back.
         prediction_type (`str`): what the model's output is, `"logits"` or `"log_score"`.
     """
 
+    has_mask = False
+
     corruption: Corruption
     noise: NoiseSchedule
-    solver: Solver
+    solver: UpdateRule
     prediction_type: str
 
     def predictions(self, output_RV: torch.Tensor, beta: float) -> torch.Tensor:
@@ -60,27 +68,35 @@ class Reverse:
             law_RV = (phi * law_RV).scatter(1, x_R[:, None], own_R1 + (1 - phi) * moved_R1)
         return law_RV.clamp(min=0)
 
+    def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
+        phi, beta = float(plan.steps.score_coefficients[x.k]), plan.log_score_coefficient(x.k)
+        t, s = plan.interval(x.k)
+        s = 0.0 if x.is_last else s
+        B, L = x.sample_BL.shape
+        v_R = draw_uniforms(B, L, x.generator, x.sample_BL.device).flatten()
+        row_R, position_R = torch.ones_like(x.sample_BL, dtype=torch.bool).nonzero(as_tuple=True)
+        tokens, probabilities, done = [], [], 0
+        for output_RV in row_chunks(x.logits_BLV, row_R, position_R, None):
+            rows = slice(done, done + len(output_RV))
+            done, x_R = rows.stop, x.sample_BL.flatten()[rows]
+            check_row_maximum(output_RV.amax(-1))
+            law_RV = _shape(self.law(output_RV, x_R, t, s, phi, beta), None if s == 0 else x_R, x.draws)
+            token_R, total_R = inverse_cdf(law_RV, v_R[rows])
+            tokens.append(token_R)
+            probabilities.append(law_RV.gather(1, token_R[:, None])[:, 0] / total_R)
+        return torch.cat(tokens).view(B, L), torch.cat(probabilities).view(B, L).float()
 
-def move_tokens(
-    reverse: Reverse, x: StepInput, t: float, s: float, phi: float, beta: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The next canvas, and the probability with which each token of it was drawn. Both `(B, L)`.
-
-    Noise is drawn afresh at every step: a token has no fixed time at which it is decided.
-    """
-    B, L = x.sample_BL.shape
-    v_R = draw_uniforms(B, L, x.generator, x.sample_BL.device).flatten()
-    row_R, position_R = torch.ones_like(x.sample_BL, dtype=torch.bool).nonzero(as_tuple=True)
-    tokens, probabilities, done = [], [], 0
-    for output_RV in row_chunks(x.logits_BLV, row_R, position_R, None):
-        rows = slice(done, done + len(output_RV))
-        done, x_R = rows.stop, x.sample_BL.flatten()[rows]
-        check_row_maximum(output_RV.amax(-1))
-        law_RV = _shape(reverse.law(output_RV, x_R, t, s, phi, beta), None if s == 0 else x_R, x.draws)
-        token_R, total_R = inverse_cdf(law_RV, v_R[rows])
-        tokens.append(token_R)
-        probabilities.append(law_RV.gather(1, token_R[:, None])[:, 0] / total_R)
-    return torch.cat(tokens).view(B, L), torch.cat(probabilities).view(B, L).float()
+    def check(self, config: Any) -> None:
+        check_count(config.count, corruption=(config.corruption, False))
+        if config.order != "random":
+            raise ValueError(
+                f"`order` {config.order!r} is for absorbing noise; under {config.corruption} noise all tokens move."
+            )
+        if config.corruption == "gaussian" and config.prediction_type == "log_score":
+            raise ValueError(
+                "`prediction_type` 'log_score' cannot be used under gaussian noise: the last step needs the"
+                " probabilities of the clean token, which scores do not tell there. Use 'logits'."
+            )
 
 
 def _shape(law_RV: torch.Tensor, stay_R: torch.Tensor | None, draws: DrawOptions) -> torch.Tensor:

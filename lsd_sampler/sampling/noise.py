@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 
 from ..support.registry import Registry
+from ..support.validation import check_number
 
 
 def _float64(t: float | torch.Tensor) -> torch.Tensor:
@@ -190,6 +191,8 @@ def make_noise_schedule(
         "eps": noise_eps, "sigma_min": sigma_min, "sigma_max": sigma_max, "time_base": time_base,
         "time_exponential": time_exponential,
     }  # fmt: skip
+    for key, value in constants.items():
+        check_number("noise_eps" if key == "eps" else key, value)
     return kind(**{key: constants[key] for key in inspect.signature(kind).parameters})
 
 

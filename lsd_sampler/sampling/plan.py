@@ -3,12 +3,14 @@
 Shape suffixes: B batch, L positions, R rows (masked positions of the batch).
 """
 
+import functools
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..support.validation import check_choice
 from .canvas import StepInput
 from .counts import dream_revealed, llada_known
 from .draws import log_mass
@@ -16,33 +18,64 @@ from .learned_numbers import LearnedSteps
 from .noise import NoiseSchedule
 
 
+if TYPE_CHECKING:
+    from .solvers import Solver
+
+
+PREDICTION_TYPES = ("logits", "log_score")
+
+
+def check_prediction_type(config: Any) -> None:
+    """Raises `ValueError` unless a scheduler's config says what the network's output is."""
+    check_choice("prediction_type", config.prediction_type, PREDICTION_TYPES)
+
+
 @dataclass(frozen=True)
 class StepPlan:
     """The numbers of M steps.
 
     Args:
+        solver ([`~lsd_sampler.sampling.solvers.Solver`]): by whose weights the schedule counts.
         noise ([`~lsd_sampler.sampling.noise.NoiseSchedule`]): of the forward process.
         prediction_type, count (`str`): as in `LSDScheduler`'s config.
-        steps ([`~lsd_sampler.learned.tensor_file.LearnedSteps`]): times and coefficients.
-        reveal_probabilities (`list[float]` of length M): of a position that is masked, under a normalised denoiser;
-            the last is 1.
-        score_weights (`list[float]` of length M): the factor in front of an unnormalised denoiser's score.
+        steps ([`~lsd_sampler.sampling.learned_numbers.LearnedSteps`]): times and coefficients.
         position_temperatures (`list[float]` of length M): of orders that look at the logits.
         places (`list[int]` of length M): of each network call in its step, from 0.
         in_blocks (`bool`): whether the last masked position of a canvas waits for the last step.
         options (`dict`): the solver's, by name.
     """
 
+    solver: "Solver"
     noise: NoiseSchedule
     prediction_type: str
     count: str
     steps: LearnedSteps
-    reveal_probabilities: list[float]
-    score_weights: list[float]
     position_temperatures: list[float]
     places: list[int]
     in_blocks: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+
+    @functools.cached_property
+    def reveal_probabilities(self) -> list[float]:
+        """Of a position that is masked, in each step, under a normalised denoiser; the last is 1."""
+        t, s = self.steps.timesteps[:-1], self.steps.timesteps[1:]
+        probability_M = self.steps.score_coefficients * self.solver.reveal_probability(self.noise, t, s)
+        return [*probability_M.clamp(0, 1).tolist()[:-1], 1.0]
+
+    @functools.cached_property
+    def score_weights(self) -> list[float]:
+        """The factor in front of an unnormalised denoiser's score, in each step."""
+        t, s = self.steps.timesteps[:-1], self.steps.timesteps[1:]
+        return (self.steps.score_coefficients * self.solver.score_weight(self.noise, t, s)).tolist()
+
+    @property
+    def counts_jumps(self) -> bool:
+        """Whether the scores of a step say how many positions it reveals."""
+        return self.count == "bernoulli" and self.prediction_type == "log_score"
+
+    def log_score_coefficient(self, k: int) -> float:
+        """Beta of step k."""
+        return float(self.steps.log_score_coefficients[k])
 
     def interval(self, k: int) -> tuple[float, float]:
         """Times `t > s` between which step k goes."""
@@ -51,7 +84,7 @@ class StepPlan:
 
     def survival(self, x: StepInput) -> float:
         """Probability of being masked still after this step, under a normalised denoiser."""
-        return math.prod(1 - r for r in self.reveal_probabilities[x.noise.start : x.k + 1])
+        return math.prod(1 - r for r in self.reveal_probabilities[x.canvas.start : x.k + 1])
 
     def masked_before(self, k: int) -> float:
         """Share of the positions that are masked when step k of a whole generation begins."""
@@ -64,23 +97,34 @@ class StepPlan:
 
     def num_known(self, x: StepInput) -> torch.Tensor:
         """How many of the positions masked at the start are known after this step, by its counts. `(B,)`."""
-        M, start = len(self.reveal_probabilities), x.noise.start
+        M, start = len(self.reveal_probabilities), x.canvas.start
         if self.count == "llada":
-            return llada_known(x.noise.masked_BL.sum(1), x.k - start, M - start)
+            return llada_known(x.canvas.masked_BL.sum(1), x.k - start, M - start)
         if self.count == "dream":
-            left_B = (x.noise.masked_BL & x.masked_BL).sum(1)
+            left_B = (x.canvas.masked_BL & x.masked_BL).sum(1)
             revealed_B = dream_revealed(left_B, x.k, M, float(self.steps.timesteps[-1]))
-            return x.noise.masked_BL.sum(1) - left_B + revealed_B
+            return x.canvas.masked_BL.sum(1) - left_B + revealed_B
         known = 1 - float(self.noise.masked(self.steps.timesteps[0])) * self.survival(x)
-        masked_B = x.noise.masked_BL.sum(1).double()
+        masked_B = x.canvas.masked_BL.sum(1).double()
         known_B = (masked_B * known).round()
         return known_B.minimum(masked_B - 1) if self.in_blocks else known_B
+
+    def due(self, x: StepInput) -> torch.Tensor:
+        """Which of the positions masked at the start are known after this step, were they to go by rank. `(B, L)`.
+
+        Where [`counts_jumps`], by the jumps that the canvas survived so far, this step's included.
+        """
+        canvas = x.canvas
+        if self.count != "bernoulli":
+            return canvas.masked_BL & (canvas.rank_BL < self.num_known(x)[:, None])
+        survival = canvas.survival_BL if self.counts_jumps else self.survival(x)
+        return canvas.masked_BL & (canvas.u_BL < 1 - survival)
 
     def jump(self, x: StepInput) -> torch.Tensor:
         """Probability that each masked position jumps in this step, 0 elsewhere. `(B, L)`, float64."""
         if self.prediction_type == "logits":
             return x.masked_BL.double() * self.reveal_probabilities[x.k]
-        sums_BL = self.score_sums(x, float(self.steps.log_score_coefficients[x.k]))
+        sums_BL = self.score_sums(x, self.log_score_coefficient(x.k))
         return (self.score_weights[x.k] * sums_BL).clamp(max=1)
 
     def score_sums(self, x: StepInput, beta: float = 1.0) -> torch.Tensor:

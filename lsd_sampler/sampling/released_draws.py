@@ -9,30 +9,20 @@ likelier tokens, a hidden temperature that lowers perplexity and entropy alike. 
 at 3.30.)
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 
-from ..support.validation import check_choice
 from .canvas import DrawOptions, StepInput
 from .logit_rows import check_row_maximum, row_chunks
 from .plan import StepPlan
 from .solvers import SOLVERS
+from .step_rule import StepRule
 
 
 DRAWS: dict[str, float] = {"exact": 0.0, "float32_eps1e-6": 1e-6, "float32_eps1e-10": 1e-10}
 """Names of draws, and eps: 1e-6 in JYS and LSD, 1e-10 in SEDD, RADD and MDLM."""
-
-
-def check_draws(draws: str, order: str, count: str, corruption: str, solver: str) -> None:
-    """Raises `ValueError` unless draws of that name exist, and fit what decides on the positions."""
-    check_choice("draws", draws, list(DRAWS))
-    if draws == "exact":
-        return
-    if (order, count, corruption) != ("random", "bernoulli", "absorbing") or not SOLVERS[solver].distillable:
-        raise ValueError(
-            f"`draws` {draws!r} decide at each masked position whether it is revealed: they need `order` 'random',"
-            f" `count` 'bernoulli', `corruption` 'absorbing' and a `solver` that is no baseline, got {order!r},"
-            f" {count!r}, {corruption!r} and {solver!r}."
-        )
 
 
 def move_weights(output_RV: torch.Tensor, prediction_type: str, amount: float, beta: float) -> torch.Tensor:
@@ -49,36 +39,55 @@ def move_weights(output_RV: torch.Tensor, prediction_type: str, amount: float, b
     return amount * (scaled_RV.exp() if prediction_type == "log_score" else scaled_RV.softmax(-1))
 
 
-def race(x: StepInput, plan: StepPlan, draws: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The next canvas, and the weight of each token revealed in it. Both `(B, L)`.
+@dataclass(frozen=True)
+class ReleasedDraws(StepRule):
+    """A step that draws tokens and masks together, as released code does.
 
-    Raises:
-        ValueError: for a temperature, `top_p` or `top_k`, which the code that this stands for does not have.
+    Args:
+        name (`str`): one of `DRAWS`, but for `"exact"`.
     """
-    if x.draws != DrawOptions():
-        raise ValueError(f"`draws` {draws!r} know no `temperature`, `top_p` and `top_k`, got {x.draws}.")
-    amounts = plan.score_weights if plan.prediction_type == "log_score" else plan.reveal_probabilities
-    beta = float(plan.steps.log_score_coefficients[x.k])
-    next_BL, weight_BL = x.sample_BL.clone(), torch.zeros(x.sample_BL.shape, device=x.sample_BL.device)
-    row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
-    for b in range(len(next_BL)):
-        generator = x.generator[b] if isinstance(x.generator, (list, tuple)) else x.generator
-        position_r, done = position_R[row_R == b], 0
-        for output_RV in row_chunks(x.logits_BLV, torch.full_like(position_r, b), position_r, x.mask_token_id):
-            check_row_maximum(output_RV.amax(-1))
-            at, done = position_r[done : done + len(output_RV)], done + len(output_RV)
-            move_RV = move_weights(output_RV, plan.prediction_type, amounts[x.k], beta)
-            stay_R1 = 0 * move_RV[:, :1] if x.is_last else 1 - move_RV.sum(-1, keepdim=True)
-            weight_RV = torch.cat([move_RV, stay_R1], dim=1)
-            winner_R = race_winners(weight_RV, DRAWS[draws], generator)
-            token_R = torch.where(winner_R == move_RV.shape[1], x.mask_token_id, winner_R)
-            next_BL[b, at] = token_R
-            revealed_R = weight_RV.gather(1, winner_R[:, None])[:, 0].masked_fill(token_R == x.mask_token_id, 0)
-            weight_BL[b, at] = revealed_R
-    return next_BL, weight_BL
+
+    name: str
+
+    def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `StepRule.advance`; the probability is the weight of each token.
+
+        Raises:
+            ValueError: for a temperature, `top_p` or `top_k`, which the code that this stands for does not have.
+        """
+        if x.draws != DrawOptions():
+            raise ValueError(f"`draws` {self.name!r} know no `temperature`, `top_p` and `top_k`, got {x.draws}.")
+        amounts = plan.score_weights if plan.prediction_type == "log_score" else plan.reveal_probabilities
+        beta = plan.log_score_coefficient(x.k)
+        next_BL, weight_BL = x.sample_BL.clone(), torch.zeros(x.sample_BL.shape, device=x.sample_BL.device)
+        row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
+        for b in range(len(next_BL)):
+            generator = x.generator[b] if isinstance(x.generator, (list, tuple)) else x.generator
+            position_r, done = position_R[row_R == b], 0
+            for output_RV in row_chunks(x.logits_BLV, torch.full_like(position_r, b), position_r, x.mask_token_id):
+                check_row_maximum(output_RV.amax(-1))
+                at, done = position_r[done : done + len(output_RV)], done + len(output_RV)
+                move_RV = move_weights(output_RV, plan.prediction_type, amounts[x.k], beta)
+                stay_R1 = 0 * move_RV[:, :1] if x.is_last else 1 - move_RV.sum(-1, keepdim=True)
+                weight_RV = torch.cat([move_RV, stay_R1], dim=1)
+                drawn_R = draw_as_released(weight_RV, DRAWS[self.name], generator)
+                token_R = torch.where(drawn_R == move_RV.shape[1], x.mask_token_id, drawn_R)
+                next_BL[b, at] = token_R
+                revealed_R = weight_RV.gather(1, drawn_R[:, None])[:, 0].masked_fill(token_R == x.mask_token_id, 0)
+                weight_BL[b, at] = revealed_R
+        return next_BL, weight_BL
+
+    def check(self, config: Any) -> None:
+        needs = (config.order, config.count, config.corruption) == ("random", "bernoulli", "absorbing")
+        if not needs or not SOLVERS[config.solver].distillable:
+            raise ValueError(
+                f"`draws` {self.name!r} decide at each masked position whether it is revealed: they need `order`"
+                " 'random', `count` 'bernoulli', `corruption` 'absorbing' and a `solver` that is no baseline, got"
+                f" {config.order!r}, {config.count!r}, {config.corruption!r} and {config.solver!r}."
+            )
 
 
-def race_winners(weight_RV: torch.Tensor, eps: float, generator: torch.Generator | None) -> torch.Tensor:
+def draw_as_released(weight_RV: torch.Tensor, eps: float, generator: torch.Generator | None) -> torch.Tensor:
     """`argmax_v w_v / E_v` of each row, `(R,)`."""
     source = weight_RV.device if generator is None else generator.device
     uniform_RV = torch.rand(weight_RV.shape, generator=generator, device=source).to(weight_RV.device)

@@ -1,8 +1,13 @@
 """Time grids `1 = t_0 > t_1 > ... > t_M = eps`: fixed ones, and the exact shortest path through a step-error table."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from ..support.registry import Registry
+from ..support.validation import check_number
 from .noise import NoiseSchedule
 
 
@@ -29,10 +34,20 @@ def arccos_grid(num_steps: int, eps: float) -> torch.Tensor:
     return eps + (1 - eps) * torch.arccos(share) / (torch.pi / 2)
 
 
-GRIDS: Registry = Registry("schedule")
+GRIDS: Registry[Callable[..., torch.Tensor]] = Registry("schedule")
 GRIDS.register("uniform", uniform_grid)
 GRIDS.register("cosine", cosine_grid)
 GRIDS.register("arccos", arccos_grid)
+
+
+def base_grid(config: Any) -> Callable[[int], torch.Tensor]:
+    """The grid that a scheduler's config names, down to its `sampling_eps`.
+
+    Raises:
+        ValueError: for an unknown name, or a last time outside (0, 1).
+    """
+    check_number("sampling_eps", config.sampling_eps, low=0, high=1, open_ends=True)
+    return functools.partial(GRIDS[config.schedule], eps=config.sampling_eps)
 
 
 def grid_from_counts(counts: list[int], noise: NoiseSchedule, eps: float) -> torch.Tensor:

@@ -38,3 +38,7 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """The names, in order of registration."""
         return list(self._parts)
+
+    def parts(self) -> list[T]:
+        """The parts, in order of registration."""
+        return list(self._parts.values())

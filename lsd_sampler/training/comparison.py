@@ -8,7 +8,7 @@ import torch
 
 from ..sampling.draws import log_mass
 from ..sampling.logit_rows import ModelOutput, row_chunks
-from ..sampling.moves import Reverse
+from ..sampling.moves import TokenMoves
 from ..support.workers import Workers
 
 
@@ -129,7 +129,7 @@ class MovesComparison:
     row_R: torch.Tensor
     position_R: torch.Tensor
     state_R: torch.Tensor
-    reverse: Reverse
+    reverse: TokenMoves
     t: float
     workers: Workers = Workers()
 

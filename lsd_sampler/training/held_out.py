@@ -44,10 +44,10 @@ class HeldOutRecorder(Recorder):
         self.finals = finals
         self.nats_B = torch.zeros(len(finals[0]), dtype=torch.float64)
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         final_BL = self._final(x)
         # the sampler's own step says where; its tokens are not used
-        next_BL, probability_BL = super()._record(x)
+        next_BL, probability_BL = super().record(x)
         revealed_BL = x.masked_BL & (next_BL != x.mask_token_id)
         row_R, position_R = (revealed_BL & is_predicted(final_BL, self.never_predicted)).nonzero(as_tuple=True)
         token_R, beta = final_BL[row_R, position_R], float(self.steps.log_score_coefficients[x.k])
@@ -56,12 +56,13 @@ class HeldOutRecorder(Recorder):
         return torch.where(revealed_BL, final_BL, x.sample_BL), probability_BL
 
     def _final(self, x: StepInput) -> torch.Tensor:
-        if self.canvas >= len(self.finals) or self.finals[self.canvas].shape != x.sample_BL.shape:
+        if self.canvas_index >= len(self.finals) or self.finals[self.canvas_index].shape != x.sample_BL.shape:
             raise ValueError(
                 f"The held-out sequences have canvases of shapes {[tuple(final.shape) for final in self.finals]}; the"
-                f" pipeline's canvas {self.canvas} has {tuple(x.sample_BL.shape)}: use sequences of the same call."
+                f" pipeline's canvas {self.canvas_index} has {tuple(x.sample_BL.shape)}: use sequences of the same"
+                " call."
             )
-        final_BL = self.finals[self.canvas].to(x.sample_BL.device)
+        final_BL = self.finals[self.canvas_index].to(x.sample_BL.device)
         if x.k == 0 and not bool(torch.where(x.masked_BL, final_BL != x.mask_token_id, final_BL == x.sample_BL).all()):
             raise ValueError(
                 "The held-out sequences do not fit the pipeline's canvas: where that is masked they must hold a token,"

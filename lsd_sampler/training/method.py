@@ -162,7 +162,7 @@ class Methods(Registry[Method]):
         Raises:
             ValueError: if its name, or that of one of its options, is taken.
         """
-        known = {each.name: each.default for method in self._parts.values() for each in fields(method.options)}
+        known = {each.name: each.default for method in self.parts() for each in fields(method.options)}
         for each in fields(part.options):
             if each.name in self._reserved or known.get(each.name, each.default) != each.default:
                 raise ValueError(f"Cannot register {name!r}: its option {each.name!r} is taken, with another default.")

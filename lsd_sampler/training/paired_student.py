@@ -7,6 +7,7 @@ import torch
 
 from ..sampling.canvas import StepInput
 from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
+from ..sampling.moves import TokenMoves
 from ..support.workers import Workers
 from .comparison import Comparison, MovesComparison
 from .recording import Recorder, UnequalLengths
@@ -39,7 +40,7 @@ class PairedStudent(Recorder):
         self.set_learned_sampler(LearnedSampler({start.score_coefficients.numel(): start}))
         self.canvases, self.learn, self.relaxed = canvases, learn, relaxed
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         B, states = len(x.sample_BL) // 2, self._of_canvas(self.canvases)
         teacher_BL, student_BL = states[x.k].to(x.sample_BL.device), x.sample_BL[B:]
         if teacher_BL.shape != student_BL.shape or (x.k == 0 and not teacher_BL.equal(x.sample_BL[:B])):
@@ -50,24 +51,24 @@ class PairedStudent(Recorder):
             )
         comparison = self._compare(x, teacher_BL, student_BL)
         self.steps.score_coefficients[x.k], self.steps.log_score_coefficients[x.k] = self.learn(x.k, comparison)
-        self._use(self.steps)
+        self.use_steps(self.steps)
         # the teacher's rows are sampled too, for nothing: draws are cheap beside the network
-        next_BL, probability_BL = super()._record(x)
+        next_BL, probability_BL = super().record(x)
         following_BL, student_BL = states[x.k + 1].to(next_BL.device), next_BL[B:]
         if x.is_last:  # what comes after this canvas, if anything, is to begin from the same context
             student_BL = following_BL
         elif x.k == 0 and self.relaxed is not None:
-            student_BL = self.relaxed[self.canvas].fill(student_BL, x.logits_BLV.shape[-1], x.mask_token_id)
+            student_BL = self.relaxed[self.canvas_index].fill(student_BL, x.logits_BLV.shape[-1], x.mask_token_id)
         return torch.cat([following_BL, student_BL]), probability_BL
 
     def _compare(
         self, x: StepInput, teacher_BL: torch.Tensor, student_BL: torch.Tensor
     ) -> Comparison | MovesComparison:
         outputs = x.logits_BLV[: len(teacher_BL)], x.logits_BLV[len(teacher_BL) :]
-        if self._reverse is not None:
+        if isinstance(self.rule, TokenMoves):
             row_R, position_R = (teacher_BL == student_BL).nonzero(as_tuple=True)
             state_R, t = teacher_BL[row_R, position_R], float(self.steps.timesteps[x.k])
-            return MovesComparison(*outputs, row_R, position_R, state_R, self._reverse, t, self.workers)
+            return MovesComparison(*outputs, row_R, position_R, state_R, self.rule, t, self.workers)
         both_BL = (teacher_BL == x.mask_token_id) & (student_BL == x.mask_token_id)
         row_R, position_R = both_BL.nonzero(as_tuple=True)
         normalised = self.config.prediction_type == "logits"

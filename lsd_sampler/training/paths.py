@@ -45,12 +45,12 @@ class PathRecorder(Recorder):
         super().begin(num_inference_steps)
         self.paths: list[TeacherPath] = []
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        if len(self.paths) == self.canvas:
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(self.paths) == self.canvas_index:
             step_BL = torch.full(x.sample_BL.shape, -1, dtype=torch.int32, device=x.sample_BL.device)
-            self.paths.append(TeacherPath(x.noise.masked_BL, x.sample_BL, step_BL))
+            self.paths.append(TeacherPath(x.canvas.masked_BL, x.sample_BL, step_BL))
         path = self.paths[-1]
-        path.final_BL, probability_BL = super()._record(x)
+        path.final_BL, probability_BL = super().record(x)
         path.step_BL = path.step_BL.masked_fill(x.masked_BL & (path.final_BL != x.mask_token_id), x.k)
         return path.final_BL, probability_BL
 

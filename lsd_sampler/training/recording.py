@@ -51,7 +51,7 @@ class Recorder(LSDScheduler):
 
     def begin(self, num_inference_steps: int) -> None:
         """A new run, which must be of so many steps."""
-        self.asked, self.calls, self.canvas = num_inference_steps, 0, -1
+        self.asked, self.calls, self.canvas_index = num_inference_steps, 0, -1
         self._seen: Canvas | None = None
 
     def set_timesteps(self, num_inference_steps: int, *args: Any, **kwargs: Any) -> None:
@@ -62,23 +62,23 @@ class Recorder(LSDScheduler):
             )
         super().set_timesteps(num_inference_steps, *args, **kwargs)
 
-    def _advance(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+    def advance(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         if x.draws != DrawOptions():
             raise ValueError(
                 f"Distil at `temperature` 1, without `top_p` and `top_k`, got {x.draws}: samplers take any later."
             )
         self.calls += 1
-        if x.noise is not self._seen:
+        if x.canvas is not self._seen:
             if x.k:
                 raise ValueError(
                     f"This pipeline call begins at step {x.k} of {self.asked}: distil on one that begins with masks."
                 )
-            self._seen, self.canvas = x.noise, self.canvas + 1
-        return self._record(x)
+            self._seen, self.canvas_index = x.canvas, self.canvas_index + 1
+        return self.record(x)
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next canvas and the probabilities of what was revealed in it, as `_advance`."""
-        return super()._advance(x)
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next canvas and the probabilities of what was revealed in it, as `advance`."""
+        return super().advance(x)
 
     def _of_canvas(self, given: Sequence[GivenT]) -> GivenT:
         """Of what was given for each canvas of the run, that of the present one.
@@ -86,8 +86,8 @@ class Recorder(LSDScheduler):
         Raises:
             UnequalLengths: if the run has more canvases.
         """
-        check_num_canvases(max(self.canvas + 1, len(given)), len(given))
-        return given[self.canvas]
+        check_num_canvases(max(self.canvas_index + 1, len(given)), len(given))
+        return given[self.canvas_index]
 
     def check_eos_finished(self, *args: Any, finished: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         return finished
@@ -126,19 +126,19 @@ class TeacherRecorder(Recorder):
         self.canvases: list[RecordedCanvas] = []
         self.never_predicted: list[int] = []
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        if len(self.canvases) == self.canvas:
-            self.canvases.append(RecordedCanvas(x.noise.masked_BL, x.sample_BL))
-            self.mask_token_id, self.canvas_shape = x.mask_token_id, x.noise.shape
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(self.canvases) == self.canvas_index:
+            self.canvases.append(RecordedCanvas(x.canvas.masked_BL, x.sample_BL))
+            self.mask_token_id, self.canvas_shape = x.mask_token_id, x.canvas.shape
             self.num_columns = x.logits_BLV.shape[-1]
-            if self.watches_tokens and self.canvas == 0:
+            if self.watches_tokens and self.canvas_index == 0:
                 row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
                 bounds_V = log_probability_bounds(x.logits_BLV, row_R, position_R, x.mask_token_id)
                 self.never_predicted = never_predicted(bounds_V)
         recorded = self.canvases[-1]
         if x.k in self.keep:
             recorded.states[x.k] = x.sample_BL.clone()
-        recorded.final_BL, probability_BL = super()._record(x)
+        recorded.final_BL, probability_BL = super().record(x)
         return recorded.final_BL, probability_BL
 
 
@@ -166,14 +166,14 @@ class StepErrorRecorder(Recorder):
         self.nats_GL = torch.zeros(len(states), num_masked, dtype=torch.float64)
         self.seen_GL = torch.zeros_like(self.nats_GL)
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        L, rank_BL = self.num_masked, x.noise.rank_BL
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        L, rank_BL = self.num_masked, x.canvas.rank_BL
         final_BL = self._of_canvas(self.canvases).final_BL.to(rank_BL.device)
         if final_BL.shape != rank_BL.shape:
             shapes = f"{tuple(rank_BL.shape)}, and its sequences are {tuple(final_BL.shape)}"
             raise ValueError(f"A canvas of this pipeline call has shape {shapes}: give data of whole canvases.")
         row_R, position_R = (x.masked_BL & is_predicted(final_BL, self.never_predicted)).nonzero(as_tuple=True)
-        masked_B = x.noise.masked_BL.sum(1)
+        masked_B = x.canvas.masked_BL.sum(1)
         rank_R = rank_BL[row_R, position_R] * L // masked_B[row_R]
         nats_R = cross_entropy(x.logits_BLV, row_R, position_R, final_BL[row_R, position_R], x.mask_token_id)
         self.nats_GL[x.k] += torch.bincount(rank_R, nats_R, minlength=L).cpu()

@@ -49,9 +49,9 @@ class SampleRecorder(Recorder):
         super().begin(num_inference_steps)
         self.ends: list[torch.Tensor] = []
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        canvas_BL, probability_BL = super()._record(x)
-        self.ends[self.canvas :] = [canvas_BL]
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        canvas_BL, probability_BL = super().record(x)
+        self.ends[self.canvas_index :] = [canvas_BL]
         return canvas_BL, probability_BL
 
 

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from lsd_sampler import LSDScheduler
 from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps
-from lsd_sampler.sampling.released_draws import DRAWS, move_weights, race_winners
+from lsd_sampler.sampling.released_draws import DRAWS, draw_as_released, move_weights
+from lsd_sampler.sampling.solvers import SOLVERS
 
 
 def integrated_law(weights: np.ndarray, eps: float, points: int = 4000) -> np.ndarray:
@@ -57,15 +58,15 @@ def test_the_hidden_temperature_of_a_vocabulary_of_gpt2(steps: int, ratio: float
 
 
 @pytest.mark.parametrize(("steps", "eps"), [(128, 1e-6), (8, 1e-4)])
-def test_races_follow_the_integrated_law(steps: int, eps: float) -> None:
+def test_released_draws_follow_the_integrated_law(steps: int, eps: float) -> None:
     """Shares of the mask and of groups of tokens, within 5 standard errors: false alarms below 1e-5."""
     weights, rows = zipf_step(2000, steps), 40_000
     law = integrated_law(weights, eps)
     assert reveal_ratio_and_entropy(law, steps)[0] < 0.95  # so the test can tell
     generator, counts = torch.Generator().manual_seed(0), np.zeros(2001)
     for _ in range(4):
-        winners = race_winners(torch.tensor(weights).float().expand(rows // 4, -1), eps, generator)
-        counts += np.bincount(winners, minlength=2001)
+        drawn = draw_as_released(torch.tensor(weights).float().expand(rows // 4, -1), eps, generator)
+        counts += np.bincount(drawn, minlength=2001)
     for group in (slice(0, 1), slice(1, 10), slice(10, 100), slice(100, 2000), slice(2000, 2001)):
         p, share = law[group].sum(), counts[group].sum() / rows
         assert abs(share - p) < 5 * np.sqrt(p * (1 - p) / rows)
@@ -80,7 +81,7 @@ def test_weights_are_those_of_the_release(case: int, solver: str, phi: str) -> N
     x_BL, log_score_BLV = fixture["x_t"], fixture[f"case{case}.log_score"]
     times, dt, mask = fixture[f"case{case}.t"].double(), fixture[f"case{case}.dt"].double(), 6
     scheduler = LSDScheduler(mask_token_id=mask, prediction_type="log_score", solver=solver)
-    solve = scheduler._solver.score_weight
+    solve = SOLVERS[solver].score_weight
     for b in range(2):
         masked_L = x_BL[b] == mask
         amount = float(solve(scheduler.noise, times[b], times[b] - dt))
@@ -97,7 +98,7 @@ def test_a_step_draws_from_those_weights() -> None:
     times = torch.tensor([0.9, 0.5, 1e-3], dtype=torch.float64)
     numbers = LearnedSteps(times, torch.tensor([0.8, 1.0]).double(), torch.tensor([1.2, 1.0]).double())
     for kind in ("logits", "log_score"):
-        scheduler = race_scheduler(prediction_type=kind)
+        scheduler = released_scheduler(prediction_type=kind)
         scheduler.set_learned_sampler(LearnedSampler({2: numbers}))
         scheduler.set_timesteps(2)
         logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05, 9.0]))  # the last column is the mask's
@@ -116,14 +117,14 @@ def test_a_step_draws_from_those_weights() -> None:
         assert torch.equal(last[out.prev_sample < 4], out.prev_sample[out.prev_sample < 4])
 
 
-def race_scheduler(**options: Any) -> LSDScheduler:
+def released_scheduler(**options: Any) -> LSDScheduler:
     return LSDScheduler(**{"mask_token_id": 4, "count": "bernoulli", "draws": "float32_eps1e-6", **options})
 
 
 def amounts(scheduler: LSDScheduler, kind: str) -> tuple[float]:
     """The solver's factor in the first step, coefficient included."""
     t, s = scheduler.steps.timesteps[:2]
-    solver, phi = scheduler._solver, scheduler.steps.score_coefficients[0]
+    solver, phi = scheduler.plan.solver, scheduler.steps.score_coefficients[0]
     amount = solver.score_weight if kind == "log_score" else solver.reveal_probability
     return (float(phi * amount(scheduler.noise, t, s)),)
 
@@ -132,7 +133,7 @@ def test_a_row_depends_on_its_own_generator() -> None:
     logits = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0))
 
     def run(rows: list[int]) -> torch.Tensor:
-        scheduler, sample = race_scheduler(), torch.full((len(rows), 6), 4)
+        scheduler, sample = released_scheduler(), torch.full((len(rows), 6), 4)
         scheduler.set_timesteps(3)
         generators = [torch.Generator().manual_seed(10 + row) for row in rows]
         for t in scheduler.timesteps:
@@ -148,11 +149,11 @@ def test_a_row_depends_on_its_own_generator() -> None:
 )
 def test_what_does_not_fit_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="`draws`"):
-        race_scheduler(**options)
+        released_scheduler(**options)
 
 
 def test_no_temperature() -> None:
-    scheduler = race_scheduler()
+    scheduler = released_scheduler()
     scheduler.set_timesteps(2)
     with pytest.raises(ValueError, match="`temperature`"):
         scheduler.step(torch.zeros(1, 3, 5), 0, torch.full((1, 3), 4), temperature=0.5)
@@ -161,7 +162,7 @@ def test_no_temperature() -> None:
 def test_draws_are_kept_with_the_sampler_and_can_be_chosen_when_it_is_loaded(tmp_path: Path) -> None:
     steps = LearnedSteps.plain(torch.tensor([1.0, 0.5, 1e-4], dtype=torch.float64))
     for draws in DRAWS:
-        scheduler = race_scheduler(draws=draws)
+        scheduler = released_scheduler(draws=draws)
         scheduler.set_learned_sampler(LearnedSampler({2: steps}))
         scheduler.save_pretrained(tmp_path / draws)
         assert LSDScheduler.from_pretrained(tmp_path / draws).config.draws == draws

@@ -2,7 +2,7 @@
 
 from ...support.registry import Registry
 from .base import Order
-from .by_logits import ConfidenceOrder, EntropyOrder, LogitOrder, MarginOrder, gumbel_top
+from .by_logits import ConfidenceOrder, EntropyOrder, LogitOrder, MarginOrder, SurestFirst, gumbel_top
 from .halton import HaltonOrder
 from .halton_maskgit import HaltonMaskGITOrder
 from .random import RandomOrder
@@ -16,5 +16,5 @@ for _order in (
 
 __all__ = [
     "ORDERS", "ConfidenceOrder", "EntropyOrder", "HaltonMaskGITOrder", "HaltonOrder", "LogitOrder", "MarginOrder",
-    "Order", "RandomOrder", "gumbel_top",
+    "Order", "RandomOrder", "SurestFirst", "gumbel_top",
 ]  # fmt: skip

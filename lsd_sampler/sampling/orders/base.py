@@ -1,16 +1,26 @@
 """What an order is: which masked positions are revealed first."""
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
+from abc import abstractmethod
+from typing import Any, ClassVar
 
 import torch
 
+from ..canvas import StepInput
+from ..counts import check_count
+from ..plan import StepPlan
+from ..step_rule import StepRule
 
-class Order(ABC):
+
+class Order(StepRule):
     """An order that is fixed when a canvas arrives, before any logits are seen."""
 
     name: ClassVar[str]
     looks_at_logits: ClassVar[bool] = False
+    """Whether the positions that a step reveals depend on the logits."""
+    looks_at_tokens: ClassVar[bool] = False
+    """Whether they depend on the tokens that are drawn. Where they do not, a sampler can be forced along a given
+    sequence, and the probability with which it makes that sequence is known.
+    """
     exchangeable: ClassVar[bool] = False
     """Whether every set of positions of one size is equally likely to come first."""
 
@@ -23,3 +33,14 @@ class Order(ABC):
             shift_B2 (`torch.DoubleTensor` of shape `(batch_size, 2)`): two more uniforms for each row.
             canvas_shape: `(seq_len,)` or `(height, width)`.
         """
+
+    def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
+        beta, v_BL = plan.log_score_coefficient(x.k), x.canvas.v_BL
+        if x.is_last:  # whatever is still masked, even a position that a callback masked again
+            return x.reveal(x.masked_BL, v_BL, beta)
+        if plan.counts_jumps:
+            x.canvas.survive(plan.jump(x))
+        return x.reveal(x.masked_BL & plan.due(x), v_BL, beta)
+
+    def check(self, config: Any) -> None:
+        check_count(config.count, schedule=(config.schedule, config.schedule == "uniform"))

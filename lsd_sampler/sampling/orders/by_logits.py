@@ -1,18 +1,23 @@
+"""Orders that look at the network's output.
+
+Shape suffixes: B batch, L positions, R chosen rows.
+"""
+
 from abc import abstractmethod
 
 import torch
 
 from .. import certainty
+from ..canvas import StepInput
 from ..draws import gumbel
 from ..logit_rows import ModelOutput
+from ..plan import StepPlan
 from .base import Order
 
 
 class LogitOrder(Order):
-    """Surest first, as the network sees it at each step: positions by a score plus annealed Gumbel noise.
-
-    Tokens are drawn afresh at every step for all masked positions. A step reads the logits of every masked position.
-    They are the denoiser's own; under `certainty="tempered"` those of the law that tokens are drawn from.
+    """An order that looks at the logits: each step chooses its positions by them and by noise of its own, and then
+    draws tokens there. Tokens and noise are drawn afresh at every step.
     """
 
     looks_at_logits = True
@@ -20,47 +25,75 @@ class LogitOrder(Order):
     def keys(self, u_BL: torch.Tensor, shift_B2: torch.Tensor, canvas_shape: tuple[int, ...]) -> torch.Tensor:
         return u_BL  # decides how many positions a Bernoulli step reveals; which ones, the logits decide
 
+    def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
+        v_BL, choice_BL, jump_BL = x.uniforms(3)
+        chosen_BL = x.masked_BL if x.is_last else self.choose(x, plan, choice_BL, jump_BL)
+        return x.reveal(chosen_BL, v_BL, plan.log_score_coefficient(x.k))
+
+    @abstractmethod
+    def choose(self, x: StepInput, plan: StepPlan, choice_BL: torch.Tensor, jump_BL: torch.Tensor) -> torch.Tensor:
+        """Which masked positions a step reveals that is not the last one, `(B, L)`; no token is drawn yet.
+
+        Args:
+            x, plan: as for `advance`.
+            choice_BL, jump_BL (`torch.DoubleTensor` of shape `(batch_size, seq_len)`): uniforms; the latter say how
+                many, where the scores do.
+        """
+
+
+class SurestFirst(LogitOrder):
+    """The positions of the highest score, as many as the schedule says, after annealed Gumbel noise.
+
+    A step reads the logits of every masked position. They are the denoiser's own; under `certainty="tempered"` those
+    of the law that tokens are drawn from.
+    """
+
+    def choose(self, x: StepInput, plan: StepPlan, choice_BL: torch.Tensor, jump_BL: torch.Tensor) -> torch.Tensor:
+        row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
+        logits_BLV = x.rated_logits(plan.log_score_coefficient(x.k))
+        score_R = self.scores(logits_BLV, row_R, position_R, x.mask_token_id)
+        return surest(x, plan, x.spread(row_R, position_R, score_R, -torch.inf), choice_BL, jump_BL)
+
     @abstractmethod
     def scores(
-        self,
-        logits_BLV: ModelOutput,
-        row_R: torch.Tensor,
-        position_R: torch.Tensor,
-        excluded: int | None,
-        confidence_R: torch.Tensor,
+        self, logits_BLV: ModelOutput, row_R: torch.Tensor, position_R: torch.Tensor, excluded: int | None
     ) -> torch.Tensor:
         """How sure the network is of these rows: the higher, the earlier. `(R,)`, float64.
 
         Args:
             logits_BLV, row_R, position_R, excluded: as for [`~lsd_sampler.sampling.logit_rows.row_chunks`].
-            confidence_R (`torch.DoubleTensor` of shape `(R,)`): log-probability of each row's token by `logits_BLV`.
         """
 
 
-class ConfidenceOrder(LogitOrder):
+class ConfidenceOrder(Order):
     """Most confident first (MaskGIT, https://huggingface.co/papers/2202.04200; LLaDA): by the log-probability of the
     drawn token, before any temperature, `top_p`, `top_k` or log-score coefficient of the draws (as in LLaDA's code).
 
-    The law of the samples is not that of the denoiser even with one token a step: unlikely tokens are drawn again.
+    Each step draws a token for every masked position and keeps the surest. The law of the samples is not that of the
+    denoiser even with one token a step: unlikely tokens are drawn again.
     With `schedule="cosine"` and exact counts it is MaskGIT's sampler, its noise annealed linearly from
     `confidence_temperature` (4.5 in Halton-MaskGIT's code) to 0. Other counts are had by
     [`~lsd_sampler.sampling.schedules.grid_from_counts`].
     """
 
     name = "confidence"
+    looks_at_logits = True
+    looks_at_tokens = True
 
-    def scores(
-        self,
-        logits_BLV: ModelOutput,
-        row_R: torch.Tensor,
-        position_R: torch.Tensor,
-        excluded: int | None,
-        confidence_R: torch.Tensor,
-    ) -> torch.Tensor:
-        return confidence_R
+    def keys(self, u_BL: torch.Tensor, shift_B2: torch.Tensor, canvas_shape: tuple[int, ...]) -> torch.Tensor:
+        return u_BL
+
+    def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
+        beta, (v_BL, choice_BL, jump_BL) = plan.log_score_coefficient(x.k), x.uniforms(3)
+        if x.is_last:
+            return x.reveal(x.masked_BL, v_BL, beta)
+        candidate_BL, log_prob_BL, confidence_BL = x.draw_rated(x.masked_BL, v_BL, beta)
+        chosen_BL = surest(x, plan, confidence_BL, choice_BL, jump_BL)
+        next_BL = torch.where(chosen_BL, candidate_BL, x.sample_BL)
+        return next_BL, log_prob_BL.exp().float().masked_fill(~chosen_BL, 0)
 
 
-class MarginOrder(LogitOrder):
+class MarginOrder(SurestFirst):
     """Clearest first (https://huggingface.co/papers/2502.06768; Dream's `topk_margin`): by the probability of the most
     likely token less that of the next, before any temperature of the draws.
 
@@ -70,17 +103,12 @@ class MarginOrder(LogitOrder):
     name = "margin"
 
     def scores(
-        self,
-        logits_BLV: ModelOutput,
-        row_R: torch.Tensor,
-        position_R: torch.Tensor,
-        excluded: int | None,
-        confidence_R: torch.Tensor,
+        self, logits_BLV: ModelOutput, row_R: torch.Tensor, position_R: torch.Tensor, excluded: int | None
     ) -> torch.Tensor:
         return certainty.of_rows(certainty.margin, logits_BLV, row_R, position_R, excluded)
 
 
-class EntropyOrder(LogitOrder):
+class EntropyOrder(SurestFirst):
     """Least uncertain first (Dream's `entropy`): by the entropy of the token, before any temperature of the draws.
 
     Like `margin` it does not depend on the token that was drawn; it looks at the whole law.
@@ -89,14 +117,26 @@ class EntropyOrder(LogitOrder):
     name = "entropy"
 
     def scores(
-        self,
-        logits_BLV: ModelOutput,
-        row_R: torch.Tensor,
-        position_R: torch.Tensor,
-        excluded: int | None,
-        confidence_R: torch.Tensor,
+        self, logits_BLV: ModelOutput, row_R: torch.Tensor, position_R: torch.Tensor, excluded: int | None
     ) -> torch.Tensor:
         return -certainty.of_rows(certainty.entropy, logits_BLV, row_R, position_R, excluded)
+
+
+def surest(
+    x: StepInput, plan: StepPlan, score_BL: torch.Tensor, choice_BL: torch.Tensor, jump_BL: torch.Tensor
+) -> torch.Tensor:
+    """The masked positions of the highest score after Gumbel noise, as many as are due in this step. `(B, L)`.
+
+    Args:
+        score_BL (`torch.DoubleTensor` of shape `(batch_size, seq_len)`): -inf where nothing is masked.
+        choice_BL, jump_BL: as for [`LogitOrder.choose`].
+    """
+    if plan.counts_jumps:
+        # positions are not revealed by their own `u` here, so jumps are drawn afresh at those still masked
+        due_B = (jump_BL < plan.jump(x)).sum(1)
+    else:
+        due_B = plan.due(x).sum(1) - (x.canvas.masked_BL & ~x.masked_BL).sum(1)
+    return x.masked_BL & gumbel_top(score_BL, due_B, plan.position_temperatures[x.k], choice_BL)
 
 
 def gumbel_top(

@@ -6,7 +6,7 @@ the M network calls of `set_timesteps(M)`; their constants are `solver_options`.
 """
 
 from ...support.registry import Registry
-from .base import Solver
+from .base import Solver, UpdateRule
 from .dndm import DNDM, DNDMK
 from .entropy_bounded import EntropyBounded
 from .euler import Euler
@@ -30,5 +30,5 @@ for _solver in (
 __all__ = [
     "DNDM", "DNDMK", "SOLVERS", "EntropyBounded", "Euler", "FastDLLMFactor", "FastDLLMThreshold", "KGillespie",
     "OwnStep", "PredictorCorrector", "ReMDMCap", "ReMDMConf", "ReMDMForwardBackward", "ReMDMLoop", "ReMDMRescale",
-    "Solver", "ThetaRK2", "ThetaTrapezoidal", "Tweedie",
+    "Solver", "ThetaRK2", "ThetaTrapezoidal", "Tweedie", "UpdateRule",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a solver is: how much of the score one step of the reverse process uses."""
+"""What a solver is: when the network is called, and how much of the score one step of the reverse process uses."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -12,16 +12,17 @@ from .options import Option, read_options
 
 
 class Solver(ABC):
-    """One update rule of the reverse process.
+    """How the reverse process is discretised.
 
     Under absorbing noise, in a step from time t to s < t, a masked position becomes token y with probability
-    `score_weight(t, s) * score_y`; under other noise every token moves by `law`.
+    `score_weight(t, s) * score_y`: for an [`UpdateRule`] that is the step, for an
+    [`~lsd_sampler.sampling.solvers.OwnStep`] what the schedule counts by.
     """
 
     name: ClassVar[str]
     evals_per_step: ClassVar[int] = 1
     """Network calls per step."""
-    distillable: ClassVar[bool] = True
+    distillable: ClassVar[bool]
     """Whether times and coefficients can be learned for it."""
     options: ClassVar[Mapping[str, Option]] = {}
     """Its constants, by name."""
@@ -48,9 +49,11 @@ class Solver(ABC):
         """
         return grid(num_calls), [0] * num_calls
 
-    @abstractmethod
     def score_weight(self, noise: NoiseSchedule, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-        """The factor in front of the concrete score, float64, elementwise in the times `t > s`."""
+        """The factor in front of the concrete score, float64, elementwise in the times `t > s`; here that of the
+        analytic step (theorem 4.2 of https://huggingface.co/papers/2310.16834), which is exact in the marginals.
+        """
+        return torch.expm1(noise.total(t) - noise.total(s))
 
     def reveal_probability(self, noise: NoiseSchedule, t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         """Probability that a masked position is revealed between t and s by a normalised denoiser.
@@ -59,6 +62,14 @@ class Solver(ABC):
         theorem 1).
         """
         return self.score_weight(noise, t, s) * noise.alpha(t) / noise.masked(t)
+
+
+class UpdateRule(Solver):
+    """A solver that leaves positions to the `order` and `count` of the scheduler. Times and coefficients can be
+    learned for it. Under noise without a mask every token moves by its `law`.
+    """
+
+    distillable = True
 
     @abstractmethod
     def law(

@@ -47,7 +47,7 @@ class DNDM(OwnStep):
 
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
         due_BL = x.masked_BL if x.is_last else x.masked_BL & due(x, plan, x.k)
-        return x.reveal(due_BL, x.noise.v_BL, math.inf if plan.options["greedy"] else 1.0)
+        return x.reveal(due_BL, x.canvas.v_BL, math.inf if plan.options["greedy"] else 1.0)
 
 
 class DNDMK(OwnStep):
@@ -60,7 +60,7 @@ class DNDMK(OwnStep):
 
     name = "dndm_k"
     options = _OPTIONS
-    reads_known = True
+    skips_complete = False  # it reads the logits of known positions too
 
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
         (v_BL,) = x.uniforms(1)
@@ -68,7 +68,7 @@ class DNDMK(OwnStep):
         candidate_BL, log_prob_BL, confidence_BL = x.draw_rated(x.masked_BL, v_BL, beta)
         if x.is_last:
             return candidate_BL, log_prob_BL.exp().float()
-        mine_BL, known_B = x.noise.masked_BL, due(x, plan, x.k).sum(1)
+        mine_BL, known_B = x.canvas.masked_BL, due(x, plan, x.k).sum(1)
         known_BL = x.confidence(mine_BL & ~x.masked_BL, x.sample_BL, beta)
         score_BL = torch.where(x.masked_BL, confidence_BL, known_BL).masked_fill(~mine_BL, -torch.inf)
         kept_BL = mine_BL & ~lowest(score_BL, mine_BL.sum(1) - known_B, mine_BL)
@@ -113,8 +113,8 @@ def _beta_mass(num_intervals: int, alpha: float, beta: float) -> torch.Tensor:
 
 def due(x: StepInput, plan: StepPlan, k: int) -> torch.Tensor:
     """Which of the positions masked at the start have come to their time by the end of step k. `(B, L)`."""
-    left = transition_weights(len(plan.places), plan.options).flip(0)[x.noise.start :]
-    return x.noise.masked_BL & (x.noise.u_BL < float(left[: k + 1 - x.noise.start].sum() / left.sum()))
+    left = transition_weights(len(plan.places), plan.options).flip(0)[x.canvas.start :]
+    return x.canvas.masked_BL & (x.canvas.u_BL < float(left[: k + 1 - x.canvas.start].sum() / left.sum()))
 
 
 def lowest(score_BL: torch.Tensor, num_B: torch.Tensor, among_BL: torch.Tensor) -> torch.Tensor:

@@ -2,10 +2,10 @@ import torch
 
 from ..corruptions import Corruption
 from ..noise import NoiseSchedule
-from .base import Solver
+from .base import UpdateRule
 
 
-class Euler(Solver):
+class Euler(UpdateRule):
     """Euler step of the reverse CTMC (tau-leaping), eq. 4 of https://huggingface.co/papers/2509.19962. One call a
     step.
 

@@ -26,7 +26,7 @@ class KGillespie(OwnStep):
             if plan.prediction_type == "log_score":
                 log_rate_R = log_mass(x.logits_BLV, row_R, position_R, excluded=x.mask_token_id)
             log_rate_BL = x.spread(row_R, position_R, log_rate_R, -torch.inf)
-            due_B = plan.num_known(x) - (x.noise.masked_BL & ~x.masked_BL).sum(1)
+            due_B = plan.num_known(x) - (x.canvas.masked_BL & ~x.masked_BL).sum(1)
             # the first k to ring have the k highest log-rates after Gumbel noise
             due_BL = x.masked_BL & gumbel_top(log_rate_BL, due_B, 1.0, clock_BL)
         return x.reveal(due_BL, v_BL)

@@ -3,35 +3,42 @@
 Shape suffixes: B batch, L positions.
 """
 
-from abc import abstractmethod
-from typing import ClassVar
+from typing import Any
 
 import torch
 
 from ..canvas import StepInput
-from ..plan import StepPlan
-from .tweedie import Tweedie
+from ..corruptions import CORRUPTIONS
+from ..counts import check_count
+from ..step_rule import StepRule
+from .base import Solver
 
 
-class OwnStep(Tweedie):
+class OwnStep(StepRule, Solver):
     """A solver under absorbing noise whose step is its own: it says which positions are revealed, or masked again.
 
-    Where it has no rule of its own it goes by Tweedie's step. It looks only at positions that were masked at the
-    start, and reveals all of them by the last step. What it draws, it draws afresh at every step. What it remembers
-    of a generation is `x.noise.state`, which ends with the generation: a solver itself has no state.
+    It looks only at positions that were masked at the start, and reveals all of them by the last step. What it draws,
+    it draws afresh at every step. What it remembers of a generation is `x.canvas.state`, which ends with the
+    generation: a solver itself has no state. How many tokens the schedule asks for (`plan.num_known`, `plan.jump`) is
+    Tweedie's.
 
     `order` and `count` of the scheduler say nothing to it, and no times or coefficients are learned for it.
     """
 
     distillable = False
-    reads_known: ClassVar[bool] = False
-    """Whether it reads the logits of positions that are known."""
+    skips_complete = True
 
-    @abstractmethod
-    def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next canvas, and the probability with which each token revealed in it was drawn (0 elsewhere). Both
-        `(B, L)`.
-        """
+    def check(self, config: Any) -> None:
+        if config.order != "random":
+            raise ValueError(
+                f"`order` {config.order!r} has no meaning for the solver {config.solver!r}, which chooses positions"
+                " itself."
+            )
+        check_count(config.count, solver=(config.solver, False))
+        if not CORRUPTIONS[config.corruption].absorbing:
+            raise ValueError(
+                f"`solver` {config.solver!r} is for absorbing noise; under {config.corruption} noise all tokens move."
+            )
 
 
 def exchange(
@@ -45,6 +52,6 @@ def exchange(
     due_BL = x.masked_BL if x.is_last else x.masked_BL & (reveal_BL < reveal)
     next_BL, probability_BL = x.reveal(due_BL, v_BL)
     if not x.is_last:
-        again_BL = x.noise.masked_BL & ~x.masked_BL & (remask_BL < remask)
+        again_BL = x.canvas.masked_BL & ~x.masked_BL & (remask_BL < remask)
         next_BL = next_BL.masked_fill(again_BL, x.mask_token_id)
     return next_BL, probability_BL

@@ -95,7 +95,7 @@ class ReMDMConf(ReMDM):
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
         """State: minus the denoiser's probability of each known token when it was drawn, -inf elsewhere, `(B, L)`."""
         reveal, sigma = self.chances(plan.noise, *plan.interval(x.k), plan.options)
-        doubt_BL = x.noise.state
+        doubt_BL = x.canvas.state
         if doubt_BL is None:
             doubt_BL = torch.full(x.sample_BL.shape, -torch.inf, dtype=torch.float64, device=x.sample_BL.device)
         remask_BL = sigma * share(doubt_BL.masked_fill(x.masked_BL, -torch.inf))
@@ -103,7 +103,7 @@ class ReMDMConf(ReMDM):
         revealed_BL = x.masked_BL & (next_BL != x.mask_token_id)
         confidence_BL = _strict(x).confidence_of_draws(revealed_BL, next_BL, probability_BL.double().log()).exp()
         doubt_BL = torch.where(x.masked_BL, -confidence_BL, doubt_BL)
-        x.noise.state = doubt_BL.masked_fill(next_BL == x.mask_token_id, -torch.inf)
+        x.canvas.state = doubt_BL.masked_fill(next_BL == x.mask_token_id, -torch.inf)
         return next_BL, probability_BL
 
 

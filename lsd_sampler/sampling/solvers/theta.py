@@ -59,11 +59,11 @@ class ThetaSolver(OwnStep):
         return torch.tensor([*times[:num_calls], steps[-1]], dtype=torch.float64), [k % 2 for k in range(num_calls)]
 
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
-        first, x.noise.state = x.noise.state, None
+        first, x.canvas.state = x.canvas.state, None
         if first is not None and first.k == x.k - 1:
             return self._second_stage(x, plan, first)
         if plan.places[x.k] == 0 and not x.is_last:
-            x.noise.state = FirstStage(x.k, x.logits_BLV.clone(), x.masked_BL)
+            x.canvas.state = FirstStage(x.k, x.logits_BLV.clone(), x.masked_BL)
         v_BL, leap_BL = x.uniforms(2)
         t, s = plan.interval(x.k)
         due_BL = x.masked_BL

@@ -105,25 +105,25 @@ class KLUBRecorder(Recorder):
         """The data of the next run."""
         self.paths = paths
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         visit, path = self.visits[x.k], self._of_canvas(self.paths).to(x.sample_BL.device)
         if x.k == 0:
             self.num_positions += path.final_BL.numel()
         if visit.begins:
             # its rates are compared at the positions that are masked at the first point, or at fewer of them
-            self._begun_BL = self._noised(x.noise, self.visits[x.k + 1].t)
+            self._begun_BL = self._noised(x.canvas, self.visits[x.k + 1].t)
             none_0V = torch.zeros(0, x.logits_BLV.shape[-1], device=x.sample_BL.device)
             self._begun = visit.t, torch.cat(self._rows(x, self._begun_BL) or [none_0V])
         else:
             self._add(x, visit)
         last = x.k + 1 == len(self.visits)
-        masked_BL = torch.zeros_like(path.masked_BL) if last else self._noised(x.noise, self.visits[x.k + 1].t)
+        masked_BL = torch.zeros_like(path.masked_BL) if last else self._noised(x.canvas, self.visits[x.k + 1].t)
         next_BL = path.final_BL.masked_fill(masked_BL, x.mask_token_id)
         return next_BL, torch.zeros(next_BL.shape, device=next_BL.device)
 
     def _add(self, x: StepInput, visit: Visit) -> None:
         begun_t, begun_RV = self._begun
-        masked_BL = self._noised(x.noise, visit.t)
+        masked_BL = self._noised(x.canvas, visit.t)
         done, rows_1 = 0, begun_RV[masked_BL[self._begun_BL]]
         for output_2 in self._rows(x, masked_BL):
             output_1, done = rows_1[done : done + len(output_2)], done + len(output_2)
@@ -141,13 +141,13 @@ class KLUBRecorder(Recorder):
             return rate * output_RV.exp()
         return rate * float(self.noise.alpha(t) / self.noise.masked(t)) * output_RV.softmax(-1)
 
-    def _noised(self, noise: Canvas, t: float) -> torch.Tensor:
+    def _noised(self, canvas: Canvas, t: float) -> torch.Tensor:
         """What is masked at time t, `(B, L)`: everything at t = 1, as in the first canvas."""
         masked = float(self.noise.masked(t) / self.noise.masked(1.0))
         if self.config.count == "exact":
-            known_B = (noise.masked_BL.sum(1) * (1 - masked)).round()
-            return noise.masked_BL & (noise.rank_BL >= known_B[:, None])
-        return noise.masked_BL & (noise.u_BL >= 1 - masked)
+            known_B = (canvas.masked_BL.sum(1) * (1 - masked)).round()
+            return canvas.masked_BL & (canvas.rank_BL >= known_B[:, None])
+        return canvas.masked_BL & (canvas.u_BL >= 1 - masked)
 
 
 def klub_terms(rate_1_RV: torch.Tensor, rate_2_RV: torch.Tensor) -> torch.Tensor:

@@ -42,6 +42,7 @@ from tqdm.auto import tqdm
 
 from ...sampling.canvas import StepInput
 from ...sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorTable
+from ...sampling.orders import ORDERS
 from ...sampling.schedules import replay_states
 from ...sampling.solvers import SOLVERS
 from ...scheduling_lsd import LSDScheduler
@@ -92,23 +93,24 @@ class IntervalStudent(Recorder):
         """The paths of the next run, and how its canvases are relaxed."""
         self.paths, self.relaxed = paths, relaxed
 
-    def _record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         path = self._of_canvas(self.paths).to(x.sample_BL.device)
         self._measure(x, path)
         self.steps.score_coefficients[x.k] = self._coefficient(x, path)
-        self._use(self.steps)
+        self.use_steps(self.steps)
         teacher_BL = path.before(self.bounds[x.k + 1], x.mask_token_id)
         if x.is_last:  # what comes after this canvas, if anything, is to begin from the teacher's context
             return teacher_BL, torch.zeros(teacher_BL.shape, device=teacher_BL.device)
-        next_BL = super()._record(x)[0] if self.own else teacher_BL
+        next_BL = super().record(x)[0] if self.own else teacher_BL
         if self.relaxed is not None and (x.k == 0 or not self.own):
-            next_BL = self.relaxed[self.canvas].fill(next_BL, x.logits_BLV.shape[-1], x.mask_token_id)
+            next_BL = self.relaxed[self.canvas_index].fill(next_BL, x.logits_BLV.shape[-1], x.mask_token_id)
         return next_BL, torch.zeros(next_BL.shape, device=next_BL.device)
 
     def _measure(self, x: StepInput, path: TeacherPath) -> None:
         """The nats of the teacher's tokens where both canvases are masked."""
         judged_BL = x.masked_BL & (path.step_BL >= self.bounds[x.k])
-        if not self._order.exchangeable:  # else all that are masked have the expectation of those that come next
+        # under an exchangeable order all that are masked have the expectation of those that come next
+        if not ORDERS[self.config.order].exchangeable:
             judged_BL &= path.step_BL < self.bounds[x.k + 1]
         row_R, position_R = judged_BL.nonzero(as_tuple=True)
         nats_R = cross_entropy(x.logits_BLV, row_R, position_R, path.final_BL[row_R, position_R], x.mask_token_id)
@@ -121,8 +123,8 @@ class IntervalStudent(Recorder):
         if x.is_last:  # it reveals all that is left
             return 1.0
         start, end = self.bounds[x.k : x.k + 2]
-        ours = self._plan.score_sums(x).sum()
-        weight = self._solver.score_weight(self.noise, *self.steps.timesteps[x.k : x.k + 2])
+        ours = self.plan.score_sums(x).sum()
+        weight = self.plan.solver.score_weight(self.noise, *self.steps.timesteps[x.k : x.k + 2])
         teachers = (path.step_BL >= start) & (path.step_BL < end)
         self.revealed_M2[x.k] += torch.stack([teachers.sum().double(), weight * ours]).cpu()
         self.masked_M2[x.k] += torch.tensor([int((path.step_BL >= start).sum()), int(x.masked_BL.sum())])

@@ -16,7 +16,7 @@ from lsd_sampler import Denoiser, DistillConfig, LSDScheduler, MaskedDiffusionPi
 from lsd_sampler.denoisers import random_chain
 from lsd_sampler.sampling.corruptions import Absorbing, Corruption, Gaussian, Uniform
 from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps
-from lsd_sampler.sampling.moves import Reverse
+from lsd_sampler.sampling.moves import TokenMoves
 from lsd_sampler.sampling.noise import Exponential, LogLinear, make_noise_schedule
 from lsd_sampler.sampling.solvers import SOLVERS
 
@@ -419,7 +419,7 @@ def test_score_coefficients_are_ratios_of_total_rates() -> None:
     config = DistillConfig(method="lsd", solver="euler", nfe=(M,), teacher_steps=32, num_sequences=num)
     learned = distill(pipe, config)
     coefficients = learned.steps_for(M).score_coefficients
-    reverse = Reverse(Uniform(V), NOISE, SOLVERS["euler"], "logits")
+    reverse = TokenMoves(Uniform(V), NOISE, SOLVERS["euler"], "logits")
     for k, canvas in enumerate(seen[-M:]):
         teacher, student = canvas[:num], canvas[num:]
         t = float(learned.steps_for(M).timesteps[k])

@@ -16,7 +16,7 @@ from lsd_sampler.denoisers import CTMCDenoiser
 from lsd_sampler.sampling.corruptions import Absorbing, Gaussian
 from lsd_sampler.sampling.draws import keep_likely
 from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps
-from lsd_sampler.sampling.moves import Reverse
+from lsd_sampler.sampling.moves import TokenMoves
 from lsd_sampler.sampling.noise import LogLinear, make_noise_schedule
 from lsd_sampler.sampling.schedules import grid_from_counts
 from lsd_sampler.sampling.solvers import SOLVERS
@@ -297,7 +297,7 @@ def test_official_tau_leaping_rates(sampler: str) -> None:
     denoiser = load_denoiser(str(fixture_path("ctmc_tauldr")))
     assert isinstance(denoiser, CTMCDenoiser)
     corruption = Gaussian(denoiser.vocab_size, denoiser.rate_sigma, denoiser.q_sigma)
-    reverse = Reverse(corruption, denoiser.noise, SOLVERS["euler"], "logits")
+    reverse = TokenMoves(corruption, denoiser.noise, SOLVERS["euler"], "logits")
     times = golden[f"{sampler}.t"].tolist()
     # three steps, the last of them to 0; or two, with two correctors after each, 1.5 times as long
     lengths = [0.495, 0.495, 0.01] if sampler == "TauLeaping" else [h * (0.99 - 1 / 3) / 2 for h in (1, 1.5, 1.5)] * 2

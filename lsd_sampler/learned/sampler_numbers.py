@@ -1,0 +1,87 @@
+"""For which numbers of steps a sampler has numbers, and which they are."""
+
+import numbers
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ..sampling.counts import COUNTS, PUBLISHED_COUNTS
+from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
+from ..sampling.noise import NoiseSchedule
+from ..sampling.schedules import grid_from_counts
+from ..sampling.solvers import Solver
+from .interpolation import interpolated_coefficients
+from .sampler_files import SamplerFiles
+
+
+class SamplerNumbers(SamplerFiles):
+    """The numbers of a sampler: learned, where there are any, else those of the plain base solver."""
+
+    noise: NoiseSchedule
+    _solver: Solver
+    _options: dict[str, Any]
+    _base_grid: Callable[[int], torch.Tensor]
+
+    @property
+    def available_num_inference_steps(self) -> list[int] | None:
+        """The numbers of steps that were learned, or `None` where any number can be had (step-error table, or nothing
+        learned).
+        """
+        if self.learned_sampler.step_error is not None or not self.learned_sampler:
+            return None
+        return sorted(self.learned_sampler.steps)
+
+    def can_do(self, num_inference_steps: int) -> bool:
+        """Whether this sampler has numbers for so many steps."""
+        step_error = self.learned_sampler.step_error
+        if num_inference_steps in self.learned_sampler.steps or not self.learned_sampler:
+            return True
+        return step_error is not None and 1 <= num_inference_steps <= len(step_error.grid)
+
+    def set_learned_sampler(self, learned_sampler: LearnedSampler) -> None:
+        """Installs learned numbers.
+
+        Raises:
+            ValueError: if one of them is unusable.
+        """
+        learned_sampler.check("learned_sampler")
+        if learned_sampler and not self._solver.distillable:
+            raise ValueError(f"`solver` {self.config.solver!r} is a baseline, and nothing can be learned for it.")
+        if learned_sampler and self.config.count in PUBLISHED_COUNTS:
+            raise ValueError(
+                f"`count` {self.config.count!r} fixes how many tokens each step reveals, so nothing can be learned for"
+                f" it. Use one of {list(COUNTS)}."
+            )
+        self.learned_sampler = learned_sampler
+        self.register_to_config(learned=bool(learned_sampler), tensors_sha256=None)
+
+    def steps_for(self, num_inference_steps: int) -> LearnedSteps:
+        """The numbers of the sampler with so many steps: learned, solved from the step-error table (with coefficients
+        of the log-score interpolated between numbers of steps that were learned), or the plain base solver's.
+
+        Raises:
+            ValueError: if `num_inference_steps` is not positive, or this sampler has no numbers for it.
+        """
+        is_integer = isinstance(num_inference_steps, numbers.Integral) and not isinstance(num_inference_steps, bool)
+        if not is_integer or num_inference_steps < 1:
+            raise ValueError(f"`num_inference_steps` must be a positive integer, got {num_inference_steps!r}.")
+        M = int(num_inference_steps)
+        if M in self.learned_sampler.steps:
+            return self.learned_sampler.steps[M]
+        if self.learned_sampler.step_error is not None:
+            counts, _ = self.learned_sampler.step_error.solve(M)
+            steps = LearnedSteps.plain(grid_from_counts(counts, self.noise, self.config.sampling_eps))
+            beta_M = interpolated_coefficients(self.learned_sampler.steps, steps.timesteps, self.noise)
+            return replace(steps, log_score_coefficients=beta_M)
+        if self.learned_sampler:
+            raise ValueError(
+                f"`num_inference_steps` must be one of {self.available_num_inference_steps}, which this sampler"
+                f" learned, got {M}. Distil it for that number with `lsd-train --nfe`."
+            )
+        return LearnedSteps.plain(self._calls(M)[0])
+
+    def _calls(self, num_calls: int) -> tuple[torch.Tensor, list[int]]:
+        """Times of the base solver's network calls, and the place of each in its step."""
+        return self._solver.calls(self._base_grid, num_calls, self._options)
