@@ -269,8 +269,8 @@ def describe_coefficients(record: dict[str, Any]) -> str:
 def configure(
     args: argparse.Namespace, look: Callable[[DistillConfig], TeacherPlan]
 ) -> tuple[DistillConfig, Callable[[], TeacherPlan]]:
-    """The options of the run, and the plan of the pipeline, which is looked up at most once. Of the default numbers of
-    calls only those are kept that a canvas has tokens for.
+    """The options of the run, and the plan of the pipeline, which is looked up at most once. The default numbers of
+    calls are those that a canvas has tokens for.
     """
     options = {option.name: getattr(args, option.name) for option in all_options()}
     if args.data and options["paths"] is None:
