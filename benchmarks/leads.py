@@ -1,8 +1,8 @@
-"""How much further from real data than one sampler every other is, from a finished `lsd-eval` folder.
+"""How much further every other sampler is from real data than a given one, from a finished `lsd-eval` folder.
 
 python benchmarks/leads.py reproduction/verdict-all books-default
 
-Paired bootstrap over samples, each interval of 95 % for itself.
+Intervals are by a paired bootstrap over samples, at 95 % each.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python benchmarks/path_sources.py
 
-On an exact chain, where data are exact samples. Schedules are priced by a step-error table of other, many sequences:
-nats per sequence above one token a step, mean over seeds and its standard error. Calls are counted per sequence, all
-numbers of calls together.
+The model is an exact chain, whose exact samples are the data. Schedules are priced by a step-error table of many other
+sequences: nats per sequence above one token a step, mean over seeds and its standard error. Calls are counted per
+sequence, for all numbers of calls together.
 """
 
 import argparse

@@ -2,8 +2,9 @@
 
 python benchmarks/ratios.py reproduction/frontier-8 --base tweedie
 
-First, each sampler's perplexity over the base solver's: both at temperature 1; and where the sampler has the entropy
-that the base solver has at temperature 1. Then what the base solver itself gains by a temperature alone.
+The first table has each sampler's perplexity over the base solver's: once with both at temperature 1, and once where
+the sampler has the entropy that the base solver has at temperature 1. The second table has the base solver's own gain
+by temperature alone.
 """
 
 import argparse

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every number of docs/reproduction.md: bash benchmarks/reproduction.sh PART...
+# Every number of docs/reproduction/: bash benchmarks/reproduction.sh PART...
 #
 # Each part may be stopped and called again: finished samplers and rows are kept in $OUT (default: reproduction) and
 # reused. "books_positional:4,8" is the part `books_positional` at 4 and 8 calls.

@@ -1,8 +1,8 @@
 """Time and peak extra memory spent inside schedulers for one whole generation; the network is never called.
 
 One tensor of random logits serves every step, as if the denoiser had returned it. Ours runs all its steps. The others
-cost about the same at every step, so they are timed on a few, spread over the generation, and scaled. Of repeated
-times the fastest counts, for everyone: other load on the machine only adds to it.
+cost about the same at every step, so they are timed on a few, spread over the generation, and scaled. The fastest of
+repeated times counts, for everyone, because other load on the machine only adds to it.
 """
 
 import argparse

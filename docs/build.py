@@ -1,9 +1,10 @@
-"""Builds the documentation as HTML: the pages in this folder, and the API from its docstrings. Offline.
+"""Builds the documentation as HTML: the pages in this folder and below it, and the API from its docstrings. Offline.
 
 python docs/build.py site
 """
 
 import argparse
+import os
 import re
 from html import escape
 from pathlib import Path
@@ -52,13 +53,14 @@ img { max-width: 100%; background: white; }
 
 
 def page_files() -> list[Path]:
-    """The pages, that of the contents first."""
-    return sorted(DOCS.glob("*.md"), key=lambda path: (path.name != "README.md", path.name))
+    """The pages, folder by folder, that of the contents first."""
+    return sorted(DOCS.rglob("*.md"), key=lambda path: (path.parent, path.name != "README.md", path.name))
 
 
-def html_name(name: str) -> str:
-    """The HTML file of a page: the contents are the index."""
-    return "index.html" if name == "README.md" else name.removesuffix(".md") + ".html"
+def html_file(page: Path) -> Path:
+    """The HTML file of a page, from the root of the site: the contents of a folder are its index."""
+    name = "index.html" if page.name == "README.md" else f"{page.stem}.html"
+    return page.relative_to(DOCS).with_name(name)
 
 
 def title_of(text: str) -> str:
@@ -83,10 +85,37 @@ def _highlighted(code: str, language: str, _: str) -> str:
     return highlight(code, get_lexer_by_name(language), HtmlFormatter(nowrap=True))
 
 
-def with_html_links(html: str) -> str:
+def with_html_links(html: str, page: Path) -> str:
     """Links to pages become links to their HTML, links to the repository's other files plain text."""
-    html = re.sub(r'(?<=href=")([\w-]+\.md)(?=["#])', lambda match: html_name(match[1]), html)
-    return re.sub(r'<a href="\.\./[^"]*">(.*?)</a>', r"\1", html)
+
+    def link(match: re.Match) -> str:
+        path, sharp, anchor = match[1].partition("#")
+        if not path or ":" in path:
+            return match[0]
+        file = (page.parent / path).resolve()
+        if file.suffix != ".md" or not file.is_relative_to(DOCS):
+            return match[2]
+        return f'<a href="{_relative(html_file(file), page)}{sharp}{anchor}">{match[2]}</a>'
+
+    return re.sub(r'<a href="([^"]*)">(.*?)</a>', link, html, flags=re.DOTALL)
+
+
+def _relative(file: Path, page: Path) -> str:
+    """A path from the root of the site, as seen from a page."""
+    return Path(os.path.relpath(file, page.relative_to(DOCS).parent)).as_posix()
+
+
+def navigation(page: Path, titles: dict[Path, str]) -> str:
+    """The pages at the top and the first page of each folder; on a page of a folder, the others of that folder too."""
+    top = [path for path in titles if path.parent == DOCS or path.name == "README.md"]
+    beside = [path for path in titles if path.parent == page.parent != DOCS]
+    links = [(html_file(path), titles[path]) for path in top] + [(Path("api/index.html"), "API")]
+    rows = [links, [(html_file(path), titles[path]) for path in beside]]
+    return "".join(f"<nav>{_links(row, page)}</nav>" for row in rows if row)
+
+
+def _links(row: list[tuple[Path, str]], page: Path) -> str:
+    return "".join(f'<a href="{_relative(file, page)}">{escape(title)}</a>' for file, title in row)
 
 
 def configure_api() -> None:
@@ -104,20 +133,20 @@ def configure_api() -> None:
 def build(folder: Path) -> None:
     """Writes the whole site into a folder."""
     pages = {path: path.read_text(encoding="utf-8") for path in page_files()}
-    links = [f'<a href="{html_name(path.name)}">{escape(title_of(text))}</a>' for path, text in pages.items()]
-    nav = "<nav>" + "".join([*links, '<a href="api/index.html">API</a>']) + "</nav>"
+    titles = {path: title_of(text) for path, text in pages.items()}
     colours = "".join(
         f"@media (prefers-color-scheme: {scheme}) {{ {HtmlFormatter(style=style).get_style_defs('pre')} }}"
         for scheme, style in (("light", "default"), ("dark", "github-dark"))
     )
     md = renderer()
-    folder.mkdir(parents=True, exist_ok=True)
     for path, text in pages.items():
-        body = with_html_links(md.render(text))
-        html = PAGE.format(title=escape(title_of(text)), style=STYLE + colours, nav=nav, body=body)
-        (folder / html_name(path.name)).write_text(html, encoding="utf-8")
-    for picture in DOCS.glob("*.png"):
-        (folder / picture.name).write_bytes(picture.read_bytes())
+        body, nav = with_html_links(md.render(text), path), navigation(path, titles)
+        html = PAGE.format(title=escape(titles[path]), style=STYLE + colours, nav=nav, body=body)
+        file = folder / html_file(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(html, encoding="utf-8")
+    for picture in DOCS.rglob("*.png"):
+        (folder / picture.relative_to(DOCS)).write_bytes(picture.read_bytes())
     configure_api()
     pdoc.pdoc(*API, output_directory=folder / "api")
 

@@ -2,9 +2,9 @@
 
     python examples/demo.py --output-dir demo-output
 
-No network is needed. Both models come with the repository (`countdown` is a formula), and so does what `lsd-train`
-learns for the second by default, with real text. Prints two tables, and saves the samplers, plots and a few samples
-side by side. `--quick` does the same on a few samples, to see that it runs.
+No network is needed. Both models come with the repository (`countdown` is a formula), and so does the default sampler
+of the second, which `lsd-train` learned with real text. The demo prints two tables, and saves the samplers, plots and
+a few samples side by side. `--quick` does the same on a few samples, to see that it runs.
 """
 
 import argparse

@@ -4,7 +4,7 @@
     python examples/infilling.py --text "My dear {3}, I {8} before you came." --num-samples 6
 
 The model is the small one of English novels that comes with the repository. `{8}` is a hole of 8 tokens (words, or
-parts of them). What is given never changes; what the model wrote is shown in brackets.
+parts of them). The given text never changes; the model's words are shown in brackets.
 """
 
 import argparse

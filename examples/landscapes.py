@@ -1,7 +1,7 @@
 """A model without any error behind diffusers' AmusedPipeline, for `amused_pipeline.py`: a world of 1,152 landscapes.
 
-It knows every picture that there is, so its predictions are exact, and whatever is wrong in a sample is the sampler's
-doing. That can be counted.
+It knows every picture that there is, so its predictions are exact. Every fault of a sample is the sampler's, and can
+be counted.
 """
 
 from itertools import product

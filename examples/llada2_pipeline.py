@@ -3,8 +3,8 @@
     python examples/llada2_pipeline.py
     python examples/llada2_pipeline.py --model inclusionAI/LLaDA2.1-mini --trust-remote-code --prompt "Do cats dream?"
 
-Without `--model` the model is exact. In its language each number is followed by the next smaller one, and 0 by any: so
-whatever is wrong in a text is the sampler's doing, and can be counted. That takes seconds on a CPU, offline.
+Without `--model` the model is exact. In its language each number is followed by the next smaller one, and 0 by any.
+Every fault of a text is therefore the sampler's, and can be counted. The run takes seconds on a CPU, offline.
 """
 
 import argparse

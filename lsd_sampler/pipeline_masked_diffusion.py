@@ -46,7 +46,7 @@ class MaskedDiffusionPipelineOutput(BaseOutput):
         sequences (`torch.LongTensor` of shape `(batch_size, length)`): token ids, prefix and suffix included.
         network_calls (`int`, *optional*): calls that were made; fewer than steps where a time-free denoiser had
             predicted for the same tokens before.
-        sequence_calls (`torch.LongTensor` of shape `(batch_size,)`, *optional*): in how many of them each sample was.
+        sequence_calls (`torch.LongTensor` of shape `(batch_size,)`, *optional*): calls that each sample was part of.
     """
 
     texts: list[str] | None
@@ -59,8 +59,8 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
     r"""
     Generates sequences with a masked diffusion model: from nothing, from a prefix and suffix, or by filling in masks.
 
-    Direction of time: `t = 1` is all masked, `t = 0` is data. The scheduler decides at which times the denoiser is
-    called; one scheduled step is one call.
+    Time runs from `t = 1` (all masked) to `t = 0` (data). The scheduler decides at which times the denoiser is called.
+    One scheduled step is one call.
 
     Args:
         denoiser ([`~lsd_sampler.denoisers.Denoiser`]): predicts the clean tokens.
@@ -88,14 +88,14 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         Loads a saved pipeline, or puts one together around a raw research checkpoint.
 
         Args:
-            pretrained_model_name_or_path (`str` or `os.PathLike`): a saved pipeline (folder or Hub id), or whatever
+            pretrained_model_name_or_path (`str` or `os.PathLike`): a saved pipeline (folder or Hub id), or a name that
                 [`load_denoiser`] takes: a raw checkpoint, a short name such as `radd`, an oracle such as `countdown`.
-                Then the scheduler is the plain base solver that fits the denoiser.
+                The scheduler is then the plain base solver that fits the denoiser.
             scheduler, tokenizer, denoiser (*optional*): replace the loaded component.
             dtype (`torch.dtype`, *optional*): precision of the denoiser; `torch_dtype` is the same.
             revision, subfolder, token, cache_dir, local_files_only, force_download (*optional*): where and how to look
                 on the Hub.
-            kwargs: of a saved pipeline, as in diffusers; of a raw checkpoint, as for [`load_denoiser`].
+            kwargs: further options, as in diffusers for a saved pipeline, and as for [`load_denoiser`] otherwise.
 
         Raises:
             OSError: if a folder, file or repository is missing or out of reach.
@@ -107,7 +107,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         hub_kwargs = {key: kwargs.pop(key) for key in hub_names if kwargs.get(key) is not None}
         if is_oracle_spec(name):
             return cls._from_denoiser(name, None, kwargs)
-        # fetched here: of a pipeline with a learned scheduler, diffusers itself would fetch some of the files only
+        # fetched here, because diffusers itself would fetch only some files of a pipeline with a learned scheduler
         wanted = {"weight_name": kwargs.get("weight_name"), "trust_remote_code": bool(kwargs.get("trust_remote_code"))}
         location, checkpoint = find_checkpoint(name, **wanted, **hub_kwargs)
         if PIPELINE_NAME not in checkpoint.names:
@@ -118,7 +118,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         return pipeline
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """As in diffusers; a `~` is the home folder, as for `from_pretrained`."""
+        """Saves the pipeline, as diffusers does. A `~` is the home folder, as for `from_pretrained`."""
         super().save_pretrained(os.path.expanduser(save_directory), *args, **kwargs)
 
     @classmethod
@@ -157,29 +157,30 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         Generates sequences. Tokens that are given are never changed.
 
         Args:
-            prefix, suffix (`str`, or token ids of shape `(n,)`, *optional*): how each sample begins and ends; of a
+            prefix, suffix (`str`, or token ids of shape `(n,)`, *optional*): how each sample begins and ends. With a
                 list of texts, each has a canvas of its own.
             input_ids (token ids of shape `(length,)` or `(batch_size, length)`, *optional*): canvases in which mask
                 ids (-1 where noise does not mask) are to be filled in; excludes `prefix` and `suffix`. They may hold
                 the tokens that the denoiser puts around a canvas (`[CLS]` ... `[SEP]`, as from a tokenizer): these are
                 not put there again.
             length (`int`, *optional*): tokens per sample, prefix and suffix included; default: that of `input_ids`,
-                else the denoiser's.
-            num_samples (`int`): how many samples for each canvas; those of one canvas follow each other.
-            num_inference_steps (`int`, *optional*): steps, that is, calls of the denoiser (or fewer: see the output's
-                `network_calls`); default: the largest number that the scheduler learned, or 64 if it can do any.
-            temperature (`float`): of the token draws; 0 takes the most likely token.
-            class_labels (`int`, or `torch.LongTensor` of shape `(batch_size,)`, *optional*): of class-conditional
-                denoisers.
-            guidance_scale (`float`, *optional*): classifier-free guidance, where the denoiser has it.
+                or else the denoiser's.
+            num_samples (`int`): number of samples for each canvas; those of one canvas follow each other.
+            num_inference_steps (`int`, *optional*): number of steps, that is, of calls of the denoiser (or fewer: see
+                the output's `network_calls`); default: the largest number that the scheduler learned, or 64 if it can
+                do any.
+            temperature (`float`): temperature of the token draws; 0 takes the most likely token.
+            class_labels (`int`, or `torch.LongTensor` of shape `(batch_size,)`, *optional*): classes, for
+                class-conditional denoisers.
+            guidance_scale (`float`, *optional*): strength of classifier-free guidance, where the denoiser has it.
             generator (`torch.Generator`, or a list of one per sample, *optional*): makes the samples reproducible.
             output_type (`str`): `"text"` (texts too, if there is a tokenizer) or `"ids"`.
             callback_on_step_end (`Callable`, *optional*): called as `callback(pipeline, step, timestep,
                 {"sample": x})` after each step; may return a dict with a changed `sample`. A frame that `input_ids`
                 hold is not part of it.
-            callback_on_step_end_tensor_inputs (`list[str]`, *optional*): which tensors the callback gets; only
+            callback_on_step_end_tensor_inputs (`list[str]`, *optional*): the tensors that the callback gets; only
                 `"sample"` exists, and None is none. As in diffusers, a callback that sets `pipeline._interrupt = True`
-                stops the generation: what is masked then stays masked.
+                stops the generation. Masks that are left then stay.
             return_dict (`bool`): whether to return [`MaskedDiffusionPipelineOutput`] or a tuple `(texts, sequences)`.
 
         Raises:
@@ -233,12 +234,12 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
 
     @property
     def interrupt(self) -> bool:
-        """Whether the generation is to stop before its next step: a callback sets `_interrupt`, as in diffusers."""
+        """Whether the generation will stop before its next step. A callback sets `_interrupt`, as in diffusers."""
         return self._interrupt
 
     def _ids_without_token(self) -> list[int]:
-        """Ids of the denoiser for which the tokenizer has no token: no text can be made of them, so none is drawn.
-        Those that the denoiser itself does not predict are not among them.
+        """Ids of the denoiser for which the tokenizer has no token. They are never drawn, because no text can be made
+        of them. Ids that the denoiser itself does not predict are not among them.
         """
         denoiser, tokenizer, ids = self._without_token
         if denoiser is not self.denoiser or tokenizer is not self.tokenizer:
@@ -263,7 +264,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
                 )
 
     def _conditioning(self, class_labels: Any, guidance_scale: float | None, batch_size: int) -> dict[str, Any]:
-        """Further arguments of the denoiser, of those that were given."""
+        """Those further arguments of the denoiser that were given."""
         given: dict[str, Any] = {}
         if class_labels is not None:
             try:
@@ -335,7 +336,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         """Canvases in which masks are to be filled in, of shape `(batch_size, length)`.
 
         Raises:
-            ValueError: if they are none that this pipeline can fill in.
+            ValueError: if this pipeline cannot fill them in.
         """
         canvas = self._check_ids("input_ids", input_ids, holes_allowed=True)
         canvas = canvas[None] if canvas.ndim == 1 else canvas
@@ -346,7 +347,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         return canvas
 
     def _framed(self, canvas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What the canvases hold of the denoiser's own frame before, what is to be filled in, and the frame after."""
+        """The canvases in three parts: the denoiser's own frame before, the part to fill in, and the frame after."""
         before, after = held_frame(canvas, getattr(self.denoiser, "frame_token_ids", None))
         return canvas.tensor_split((before, canvas.shape[1] - after), dim=1)  # pyright: ignore[reportReturnType]
 
@@ -414,7 +415,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
 
 
 def _equally_many(*ends: Any) -> list[list[Any]]:
-    """How each canvas begins and ends, from one for all or a list of texts."""
+    """The beginning and end of each canvas, from one text for all or a list of texts."""
     lists = [isinstance(end, list | tuple) and end and all(isinstance(text, str) for text in end) for end in ends]
     numbers_of_texts = {len(end) for end, is_list in zip(ends, lists, strict=True) if is_list}
     if len(numbers_of_texts) > 1:

@@ -1,6 +1,7 @@
 """The layers of the package: no import runs upward or in a circle, and the root is a map."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -52,11 +53,15 @@ def room(module: str) -> str:
     return module.split(".")[1] if "." in module else "lsd_sampler"
 
 
+def above(here: str) -> set[str]:
+    """What a room may not import."""
+    return {*LAYERS[LAYERS.index(here) + 1 :], *NEIGHBOURS.get(here, ()), "lsd_sampler"}
+
+
 @pytest.mark.parametrize("path", [path for path in MODULES if path != PACKAGE / "__init__.py"], ids=name_of)
 def test_no_import_runs_upward(path: Path) -> None:
-    here = room(name_of(path))
-    above = {*LAYERS[LAYERS.index(here) + 1 :], *NEIGHBOURS.get(here, ()), "lsd_sampler"}
-    assert [module for module in imported(path) if room(module) in above] == []
+    forbidden = above(room(name_of(path)))
+    assert [module for module in imported(path) if room(module) in forbidden] == []
 
 
 def test_no_imports_go_in_a_circle() -> None:
@@ -70,6 +75,23 @@ def test_the_root_is_a_map() -> None:
     entries = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
     assert len(entries) <= 12
     assert {room.removesuffix(".py") for room in entries} == {*LAYERS, "__init__", "py.typed"}
+
+
+def drawn_layers() -> list[list[str]]:
+    """The rooms of the picture in the docs, from the bottom up; those side by side together."""
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    picture = page.partition("<!-- layers -->")[2].split("```")[1]
+    storeys = re.split(r"^[├└].*\n?", picture.partition("\n")[2].partition("\n")[2], flags=re.MULTILINE)
+    first_lines = [storey.splitlines()[0] for storey in storeys if storey.strip()]
+    return [[cell.split()[0] for cell in line.strip("│").split("│")] for line in reversed(first_lines)]
+
+
+def test_the_picture_in_the_docs_is_that_of_the_layers() -> None:
+    drawn = drawn_layers()
+    assert [room for storey in drawn for room in storey] == [*LAYERS]
+    for storey in drawn:
+        for room in storey:
+            assert {*storey} - {room} <= {*above(room)}
 
 
 def test_trainers_reach_public_names_of_the_scheduler_alone() -> None:

@@ -1,4 +1,4 @@
-"""The section of a card that says why a sampler has its method and order, where they were chosen."""
+"""The section of a card that says why a method and an order were chosen."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from ..learned.description import Records
 
 
 def choice_section(records: Records) -> str:
-    """Reason, table of the candidates, and those that were left out; empty for a run without a choice."""
+    """The reason, the table of the candidates, and those that were left out; empty for a run without a choice."""
     choice = next((r for r in records if r["event"] == "choice"), None)
     if choice is None:
         return ""

@@ -1,4 +1,4 @@
-"""The section of a card on coefficients of the log-score that were learned by the two-sided criterion."""
+"""The section of a card on coefficients of the log-score that the two-sided criterion found."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from ..learned.description import Records
 
 
 def coefficients_section(records: Records) -> str:
-    """Coefficients, and the distances that decided on them; empty for a run without them."""
+    """The coefficients, and the distances that decided on them; empty for a run without coefficients."""
     measured = [r for r in records if r["event"] == "log_score_coefficients" and "coefficients" in r]
     if not measured:
         return ""

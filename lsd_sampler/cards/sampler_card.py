@@ -25,15 +25,15 @@ from .coefficients import coefficients_section
 BEGIN, END = "<!-- lsd_sampler: written by lsd-train, refreshed by it -->", "<!-- lsd_sampler: end -->"
 
 MAX_SHOWN = 80
-"""Characters of an argument that the card shows."""
+"""The most characters of an argument that the card shows."""
 
 
 class Run(Protocol):
-    """What a card asks of the options of a run, such as a `DistillConfig`."""
+    """The options of a run that a card reads, such as those of a `DistillConfig`."""
 
     @property
     def seed(self) -> int:
-        """Of the noise."""
+        """Seed of the noise."""
         ...
 
     @property
@@ -43,15 +43,15 @@ class Run(Protocol):
 
     @property
     def most_sequences(self) -> int:
-        """Sequences to learn from."""
+        """The most sequences to learn from."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The options, JSON-ready."""
         ...
 
     def describe(self, learned: LearnedSampler, records: Records) -> Description:
-        """What was learned."""
+        """A description of the learned sampler."""
         ...
 
 
@@ -73,16 +73,16 @@ def save_sampler(
 
     Args:
         scheduler ([`LSDScheduler`]): a learned one.
-        folder (`Path`): made if it does not exist. A card that is there keeps what was written outside our block.
-        model (`str`): what `lsd-train --model` was given.
-        config ([`DistillConfig`]), records (`list[dict]`): how it was learned, and what was measured on the way.
-        repo_id (`str`, *optional*): where it will be uploaded; used in the card's snippet.
+        folder (`Path`): made if it does not exist. A card that is there keeps all text outside our block.
+        model (`str`): the model, as given to `lsd-train --model`.
+        config ([`DistillConfig`]), records (`list[dict]`): the options and the records of the run.
+        repo_id (`str`, *optional*): the repo that it will be uploaded to; used in the card's snippet.
         pipeline_class (`str`, *optional*): the class of the pipeline, where `lsd-train --pipeline` was given one.
-        call_kwargs (`dict`, *optional*): what the pipeline was called with, JSON-ready; the card says it.
-        run (`dict`, *optional*): what else it takes to repeat the run, JSON-ready; for `config.json`.
-        license (`str`, *optional*): the Hub's name of a licence; default: the card says none, as the sampler derives
-            from somebody's model, or keeps the one that it says.
-        load_kwargs (`dict`, *optional*): what the model was loaded with; used in the card's snippet.
+        call_kwargs (`dict`, *optional*): the arguments of the pipeline's calls, JSON-ready; the card says them.
+        run (`dict`, *optional*): everything else that is needed to repeat the run, JSON-ready; for `config.json`.
+        license (`str`, *optional*): the Hub's name of a licence. By default a new card says none, because the sampler
+            derives from somebody's model, and an old card keeps its own.
+        load_kwargs (`dict`, *optional*): the options that the model was loaded with; used in the card's snippet.
     """
     scheduler.save_pretrained(folder)
     described = {"library_name": "lsd_sampler", "scheduler": "LSDScheduler", "run": run or {}}
@@ -154,7 +154,7 @@ def make_card(
 
 
 def refresh(old: str, new: str) -> str:
-    """Puts the block and metadata of a new card into an old one; prose and metadata of another hand are kept."""
+    """Puts the block and metadata of a new card into an old one, and keeps prose and metadata of another hand."""
     block = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
     fresh = block.search(new)
     if fresh is None or not block.search(old):
@@ -171,7 +171,7 @@ def _method_of(card: str) -> str | None:
 
 
 def _with_metadata(text: str, new: dict[str, Any], old_method: str | None) -> str:
-    """Our metadata into a card that may have others; tags of ours that no longer hold are dropped."""
+    """Adds our metadata to a card that may have others, and drops our tags that no longer hold."""
     try:
         card = ModelCard(text)
     except Exception:  # yaml has errors of its own; metadata broken by hand are left for that hand to mend
@@ -191,7 +191,7 @@ def _is_image(records: list[dict[str, Any]]) -> bool:
 
 
 def _numbers_of_calls(scheduler: LSDScheduler, config: Run) -> list[int]:
-    """Those with numbers of their own; of a table for any number of calls alone, those that were asked for."""
+    """The numbers of calls that have their own numbers. A table alone does any; then those that were asked for."""
     return sorted(scheduler.learned_sampler.steps) or [M for M in config.nfe if scheduler.can_do(M)]
 
 
@@ -229,7 +229,7 @@ def _snippet(
 
 
 def _first(name: str, value: Any) -> Any:
-    """Of an argument with an entry for each sequence, the first."""
+    """The first entry of an argument with an entry for each sequence."""
     if not isinstance(value, list) or not value:
         return value
     if name == "class_labels":
@@ -238,14 +238,14 @@ def _first(name: str, value: Any) -> Any:
 
 
 def _conditions(call_kwargs: dict[str, Any]) -> str:
-    """What every call of the pipeline had; of much, only the name."""
+    """The arguments of every call of the pipeline; a long one by its name only."""
     written = {name: repr(value) for name, value in call_kwargs.items()}
     parts = [f"`{name}={value}`" if len(value) <= MAX_SHOWN else f"`{name}`" for name, value in written.items()]
     return ", ".join(parts)
 
 
 def _protocol(config: Run, learned: Description) -> str:
-    """From what it was learned, and at which cost."""
+    """The sequences that it was learned from, and the cost."""
     done = next(r for r in learned.records if r["event"] == "done")
     paths = next((r for r in learned.records if r["event"] == "teacher"), None)
     # a student that is compared with the teacher's predictions runs on all sequences at once

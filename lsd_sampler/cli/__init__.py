@@ -1,4 +1,4 @@
 """Command lines: `lsd-train`, `lsd-sample`, `lsd-eval`.
 
-Results on stdout, progress on stderr, exit code 0, 1 or 2 (usage).
+Results go to stdout and progress to stderr. The exit code is 0, 1 or 2 (usage).
 """

@@ -1,4 +1,4 @@
-"""`--infill FILE`: canvases in which masks are to be filled in, one a line, of any lengths."""
+"""`--infill FILE`: canvases with masks to be filled in, one a line, of any lengths."""
 
 import json
 import re
@@ -21,9 +21,9 @@ FLAG = "--infill"
 def read_canvases(path: Path, pipeline: Any) -> list[torch.Tensor]:
     """The canvases of a file, `torch.LongTensor` of shape `(length,)` each, as `pipeline(input_ids=...)` takes them.
 
-    A line is a text with the tokenizer's mask token (or `[MASK]`, `<mask>`); of a model without a tokenizer, token ids
-    with white space between. In .jsonl it is `{"text": ...}`, `{"ids": [...]}` or a list of ids. An id of -1 is a
-    mask too.
+    A line is a text with the tokenizer's mask token (or `[MASK]`, `<mask>`). For a model without a tokenizer it holds
+    token ids with white space between. In .jsonl it is `{"text": ...}`, `{"ids": [...]}` or a list of ids. An id of -1
+    is a mask too.
 
     Raises:
         OSError: if there is no such file.
@@ -45,7 +45,7 @@ def read_canvases(path: Path, pipeline: Any) -> list[torch.Tensor]:
 
 
 def of_equal_length(rows: Sequence[int], canvases: Sequence[torch.Tensor], most: int) -> Iterator[list[int]]:
-    """Which rows, each an index of a canvas, go into one call: all of one length, and no more than so many."""
+    """The rows of each call, given as indices of canvases: all of one length, and at most `batch_size` of them."""
     by_length: dict[int, list[int]] = {}
     for i, canvas in enumerate(rows):
         by_length.setdefault(len(canvases[canvas]), []).append(i)

@@ -1,4 +1,4 @@
-"""What the three commands share. argparse, because flags such as `--nfe 4 8 16` take several values."""
+"""Parts that the three commands share. They use argparse because flags such as `--nfe 4 8 16` take several values."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ from .texts import read_lines
 
 
 class HelpWithDefaults(argparse.HelpFormatter):
-    """Says the default of every option that has one and does not say it itself."""
+    """Adds the default of every option that has one and does not say it itself."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", action.default
@@ -29,18 +29,22 @@ class HelpWithDefaults(argparse.HelpFormatter):
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, with_pipeline: bool = False):  # noqa: ANN201
-    """`--model` (or a whole pipeline) and where and how it is loaded; returns the group of what excludes it."""
+    """Adds `--model` (or a whole pipeline) and options of its loading; returns the group of flags that exclude it."""
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", help="short name (countdown, radd, ...), local folder, or Hub id")
     if with_pipeline:
         which.add_argument("--pipeline", help="any diffusers pipeline of a masked model: local folder or Hub id")
     parser.add_argument("--revision", help="branch, tag or commit on the Hub")
     device_here = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", type=device, default=device_here, help="of torch: cpu, cuda, cuda:1, ...")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="default: as stored")
+    parser.add_argument("--device", type=device, default=device_here, help="torch device: cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], help="precision of the weights; default: as stored"
+    )
     parser.add_argument("--length", type=positive_int, help="tokens per sequence; default: the model's")
-    parser.add_argument("--mask-token-id", type=token_id, metavar="ID", help="the mask, where the model does not say")
-    parser.add_argument("--trust-remote-code", action="store_true", help="let code of the model's own repo run")
+    parser.add_argument(
+        "--mask-token-id", type=token_id, metavar="ID", help="id of the mask, if the model does not say"
+    )
+    parser.add_argument("--trust-remote-code", action="store_true", help="allow code of the model's own repo to run")
     parser.add_argument(
         "--model-kwargs", type=json_object, metavar="JSON", help="further options of `load_denoiser`, such as shifted"
     )
@@ -48,7 +52,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, with_pipeline: bool = F
 
 
 def load_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `load_denoiser` is given beside name, revision, device and precision.
+    """The options of `load_denoiser` beside name, revision, device and precision.
 
     Raises:
         ValueError: for options of an exact oracle, which has none, or of a `--pipeline`.
@@ -68,7 +72,7 @@ def load_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def load_pipeline(args: argparse.Namespace, with_tokenizer: bool = True):  # noqa: ANN201  (imported late)
-    """The pipeline around `--model`. Its tokenizer may have to be fetched."""
+    """The pipeline around `--model`. Its tokenizer is fetched if need be."""
     from ..denoisers import load_denoiser
     from ..pipeline_masked_diffusion import MaskedDiffusionPipeline
     from ..scheduling_lsd import LSDScheduler
@@ -83,7 +87,7 @@ def load_pipeline(args: argparse.Namespace, with_tokenizer: bool = True):  # noq
 
 @contextmanager
 def in_flags() -> Iterator[None]:
-    """Where a message advises an option of `load_denoiser`, adds how a command is given it."""
+    """Where a message advises an option of `load_denoiser`, adds the flag that gives it to a command."""
     from ..denoisers.auto import load_options_known
 
     try:
@@ -106,11 +110,11 @@ _FLAGS = {"mask_token_id": "--mask-token-id", "trust_remote_code": "--trust-remo
 
 
 def load_diffusers_pipeline(args: argparse.Namespace):  # noqa: ANN201  (imported late)
-    """The pipeline of `--pipeline`, as diffusers loads it. Of one on the Hub, `--revision` becomes the commit.
+    """The pipeline of `--pipeline`, as diffusers loads it. If it is on the Hub, `--revision` becomes the commit.
 
     Raises:
         ValueError: if it is a model.
-        OSError: if it cannot be had; of a name that is no folder the message says so.
+        OSError: if it cannot be found or fetched; the message says so if the name is no folder.
     """
     from diffusers import DiffusionPipeline
 
@@ -140,7 +144,7 @@ def load_diffusers_pipeline(args: argparse.Namespace):  # noqa: ANN201  (importe
 
 @contextmanager
 def process_group(args: argparse.Namespace) -> Iterator[None]:
-    """Joins the other processes of `accelerate launch`, where this is one of several; each has a device of its own.
+    """Joins the other processes of `accelerate launch`, if there are any. Each has a device of its own.
 
     Only the first prints inside: the others' outputs, notes and bars would be the same.
     """
@@ -242,8 +246,8 @@ def within_memory(args: argparse.Namespace, flag: str, number: int) -> Iterator[
     """Turns lack of memory into a sentence that says what to try.
 
     Args:
-        args: with `dtype`.
-        flag (`str`), number (`int`): what decides the size of a batch.
+        args: the arguments, with `dtype`.
+        flag (`str`), number (`int`): the flag that decides the size of a batch, and its value.
     """
     try:
         yield
@@ -254,7 +258,7 @@ def within_memory(args: argparse.Namespace, flag: str, number: int) -> Iterator[
 
 
 def smaller_batch(flag: str, number: int, dtype: str | None) -> str:
-    """What to try when memory ran out with so many sequences."""
+    """Advice for the case that memory ran out with this number of sequences."""
     if number > 1:
         return f"out of memory with `{flag} {number}`: try `{flag} {number // 2}`."
     dtype_advice = "" if dtype in ("bfloat16", "float16") else "`--dtype bfloat16` or "
@@ -262,7 +266,7 @@ def smaller_batch(flag: str, number: int, dtype: str | None) -> str:
 
 
 def settle_paths(args: argparse.Namespace) -> None:
-    """Puts the home folder in place of `~` in all paths: a shell does not after `=`, as in `--output-dir=~/x`.
+    """Puts the home folder in place of `~` in all paths, because a shell does not after `=`: `--output-dir=~/x`.
 
     Raises:
         ValueError: if a text or path is not in UTF-8: neither card nor samples could be written.
@@ -286,10 +290,10 @@ def _check_encoding(flag: str, value: Any) -> None:
 
 
 def say(*words: str) -> bool:
-    """Prints a result at once. A reader that has gone, as `head` does, is no error: nothing more is printed then.
+    """Prints a result at once. If the reader has gone, as `head` does, that is no error, and nothing more is printed.
 
     Returns:
-        whether anybody reads.
+        whether anybody still reads.
     """
     try:
         if words:

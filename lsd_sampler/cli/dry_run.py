@@ -1,4 +1,4 @@
-"""`lsd-train --dry-run`: what a run would load, do and need."""
+"""`lsd-train --dry-run`: the downloads, network calls and memory of a run."""
 
 import argparse
 from typing import Any
@@ -14,7 +14,7 @@ from ..training.recording import teacher_plan
 
 
 def plan_of(pipeline: Any, config: DistillConfig, call_kwargs: dict[str, Any]) -> TeacherPlan:
-    """What a call of the pipeline asks of a sampler: known of our own, else seen in a run of one step."""
+    """The plan of a call of the pipeline. For our own pipeline it is known; otherwise a run of one step shows it."""
     denoiser = getattr(pipeline, "denoiser", None)
     if denoiser is not None and set(call_kwargs) <= {"length"}:
         return _plan(call_kwargs.get("length", denoiser.length), denoiser.time_conditioned, config, denoiser.hole_id)
@@ -31,12 +31,12 @@ def _plan(length: int, time_conditioned: bool, config: DistillConfig, mask_token
 
 
 def published(args: argparse.Namespace) -> HubModel | None:
-    """The model of a dry run, where it need not be loaded."""
+    """The published model of a dry run, if it need not be loaded."""
     return SHORT_NAMES.get(args.model) if args.dry_run and args.model else None
 
 
 def describe_download(model: HubModel) -> dict[str, Any]:
-    """What would be fetched."""
+    """The files that would be fetched."""
     return {"hub_id": model.hub_id, "files": model.files, "download_bytes": model.size.weight_bytes}
 
 
@@ -46,9 +46,9 @@ def describe_cost(
     """Network calls and memory.
 
     Args:
-        size ([`ModelSize`], *optional*): of the denoiser; None where it is part of a pipeline of another kind.
-        config ([`DistillConfig`]), plan ([`TeacherPlan`]): of the run.
-        process_bytes (`int`): what the process holds without the model, where that counts: on the CPU.
+        size ([`ModelSize`], *optional*): size of the denoiser; None where it is part of a pipeline of another kind.
+        config ([`DistillConfig`]), plan ([`TeacherPlan`]): those of the run.
+        process_bytes (`int`): memory of the process without the model, where that counts: on the CPU.
     """
     recipe = config.resolve(plan, config.paths == "data")
     METHODS[config.method].check(recipe)

@@ -1,4 +1,4 @@
-"""`lsd-train --env`: what a bug report should say."""
+"""`lsd-train --env`: versions and hardware for a bug report."""
 
 import argparse
 import platform
@@ -30,7 +30,7 @@ class PrintVersions(argparse.Action):
 
 
 def environment() -> dict[str, str]:
-    """Name -> version, or what there is."""
+    """Name -> version, or the hardware that was found."""
     found = {"lsd_sampler": __version__, "Python": platform.python_version(), "platform": platform.platform()}
     for name in PACKAGES:
         try:

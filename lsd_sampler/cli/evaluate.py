@@ -35,8 +35,10 @@ TEMPERATURES = (0.8, 0.9, 1.0, 1.1)
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lsd-eval", description=__doc__)
     which = add_model_arguments(parser)
-    which.add_argument("--images", nargs="+", type=Path, metavar="DIR", help="instead: FID of folders of images")
-    parser.add_argument("--image-reference", type=Path, metavar="DIR", help="with --images: folder of real ones")
+    which.add_argument(
+        "--images", nargs="+", type=Path, metavar="DIR", help="compare folders of images by FID instead"
+    )
+    parser.add_argument("--image-reference", type=Path, metavar="DIR", help="with --images: folder of real images")
     parser.add_argument("--sampler", nargs="*", default=[], help="folders or Hub ids of learned samplers")
     parser.add_argument(
         "--baselines",
@@ -45,46 +47,71 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"plain samplers as {BASELINE_FORM}, for example tweedie or tweedie:halton:cosine; the first is the base "
         "solver of the headline",
     )
-    parser.add_argument("--nfe", type=positive_int, nargs="+", default=[4, 8, 16, 32])
-    parser.add_argument("--headline-nfe", type=positive_int, help="calls saved at so many; default: 8, or the fewest")
+    parser.add_argument(
+        "--nfe", type=positive_int, nargs="+", default=[4, 8, 16, 32],
+        help="numbers of network calls to compare at; default: 4 8 16 32",
+    )  # fmt: skip
+    parser.add_argument(
+        "--headline-nfe", type=positive_int, help="number of calls of the headline; default: 8, or the fewest"
+    )
     parser.add_argument(
         "--headline-limit", type=positive_int, metavar="CALLS",
-        help="where the base is not as good within --nfe, it is measured at 2, 4, 8, ... times as many calls until it "
-        "is, up to so many; default: one token a call",
+        help="a base that is not as good within --nfe is measured at 2, 4, 8, ... times as many calls until it is, up "
+        "to this limit; default: one token a call",
     )  # fmt: skip
-    parser.add_argument("--num-samples", type=positive_int, default=1024)
-    parser.add_argument("--batch-size", type=positive_int, default=64)
+    parser.add_argument(
+        "--num-samples", type=positive_int, default=1024, help="samples in each row; default: %(default)s"
+    )
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=64, help="samples per network call; default: %(default)s"
+    )
     parser.add_argument(
         "--temperatures", type=float, nargs="+",
-        help=f"default: 1 for oracles without --frontier, else {' '.join(map(str, TEMPERATURES))}",
+        help="temperatures to try for each sampler; default: 1 for oracles without --frontier, else "
+        f"{' '.join(map(str, TEMPERATURES))}",
     )  # fmt: skip
     parser.add_argument(
-        "--temperature-nfe", type=positive_int, help="choose temperatures at so many calls only: cheaper"
+        "--temperature-nfe",
+        type=positive_int,
+        help="choose temperatures at this number of calls only, which is cheaper",
     )
-    parser.add_argument("--frontier", action="store_true", help="likelihood against entropy along the temperatures")
+    parser.add_argument(
+        "--frontier", action="store_true", help="add likelihood against entropy along the temperatures"
+    )
     parser.add_argument(
         "--oracle", metavar="NAME", help="judge the samples by this exact oracle: countdown:V=32, sudoku4, ..."
     )
     parser.add_argument("--judge", help="causal language model: folder or Hub id")
-    parser.add_argument("--judge-dtype", choices=DTYPES, help="precision of its weights; default: as stored")
+    parser.add_argument("--judge-dtype", choices=DTYPES, help="precision of the judge's weights; default: as stored")
     parser.add_argument("--judge-batch-size", type=positive_int, help="sequences at once; default: what fits")
-    parser.add_argument("--judge-stride", type=positive_int, help="of its windows over long samples; default: half")
+    parser.add_argument(
+        "--judge-stride",
+        type=positive_int,
+        help="stride of the judge's windows over long samples; default: half a window",
+    )
     parser.add_argument(
         "--reference", type=Path, help="held-out .txt, .txt.xz, .smi or a folder; default: the teacher"
     )
-    parser.add_argument("--reference-lines", action="store_true", help="each line is a text, as in .smi")
     parser.add_argument(
-        "--infill", type=Path, metavar="FILE", help="samples fill in the masks of these lines: texts, ids, or .jsonl"
+        "--reference-lines", action="store_true", help="each line of --reference is a text, as in .smi"
+    )
+    parser.add_argument(
+        "--infill",
+        type=Path,
+        metavar="FILE",
+        help="fill in the masks of the lines of this file: texts, ids, or .jsonl",
     )
     parser.add_argument("--features", choices=("judge", "denoiser"), help="embedding space of the energy distance")
     parser.add_argument("--mauve", action="store_true", help="MAUVE in that space (needs mauve-text)")
-    parser.add_argument("--num-texts", type=positive_int, default=2, help="samples of each shown in the report")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num-texts", type=positive_int, default=2, help="samples of each row shown in the report")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise; default: %(default)s")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="reuse finished rows of --output-dir")
     again.add_argument("--overwrite", action="store_true", help="start over where --output-dir holds finished rows")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--output-dir", type=Path, default=Path("lsd-eval"))
+    parser.add_argument(
+        "--output-dir", type=Path, default=Path("lsd-eval"), help="folder of the report; default: %(default)s"
+    )
     return parser
 
 
@@ -143,7 +170,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def conclude(args: argparse.Namespace, harness: Any, floor: Any, temperatures: list[float]) -> Any:
-    """Makes all rows, also those of the base that the headline needs, and the report."""
+    """Makes all rows, including those of the base that the headline needs, and the report."""
     from ..evaluation.comparison import compare, measure_further
     from ..evaluation.report import make_report
 
@@ -161,7 +188,7 @@ def conclude(args: argparse.Namespace, harness: Any, floor: Any, temperatures: l
 
 
 def most_masked(harness: Any) -> int | None:
-    """Network calls that leave one token a call on canvases to fill in; None where whole sequences are made."""
+    """The number of network calls at which canvases are filled in one token a call; None for whole sequences."""
     hole = harness.pipeline.denoiser.hole_id
     return None if harness.canvases is None else max(1, *(int((canvas == hole).sum()) for canvas in harness.canvases))
 
@@ -175,10 +202,10 @@ def _say_folder(args: argparse.Namespace) -> None:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Refuses, before anything is loaded, what cannot be meant.
+    """Refuses flags that do not go together, before anything is loaded.
 
     Raises:
-        ValueError: that names the flag.
+        ValueError: if there are any; the message names the flag.
     """
     refuse_unused(args, args.oracle is not None or is_oracle_spec(args.model))
     if args.infill and args.length:
@@ -188,7 +215,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def check_no_row_is_lost(path: Path) -> None:
-    """Refuses, before any work is done, a folder whose rows a new run would replace."""
+    """Refuses a folder whose rows a new run would replace, before any work is done."""
     if num := finished_rows(path):
         holds = f"holds {num} finished row{'s' if num > 1 else ''}"
         advice = "`--resume` to go on, `--overwrite` to start over"
@@ -199,7 +226,7 @@ def choose_temperatures(args: argparse.Namespace, denoiser: Any, samplers: Mappi
     """The temperatures to try.
 
     Raises:
-        ValueError: if what is asked for cannot be made of them.
+        ValueError: if they do not fit the other flags or the samplers.
     """
     is_oracle = args.oracle is not None or isinstance(denoiser, Oracle)
     refuse_unused(args, is_oracle)
@@ -224,7 +251,7 @@ def choose_temperatures(args: argparse.Namespace, denoiser: Any, samplers: Mappi
 
 
 def labels(args: argparse.Namespace, denoiser: Any, metrics: MetricSet) -> dict[str, str | None]:
-    """What decides a row beside its sampler and the content of the reference; rows of others are not reused."""
+    """Options that decide a row beside its sampler and the reference. Rows with other options are not reused."""
     judge = metrics.judge
     options = {name: value for name, value in load_options(args).items() if name != "trust_remote_code"}
     named = {
@@ -243,7 +270,7 @@ def labels(args: argparse.Namespace, denoiser: Any, metrics: MetricSet) -> dict[
 
 
 def precision(denoiser: Any) -> str | None:
-    """Of its weights, as they are loaded; None for an oracle, which has none."""
+    """Precision of the loaded weights; None for an oracle, which has none."""
     return next((str(p.dtype).removeprefix("torch.") for p in denoiser.parameters()), None)
 
 
@@ -274,7 +301,7 @@ def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatu
 
 
 def write_report(report: Any, folder: Path) -> None:
-    """`table.txt`, `summary.json`, plots and `report.html`; without what cannot be drawn."""
+    """Writes `table.txt`, `summary.json`, plots and `report.html`, except for those that cannot be drawn."""
     from ..evaluation import html, plots
     from ..evaluation.columns import headings
     from ..evaluation.report import as_json, as_text
@@ -298,7 +325,7 @@ def compare_images(args: argparse.Namespace) -> None:
     """FID of each folder of images, best first.
 
     Raises:
-        ValueError: without real images, or if folders hold different numbers: FID depends on them.
+        ValueError: if there are no real images, or folders hold different numbers of images, on which FID depends.
     """
     from ..evaluation.images import frechet_inception_distance, image_files
     from ..evaluation.tables import format_table

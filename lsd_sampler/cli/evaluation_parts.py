@@ -1,4 +1,4 @@
-"""What `lsd-eval` is put together from: samplers, metrics, real data, and errors that say what was kept."""
+"""The parts of an `lsd-eval` run: samplers, metrics, real data, and errors that say what was kept."""
 
 import argparse
 import json
@@ -39,10 +39,10 @@ _CANVAS_SEED = 2_000_000  # of what an oracle's `clues` give
 
 
 def refuse_unused(args: argparse.Namespace, is_oracle: bool) -> None:
-    """Refuses what an exact oracle has no use for.
+    """Refuses flags that an exact oracle has no use for.
 
     Raises:
-        ValueError: that names the flag.
+        ValueError: if there are any; the message names the flag.
     """
     for name in ("judge", "reference", "features", "mauve") if is_oracle else ():
         if getattr(args, name):
@@ -76,10 +76,10 @@ def baseline(text: str, config: dict[str, Any]) -> LSDScheduler:
 
 
 def make_samplers(args: argparse.Namespace, config: dict[str, Any]) -> dict[str, LSDScheduler]:
-    """Name -> sampler: baselines first.
+    """Name -> sampler, baselines first.
 
     Raises:
-        ValueError: if there is none, one that can do none of `--nfe`, or one of a model with another mask.
+        ValueError: if there is none, if one can do none of `--nfe`, or if one is of a model with another mask.
     """
     samplers = {text: baseline(text, config) for text in args.baselines}
     for name in args.sampler:
@@ -100,8 +100,8 @@ def make_metrics(
 ) -> tuple[MetricSet, Row | None]:
     """The metric set that fits the model, and the row of real data of the same size.
 
-    Of real data one half is the reference, and the floor comes from the other. Beside samples that fill in canvases
-    stand those of the teacher, one token a step: no real data are known to fill them in.
+    One half of the real data is the reference, and the floor comes from the other. For canvases to fill in, no real
+    data are known; the teacher's samples, one token a step, take their place.
 
     Raises:
         ValueError: if an option does not fit the model, or there is too little real data for `--features`.
@@ -156,7 +156,7 @@ def _oracle(args: argparse.Namespace, denoiser: Any) -> Any:
     """The exact oracle that samples are judged by: `--oracle`, or the denoiser where it is one; else None.
 
     Raises:
-        ValueError: if `--oracle` is none, or one of other tokens or shorter sequences than the model's.
+        ValueError: if `--oracle` is no oracle, or has other tokens or shorter sequences than the model.
         OSError: if it cannot be loaded.
     """
     from ..denoisers import load_denoiser
@@ -177,10 +177,10 @@ def _oracle(args: argparse.Namespace, denoiser: Any) -> Any:
 
 
 def load_judge(args: argparse.Namespace, tokenizer: Any) -> JudgeNLL | None:
-    """The judge, if one is asked for.
+    """The judge, if the flags ask for one.
 
     Raises:
-        ValueError: if the model's samples are no texts.
+        ValueError: if the model's samples are not texts.
         OSError: if it cannot be loaded.
     """
     if args.judge is None:
@@ -195,7 +195,7 @@ def load_judge(args: argparse.Namespace, tokenizer: Any) -> JudgeNLL | None:
 def real_sequences(
     args: argparse.Namespace, pipeline: Any, canvases: Sequence[torch.Tensor] | None = None
 ) -> torch.Tensor:
-    """Real text, cut into windows and shuffled; without any, samples of the teacher: `(num, length)`."""
+    """Real text, cut into windows and shuffled, or else samples of the teacher. `(num, length)`."""
     length = args.length or pipeline.denoiser.length
     if canvases is not None:  # windows as long as a typical canvas
         length = sorted(map(len, canvases))[len(canvases) // 2]
@@ -210,7 +210,7 @@ def real_sequences(
 
 @contextmanager
 def keeping_rows(path: Path | None = None) -> Iterator[None]:
-    """Turns what can stop a long evaluation into one sentence that says which rows are kept, if any are."""
+    """Turns an error or interrupt of a long evaluation into one sentence that says which rows are kept."""
     try:
         yield
     except ImportError as error:
@@ -251,7 +251,7 @@ def _features(args: argparse.Namespace, pipeline: Any, judge: JudgeNLL | None) -
 
 
 def _teacher_samples(args: argparse.Namespace, pipeline: Any, asked: int | Sequence[torch.Tensor]) -> torch.Tensor:
-    """Reference and floor: twice as many as are judged, of so many tokens, or filling in these canvases."""
+    """Samples for reference and floor: twice as many as are judged, of a given length or for given canvases."""
     teacher, sequences = LSDScheduler(**pipeline.denoiser.scheduler_config()), []
     total, workers, hole = 2 * args.num_samples, Workers.here(), pipeline.denoiser.hole_id
     steps = asked if isinstance(asked, int) else max(1, *(int((canvas == hole).sum()) for canvas in asked))
@@ -291,5 +291,5 @@ def _never_predicted(args: argparse.Namespace, pipeline: Any, real: torch.Tensor
 
 
 def finished_rows(path: Path) -> int:
-    """Finished rows in a file that need not exist."""
+    """Number of finished rows in a file, which need not exist."""
     return len(read_jsonl(path)) if path.exists() else 0

@@ -1,10 +1,10 @@
-"""What a distillation measures, as a person reads it on the way; `metrics.jsonl` has all of it."""
+"""The records of a distillation as lines for a person; `metrics.jsonl` has all of them in full."""
 
 from typing import Any
 
 
 MAX_NUMBERS = 8
-"""Of longer lists only the ends are shown."""
+"""Longer lists are shown by their ends only."""
 # what the line begins with, what is printed at the end, and what is for metrics.jsonl alone
 LEFT_OUT = ("event", "candidate", "nfe", "seconds", "reason", "kept_bytes", "peak_device_bytes", "is_image")
 

@@ -1,4 +1,4 @@
-"""What can stop `lsd-train`, in one sentence, with what was kept or what to try."""
+"""Faults that stop `lsd-train`, each in one sentence that says what was kept or what to try."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +13,12 @@ from .common import smaller_batch
 
 @contextmanager
 def keeping_progress(folder: Path, config: DistillConfig, dtype: str | None) -> Iterator[None]:
-    """Turns a full disk, a vanished folder or lack of memory into a sentence; an interrupt says how to go on.
+    """Turns a full disk, a vanished folder or lack of memory into a sentence. After an interrupt it says how to go on.
 
     Args:
-        folder (`Path`): where finished parts are kept.
-        config ([`DistillConfig`]): the run.
-        dtype (`str`, *optional*): of the weights, where it was chosen.
+        folder (`Path`): the folder of finished parts.
+        config ([`DistillConfig`]): the options of the run.
+        dtype (`str`, *optional*): precision of the weights, where it was chosen.
     """
     try:
         yield
@@ -36,7 +36,7 @@ def keeping_progress(folder: Path, config: DistillConfig, dtype: str | None) -> 
 
 
 def batch_flag(config: DistillConfig, num_rows: int) -> tuple[str, int]:
-    """The flag of `lsd-train` that decides how large a batch of so many rows was, and what it stood at."""
+    """The flag of `lsd-train` that decided the size of a batch with this number of rows, and its value."""
     if config.coefficients == "two_sided":  # whole batches are sampled for them
         return "--batch-size", num_rows
     return METHODS[config.method].batch_flag(config, config.own_options, num_rows, Workers.here().size)

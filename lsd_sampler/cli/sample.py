@@ -29,11 +29,11 @@ from .common import (
 
 
 Sample = dict[str, Any]
-"""Text and ids."""
+"""A sample's text and ids."""
 
 NUM_SAMPLES = 4
 NOT_OF_TRAINING = 1
-"""With one seed, samples have other noise than the teacher's sequences that a sampler learned from."""
+"""Keeps the noise of samples apart from that of the sequences that a sampler learned from with the same seed."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,18 +41,20 @@ def build_parser() -> argparse.ArgumentParser:
     add_model_arguments(parser)
     parser.add_argument("--sampler", help="folder or Hub id of a learned sampler; default: the plain base solver")
     parser.add_argument("--nfe", type=positive_int, default=8, help="network calls")
-    parser.add_argument("--num-samples", type=positive_int, help="how many; default: 4, or 1 of each line of --infill")
+    parser.add_argument(
+        "--num-samples", type=positive_int, help="number of samples; default: 4, or 1 for each line of --infill"
+    )
     parser.add_argument("--batch-size", type=positive_int, default=64, help="samples per network call")
     parser.add_argument("--prefix", help="text that every sample begins with")
     parser.add_argument("--suffix", help="text that every sample ends with")
     parser.add_argument(
         "--infill", type=Path, metavar="FILE",
-        help="fill in the masks of each line: texts with mask tokens, ids, or .jsonl with one of them",
+        help="fill in the masks of each line of this file: texts with mask tokens, ids, or .jsonl",
     )  # fmt: skip
     parser.add_argument(
-        "--temperature", type=float, default=1.0, help="of the token draws; 0 takes the most likely token"
+        "--temperature", type=float, default=1.0, help="temperature of the token draws; 0 takes the most likely token"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
     parser.add_argument("--output", type=Path, help="also write the samples here, one JSON object a line")
     return parser
 
@@ -64,10 +66,10 @@ def command(args: argparse.Namespace) -> None:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Refuses what does not go together.
+    """Refuses flags that do not go together.
 
     Raises:
-        ValueError: that names the flag.
+        ValueError: if there are any; the message names the flag.
     """
     for name in ("prefix", "suffix", "length") if args.infill else ():
         if getattr(args, name) is not None:
@@ -75,7 +77,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def draw(args: argparse.Namespace) -> None:
-    """Prints the samples, and writes them; several processes draw a share each."""
+    """Prints the samples, and writes them. Several processes draw a share each."""
     if args.output:
         if args.output.is_dir():
             raise IsADirectoryError(f"`--output` {str(args.output)!r} is a folder: give the name of a file.")
@@ -109,7 +111,7 @@ def of_one_canvas(args: argparse.Namespace, pipeline: Any, workers: Workers) -> 
 
 
 def in_canvases(args: argparse.Namespace, pipeline: Any, workers: Workers) -> Iterator[dict[int, Sample]]:
-    """Samples of each canvas of a file, by their place in it; those of one length are drawn together."""
+    """Samples for each canvas of a file, by its place there. Canvases of one length are filled in together."""
     canvases = read_canvases(args.infill, pipeline)
     rows = [i for i in range(len(canvases)) for _ in range(args.num_samples or 1)]
 
@@ -121,14 +123,14 @@ def in_canvases(args: argparse.Namespace, pipeline: Any, workers: Workers) -> It
 
 
 def shared(workers: Workers, batch: Sequence[int], make: Callable[[Sequence[int]], list[Sample]]) -> dict[int, Sample]:
-    """The samples of a batch by number, of which each process draws a share."""
+    """The samples of a batch by number. Each process draws a share of them."""
     here = batch[workers.rank * len(batch) // workers.size : (workers.rank + 1) * len(batch) // workers.size]
     shares = workers.gather(make(here) if here else [])
     return dict(zip(batch, itertools.chain(*shares), strict=True))
 
 
 def call(args: argparse.Namespace, pipeline: Any, samples: Sequence[int], **canvas: Any) -> list[Sample]:
-    """These samples, each with noise of its own: which are drawn together makes no difference."""
+    """These samples. Each has noise of its own, so it makes no difference which are drawn together."""
     with within_memory(args, "--batch-size", len(samples)):
         output: Any = pipeline(
             **canvas,

@@ -14,16 +14,17 @@ from ..evaluation.tokens import cut_windows, encode
 
 TEXT_SUFFIXES = (".txt", ".txt.xz", ".smi")
 LINES_SUFFIX = ".smi"
-"""Of a file of molecules: one a line, and what follows white space is its name."""
+"""Suffix of a file of molecules: one a line, with an optional name after white space."""
 
 
 def read_texts(path: Path, flag: str = "path", by_lines: bool = False) -> list[str]:
-    """A text file (.txt, or .txt.xz), or all of a folder; of .smi, and with `by_lines`, each line is a text.
+    """The text of a file (.txt or .txt.xz), or of all files of a folder. In .smi, and with `by_lines`, each line is a
+    text.
 
     Args:
-        path (`Path`): of the file or folder.
-        flag (`str`): what errors call it.
-        by_lines (`bool`): whether files hold a text a line; empty ones are left out.
+        path (`Path`): the file or folder.
+        flag (`str`): its name in errors.
+        by_lines (`bool`): whether files hold one text a line; empty lines are left out.
 
     Raises:
         OSError: if there is no such file.
@@ -35,15 +36,15 @@ def read_texts(path: Path, flag: str = "path", by_lines: bool = False) -> list[s
 def cut_texts(path: Path, flag: str, tokenizer: Any, length: int, by_lines: bool = False) -> torch.Tensor:
     """Windows of the texts of a file or folder, shuffled: `torch.LongTensor` of shape `(num, length)`.
 
-    Texts shorter than a window are left out, with a note on stderr; another tells if most tokens are unknown.
+    Texts shorter than a window are left out, with a note on stderr. Another note tells if most tokens are unknown.
 
     Args:
         path (`Path`), flag (`str`), by_lines (`bool`): as for [`read_texts`].
-        tokenizer: of the model.
-        length (`int`): of a window, in tokens.
+        tokenizer: the model's tokenizer.
+        length (`int`): tokens of a window.
 
     Raises:
-        OSError, ValueError: as [`read_texts`]; and if no text has so many tokens.
+        OSError, ValueError: as [`read_texts`]; and if every text is shorter than a window.
     """
     texts = read_texts(path, flag, by_lines)
     encoded = encode(tokenizer, texts)
@@ -71,8 +72,8 @@ def read_sequences(path: Path, pipeline: Any, length: int | None, by_lines: bool
 
     Raises:
         OSError: if there is no such file.
-        ValueError: if it holds no text that is long enough, or the model has no tokenizer; if ids are not rows of
-            equal length.
+        ValueError: if it holds no text that is long enough, the model has no tokenizer, or ids are not rows of equal
+            length.
     """
     if path.suffix == ".jsonl":
         return _shuffled(_read_ids(path))

@@ -52,7 +52,7 @@ from .faults import keeping_progress
 from .texts import read_sequences
 
 
-# what a sampler depends on, beside the fields of `DistillConfig`
+# flags that a sampler depends on, beside the fields of `DistillConfig`
 RUN_FLAGS = (
     "model", "pipeline", "revision", "dtype", "length", "mask_token_id", "trust_remote_code", "model_kwargs", "data",
     "data_lines", "prompts", "pipeline_kwargs", "license",
@@ -75,11 +75,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--data-lines",
         action="store_true",
         default=None,
-        help="with --data: each line is a text, as in .smi",
+        help="each line of --data is a text, as in .smi",
     )
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="with --pipeline: prompts, one a line")
-    parser.add_argument("--pipeline-kwargs", type=json_object, metavar="JSON", help="further arguments of its call")
-    parser.add_argument("--output-dir", type=Path, help="default: MODEL-METHOD-ORDER")
+    parser.add_argument(
+        "--pipeline-kwargs", type=json_object, metavar="JSON", help="further arguments of the pipeline's call"
+    )
+    parser.add_argument("--output-dir", type=Path, help="folder of the result; default: MODEL-METHOD-ORDER")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="go on with a run that was stopped, in its output folder")
     again.add_argument(
@@ -89,20 +91,20 @@ def build_parser() -> argparse.ArgumentParser:
         "--cache-dir",
         type=Path,
         default=default_cache_dir(),
-        help="of teacher paths for later runs; default: %(default)s",
+        help="folder of teacher paths, kept for later runs; default: %(default)s",
     )
     parser.add_argument(
         "--report-to", nargs="+", default=["none"], metavar="TRACKER",
         help="accelerate's trackers: tensorboard, trackio, wandb, ...; or all that are installed; default: none",
     )  # fmt: skip
-    parser.add_argument("--license", help="licence that the card says, such as apache-2.0; default: none")
+    parser.add_argument("--license", help="licence named in the card, such as apache-2.0; default: none")
     parser.add_argument("--push-to-hub", metavar="USER/NAME", help="upload the result to this Hub repo")
     parser.add_argument("--dry-run", action="store_true", help="print the configuration and the cost, then stop")
     return parser
 
 
 def add_option(parser: argparse.ArgumentParser, option: Field) -> None:
-    """The flag of an option of a distillation."""
+    """Adds the flag of an option of a distillation."""
     flag, text, default = "--" + option.name.replace("_", "-"), help_of(option), option.default
     kind = option.metadata["type"] or (str if default is None else type(default))
     if option.name == "nfe":
@@ -148,7 +150,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def check_names_for_the_hub(args: argparse.Namespace) -> None:
-    """Refuses, before anything is loaded, what the Hub would refuse after all the work."""
+    """Refuses names that the Hub would refuse after all the work, before anything is loaded."""
     if args.license is not None:
         check_license(args.license, "--license")
     if args.push_to_hub is not None:
@@ -163,7 +165,7 @@ def learn(
     call_kwargs: dict[str, Any],
     report_to: list[str],
 ) -> None:
-    """Learns, and leaves the folder behind; what stops it leaves what `--resume` goes on from."""
+    """Learns a sampler and writes its folder. If it is stopped, finished parts stay for `--resume`."""
     check_output_dir(output_dir)
     if not args.resume and not args.overwrite:
         check_nothing_is_lost(output_dir)
@@ -199,7 +201,7 @@ def learn(
             return
         described = {"config": config, "records": records, "repo_id": repo_id, "call_kwargs": call_kwargs}
         save(args, pipeline, scheduler, output_dir, **described)
-        Progress(output_dir / "progress")  # it is all in the sampler now
+        Progress(output_dir / "progress")  # the sampler holds all of it now
     print_results(config.describe(scheduler.learned_sampler, records), records)
     say(f"Network calls: {records[-1]['network_calls']}. Saved to {output_dir}.")
     if repo_id:
@@ -207,7 +209,7 @@ def learn(
 
 
 def check_nothing_is_lost(folder: Path) -> None:
-    """Refuses, before any work is done, a folder with what a new run would replace."""
+    """Refuses a folder with work that a new run would replace, before any work is done."""
     if kept_files(folder / "progress"):
         advice = "`--resume` to go on, `--overwrite` to start over"
         raise ValueError(f"`--output-dir` {str(folder)!r} holds an unfinished run: {advice}.")
@@ -216,14 +218,14 @@ def check_nothing_is_lost(folder: Path) -> None:
 
 
 def short_name(model: str) -> str:
-    """A model's name as part of a folder's, fit for all systems and for the Hub: of an oracle, with its numbers."""
+    """A model's name as a part of a folder's, fit for all systems and for the Hub; an oracle's has its numbers."""
     kind, _, numbers = model.partition(":") if is_oracle_spec(model) else ("", "", model)
     name = "-".join(filter(None, [kind, Path(numbers).name])).replace("=", "")
     return re.sub(r"[^\w.]+", "-", name)
 
 
 def save(args: argparse.Namespace, pipeline: Any, scheduler: LSDScheduler, output_dir: Path, **described: Any) -> None:
-    """The sampler, what describes it, and what it takes to repeat the run."""
+    """Saves the sampler, its card, and everything that is needed to repeat the run."""
     from ..cards.sampler_card import save_sampler
 
     name = args.model or args.pipeline
@@ -241,7 +243,7 @@ def save(args: argparse.Namespace, pipeline: Any, scheduler: LSDScheduler, outpu
 
 
 def print_results(learned: Description, records: list[dict[str, Any]]) -> None:
-    """What was chosen and learned, for each number of calls."""
+    """Prints what was chosen and learned, for each number of calls."""
     choice = next((record for record in records if record["event"] == "choice"), None)
     if choice:
         say(f"Chosen: {choice['method']}, order {choice['order']}. {choice['reason']}")
@@ -253,7 +255,7 @@ def print_results(learned: Description, records: list[dict[str, Any]]) -> None:
 
 
 def describe_coefficients(record: dict[str, Any]) -> str:
-    """What the two-sided criterion found for one number of calls, in one line."""
+    """One line on the result of the two-sided criterion for one number of calls."""
     if "left_out" in record:
         return f"No log_score_coefficients: {record['left_out']}"
     found = f"{record['nfe']:4d} calls  log_score_coefficients: {' '.join(f'{x:.4f}' for x in record['coefficients'])}"
@@ -267,8 +269,8 @@ def describe_coefficients(record: dict[str, Any]) -> str:
 def configure(
     args: argparse.Namespace, look: Callable[[DistillConfig], TeacherPlan]
 ) -> tuple[DistillConfig, Callable[[], TeacherPlan]]:
-    """The options of the run, and what the pipeline asks for, which is looked at once, if it has to be known; of the
-    default numbers of calls, those that a canvas has tokens for.
+    """The options of the run, and the plan of the pipeline, which is looked up at most once. The default numbers of
+    calls are those that a canvas has tokens for.
     """
     options = {option.name: getattr(args, option.name) for option in all_options()}
     if args.data and options["paths"] is None:
@@ -286,10 +288,10 @@ def print_json(content: dict[str, Any]) -> None:
 
 
 def read_call_kwargs(args: argparse.Namespace) -> dict[str, Any]:
-    """What the pipeline is called with.
+    """The arguments of the pipeline's calls.
 
     Raises:
-        ValueError: for a flag that does not go with the others, or an argument that the call does not have.
+        ValueError: for a flag that does not go with the others, or an argument that the call does not take.
     """
     if args.model and args.prompts:
         raise ValueError(

@@ -79,7 +79,7 @@ def load_denoiser(
         dtype (`torch.dtype` or `str`, *optional*): precision of the weights; default: as stored. Oracles keep float64.
         trust_remote_code (`bool`, defaults to `False`): whether code of the repository may run.
         weight_name (`str`, *optional*): the file of weights, where a folder or repository holds several.
-        options: of the family.
+        options: further options, which the family defines.
 
     Returns:
         [`~lsd_sampler.denoisers.Denoiser`]
@@ -122,7 +122,7 @@ def find_checkpoint(
         where: `revision`, `subfolder`, `token`, `cache_dir`, `local_files_only`, `force_download`.
 
     Raises:
-        OSError: if they are missing or out of reach; of a short name the message says which, and how to get them.
+        OSError: if they are missing or out of reach; for a short name the message says which, and how to get them.
         ValueError: for an unknown name.
     """
     published = None if os.path.exists(os.path.expanduser(name)) else SHORT_NAMES.get(name)
@@ -164,7 +164,7 @@ def _family_of(checkpoint: Checkpoint, name: str) -> type[Denoiser]:
 
 
 def load_options_known() -> set[str]:
-    """The names of all options of [`load_denoiser`], those of every family included."""
+    """The names of all options of [`load_denoiser`], including those of every family."""
     families = (DENOISERS[name]._from_checkpoint for name in DENOISERS.names())
     names = {name for function in (load_denoiser, *families) for name in inspect.signature(function).parameters}
     return names - {"name_or_path", "options", "checkpoint"}

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 ModelT = TypeVar("ModelT", bound=torch.nn.Module)
 
-# what diffusers' pipelines pass to every component, and what means nothing for one safetensors file
+# diffusers' pipelines pass these to every component; they mean nothing for one safetensors file
 _IGNORED = {
     "use_safetensors", "low_cpu_mem_usage", "max_memory", "offload_folder", "offload_state_dict", "use_flashpack",
     "disable_mmap", "proxies",
@@ -52,12 +52,12 @@ class Denoiser(ModelMixin):
     `mask_token_id`, `vocab_size` and `length` in its constructor. A family that is loaded and saved also implements
     `recognises`, `_from_checkpoint` and `_config`, and is registered in `auto.py`.
 
-    With two other methods in place of `forward` (and `defers_head`), the head runs only for the rows that a step of
-    the sampler reads: `hidden_states(tokens, t)` gives what the head takes, `(batch_size, seq_len, hidden_size)` at
-    the positions that it predicts; `head(hidden)` gives logits, `(..., vocab_size)` or `(..., vocab_size + 1)`, from
-    hidden states `(..., hidden_size)`. Either may be a layer. Without them, both names are free.
+    Two other methods may take the place of `forward` (with `defers_head`). The head then runs only for the rows that a
+    step of the sampler reads. `hidden_states(tokens, t)` gives what the head takes, `(batch_size, seq_len,
+    hidden_size)` at the positions that it predicts. `head(hidden)` gives logits, `(..., vocab_size)` or `(...,
+    vocab_size + 1)`, from hidden states `(..., hidden_size)`. Either may be a layer. Both names are free without them.
 
-    The names below, and the methods, are taken: a layer of such a name is refused.
+    A layer may not have one of the names below, or that of a method: it is refused.
 
     Attributes:
         mask_token_id (`int`, *optional*): id of the mask token; None where noise does not mask.
@@ -70,7 +70,7 @@ class Denoiser(ModelMixin):
         noise_schedule (`str`): its name, as in `LSDScheduler`'s config.
         time_conditioned (`bool`): whether the prediction depends on `t`.
         defers_head (`bool`): whether `forward` takes `return_hidden_states`.
-        canvas_shape (`tuple[int, int]`, *optional*): height and width, of tokens that form an image.
+        canvas_shape (`tuple[int, int]`, *optional*): height and width, if the tokens form an image.
         corruption (`str`): what noise does to a token: `"absorbing"` (masks it), `"uniform"` (replaces it by a random
             one) or `"gaussian"` (moves it along an ordinal scale). Only the first has a mask.
         name_or_path (`str`, *optional*): what it was loaded as.
@@ -131,8 +131,8 @@ class Denoiser(ModelMixin):
         return part
 
     def deferred_logits(self, hidden: torch.Tensor, t: torch.Tensor | None = None) -> DeferredLogits:
-        """What `forward(tokens, t)` would return, computed when it is read; up to a constant for each position where
-        the denoiser is normalised.
+        """The logits that `forward(tokens, t)` would return, computed when they are read. They are right up to a
+        constant for each position where the denoiser is normalised.
 
         Args:
             hidden (`torch.Tensor` of shape `(batch_size, seq_len, hidden_size)`): what `forward(tokens, t,
@@ -159,16 +159,16 @@ class Denoiser(ModelMixin):
         )
 
     def _config(self) -> dict[str, Any]:
-        """What goes to `config.json`, in the family's own format."""
+        """The content of `config.json`, in the family's own format."""
         raise NotImplementedError(f"{type(self).__name__} has no file format (`_config`): save its network yourself.")
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        """What goes to `model.safetensors`, by the family's own names."""
+        """The content of `model.safetensors`, by the family's own names."""
         return self.state_dict()
 
     @property
     def tokenizer(self) -> Any | None:
-        """The tokenizer, or None. The family's Hub tokenizer is fetched when first asked for."""
+        """The tokenizer, or None. The family's Hub tokenizer is fetched at first use."""
         if self._tokenizer is None and self._tokenizer_on_hub is not None:
             name, self._tokenizer_on_hub = self._tokenizer_on_hub, None
             self._tokenizer = _fetch_tokenizer(name)
@@ -180,13 +180,13 @@ class Denoiser(ModelMixin):
 
     @property
     def device(self) -> torch.device:
-        """Of the parameters and buffers; the CPU where there are none."""
+        """The device of the parameters and buffers; the CPU where there are none."""
         has_any = next(itertools.chain(self.parameters(), self.buffers()), None) is not None
         return super().device if has_any else torch.device("cpu")
 
     @property
     def hole_id(self) -> int:
-        """What marks, on a canvas that is given, a position to be filled in: the mask, or -1 where there is none."""
+        """The id that marks a position to be filled in on a given canvas: the mask, or -1 where there is none."""
         return NO_MASK if self.mask_token_id is None else self.mask_token_id
 
     @property
@@ -228,7 +228,7 @@ class Denoiser(ModelMixin):
         **kwargs: Any,
     ) -> Self:
         r"""
-        Loads a checkpoint in the family's own format; for most: `config.json` and `model.safetensors`.
+        Loads a checkpoint in the family's own format: for most, `config.json` and `model.safetensors`.
 
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`): a local folder or a Hub id.
@@ -240,7 +240,7 @@ class Denoiser(ModelMixin):
             weight_name (`str`, *optional*): the file of weights, where a folder or repository holds several.
             trust_remote_code (`bool`, defaults to `False`): whether code of the repository may run. (No family but
                 transformers' models of their own classes has any.)
-            kwargs: options of the family; what else diffusers' pipelines pass is accepted and has no effect.
+            kwargs: options of the family. Other arguments of diffusers' pipelines have no effect.
 
         Returns:
             the denoiser, in evaluation mode.
@@ -314,10 +314,10 @@ def build_model(
 
     Args:
         make (`Callable`): makes the model.
-        config_file (`Path`): what `ValueError`s of `make` are about.
+        config_file (`Path`): the file that a `ValueError` of `make` is about.
         tensors (`dict[str, torch.Tensor]`): the weights.
         file (`Path`): where they lie.
-        prefix (`str`): what their names begin with, beyond the model's own.
+        prefix (`str`): how their names begin, before the model's own.
 
     Raises:
         ValueError: if the config is unusable, or names or shapes do not agree exactly; the message names the file and
@@ -339,7 +339,7 @@ def build_model(
 
 
 def _tied(model: torch.nn.Module) -> dict[str, list[str]]:
-    """Parameters that are one: the first name of each, and its others."""
+    """Parameters that share one tensor: the first name of each, and its other names."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
@@ -354,7 +354,7 @@ def _tie(model: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> No
 def _with_tied(
     tied: Mapping[str, list[str]], tensors: Mapping[str, torch.Tensor], file: Path
 ) -> Mapping[str, torch.Tensor]:
-    """The tensors under all names: files of others hold only one of a tied parameter's.
+    """The tensors under all names: other libraries' files hold a tied parameter under one name only.
 
     Raises:
         ValueError: if they hold several, and these differ.

@@ -26,15 +26,15 @@ def hidden_chain(
     eps: float = 0.0,
     seed: int = 0,
 ) -> HiddenMarkovDenoiser:
-    """A random stationary chain, `(1 - eps) P_K + eps nu`: rows of the flat Dirichlet law, of which the K largest
-    entries are kept; nu is the stationary law of all entries.
+    """A random stationary chain, `(1 - eps) P_K + eps nu`. Rows of P are drawn from the flat Dirichlet law, and P_K
+    keeps the K largest entries of each row. nu is the stationary law of P.
 
     Args:
         num_tokens (`int`): V.
         length (`int`): sequence length.
-        num_states (`int`): of a hidden chain, whose states emit tokens by random laws that are cut alike; 0: the
-            states are the tokens.
-        num_successors (`int`): K, also of the emissions; 0: all.
+        num_states (`int`): states of a hidden chain, which emit tokens by random laws that are cut in the same way;
+            0: the states are the tokens.
+        num_successors (`int`): K, which holds for the emissions too; 0: all.
         eps (`float`): weight of nu.
         seed (`int`): of the laws.
 

@@ -1,4 +1,4 @@
-"""Sets of sequences to measure samplers on, each bound by another kind of constraint. They are made, not stored."""
+"""Sets of sequences to measure samplers on, each with its own kind of constraint. They are made, not stored."""
 
 import itertools
 from collections.abc import Iterator

@@ -26,9 +26,9 @@ from .files import Checkpoint, read_pickle, read_tensors, read_yaml
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".pt"
-# what a training checkpoint has of its averages, among the weights
+# names of averages among the weights of a training checkpoint
 _AVERAGES = ("ema_decay", "ema_num_updates", "ema_shadow_params")
-# what the model needs of the training config
+# the part of the training config that the model needs
 _POSITIVE_INTEGERS = ("data.S", "model.ch", "model.num_res_blocks", "model.time_embed_dim")
 _POSITIVE_NUMBERS = (
     "model.time_scale_factor", "model.rate_sigma", "model.Q_sigma", "model.time_base", "model.time_exponential",
@@ -195,8 +195,8 @@ def truncated_logistic(
     Args:
         mean, log_scale (`torch.Tensor` of shape `(...)`): of the law; its scale is `exp(log_scale - 2)`.
         num_values (`int`): number of bins.
-        fix_logistic (`bool`): whether to take the least of two forms that are equal but for rounding, which is right
-            in both tails.
+        fix_logistic (`bool`): whether to take the smaller of two forms that differ by rounding only; it is right in
+            both tails.
 
     Returns:
         `torch.Tensor` of shape `(..., num_values)`.
@@ -287,8 +287,8 @@ class CTMCDenoiser(Denoiser):
 
     @classmethod
     def _from_checkpoint(cls, checkpoint: Checkpoint, variant: str | None = None, ema: bool | None = None) -> Self:
-        """`ema`: whether to take the averaged weights of a training checkpoint, as its authors do to sample; default:
-        if it has them.
+        """`ema`: whether to take the averaged weights of a training checkpoint, as its authors do when they sample;
+        default: if it has them.
         """
         found = _find_config(checkpoint)
         if found is None:
@@ -351,7 +351,7 @@ def _averages(state: dict[str, Any], weights: dict[str, torch.Tensor], file: Pat
 
 
 def _used_part(config: dict[str, Any]) -> dict[str, Any]:
-    """Without paths, optimizers and the like."""
+    """The config without paths, optimizers and the like."""
     used: dict[str, Any] = {"data": {}, "model": {}}
     for section, key in (path.split(".") for path in _KEYS):
         used[section][key] = config[section][key]

@@ -19,14 +19,13 @@ class DDiTDenoiser(Denoiser):
     r"""
     The transformer of SEDD and MDLM, conditioned on the total noise sigma-bar(t) of each sequence.
 
-    Where `time_conditioned` is false it sees 0 in its place. A subclass says with `_finish` how `forward` reads the
-    logits.
+    It sees 0 instead where `time_conditioned` is false. A subclass says with `_finish` how `forward` reads the logits.
 
     Args:
         sizes (`dict[str, int]`): `hidden_size`, `n_heads`, `n_blocks`, `cond_dim` and `length`.
-        dropout (`float`): in training mode.
+        dropout (`float`): dropout in training mode.
         num_columns (`int`): number of token ids, the mask included.
-        noise ([`~lsd_sampler.sampling.noise.NoiseSchedule`]): that it was trained under.
+        noise ([`~lsd_sampler.sampling.noise.NoiseSchedule`]): the noise that it was trained under.
     """
 
     defers_head = True
@@ -107,7 +106,7 @@ class DDiTDenoiser(Denoiser):
         return deferred
 
     def _finish(self, logits: torch.Tensor, tokens: torch.Tensor, sigma_B: torch.Tensor) -> torch.Tensor:
-        """What `forward` returns, in place of the logits."""
+        """Turns the logits into the output of `forward`."""
         return self._log_scores(logits, tokens, sigma_B)
 
     def _log_scores(self, logits: torch.Tensor, tokens: torch.Tensor, sigma_B: torch.Tensor) -> torch.Tensor:
@@ -115,7 +114,9 @@ class DDiTDenoiser(Denoiser):
         return edit_rows(_shift_and_zero, logits, tokens, offset_B[:, None].expand(tokens.shape))
 
     def _log_score_offset(self, num_columns: int, sigma_B: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """What makes log-scores of logits: minus `log(e^sigma - 1)`, and minus the log of the number of tokens."""
+        """The offset that turns logits into log-scores: minus `log(e^sigma - 1)` and minus the log of the number of
+        tokens.
+        """
         if self.scale_by_sigma:
             offset_B = -torch.log(torch.expm1(sigma_B)) - math.log(num_columns - 1)
         else:

@@ -56,7 +56,7 @@ class DiffuGPTLayout(Layout):
 
 
 class DiffuLLaMALayout(Layout):
-    """A plain Llama checkpoint: only what the mask is, where nothing says so, is told by its size."""
+    """A plain Llama checkpoint. Where nothing names the mask, the size of the vocabulary tells it."""
 
     @classmethod
     def recognises(cls, config: Mapping[str, Any], tensors: Collection[str]) -> bool:

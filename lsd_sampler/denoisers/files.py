@@ -65,7 +65,7 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What `config.json` says; empty where there is none.
+        """The content of `config.json`; empty where there is none.
 
         Raises:
             ValueError: if it does not hold a JSON object.
@@ -77,7 +77,7 @@ class Checkpoint:
         return self.folder / (self.file or weights_name(variant))
 
     def pickles(self, suffix: str) -> list[Path]:
-        """The pickles with this suffix: the one that was asked for, else all in the folder."""
+        """The pickles with this suffix: the one that was asked for, or else all in the folder."""
         names = [self.file] if self.file else sorted(self.names)
         return [self.folder / name for name in names if name.endswith(suffix)]
 
@@ -123,7 +123,8 @@ def resolve_folder(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Path:
-    """The local folder behind a path or a Hub id. The latter is fetched: configs, safetensors, tokenizer files only.
+    """The local folder behind a path or a Hub id. Only configs, safetensors and tokenizer files are fetched from the
+    Hub.
 
     Raises:
         OSError: if there is no such folder or repository, or it cannot be reached; the message names it.
@@ -211,8 +212,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _conversion(path: Path) -> str:
-    """How to make a safetensors file of the pickles beside it, if there are any: nothing of them runs, and tied
-    weights, which share memory, are copied.
+    """Advice on how to turn the pickles in a folder into a safetensors file, if there are any. No code of theirs runs,
+    and tied weights, which share memory, are copied.
     """
     pickles = sorted(p.name for p in path.parent.glob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
     if not pickles:
@@ -250,7 +251,7 @@ def read_weights(checkpoint: Checkpoint, variant: str | None = None) -> tuple[di
 
 
 def read_pickle(path: Path, stand_ins: Sequence[tuple[type, str]] = ()) -> Any:
-    """Reads what `torch.save` wrote, if it is tensors and plain containers only: no code of it ever runs.
+    """Reads a file of `torch.save`, if it holds tensors and plain containers only. No code of the file ever runs.
 
     Args:
         path (`Path`): the file.

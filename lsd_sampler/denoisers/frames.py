@@ -9,7 +9,7 @@ Frame = tuple[Sequence[int], Sequence[int]]
 
 
 def held_frame(rows_NL: torch.Tensor, frame: Frame | None) -> tuple[int, int]:
-    """How many tokens at the beginning and at the end of all rows are those of the frame.
+    """The number of tokens at the beginning, and at the end, of all rows that belong to the frame.
 
     Args:
         rows_NL (`torch.LongTensor` of shape `(num, length)`): tokens.

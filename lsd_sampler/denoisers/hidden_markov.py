@@ -27,12 +27,12 @@ class HiddenMarkovDenoiser(Oracle):
     Exact posteriors of a hidden chain, by forward-backward sums in which a masked token is a missing observation.
 
     `p(x) = sum over z of start[z_1] emission[z_1, x_1] transition[z_1, z_2] emission[z_2, x_2] ... end[z_L]`, up to a
-    factor. With laws as rows, and an `end` of ones, it is a hidden Markov chain; where the emission is the identity, a
-    Markov chain. With weights of 0 and 1 it is an automaton, and every sequence that it accepts is equally likely. A
-    call costs `batch_size * seq_len * S^2` for S states, once forth and once back.
+    factor. It is a hidden Markov chain if its rows are laws and `end` is all ones, and a Markov chain if the emission
+    is the identity too. It is an automaton if its weights are 0 and 1: every sequence that it accepts is equally
+    likely. A call costs `batch_size * seq_len * S^2` for S states, once forth and once back.
 
-    After parallel draws what is known may be impossible. There each known token is taken for misread with probability
-    1e-4, so that the sequences that disagree with the fewest known tokens decide, and every row is a distribution.
+    Parallel draws may make known tokens that are impossible together. Each known token is then taken for misread with
+    probability 1e-4. The sequences that disagree with the fewest known tokens decide, and every row is a distribution.
 
     Args:
         start (`torch.Tensor` of shape `(S,)`): weights of the first state.
@@ -81,7 +81,7 @@ class HiddenMarkovDenoiser(Oracle):
         self._describe(shows_its_state=torch.equal(emission, eye))
 
     def _describe(self, shows_its_state: bool) -> None:
-        """Says how samples are to be judged."""
+        """Sets how samples are to be judged."""
         rows = (self.start[None], self.transition, self.emission)
         if bool((self.end == 1).all()) and all(bool(((row.sum(-1) - 1).abs() < _TOLERANCE).all()) for row in rows):
             self.memory = 1 if shows_its_state else 2
@@ -185,7 +185,7 @@ class HiddenMarkovDenoiser(Oracle):
         return torch.stack(tokens, dim=1)
 
     def ngram_law(self, n: int, length: int | None = None) -> torch.Tensor:
-        """Of chains only; see [`Oracle`]."""
+        """Only chains have it; see [`Oracle`]."""
         if self.memory is None:
             raise ValueError("`ngram_law` is that of chains, whose rows are laws.")
         state_S, total_S = self.start, torch.zeros_like(self.start)

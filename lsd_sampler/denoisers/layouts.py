@@ -41,7 +41,7 @@ _SPECIAL = ("bos_token_id", "cls_token_id", "eos_token_id", "pad_token_id", "sep
 
 
 class Layout:
-    """A checkpoint as transformers saves it. Other layouts say what they do otherwise.
+    """A checkpoint as transformers saves it. Other layouts override what differs.
 
     Args:
         checkpoint (`Checkpoint`): the folder; its config and tokenizer are read.
@@ -111,11 +111,11 @@ class Layout:
         return own, name
 
     def rename(self, name: str) -> str:
-        """The name in the transformers class of a tensor of the file."""
+        """The transformers class's name of a tensor in the file."""
         return name
 
     def file_name(self, name: str) -> str:
-        """The name in the file of a tensor of the transformers class."""
+        """The file's name of a tensor in the transformers class."""
         return name
 
     def network(self, where: str, attn_implementation: str | None = None) -> PreTrainedModel:
@@ -184,7 +184,7 @@ class Layout:
         return fitting_tokenizer(tokenizer, folder, self.rows)
 
     def options(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of [`MaskedLMDenoiser`], where they were not chosen."""
+        """The arguments of [`MaskedLMDenoiser`] that the user did not choose."""
         mask = chosen["mask_token_id"] if "mask_token_id" in chosen else self.mask_token_id()
         if mask is None:
             raise ValueError(self._without_mask())
@@ -201,7 +201,9 @@ class Layout:
         }
 
     def mask_token_id(self) -> int | None:
-        """The mask, as the config, else the tokenizer, has it; of a masked LM also a special token of a usual name."""
+        """The mask of the config, or else of the tokenizer. In a masked LM it may also be a special token with a usual
+        name.
+        """
         known = self.known_id("mask_token_id")
         known = getattr(self.tokenizer, "mask_token_id", None) if known is None else known
         if known is not None or not self.is_masked_lm:
@@ -210,7 +212,7 @@ class Layout:
         return named if named is not None and named < self.rows else None
 
     def shifted(self) -> bool:
-        """Whether a row predicts the next token. Causal classes were trained so, and keep it when they are adapted."""
+        """Whether a row predicts the next token. Causal classes were trained to, and keep it when they are adapted."""
         if not self.is_masked_lm and not _is_known(self.config.model_type):
             raise ValueError("nothing says which token a row predicts, its own or the next: pass `shifted`.")
         return not self.is_masked_lm
@@ -222,7 +224,7 @@ class Layout:
         return "mask" not in str(self.tokenizer.convert_ids_to_tokens(mask_token_id)).lower()
 
     def framed(self, shifted: bool) -> bool:
-        """Whether the canvas has tokens around it where nobody said so."""
+        """Whether the canvas has tokens around it if the user does not say."""
         return self.is_masked_lm or shifted
 
     def frame(self, shifted: bool) -> tuple[Sequence[int], Sequence[int]] | None:
@@ -244,12 +246,12 @@ class Layout:
         return next((i for i in known if i is not None and i < self.rows), None)
 
     def special_ids(self) -> list[int]:
-        """Tokens with a function, which are no part of a text."""
+        """Tokens that have a function and are not part of a text."""
         ids = [self.known_id(name) for name in _SPECIAL] + getattr(self.tokenizer, "all_special_ids", [])
         return [i for i in ids if i is not None and i < self.rows]
 
     def length(self) -> int | None:
-        """The longest canvas, where it is not what the network has positions for."""
+        """The longest canvas, if it differs from the network's number of positions."""
         return None
 
     def known_id(self, *names: str) -> int | None:
@@ -327,7 +329,7 @@ def _without_package(error: ImportError) -> str:
 
 
 def _around_text(tokenizer: Any) -> tuple[Sequence[int], Sequence[int]] | None:
-    """What the tokenizer puts around an ordinary text; None where that cannot be told."""
+    """The tokens that the tokenizer puts around an ordinary text; None where that cannot be told."""
     text = next((word for word in tokenizer.get_vocab() if word not in tokenizer.all_special_tokens), "a")
     inner, ids = tokenizer(text, add_special_tokens=False).input_ids, tokenizer(text).input_ids
     places = [k for k in range(len(ids) - len(inner) + 1) if ids[k : k + len(inner)] == inner]

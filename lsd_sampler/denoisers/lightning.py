@@ -26,7 +26,7 @@ _STOOD_FOR = re.compile(
 
 
 class _StandIn:
-    """An object of a class that is not imported: nothing but its state, where that is a dictionary."""
+    """An object of a class that is not imported. It has nothing but its state, if that is a dictionary."""
 
     state: dict[Any, Any]
 
@@ -57,11 +57,11 @@ def read_lightning(path: Path, prefix: str) -> tuple[dict[str, torch.Tensor], di
 
     Args:
         path (`Path`): the file.
-        prefix (`str`): what the names of the module's tensors begin with.
+        prefix (`str`): how the names of the module's tensors begin.
 
     Returns:
-        the tensors by their names in the file, and `{"config": ...}` or whatever else its `hyper_parameters` are, of
-        which there is what is plain: without tokenizers, interpolations (`${...}`) and missing values (`???`).
+        the tensors by their names in the file, and its `hyper_parameters`, usually `{"config": ...}`. These hold plain
+        values only: no tokenizers, interpolations (`${...}`) or missing values (`???`).
 
     Raises:
         OSError: if the file is missing.
@@ -104,7 +104,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _stand_ins(path: Path) -> list[tuple[type, str]]:
-    """A class for each of the file's that may be stood for; none where PyTorch cannot tell (before 2.6)."""
+    """A stand-in for each class of the file that may have one; none where PyTorch cannot list them (before 2.6)."""
     find = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
     if find is None:
         return []

@@ -17,9 +17,9 @@ _LLADA_SIZES = {
     "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads", "n_kv_heads": "num_key_value_heads",
     "max_sequence_length": "max_position_embeddings", "rope_theta": "rope_theta", "rms_norm_eps": "rms_norm_eps",
 }  # fmt: skip
-# keys that may be missing or null, and whose value they then have
+# keys that may be missing or null, and the keys whose value they take then
 _LLADA_SAME = {"embedding_size": "vocab_size", "n_kv_heads": "n_heads"}
-# what makes OLMo's many-sided block that of Llama
+# settings with which OLMo's configurable block is Llama's
 _LLADA_BLOCK: dict[str, Any] = {
     "block_type": "llama", "activation_type": "silu", "layer_norm_type": "rms", "rope": True, "alibi": False,
     "include_bias": False, "include_qkv_bias": False, "attention_layer_norm": False, "scale_logits": False,

@@ -20,14 +20,14 @@ _TOLERANCE = 1e-8
 
 class MarkovDenoiser(Oracle):
     r"""
-    Exact posteriors of a Markov chain, in float64 whatever dtype is asked for.
+    Exact posteriors of a Markov chain. They are float64, whichever dtype is asked for.
 
     With the nearest known tokens u, at distance a to the left, and w, at distance b to the right,
     `p(x_i = y | known) = (P^a)[u, y] (P^b)[y, w] / (P^(a+b))[u, w]` (Chapman-Kolmogorov gives the denominator).
     Without a left neighbour `(initial P^i)` replaces the row of `P^a`; without a right one its factors are 1.
 
-    Evidence of probability 0 (parallel draws may produce it) has no posterior. There the right neighbour is ignored,
-    so every row is a distribution.
+    Evidence of probability 0 (parallel draws may produce it) has no posterior. The right neighbour is then ignored, so
+    that every row is a distribution.
 
     Args:
         transition (`torch.Tensor` of shape `(vocab_size, vocab_size)`): P, rows sum to 1.

@@ -1,4 +1,4 @@
-"""The mask of a tokenizer, as its files say it: read as they are, whichever class they are for."""
+"""The mask of a tokenizer, read from its files without the class that they are for."""
 
 from pathlib import Path
 from typing import Any

@@ -37,15 +37,15 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
     A network of transformers that predicts the tokens at masked positions: a masked LM (BERT, ModernBERT, ESM-2), or a
     causal one that was trained to fill in masks (LLaDA, Dream, DiffuGPT, DiffuLLaMA). It has no time input.
 
-    The canvas holds text and masks only. Tokens that the network wants around them are put there by the denoiser.
+    The canvas holds text and masks only. The denoiser adds the tokens that the network wants around them.
 
     Args:
-        network (`PreTrainedModel`): the model with its head. It is put into evaluation mode, and every position of it
-            made to attend to every other.
+        network (`PreTrainedModel`): the model with its head. It is put into evaluation mode, and its attention is made
+            bidirectional.
         mask_token_id (`int`): the id by which the network knows a mask.
         shifted (`bool`, defaults to `False`): whether the row at position i - 1 predicts token i, as in models that
-            descend from causal ones. Then something should precede the canvas: without it the first row is taken as
-            it is, which means nothing unless the first token is given.
+            descend from causal ones. A token should then precede the canvas. Without one, the first row is taken as
+            it is, which is meaningless unless the first token is given.
         frame (a pair of sequences of `int`): tokens before and after the canvas, such as `[CLS]` and `[SEP]`.
         reused_mask (`bool`, defaults to `False`): whether `mask_token_id` is an ordinary token that doubles as the
             mask. On the canvas the mask is then an id of its own, the one after the last.
@@ -104,7 +104,7 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         return self._excluded.tolist()
 
     def hidden_states(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
-        """What the head takes, at the positions that it predicts; logits, where the head cannot be called apart."""
+        """The head's input at the positions that it predicts; or logits, where the head cannot be called apart."""
         length = tokens.shape[1]
         if self.mask_token_id != self.network_mask_id:
             tokens = tokens.masked_fill(tokens == self.mask_token_id, self.network_mask_id)
@@ -116,7 +116,7 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         return rows[:, first : first + length]
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits, as the network gives them but for the excluded tokens."""
+        """The network's logits, with -inf for the excluded tokens."""
         logits = hidden
         if self._network_head is not None:
             logits = self._network_head(inputs_embeds=hidden.reshape(1, -1, hidden.shape[-1])).logits
@@ -133,7 +133,7 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
 
     @torch.no_grad()
     def _try_out(self) -> int:
-        """Number of columns. Sees to it that attention goes both ways, and that trunk and head make up the network."""
+        """Number of columns. Makes sure that attention goes both ways, and that trunk and head make up the network."""
         taken = {self.network_mask_id, getattr(self.network.config, "pad_token_id", None), *self._excluded.tolist()}
         text = [i for i in range(_num_embeddings(self.network)) if i not in taken][:3] or [self.network_mask_id]
         mask, device = self.network_mask_id, self.network.device
@@ -171,8 +171,9 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         length: int | None = None,
         attn_implementation: str | None = None,
     ) -> Self:
-        """Options left out are taken from `masked_diffusion` in `config.json`, else from what the config, tokenizer
-        and family say. `frame` may also be True or False: whether to put the family's own tokens around the canvas.
+        """Options that are left out come from `masked_diffusion` in `config.json`, or else from the config, the
+        tokenizer and the family. `frame` may also be True or False: whether to put the family's own tokens around the
+        canvas.
         """
         given = {
             "mask_token_id": mask_token_id, "shifted": shifted, "frame": frame, "reused_mask": reused_mask,
@@ -228,11 +229,11 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         }
 
     def _set_tokenizer(self, folder: Path) -> None:
-        """It was read with the weights: it knows which tokens are special."""
+        """Takes the tokenizer that was read with the weights, because it knows which tokens are special."""
 
 
 class _Given(nn.Module):
-    """In place of a network's trunk: what the trunk would compute is given."""
+    """Takes the place of a network's trunk, and returns a given result."""
 
     def forward(
         self, *args: Any, inputs_embeds: torch.Tensor, **kwargs: Any
@@ -266,7 +267,7 @@ def _num_embeddings(network: PreTrainedModel) -> int:
 
 
 def _num_positions(network: PreTrainedModel) -> int:
-    """Positions that the network has: RoBERTa's family begins to count after the id of its padding."""
+    """The number of positions of the network. RoBERTa's family begins to count after the id of its padding."""
     positions = getattr(network.config, "max_position_embeddings", None)
     if not isinstance(positions, int) or positions < 1:
         raise ValueError(

@@ -28,7 +28,7 @@ _CONFIG_KEYS = {"input_size", "hidden_dim", "codebook_size", "nclass"}
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor | None = None, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """Statistics in float32 (or float64), eps 1e-5."""
+    """RMS norm with statistics in float32 (or float64) and an eps of 1e-5."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     out = F.rms_norm(wide, x.shape[-1:], None if weight is None else weight.to(wide.dtype), eps=1e-5)
     return (out if bias is None else out + bias).to(x.dtype)
@@ -119,8 +119,8 @@ class MaskGITDenoiser(Denoiser):
     r"""
     The class-conditional transformer of Halton-MaskGIT (https://huggingface.co/papers/2503.17076).
 
-    It has no time input: it sees how much is masked. So its noise is called log-linear, under which `t` is the share
-    of masked tokens. (It was trained with shares `arccos(r) / (pi / 2)`, r uniform: mostly masked canvases.)
+    It has no time input, because it sees how much is masked. Its noise is called log-linear, under which `t` is the
+    share of masked tokens. (It was trained with shares `arccos(r) / (pi / 2)`, r uniform: mostly masked canvases.)
 
     Args:
         config (`dict`): `input_size` (side n of the canvas), `hidden_dim`, `codebook_size`, `depth`, `heads`,
@@ -164,7 +164,7 @@ class MaskGITDenoiser(Denoiser):
         guidance_scale: float = 0.0,
         return_hidden_states: bool = False,
     ) -> torch.Tensor:
-        """Raw logits of the clean tokens. The mask's column, last, was trained too, and is never to be drawn.
+        """Raw logits of the clean tokens. The last column is the mask's. It was trained too, and must never be drawn.
 
         Args:
             tokens (`torch.LongTensor` of shape `(batch_size, n * n)` or `(batch_size, n, n)`): masked where equal to
@@ -247,7 +247,7 @@ class MaskGITDenoiser(Denoiser):
 
 
 def _own_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What `config.json` says, if it is of this family; else nothing."""
+    """The content of `config.json`, if it is of this family; else nothing."""
     return checkpoint.config if checkpoint.config.keys() >= _CONFIG_KEYS else {}
 
 

@@ -26,7 +26,7 @@ from .mask_token import mask_of_tokenizer
 logger = logging.getLogger(__name__)
 
 _PREFIX = "backbone."
-_IMPOSSIBLE = -1e6  # what the official code says of tokens that cannot be
+_IMPOSSIBLE = -1e6  # the official code's log-probability of impossible tokens
 
 # our names for what a config says, and the keys of the two layouts
 _HUB = {
@@ -59,8 +59,8 @@ class MDLMDenoiser(DDiTDenoiser):
 
     `forward` returns what the official code makes of its logits (`parameterization` in the config):
 
-    - `subs`, also where the config does not say: log-probabilities of the clean token at masked positions, about -1e6
-      for the mask; at known positions 0 for the token and -1e6 elsewhere;
+    - `subs`, the default: log-probabilities of the clean token at masked positions, about -1e6 for the mask; at known
+      positions 0 for the token and -1e6 elsewhere;
     - `d3pm`: log-probabilities of all ids at all positions, the mask among them (which is about -1e6 if `subs_masking`
       is true). A sampler never draws the mask: it renormalises the other ids, and so does `log_score`;
     - `sedd`: log concrete scores, as [`SEDDDenoiser`] does.
@@ -130,7 +130,7 @@ class MDLMDenoiser(DDiTDenoiser):
         _normalise(logits)
 
     def _normalise(self, logits: torch.Tensor, tokens: torch.Tensor) -> None:
-        """Log-probabilities in place of logits, whatever the token (D3PM)."""
+        """Log-probabilities in place of logits, for any token on the canvas (D3PM)."""
         if self.subs_masking:
             logits[..., self.mask_token_id] += max(_IMPOSSIBLE, torch.finfo(logits.dtype).min)
         _normalise(logits)
@@ -233,10 +233,10 @@ def _lightning_file(checkpoint: Checkpoint) -> Path | None:
 
 
 def _hub_config(config: dict[str, Any], tensors: dict[str, torch.Tensor], file: Path) -> dict[str, Any]:
-    """The Hub's config of a Lightning checkpoint: what its config says, else what the shapes of its tensors do.
+    """The Hub's config of a Lightning checkpoint, from its own config, or else from the shapes of its tensors.
 
     Raises:
-        ValueError: if neither says all; the message names what is missing.
+        ValueError: if neither is enough; the message names what is missing.
     """
     said = {name: look_up(config, key) for name, key in _keys(config).items()}
     known = {"dropout": 0.0, **_sizes_of(tensors, file)}

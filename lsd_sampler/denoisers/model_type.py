@@ -1,4 +1,4 @@
-"""Which `model_type` a `config.json` of transformers lacks: early versions did not write one."""
+"""The `model_type` that a `config.json` of transformers lacks, because early versions did not write one."""
 
 from collections.abc import Iterable
 
@@ -12,14 +12,14 @@ from .files import Checkpoint
 
 
 def missing_model_type(checkpoint: Checkpoint) -> str:
-    """What to add to a config without `model_type`, if it is one of transformers: a sentence."""
+    """A sentence on what to add to a config without `model_type`, if it is a config of transformers."""
     kinds = _kinds(checkpoint)
     line = " or ".join(f'`"model_type": "{kind}"`' for kind in kinds[:3]) or '`"model_type": "..."`, such as "bert"'
     return f"If it is a model of transformers, {checkpoint.config_file} lacks its `model_type`: add the line {line}."
 
 
 def _kinds(checkpoint: Checkpoint) -> list[str]:
-    """By the class that the config names, else by what the names of tensors begin with."""
+    """The kinds that fit the class that the config names, or else the beginnings of the tensors' names."""
     named = checkpoint.config.get("architectures")
     classes = {name for name in named if isinstance(name, str)} if isinstance(named, list) else set()
     mappings = (MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)

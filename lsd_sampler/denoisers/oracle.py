@@ -16,15 +16,16 @@ class Oracle(KeepsDtype, Denoiser):
     r"""
     A denoiser without any error: its law of sequences is known, and all error of a generation is the sampler's.
 
-    Posteriors are float64, whatever dtype is asked for. The mask is the token after the last one. Sequences shorter
+    Posteriors are float64, whichever dtype is asked for. The mask is the token after the last one. Sequences shorter
     than `length` are beginnings.
 
     Attributes:
-        clues (`int`): how many random positions of a sequence `canvases` gives away: what an evaluation asks for.
-        memory (`int`, *optional*): how many tokens before a token its law is compared given, where samples are judged
-            as those of a chain; None where they are judged as elements of a set.
-        num_valid (`int`, *optional*): how many sequences are possible, where that is counted.
-        collision_probability (`float`, *optional*): that two exact samples are equal, where it is known.
+        clues (`int`): the number of random positions of a sequence that `canvases` gives away in an evaluation.
+        memory (`int`, *optional*): the number of preceding tokens that a token's law depends on, where samples are
+            judged as those of a chain; None where they are judged as elements of a set.
+        num_valid (`int`, *optional*): the number of possible sequences, where it is counted.
+        collision_probability (`float`, *optional*): the probability that two exact samples are equal, where it is
+            known.
     """
 
     clues: int = 0
@@ -71,7 +72,7 @@ class Oracle(KeepsDtype, Denoiser):
 
     @torch.no_grad()
     def fill(self, canvases: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-        """Exact samples given what is known: one token a call, from the left. A call for each position.
+        """Exact samples given the known tokens. One token is drawn in each call, from the left.
 
         Args:
             canvases (`torch.LongTensor` of shape `(num, seq_len)`): masked where equal to `mask_token_id`.
@@ -92,7 +93,7 @@ class Oracle(KeepsDtype, Denoiser):
         Args:
             num (`int`): how many.
             generator (`torch.Generator`, *optional*): drawn from on its own device.
-            length (`int`, *optional*): of the sequences, default: `length`.
+            length (`int`, *optional*): length of the sequences; default: that of the oracle.
 
         Returns:
             the canvases and the samples behind them, two `torch.LongTensor`s of shape `(num, length)`.
@@ -115,7 +116,7 @@ class Oracle(KeepsDtype, Denoiser):
     def _log_posterior(
         self, tokens_BL: torch.Tensor, posterior: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
-        """Logarithm of `posterior`, which is asked for different canvases only; one-hot at known positions."""
+        """Logarithm of `posterior`, which sees each different canvas once; one-hot at known positions."""
         self._check_length(tokens_BL)
         canvas_UL, row_B = tokens_BL.unique(dim=0, return_inverse=True)
         p_ULV = posterior(canvas_UL)

@@ -16,15 +16,15 @@ from .table import read_table
 
 @dataclass(frozen=True)
 class OracleName:
-    """What a name stands for.
+    """The oracle that a name stands for.
 
     Attributes:
-        example: as documentation shows it.
-        make: the oracle of these options.
-        defaults: key -> value where it is not given; keys of numbers that a user may give.
-        read: the oracle of a file, and options; None where there are no files of it.
-        read_defaults: the same for `read`.
-        suffixes: how the names of its files end; empty: in any way.
+        example: the name as documentation shows it.
+        make: makes the oracle from options.
+        defaults: key -> value of the numbers that a user may give.
+        read: makes the oracle from a file and options; None where it has no files.
+        read_defaults: the same as `defaults`, for `read`.
+        suffixes: the endings of its files' names; empty: any.
     """
 
     example: str
@@ -108,7 +108,7 @@ def is_oracle_spec(name: str) -> bool:
 def make_oracle(spec: str) -> Any:
     """Builds the oracle that a name describes: `countdown`, `sudoku4:clues=4`, `markov:FILE.json,L=64`, ...
 
-    Every oracle has the option `clues`: how many random positions of a sequence are given where samples are evaluated.
+    Every oracle has the option `clues`: the number of random positions of a sequence that an evaluation gives.
 
     Raises:
         OSError: if the file is missing.

@@ -12,7 +12,7 @@ from .files import read_tensors, resolve_folder, write_tensors
 
 
 CODEBOOK_NAME = "codebook.safetensors"
-_ROWS = 2**14  # patches that are compared with the codebook at a time
+_ROWS = 2**14  # number of patches that are compared with the codebook at a time
 
 
 class PatchCodebook(nn.Module):

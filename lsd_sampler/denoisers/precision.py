@@ -18,8 +18,8 @@ class KeepsDtype(nn.Module):
 
 
 class KeepsBuffers(nn.Module):
-    """A module of which `.to(dtype)`, `.half()` and the like cast the parameters, but no buffer, such as the
-    frequencies of rotary embeddings. Buffers are moved.
+    """A module whose parameters are cast by `.to(dtype)`, `.half()` and the like, but whose buffers, such as the
+    frequencies of rotary embeddings, are only moved.
     """
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "KeepsBuffers":

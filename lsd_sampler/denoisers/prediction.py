@@ -1,4 +1,4 @@
-"""Calls of the denoiser during a generation: no more of it than the sampler reads.
+"""Calls of the denoiser during a generation, which compute no more than the sampler reads.
 
 Shape suffixes: B batch, L positions.
 """
@@ -14,17 +14,17 @@ from .base import Denoiser
 
 
 class Predictor:
-    """Calls a denoiser step by step, and saves what a step does not need.
+    """Calls a denoiser step by step, and leaves out the work that a step does not need.
 
-    - Of a time-free denoiser the prediction for a sequence whose tokens did not change since its last call is kept;
-      only the other sequences are sent to the network (RADD, https://huggingface.co/papers/2406.03736, section 3.3).
-    - A sequence without a mask is not sent to the network where nothing is read of it: it is done, or a sampler that
-      masks again needs no logits for that.
-    - A denoiser that can stop before its head does, and the head runs for the rows that the step reads.
+    - A time-free denoiser is not called for a sequence whose tokens did not change since its last call: the prediction
+      is kept (RADD, https://huggingface.co/papers/2406.03736, section 3.3).
+    - A sequence without a mask is not sent to the network if the step reads none of its logits: it is done, or a
+      sampler that masks again needs no logits for that.
+    - A denoiser that can stop before its head does so, and the head runs for the rows that the step reads.
 
     Args:
         denoiser ([`~lsd_sampler.denoisers.Denoiser`]): the network.
-        scheduler (`SchedulerMixin`): which reads the predictions; only of ours it is known what it reads.
+        scheduler (`SchedulerMixin`): reads the predictions. Only for this library's schedulers is it known which rows.
         conditioning (`dict`): further arguments of the denoiser; a tensor holds an entry for each sequence.
         excluded (sequence of `int`): tokens whose logits become -inf.
     """
@@ -62,7 +62,7 @@ class Predictor:
         return logits.edited(self._exclude) if len(self.excluded) else logits
 
     def _stale(self, sample_BL: torch.Tensor) -> torch.Tensor:
-        """Which sequences need a prediction other than the last one made for them. `(B,)`, bool."""
+        """Whether each sequence needs another prediction than its last one. `(B,)`, bool."""
         stale_B = torch.ones(len(sample_BL), dtype=torch.bool, device=sample_BL.device)
         if self._tokens_BL is None:
             return stale_B

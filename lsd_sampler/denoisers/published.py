@@ -9,10 +9,10 @@ class HubModel(NamedTuple):
     """A published checkpoint.
 
     Args:
-        family (`str`): which denoiser reads it.
+        family (`str`): the family that reads it.
         hub_id (`str`): the repository.
-        size ([`ModelSize`]): of the model in it.
-        file (`str`, *optional*): which of several checkpoints in the repository it is.
+        size ([`ModelSize`]): the size of the model.
+        file (`str`, *optional*): the file of the checkpoint, where the repository holds several.
     """
 
     family: str

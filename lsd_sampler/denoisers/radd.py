@@ -97,7 +97,7 @@ class RADDDenoiser(Denoiser):
     def forward(
         self, tokens: torch.Tensor, t: torch.Tensor | None = None, *, return_hidden_states: bool = False
     ) -> torch.Tensor:
-        """The official output: log-probabilities of the clean token, beside the mask column, last, as a raw logit.
+        """The official output: log-probabilities of the clean token, and in the last column the mask's raw logit.
 
         Args:
             tokens (`torch.LongTensor` of shape `(batch_size, seq_len)`): masked where equal to `mask_token_id`.

@@ -1,4 +1,4 @@
-"""The names that every denoiser has, and what they may hold: a layer of the same name would be lost behind them."""
+"""The names that every denoiser has, and what they may hold. They would hide a layer of the same name."""
 
 import numbers
 import os
@@ -71,7 +71,7 @@ def check_attribute(owner: type, name: str, value: Any) -> None:
 
 
 def check_class(owner: type) -> None:
-    """The same for what a class itself defines; properties are not looked into.
+    """The same check for the names that a class itself defines; properties are not looked into.
 
     Raises:
         ValueError: as [`check_attribute`].

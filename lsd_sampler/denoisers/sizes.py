@@ -1,4 +1,4 @@
-"""How large a denoiser is: what it takes to foresee the memory of a run."""
+"""The size of a denoiser, from which the memory of a run is foreseen."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -9,12 +9,12 @@ class ModelSize:
     """Numbers of a denoiser, known before it is loaded or read from it.
 
     Args:
-        parameters (`int`): how many.
-        bytes_per_parameter (`float`): in the precision that they are stored in.
+        parameters (`int`): their number.
+        bytes_per_parameter (`float`): bytes in the precision that they are stored in.
         length (`int`): the longest canvas.
-        columns (`int`): of the logits.
+        columns (`int`): columns of the logits.
         widest (`int`): the most features that a layer gives for each position, logits left out.
-        prediction_type (`str`), time_conditioned (`bool`), defers_head (`bool`): as of the denoiser.
+        prediction_type (`str`), time_conditioned (`bool`), defers_head (`bool`): those of the denoiser.
     """
 
     parameters: int

@@ -15,9 +15,9 @@ from .oracle import Oracle, draw, uniforms
 
 
 ENTRIES_AT_ONCE = 2**23
-"""Of the comparison of canvases with sequences, and of the sums over those that fit: bounds the memory of a call."""
+"""Entries that are compared, or summed, at a time: bounds the memory of a call."""
 SCATTER_COST = 100
-"""What it costs to add one weight by its index, in multiplications."""
+"""The cost of adding one weight by its index, in multiplications."""
 
 
 class TableDenoiser(Oracle):
@@ -25,16 +25,16 @@ class TableDenoiser(Oracle):
     Exact posteriors of a finite set of sequences: `p(x_i = y | known)` is the weight of the sequences that have y at i
     among those that agree with everything known.
 
-    After parallel draws no sequence may agree. There the sequences that disagree with the fewest known tokens take
-    their place, so every row is a distribution. (What follows is wrong whatever is drawn; this keeps it near.)
+    Parallel draws may leave no sequence that agrees. The sequences that disagree with the fewest known tokens then
+    take their place, so that every row is a distribution. (The sample is wrong in any case; this keeps it near.)
 
     A call compares each different canvas with each sequence: `batch_size * num_sequences * seq_len` comparisons.
 
     Args:
         sequences (`torch.LongTensor` of shape `(num_sequences, length)`): the set. Equal ones count together.
         weights (`torch.Tensor` of shape `(num_sequences,)`, *optional*): their probabilities, up to a factor; default:
-            equal. Whole numbers are summed without rounding, so that equal probabilities are equal.
-        vocab_size (`int`, *optional*): number of tokens; default: the largest of `sequences`, and one.
+            equal. Whole numbers are summed without rounding, so that equal probabilities stay equal.
+        vocab_size (`int`, *optional*): number of tokens; default: the largest token of `sequences`, plus 1.
 
     Raises:
         ValueError: if an argument is no such thing, or no sequence has a weight.
@@ -60,7 +60,7 @@ class TableDenoiser(Oracle):
 
     @property
     def probabilities(self) -> torch.Tensor:
-        """Of the sequences, `(num_sequences,)`."""
+        """Probabilities of the sequences, `(num_sequences,)`."""
         return self.weights / self.weights.sum()
 
     @torch.no_grad()
@@ -89,7 +89,7 @@ class TableDenoiser(Oracle):
         return (self._scattered if few else self._multiplied)(near_BN, tokens_BL.shape[1])
 
     def _nearest(self, tokens_BL: torch.Tensor) -> torch.Tensor:
-        """Which sequences agree with the most known tokens: all of them, wherever that is possible. `(B, N)`."""
+        """Whether each sequence agrees with the most known tokens (with all of them, where possible). `(B, N)`."""
         canvas_BL = tokens_BL.to(self._columns_LN.dtype)
         agree_BN = torch.zeros(len(tokens_BL), len(self.sequences), dtype=torch.int16, device=tokens_BL.device)
         for i in (tokens_BL != self.mask_token_id).any(0).nonzero()[:, 0].tolist():
@@ -180,8 +180,8 @@ def _merged(sequences: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tenso
 def read_table(path: str | Path) -> TableDenoiser:
     """Reads a set of sequences from a text file, one a line: ids (`3 1 2`) or characters (`cab`), all of one length.
 
-    A line may end in a tab and a weight; without one it weighs 1. Lines of ids are recognised by the spaces between
-    them: in every line at least two whole numbers. Characters become ids in the order of their code points, and the
+    A line may end in a tab and a weight; without one it weighs 1. Ids are recognised by the spaces between them: every
+    line then holds at least two whole numbers. Characters become ids in the order of their code points, and the
     denoiser has a tokenizer for them. Empty lines are left out.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Tokenizers from files: what is damaged is named, and what lacks a package is gone on without."""
+"""Tokenizers from files. A damaged file is named; a tokenizer that needs a missing package is left out."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ _OTHERS = ("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.m
 
 
 def check_tokenizer_files(folder: Path) -> None:
-    """Whether the files of a tokenizer are what their names say; those that are missing are not asked for.
+    """Checks that the files of a tokenizer are what their names say; missing files are fine.
 
     Raises:
         ValueError: if one is a Git LFS pointer, no JSON, or no JSON object; the message names it.
@@ -38,7 +38,7 @@ def load_tokenizer(folder: Path, load: Callable[[], Any]) -> Any | None:
     """A tokenizer from the files of a folder; None, with a warning, where it needs a package that is not installed.
 
     Args:
-        folder (`Path`): with the files.
+        folder (`Path`): the folder of the files.
         load (`Callable`): reads them. Its `OSError`, `ValueError` and `KeyError` pass.
 
     Raises:
@@ -54,7 +54,7 @@ def load_tokenizer(folder: Path, load: Callable[[], Any]) -> Any | None:
         logger.warning("The tokenizer in %s needs a package that is not installed, going on without it: %s", folder,
                        first_line(error))  # fmt: skip
         return None
-    except Exception as error:  # what is wrong inside a file fails in any way
+    except Exception as error:  # a damaged file fails in any way
         check_backend(folder)
         named = next((folder / name for name in _OBJECTS[1:] if (folder / name).is_file()), folder)
         raise ValueError(f"{named}: no tokenizer can be made of it: {first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""Whether the tokenizer that was read from a folder is that of the network: transformers takes any it finds."""
+"""Checks that the tokenizer of a folder is that of the network: transformers takes any that it finds."""
 
 import logging
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 _VOCABULARY = "vocab.txt"
 _CONFIG = "tokenizer_config.json"
 _PADDED_TO = 128
-"""Embeddings have so many rows, or a multiple, where they were padded."""
+"""Padded embeddings have a multiple of this number of rows."""
 _BERT_OPTIONS = (
     "do_lower_case", "strip_accents", "tokenize_chinese_chars", "unk_token", "sep_token", "pad_token", "cls_token",
     "mask_token", "model_max_length",
@@ -22,7 +22,7 @@ _BERT_OPTIONS = (
 
 
 def fitting_tokenizer(tokenizer: Any | None, folder: Path, rows: int) -> Any | None:
-    """The tokenizer, if it is that of a network with so many rows of embeddings; else the one of `vocab.txt`.
+    """The tokenizer, if it fits a network with this number of rows of embeddings; else the one of `vocab.txt`.
 
     Raises:
         ValueError: if it is another's, and there is no `vocab.txt` that can be read in its place.
@@ -36,7 +36,7 @@ def fitting_tokenizer(tokenizer: Any | None, folder: Path, rows: int) -> Any | N
     problem = _problem(tokenizer, rows, words)
     if problem is None:
         return tokenizer
-    # which of two files that differ is the model's own, nobody can tell
+    # nobody can tell which of two files that differ is the model's own
     instead = _of_words(folder, words) if words and not (folder / TOKENIZER_NAME).is_file() else None
     if instead is None or _problem(instead, rows, words):
         raise ValueError(
@@ -48,7 +48,7 @@ def fitting_tokenizer(tokenizer: Any | None, folder: Path, rows: int) -> Any | N
 
 
 def _problem(tokenizer: Any, rows: int, words: Mapping[str, int]) -> str | None:
-    """Why this cannot be the tokenizer, in a sentence."""
+    """A sentence on why this cannot be the tokenizer."""
     vocabulary = tokenizer.get_vocab()
     name, number = type(tokenizer).__name__, len(vocabulary)
     mask = getattr(tokenizer, "mask_token", None)
@@ -82,7 +82,7 @@ def _of_words(folder: Path, words: Mapping[str, int]) -> Any | None:
 
     config = read_json(folder / _CONFIG) if (folder / _CONFIG).is_file() else {}
     options = {name: config[name] for name in _BERT_OPTIONS if isinstance(config.get(name), str | int)}
-    # no cased word can come of lower-cased text
+    # lower-cased text cannot give a cased word
     cased = any(word != word.lower() for word in words if not word.startswith("["))
     options.setdefault("do_lower_case", not cased)
     tokenizer = BertTokenizer(vocab=dict(words), **options)

@@ -1,7 +1,7 @@
 """Layers of the transformer that SEDD, RADD and MDLM share (DDiT), built from `torch` alone.
 
 Parameter names are those of the official checkpoints, so weights map by name. Norms and angles are computed in float32
-at least, whatever the precision of the weights.
+or better, whichever precision the weights have.
 """
 
 import math
@@ -128,5 +128,5 @@ class AdaptiveOutputLayer(nn.Module):
         self.adaLN_modulation = nn.Linear(cond_dim, 2 * dim)
 
     def normalise(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """What the head takes."""
+        """The head's input."""
         return modulate(self.norm_final(x), *self.adaLN_modulation(condition)[:, None].chunk(2, dim=-1))

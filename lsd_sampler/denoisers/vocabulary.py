@@ -1,4 +1,4 @@
-"""What tokenizers know, those of transformers and of the tokenizers library: which ids stand for which token."""
+"""Which ids stand for which token, in tokenizers of transformers and of the tokenizers library."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 
 def ids_without_token(tokenizer: Any | None, num_ids: int) -> list[int]:
-    """Which of so many ids the tokenizer has no token for (of padded embeddings); none where it cannot say."""
+    """The ids for which the tokenizer has no token (padded embeddings have some); none where it cannot say."""
     vocabulary = getattr(tokenizer, "get_vocab", None)
     words = vocabulary() if callable(vocabulary) else None
     known = {*words.values()} if isinstance(words, dict) and words else range(num_ids)
@@ -31,9 +31,7 @@ def token_names(tokenizer: Any) -> Callable[[int], str | None]:
 
 
 def unknown_share(tokenizer: Any, ids: Sequence[int] | torch.Tensor) -> str | None:
-    """What there is to say about a text of which more than half are tokens that the tokenizer does not know; else
-    None.
-    """
+    """A sentence about a text if more than half of its tokens are unknown to the tokenizer; else None."""
     unknown = getattr(tokenizer, "unk_token_id", None)
     number = 0 if unknown is None else int((torch.as_tensor(ids) == unknown).sum())
     if unknown is None or number <= len(ids) / 2:

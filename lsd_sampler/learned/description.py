@@ -1,4 +1,4 @@
-"""What a run learned, for a reader: the card, the terminal and the plot all say it from one [`Description`]."""
+"""A reader's account of what a run learned. Card, terminal and plot all use one [`Description`]."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from ..sampling.learned_numbers import LearnedSampler
 
 
 Records = Sequence[Mapping[str, Any]]
-"""What was measured on the way, as in `metrics.jsonl`: each has an `event`."""
+"""Records of a run, as in `metrics.jsonl`: each has an `event`."""
 
 KINDS = {"teacher": "teacher", "bootstrap": "bootstrapped", "data": "real"}
 """What sequences of each source are called."""
@@ -20,14 +20,14 @@ class Description:
 
     Args:
         method (`str`): the training method.
-        gain (`str`): what its sampler has that a plain one has not; the rest of a sentence.
+        gain (`str`): the advantage of its sampler over a plain one; the rest of a sentence.
         heading (`tuple[str, ...]`), rows (`tuple[tuple[str, ...], ...]`): a table, in Markdown; a row for each number
             of network calls.
         lines (`tuple[str, ...]`): the same for a terminal.
-        times, coefficients (`dict[int, list[float]]`): what to draw for each number of calls; coefficients where they
-            are not all 1.
-        records: what was measured of this sampler.
-        num_numbers (`int`): columns of the table, from the left, that hold a number each.
+        times, coefficients (`dict[int, list[float]]`): numbers to draw for each number of calls; coefficients where
+            they are not all 1.
+        records: the records of this sampler.
+        num_numbers (`int`): number of columns of the table, from the left, that hold a number each.
         batch_size (`int`, *optional*): sequences in a network call; None for all at once.
     """
 
@@ -51,12 +51,12 @@ class Description:
 
 
 def describe_sampler(method: str, learned: LearnedSampler, records: Records) -> Description:
-    """What the numbers of any learned sampler say by themselves: its times, and its coefficients where they are not 1.
+    """The description of any learned sampler by its numbers: its times, and its coefficients where they are not 1.
 
     Args:
         method (`str`): the training method.
-        learned ([`LearnedSampler`]): what it learned.
-        records: what was measured on the way.
+        learned ([`LearnedSampler`]): the sampler that it learned.
+        records: the records of the run.
     """
     keys = ["timesteps", "score_coefficients"]
     has_section = any(r["event"] == "log_score_coefficients" for r in records)

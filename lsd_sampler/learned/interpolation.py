@@ -29,13 +29,13 @@ def interpolated_coefficients(
 ) -> torch.Tensor:
     """Coefficients of the log-score for a number of steps between two that were learned.
 
-    They are a function of the share of known tokens and of the number of steps: linear in the share between the steps
-    of one grid, and in the logarithm of the number between the next fewer and the next more. Fewer steps than any that
-    were learned, or more, have coefficients of 1: nothing is known of them.
+    They are a function of the share of known tokens and of the number of steps. They are linear in the share between
+    the steps of one grid, and linear in the logarithm of the number of steps between the next two that were learned.
+    They are 1 outside of the numbers of steps that were learned.
 
     Args:
-        learned: numbers of the sampler, by number of steps.
-        timesteps (`torch.DoubleTensor` of shape `(M + 1,)`): times of the steps that coefficients are wanted for.
+        learned: the sampler's numbers, by number of steps.
+        timesteps (`torch.DoubleTensor` of shape `(M + 1,)`): the times of the steps that need coefficients.
         noise ([`NoiseSchedule`]): the forward process.
 
     Returns:

@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 
 MAX_CONFIG_BYTES = 2**16
 
-# what learned numbers depend on
+# entries that learned numbers depend on
 _LEARNED_FOR = (
     "prediction_type", "noise_schedule", "noise_eps", "sigma_min", "sigma_max", "time_base", "time_exponential",
     "corruption", "rate_sigma", "q_sigma", "solver", "order", "count",
 )  # fmt: skip
-# what says nothing about which tokens come out; the tensors' file vouches for all other entries
+# entries without influence on the tokens; the tensors' file vouches for all others
 _DESCRIPTIVE = ("base_model", "base_model_revision", "format_version", "learned", "tensors_sha256")
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 
@@ -90,11 +90,11 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
         keyword arguments of diffusers' schedulers: `revision`, `token`, `cache_dir`, `local_files_only`,
         `force_download`, ... All files of a Hub repo come from one commit, and hold what the Hub announced.
 
-        Best, a sampler has a repo of its own. It may also lie in the `scheduler` folder of a pipeline's repo, if it
-        came there with the pipeline (`pipe.push_to_hub`, `pipe.save_pretrained`): after `import lsd_sampler`,
-        `DiffusionPipeline.from_pretrained` loads it from there, and so does this with `subfolder="scheduler"`. (One
-        put there by its own `push_to_hub(..., subfolder="scheduler")` keeps diffusers from fetching the pipeline's
-        weights, unless it is passed: `DiffusionPipeline.from_pretrained(..., scheduler=sampler)`.)
+        A sampler should have a repo of its own. It may also lie in the `scheduler` folder of a pipeline's repo, if it
+        was saved with the pipeline (`pipe.push_to_hub`, `pipe.save_pretrained`). `DiffusionPipeline.from_pretrained`
+        then loads it after `import lsd_sampler`, and so does this method with `subfolder="scheduler"`. A sampler that
+        was put there alone, by `push_to_hub(..., subfolder="scheduler")`, keeps diffusers from fetching the pipeline's
+        weights, unless it is passed: `DiffusionPipeline.from_pretrained(..., scheduler=sampler)`.
 
         Raises:
             OSError: if a file is missing or cannot be read; the message names it.
@@ -149,8 +149,8 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
     def _read_entries(cls, file: Path) -> dict[str, Any]:
         """The entries of a config file, with defaults where it has none.
 
-        Only what is an argument of the scheduler gets any further: to diffusers, some other keys are names of its
-        classes to import, of entries to skip, or of attributes to replace.
+        Only arguments of the scheduler are kept. diffusers takes some other keys for names of its classes to import,
+        of entries to skip, or of attributes to replace.
         """
         content = translated(cls._dict_from_json_file(file))
         defaults = {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
@@ -161,7 +161,7 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
 
     @classmethod
     def _made_for(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The entries with which alone the learned numbers make sense."""
+        """The entries that the learned numbers were made for."""
         return {key: config[key] for key in inspect.signature(cls).parameters if key not in _DESCRIPTIVE}
 
     def save_pretrained(
@@ -179,9 +179,9 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
             push_to_hub (`bool`, defaults to `False`): whether to upload the folder too; keyword arguments as for
                 `push_to_hub`, with `repo_id` falling back to the folder's name.
             safe_serialization (`bool`, *optional*): passed by pipelines that save their components. The tensors then
-                go to the subfolder `learned.tensors`: if they lay beside the config, diffusers would take them for
-                weights of an unknown format, and fetch no safetensors at all of such a pipeline on the Hub. (An older
-                pipeline has `learned` there: to load it with a `variant`, rename that folder.)
+                go to the subfolder `learned.tensors`. Beside the config, diffusers would take them for weights of an
+                unknown format, and would fetch none of the pipeline's safetensors from the Hub. (An older pipeline has
+                `learned` there: rename that folder to load the pipeline with a `variant`.)
         """
         folder = Path(os.path.expanduser(save_directory))
         if folder.is_file():
@@ -236,7 +236,7 @@ def _remove_others(folder: Path, kept: Path | None) -> None:
 
 
 class _Source:
-    """Where a sampler's files are: a folder, or a Hub repo, of which all come from the commit of the first."""
+    """Where a sampler's files are: in a folder, or in a Hub repo, all from the commit of the first one fetched."""
 
     def __init__(self, name: str, subfolder: str, hub_options: dict[str, Any]):
         self.name, self.subfolder, self.hub_options = name, subfolder, hub_options

@@ -73,9 +73,9 @@ def dump_learned(learned: LearnedSampler, where: str, made_for: Mapping[str, Any
     """The safetensors file of a sampler; the same content always gives the same bytes.
 
     Args:
-        learned ([`LearnedSampler`]): what.
+        learned ([`LearnedSampler`]): the sampler.
         where (`str`): the file's name, for error messages.
-        made_for (`dict`, *optional*): entries of the config with which alone the numbers make sense; kept as metadata.
+        made_for (`dict`, *optional*): entries of the config that the numbers were made for; kept as metadata.
 
     Raises:
         ValueError: if a number is unusable; the message names `where` and the key.
@@ -87,7 +87,7 @@ def dump_learned(learned: LearnedSampler, where: str, made_for: Mapping[str, Any
 
 
 def _with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
-    """The file with metadata, in alphabetical order: safetensors writes them in another one each time."""
+    """The file with metadata in alphabetical order, because safetensors writes them in another order each time."""
     header, tensors = _header(data), data[8 + int.from_bytes(data[:8], "little") :]
     text = json.dumps({"__metadata__": dict(sorted(metadata.items())), **header}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -121,9 +121,9 @@ def load_learned(
 
     Args:
         path (`str` or `os.PathLike`): the file.
-        made_for (`dict`, *optional*): entries of the config beside it; the file's metadata must agree, where it has
-            them.
-        sha256 (`str`, *optional*): what the file's SHA-256 must be.
+        made_for (`dict`, *optional*): entries of the config beside it; the file's metadata must agree with them, if it
+            has any.
+        sha256 (`str`, *optional*): the SHA-256 that the file must have.
 
     Raises:
         OSError: if the file cannot be read.

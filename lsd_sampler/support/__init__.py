@@ -1,1 +1,1 @@
-"""What every layer uses and nothing here is about sampling: checks, files, the Hub."""
+"""Parts that every layer uses, and that know nothing of sampling: checks, files, the Hub."""

@@ -1,4 +1,4 @@
-"""What comes after long work, such as a plot, cannot end it: a failure there is a warning on stderr."""
+"""A step after long work, such as a plot, must not lose the work: its failure is a warning on stderr."""
 
 import sys
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def optional_plot(path: Path) -> Iterator[None]:
 
 
 def lacks_matplotlib(error: BaseException) -> bool:
-    """Whether that is all: a matplotlib that is there but cannot be imported is another matter."""
+    """Whether matplotlib is simply not installed; one that is there but cannot be imported is another matter."""
     return isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "matplotlib"
 
 

@@ -27,7 +27,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.chmod(name, 0o666 & ~_umask())  # mkstemp's files are private
         os.replace(name, path)
     except OSError as error:
-        # of a full disk the system does not say which file it was
+        # when the disk is full, the system does not name the file
         if error.errno is not None and error.filename in (None, name):
             error.filename = str(path)
         raise
@@ -45,8 +45,8 @@ def remove_leftovers(folder: Path, older_than: float = 0.0) -> None:
     """Removes temporary files of writers that were killed.
 
     Args:
-        folder (`Path`): where; that there is none is no error.
-        older_than (`float`, defaults to 0): in seconds; younger files may be of a writer that is still at work.
+        folder (`Path`): the folder; a missing one is no error.
+        older_than (`float`, defaults to 0): in seconds; younger files may belong to a writer that is still at work.
     """
     for path in folder.glob(f"{_PREFIX}*"):
         with suppress(OSError):

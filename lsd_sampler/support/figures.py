@@ -20,8 +20,8 @@ COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#7
 
 @contextmanager
 def default_style(settings: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """matplotlib's own defaults, whatever a matplotlibrc says, and `settings`. No text is read as a formula: a `$` in
-    the name of a model is a `$`.
+    """matplotlib's own defaults and `settings`, without those of a matplotlibrc. No text is read as a formula: a `$`
+    in the name of a model is a `$`.
 
     Raises:
         ImportError: without matplotlib.
@@ -34,7 +34,7 @@ def default_style(settings: Mapping[str, Any] | None = None) -> Iterator[None]:
 
 
 def new_figure(**options: Any) -> "Figure":
-    """A figure that is drawn by Agg, which needs no display. To be used within [`default_style`]."""
+    """A figure that is drawn by Agg, which needs no display. Use it within [`default_style`]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

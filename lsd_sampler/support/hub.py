@@ -1,4 +1,4 @@
-"""The Hub: what an id looks like, downloads that are what was announced, and uploads of sampler folders."""
+"""The Hub: the form of an id, downloads that are checked, and uploads of sampler folders."""
 
 import hashlib
 import io
@@ -38,7 +38,7 @@ def download(repo_id: str, filename: str, *, revision: str | None = None, **opti
     """Fetches one file, or finds it in the cache.
 
     Args:
-        repo_id, filename (`str`): which; the name may begin with a subfolder.
+        repo_id, filename (`str`): the repo and the file; the name may begin with a subfolder.
         revision (`str`, *optional*): branch, tag or commit.
         options: `token`, `cache_dir`, `local_files_only`, `force_download`.
 
@@ -80,7 +80,7 @@ def download_snapshot(repo_id: str, patterns: Sequence[str], *, revision: str | 
 
 @contextmanager
 def fetching(repo_id: str, revision: str | None = None) -> Iterator[None]:
-    """For other libraries' downloads: turns what goes wrong inside into `OSError` as that of [`download_snapshot`]."""
+    """For other libraries' downloads: turns their errors into an `OSError` like that of [`download_snapshot`]."""
     with _failures(_not_had(repo_id, "it", revision)):
         yield
 
@@ -88,8 +88,8 @@ def fetching(repo_id: str, revision: str | None = None) -> Iterator[None]:
 def check_announced(path: Path, data: bytes | None = None) -> None:
     """Raises `ValueError` if a file of the Hub's cache does not hold what the Hub announced.
 
-    The cache links to blobs that bear the name which the Hub gave to the content: git's, or SHA-256 of large files.
-    (Some mirrors give the plain SHA-1.) Files elsewhere, or of another kind of name, are not judged.
+    The cache links to blobs that are named after their content: git's hash, or SHA-256 for large files. (Some mirrors
+    give the plain SHA-1.) Files elsewhere, or with another kind of name, are not judged.
 
     Args:
         path (`Path`), data (`bytes`, *optional*): the file, and what was read from it; default: it is read here.
@@ -112,7 +112,7 @@ def check_announced(path: Path, data: bytes | None = None) -> None:
 
 
 def make_repo(repo_id: str, *, private: bool | None = None, token: str | bool | None = None) -> str:
-    """Makes a repo, unless it is there, and returns its full id (of a name alone: the user's).
+    """Makes a repo, unless it is there, and returns its full id (a name alone is one of the user's repos).
 
     Raises:
         OSError: if the Hub refuses, or is out of reach; the message names the repo.
@@ -137,7 +137,7 @@ def upload_sampler(
     """Uploads a folder to a repo (made if need be) and returns the address of the commit.
 
     Args:
-        folder (`Path`): what `save_pretrained` or `lsd-train` wrote.
+        folder (`Path`): a folder of `save_pretrained` or `lsd-train`.
         repo_id (`str`): `user/name`.
         private, token (*optional*): as in huggingface_hub.
         subfolder (`str`, *optional*): where in the repo; default: its root.
@@ -159,7 +159,7 @@ def upload_sampler(
 
 
 def upload_saved(folder: Path, repo_id: str, **kwargs: Any) -> str:
-    """[`upload_sampler`] of a folder that stays: what goes wrong says how to upload it later.
+    """[`upload_sampler`] for a folder that stays: an error says how to upload it later.
 
     Raises:
         OSError, ValueError, KeyboardInterrupt: as [`upload_sampler`], with that advice.
@@ -178,7 +178,7 @@ def upload_saved(folder: Path, repo_id: str, **kwargs: Any) -> str:
 
 
 def check_repo_id(name: str, flag: str) -> None:
-    """Raises `ValueError`, naming the flag, unless `name` could be a repo's: the Hub is not asked."""
+    """Raises `ValueError`, naming the flag, unless `name` has the form of a repo's id. The Hub is not asked."""
     try:
         validate_repo_id(name)
     except HFValidationError as error:
@@ -191,15 +191,15 @@ def check_repo_id(name: str, flag: str) -> None:
 def admit_to_pipelines(component: type) -> None:
     """Lets diffusers load a class of ours as a component of a pipeline on the Hub.
 
-    From local folders it takes components of any module that was imported; of a pipeline on the Hub it first looks for
-    the module among those that it knows, and in the repo.
+    From local folders, diffusers takes components of any module that was imported. For a pipeline on the Hub it first
+    looks for the module among those that it knows, and in the repo.
     """
     getattr(pipeline_loading_utils, "LOADABLE_CLASSES", {}).setdefault(component.__module__, {})
 
 
 @contextmanager
 def _failures(failure: str) -> Iterator[None]:
-    """Turns what goes wrong inside into `OSError`: not all that the HTTP library underneath raises are such."""
+    """Turns errors inside into `OSError`: the HTTP library underneath raises other ones too."""
     try:
         yield
     except Exception as error:
@@ -213,7 +213,7 @@ def _failures(failure: str) -> Iterator[None]:
 
 
 def _not_had(repo_id: str, what: str, revision: str | None) -> str:
-    """The Hub is only asked for what is no folder: perhaps it should have been one."""
+    """Advice for a name that is no folder, so that the Hub was asked: perhaps it should have been one."""
     at = f" at revision {revision!r}" if revision else ""
     return f"There is no folder {repo_id!r} here, and {what} cannot be had from the Hub{at}"
 
@@ -225,7 +225,7 @@ def _check_revision(revision: str | None) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """One sentence, and what to do."""
+    """The reason in one sentence, and what to do."""
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     log_in = "pass `token`, set HF_TOKEN, or log in with `hf auth login`."
     if isinstance(error, LocalTokenNotFoundError):

@@ -1,4 +1,4 @@
-"""By what arguments, options and networks are known again in another process."""
+"""Hashes by which arguments, options and networks are recognised in another process."""
 
 import functools
 import hashlib
@@ -13,21 +13,21 @@ import torch
 
 
 class Undescribable(ValueError):
-    """There is no telling whether two such values are the same."""
+    """Two values of this kind cannot be compared across processes."""
 
 
 def identity(value: Any) -> str:
-    """A hash of what `describe` says of a value."""
+    """A hash of the description of a value."""
     return sha256(json.dumps(describe(value), sort_keys=True).encode())
 
 
 def describe(value: Any, above: tuple[int, ...] = ()) -> Any:
-    """Something that JSON can hold, the same for the same value in another process, and another for another.
+    """A description that JSON can hold. It is the same for the same value in another process, and differs for others.
 
     Args:
-        value: a number, a text, a tensor, a function, a container, or what can be pickled. What a function reads from
+        value: a number, a text, a tensor, a function, a container, or a value that can be pickled. A function's use of
             its module is not seen.
-        above (`tuple[int, ...]`): ids of what holds it.
+        above (`tuple[int, ...]`): ids of the containers that hold it.
 
     Raises:
         Undescribable: for anything else; the message names its type.
@@ -57,7 +57,7 @@ def describe(value: Any, above: tuple[int, ...] = ()) -> Any:
 
 
 def public(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what begins with an underscore."""
+    """The entries whose names do not begin with an underscore."""
     return {key: value for key, value in values.items() if not str(key).startswith("_")}
 
 
@@ -77,18 +77,18 @@ def tensor_bytes(tensor: torch.Tensor) -> memoryview:
 
 
 def code_of(kind: type) -> list[str]:
-    """Names and code of a class and of those that it is derived from, but for the classes of libraries."""
+    """Names and code of a class and of its bases; libraries' classes by name and version only."""
     return [found for each in kind.__mro__ if not in_library(each) for found in (each.__qualname__, _code(each))]
 
 
 def in_library(what: Any) -> bool:
-    """Whether name and version of a library say what a class or function does."""
+    """Whether a class or function belongs to a library, whose name and version say what it does."""
     root = (what.__module__ or "").partition(".")[0]
     return root in ("torch", "transformers", "diffusers") or (root in sys.stdlib_module_names and root != "__main__")
 
 
 def _reduced(value: Any) -> list[Any]:
-    """What pickle would make a value from."""
+    """The parts from which pickle would make a value."""
     if isinstance(value, torch.nn.Module):
         raise Undescribable(f"a {type(value).__qualname__}, which is no part of the network that holds it")
     try:
@@ -115,7 +115,7 @@ def _made_of(function: Any) -> list[Any]:
 
 @functools.lru_cache(maxsize=1024)
 def _code(kind: type) -> str:
-    """Of its source; where that cannot be had, as in a notebook, of what its functions were compiled to."""
+    """A hash of a class's source, or else (in a notebook) of the compiled code of its functions."""
     try:
         return sha256(inspect.getsource(kind).encode())
     except (OSError, TypeError):
@@ -130,7 +130,7 @@ def _code_objects(kind: type) -> Iterator[CodeType]:
 
 
 def _compiled(code: CodeType) -> Iterator[Any]:
-    """Without file and lines."""
+    """Compiled code without its file and lines."""
     yield from (code.co_name, code.co_code, code.co_names, code.co_varnames, code.co_freevars)
     for constant in code.co_consts:
         yield list(_compiled(constant)) if isinstance(constant, CodeType) else constant

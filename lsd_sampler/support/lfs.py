@@ -1,4 +1,4 @@
-"""Git LFS: a repository that is cloned without it holds pointers of a few lines in place of large files."""
+"""Git LFS: a repository that is cloned without it holds pointers of a few lines instead of large files."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ _BEGINNING = b"version https://git-lfs.github.com/spec/"
 
 
 def check_no_pointer(path: Path) -> None:
-    """Raises `ValueError`, naming the file, if it is a pointer of Git LFS; of a missing file nothing is said."""
+    """Raises `ValueError`, naming the file, if it is a pointer of Git LFS. A missing file is no error."""
     if not path.is_file():
         return
     with path.open("rb") as file:

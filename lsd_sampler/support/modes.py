@@ -1,4 +1,4 @@
-"""Networks in evaluation mode for a while."""
+"""Puts networks into evaluation mode for a while."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ import torch
 
 @contextmanager
 def eval_mode(parts: Iterable[Any]) -> Iterator[None]:
-    """Puts those parts that are networks into evaluation mode, and every module back into its own."""
+    """Puts the networks among the parts into evaluation mode, and afterwards every module back into its own mode."""
     networks = [part for part in parts if isinstance(part, torch.nn.Module)]
     modes = [(module, module.training) for network in networks for module in network.modules()]
     training = [network for network in networks if network.training]

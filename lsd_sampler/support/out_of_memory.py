@@ -1,11 +1,11 @@
-"""Lack of memory: of an accelerator, of torch's CPU allocator, of Python; and the batch that it came with."""
+"""Lack of memory, on an accelerator or on the CPU, and the batch that it came with."""
 
 import errno
 
 import torch
 
 
-# where torch has no class of error for it, it says so in words only
+# some of torch's errors say it in words only
 _WORDS = (
     "DefaultCPUAllocator",
     "CUDA error: out of memory",
@@ -18,7 +18,7 @@ class BatchTooLarge(MemoryError):
     """Memory ran out while a pipeline ran on a batch.
 
     Args:
-        num_rows (`int`): of the batch.
+        num_rows (`int`): rows of the batch.
     """
 
     def __init__(self, num_rows: int):

@@ -1,7 +1,7 @@
 """Several processes that distil, sample or evaluate together, each on a share: `accelerate launch -m
 lsd_sampler.cli.train`.
 
-What is learned depends on sums over sequences only, so a share is measured by each process, and the sums are added up.
+Everything that is learned depends on sums over sequences. Each process measures a share, and the sums are added up.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Workers:
     """The processes of this run, and which one this is. All processes must make the same calls of its methods.
 
     Args:
-        rank (`int`): of this process.
+        rank (`int`): number of this process, from 0.
         size (`int`): number of processes.
     """
 
@@ -25,21 +25,21 @@ class Workers:
 
     @classmethod
     def here(cls) -> "Workers":
-        """Those of the process group of `torch.distributed`, if there is one."""
+        """The processes of `torch.distributed`'s process group, if there is one; else this process alone."""
         if not distributed.is_available() or not distributed.is_initialized():
             return cls()
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes what is common to all."""
+        """Whether this is the process that writes files and messages."""
         return self.rank == 0
 
     def share(self, num_sequences: int) -> range:
-        """The sequences of this process: all shares are equal, so all processes make the same steps.
+        """The sequences of this process. All shares are equal, so that all processes make the same steps.
 
         Raises:
-            ValueError: if they cannot be.
+            ValueError: if the sequences cannot be shared equally.
         """
         if num_sequences % self.size:
             raise ValueError(
@@ -50,7 +50,7 @@ class Workers:
         return range(self.rank * each, (self.rank + 1) * each)
 
     def multiple(self, number: int) -> int:
-        """The least multiple of the number of processes that is as large."""
+        """The least multiple of the number of processes that is at least `number`."""
         return -(-number // self.size) * self.size
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -58,7 +58,7 @@ class Workers:
         return self._gather(tensor).sum(0)
 
     def concatenate(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The rows of all processes, which have equal numbers of them, in their order; on the CPU."""
+        """The rows of all processes in their order, on the CPU. Each process has the same number of rows."""
         return self._gather(tensor).flatten(0, 1)
 
     def logsumexp(self, value: float) -> float:
@@ -66,7 +66,7 @@ class Workers:
         return float(self._gather(torch.tensor(value, dtype=torch.float64)).logsumexp(0))
 
     def broadcast(self, value: Any) -> Any:
-        """What the main process has."""
+        """The main process's value."""
         if self.size == 1:
             return value
         values = [value]
@@ -74,7 +74,7 @@ class Workers:
         return values[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """What each process has, in their order."""
+        """The values of all processes, in their order."""
         if self.size == 1:
             return [value]
         values = [None] * self.size
@@ -82,12 +82,12 @@ class Workers:
         return values
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Waits until all processes are here."""
         if self.size > 1:
             distributed.barrier()
 
     def _gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        # gathered and not reduced: so the order of a sum does not depend on how processes are connected
+        # gathered, not reduced, so that the order of a sum does not depend on how processes are connected
         if self.size == 1:
             return tensor.cpu()[None]
         device = "cuda" if distributed.get_backend() == "nccl" else "cpu"

@@ -1,5 +1,6 @@
 """The pages in docs/: their code runs, their flags exist, their links lead somewhere, their tables are up to date."""
 
+import ast
 import contextlib
 import importlib
 import inspect
@@ -7,6 +8,7 @@ import io
 import itertools
 import json
 import os
+import pydoc
 import re
 import runpy
 import shlex
@@ -34,10 +36,14 @@ from lsd_sampler.training.config import all_options
 
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md")]
 PARSERS = {"lsd-train": train.build_parser, "lsd-sample": sample.build_parser, "lsd-eval": evaluate.build_parser}
 MODULES = runpy.run_path(str(ROOT / "docs" / "build.py"))["API"]
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:
@@ -58,8 +64,8 @@ def table_after(page: str, marker: str) -> list[list[str]]:
 
 
 def test_python_blocks_run(tmp_path: Path) -> None:
-    """All of a page in one namespace, in order, in a process of their own: they register parts. (The README's snippet
-    is run by the tests of the examples.)
+    """All of a page in one namespace, in order, in a process of their own: they register parts. (The README's
+    snippets are run by the tests of the examples.)
     """
     programs = []
     for page in PAGES:
@@ -68,7 +74,7 @@ def test_python_blocks_run(tmp_path: Path) -> None:
             lines: list[str] = []
             for start, block in code:
                 lines += [""] * (start - 1 - len(lines)) + block.splitlines()  # tracebacks name the page's lines
-            programs.append(tmp_path / f"{page.stem}.py")
+            programs.append(tmp_path / f"{len(programs)}_{page.stem}.py")
             programs[-1].write_text("\n".join(lines) + "\n")
     assert len(programs) >= 3
     driver = "import runpy, sys\nfor path in sys.argv[1:]:\n    runpy.run_path(path, run_name='__main__')\n"
@@ -76,6 +82,16 @@ def test_python_blocks_run(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", driver, *map(str, programs)]
     done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=name_of)
+def test_python_blocks_leave_nothing_out(page: Path) -> None:
+    """No `...` that a reader would have to fill in."""
+    for start, block in blocks(page, "python"):
+        left_out = [
+            node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Constant) and node.value is ...
+        ]
+        assert left_out == [], f"{name_of(page)}, line {start}"
 
 
 TO_THE_END = """
@@ -186,7 +202,7 @@ def commands(page: Path) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=name_of)
 def test_commands_have_known_flags(page: Path) -> None:
     for name, *argv in commands(page):
         said = io.StringIO()
@@ -194,7 +210,7 @@ def test_commands_have_known_flags(page: Path) -> None:
             with contextlib.redirect_stderr(said):
                 args = PARSERS[name]().parse_args(argv)
         except SystemExit:
-            pytest.fail(f"{page.name}: {shlex.join([name, *argv])}\n{said.getvalue()}")
+            pytest.fail(f"{name_of(page)}: {shlex.join([name, *argv])}\n{said.getvalue()}")
         if name == "lsd-eval":
             for text in args.baselines:
                 baseline(text, {"mask_token_id": 3})
@@ -244,7 +260,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", [*PAGES, *TOP], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *TOP], ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -252,20 +268,38 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
-        assert file.exists(), f"{page.name} links to {target}"
-        assert not anchor or anchor in anchors(file), f"{page.name} links to {target}"
+        assert file.exists(), f"{name_of(page)} links to {target}"
+        assert not anchor or anchor in anchors(file), f"{name_of(page)} links to {target}"
 
 
-def test_contents_name_every_page() -> None:
-    contents = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
-    assert [page.name for page in PAGES if page.name != "README.md" and f"]({page.name})" not in contents] == []
+@pytest.mark.parametrize("contents", [page for page in PAGES if page.name == "README.md"], ids=name_of)
+def test_contents_name_every_page_of_their_folder_and_the_contents_below(contents: Path) -> None:
+    below = [*contents.parent.glob("*.md"), *contents.parent.glob("*/README.md")]
+    expected = {page.relative_to(contents.parent).as_posix() for page in below if page != contents}
+    assert {name for name in expected if f"]({name})" not in contents.read_text(encoding="utf-8")} == set()
+    assert all(page.parent.joinpath("README.md").exists() for page in PAGES)
     assert "](docs/README.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_files_that_the_pages_name_exist() -> None:
-    for page in PAGES:
-        for path in re.findall(r"`((?:lsd_sampler|tests|examples|benchmarks|models)/[\w./-]+)`", page.read_text()):
-            assert (ROOT / path).exists() or not (ROOT / path.split("/")[0]).exists(), f"{page.name} names {path}"
+def prose(page: Path) -> str:
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=name_of)
+def test_files_that_the_pages_name_exist(page: Path) -> None:
+    """Paths from the root of the repository, and names of Python files alone."""
+    for path in re.findall(r"`((?:lsd_sampler|tests|examples|benchmarks|models)/[\w./-]+)`", prose(page)):
+        assert (ROOT / path).exists() or not (ROOT / path.split("/")[0]).exists(), f"{name_of(page)} names {path}"
+    folders = ("lsd_sampler", "tests", "examples", "benchmarks", "docs")
+    known = {path.name for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    assert set(re.findall(r"`(\w+\.py)`", prose(page))) <= known
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=name_of)
+def test_modules_that_the_pages_name_exist(page: Path) -> None:
+    """`lsd_sampler.room.module`, or a name in it, in text and in commands."""
+    names = set(re.findall(r"(?<![\w./-])lsd_sampler(?:\.\w+)+", page.read_text(encoding="utf-8")))
+    assert {name for name in names if pydoc.locate(name) is None} == set()
 
 
 # ---- the API ----
@@ -302,14 +336,20 @@ def test_site_is_built_without_warnings(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         script["build"](tmp_path)
-    pages = {path.name for path in tmp_path.glob("*.html")}
-    assert pages == {"index.html", *(f"{page.stem}.html" for page in PAGES if page.name != "README.md")}
+    built = {path for path in tmp_path.rglob("*.html") if not path.is_relative_to(tmp_path / "api")}
+    names = {page: "index" if page.name == "README.md" else page.stem for page in PAGES}
+    assert built == {(tmp_path / page.relative_to(ROOT / "docs")).with_name(f"{names[page]}.html") for page in PAGES}
     api = (tmp_path / "api" / "lsd_sampler.html").read_text(encoding="utf-8")
     assert "LSDScheduler" in api and "num_inference_steps" in api
-    for path in tmp_path.glob("*.html"):
+    for path in built:
         text = path.read_text(encoding="utf-8")
-        for target in re.findall(r'(?:href|src)="([^"#]+)', text):
-            assert target.startswith("http") or (path.parent / target).exists(), f"{path.name} links to {target}"
+        assert ".md" not in "".join(re.findall(r'href="([^"]*)"', text))
+        for target, anchor in re.findall(r'(?:href|src)="([^"#]*)(?:#([^"]*))?"', text):
+            if target.startswith("http"):
+                continue
+            file, there = (path.parent / target) if target else path, f"{path.name} links to {target}#{anchor}"
+            assert file.exists(), there
+            assert not anchor or f'id="{anchor}"' in file.read_text(encoding="utf-8"), there
 
 
 @pytest.mark.parametrize("names", ["text, token", "chain", "set, fill"])

@@ -1,4 +1,4 @@
-"""The README's snippet and the examples run as they stand."""
+"""The README's snippets and the examples run as they stand."""
 
 import json
 import os
@@ -25,14 +25,32 @@ def run(*argv: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
+PASTED = """
+import sys
+from pathlib import Path
+
+from diffusers import AmusedPipeline
+
+sys.path.append(sys.argv[1])
+from helpers.tiny_pipelines import amused
+
+AmusedPipeline.from_pretrained = lambda name: amused()  # nothing is downloaded
+for block in Path("blocks.txt").read_text().split("\\0"):
+    exec(block, {})
+print("all of them")
+"""
+
+
 @needs_models
-def test_readme_snippet(tmp_path: Path) -> None:
+def test_readme_snippets(tmp_path: Path) -> None:
+    """Each runs when it is pasted into a fresh interpreter, at the root of the clone."""
     (tmp_path / "models").symlink_to(ROOT / "models")
-    snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert snippet is not None
-    (tmp_path / "snippet.py").write_text(snippet[1])
-    out = run("snippet.py", cwd=tmp_path)
-    assert out.count("It was") >= 2
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 2
+    (tmp_path / "blocks.txt").write_text("\0".join(blocks))
+    (tmp_path / "pasted.py").write_text(PASTED)
+    out = run("pasted.py", ROOT / "tests", cwd=tmp_path)
+    assert out.count("It was") >= 2 and "all of them" in out
     assert (tmp_path / "books-sampler" / "scheduler_model.safetensors").exists()
 
 
