@@ -250,6 +250,12 @@ def test_other_tables_name_every_part(page: str, marker: str, registry: Registry
     assert sorted(row[0].strip("`") for row in table_after(page, marker)) == sorted(registry.names())
 
 
+def test_table_of_orders_says_what_they_look_at() -> None:
+    for row in table_after("choosing.md", "orders"):
+        order = ORDERS[row[0].strip("`")]
+        assert row[2:] == (["no", "all masked rows"] if order.looks_at_logits else ["yes", "revealed rows"]), row
+
+
 # ---- links ----
 
 
