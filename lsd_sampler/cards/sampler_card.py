@@ -18,8 +18,8 @@ from ..scheduling_lsd import LSDScheduler
 from ..support.afterwards import as_warning, optional_plot
 from ..support.atomic import write_atomically
 from ..support.hub import is_hub_id
-from .choice import choice_section
-from .coefficients import coefficients_section
+from .choice_section import choice_section
+from .coefficients_section import coefficients_section
 
 
 BEGIN, END = "<!-- lsd_sampler: written by lsd-train, refreshed by it -->", "<!-- lsd_sampler: end -->"

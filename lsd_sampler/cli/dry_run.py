@@ -9,8 +9,8 @@ from ..sampling.pipeline_runs import PipelineRuns
 from ..training import METHODS, DistillConfig
 from ..training.cost import memory, network_calls
 from ..training.distill import base_scheduler
-from ..training.plan import TeacherPlan
 from ..training.recording import teacher_plan
+from ..training.teacher_plan import TeacherPlan
 
 
 def plan_of(pipeline: Any, config: DistillConfig, call_kwargs: dict[str, Any]) -> TeacherPlan:

@@ -13,7 +13,6 @@ from ..evaluation.metric_sets import MetricSet
 from ..support.afterwards import as_warning, optional_plot
 from ..support.atomic import write_atomically
 from ..support.workers import Workers
-from .canvases import read_canvases
 from .common import (
     add_model_arguments,
     check_output_dir,
@@ -26,6 +25,7 @@ from .common import (
     within_memory,
 )
 from .evaluation_parts import BASELINE_FORM, finished_rows, keeping_rows, make_metrics, make_samplers, refuse_unused
+from .infill_files import read_canvases
 
 
 DTYPES = ("float32", "bfloat16", "float16")

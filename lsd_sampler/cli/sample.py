@@ -13,7 +13,6 @@ import torch
 from ..sampling.draws import row_generators
 from ..support.atomic import write_atomically
 from ..support.workers import Workers
-from .canvases import of_equal_length, read_canvases
 from .common import (
     HelpWithDefaults,
     add_model_arguments,
@@ -26,6 +25,7 @@ from .common import (
     say,
     within_memory,
 )
+from .infill_files import of_equal_length, read_canvases
 
 
 Sample = dict[str, Any]

@@ -28,8 +28,8 @@ from ..training.budget import process_bytes
 from ..training.config import all_options, help_of
 from ..training.options import choices_of
 from ..training.path_cache import default_cache_dir
-from ..training.plan import TeacherPlan
 from ..training.progress import Progress, kept_files
+from ..training.teacher_plan import TeacherPlan
 from ..training.tracking import available, remove_tracked, tracking
 from .common import (
     HelpWithDefaults,

@@ -32,7 +32,11 @@ from .metric_sets import (
     oracle_metrics,
 )
 from .ngrams import NgramCounts, ngram_counts
-from .oracle import (
+from .plots import plot_quality_vs_nfe
+from .rows import Row, append_jsonl, read_jsonl, write_jsonl
+from .tables import format_table
+from .tokens import text_windows
+from .transitions import (
     PROBABILITY_FLOOR,
     bigram_tv,
     forbidden_samples,
@@ -40,10 +44,6 @@ from .oracle import (
     oracle_statistics,
     reverse_kl_per_transition,
 )
-from .plots import plot_quality_vs_nfe
-from .rows import Row, append_jsonl, read_jsonl, write_jsonl
-from .tables import format_table
-from .tokens import text_windows
 from .validity import Spread, distinct_valid, sequence_l2, spread
 from .verdict import MatchedCalls, Winner, calls_to_reach, matched_calls, winners
 

@@ -10,9 +10,9 @@ from ..support.validation import did_you_mean
 from ..support.workers import Workers
 from .method import METHODS, methods_where
 from .options import MethodOptions, option
-from .plan import TeacherPlan
 from .recipe import Recipe
 from .shared_options import NUM_SEQUENCES, SharedOptions, affordable_source, sorted_nfe
+from .teacher_plan import TeacherPlan
 
 
 DEFAULT_METHOD = "auto"

@@ -2,7 +2,7 @@
 
 import torch
 
-from .plan import TeacherPlan
+from .teacher_plan import TeacherPlan
 
 
 def token_ids(data: torch.Tensor) -> torch.Tensor:

@@ -23,11 +23,11 @@ from .config import DistillConfig
 from .data import token_ids
 from .method import METHODS, ChosenSampler
 from .path_cache import PathCache, fingerprint
-from .plan import TeacherPlan
 from .progress import Progress
 from .recipe import Recipe
 from .recording import teacher_plan
 from .task import Task
+from .teacher_plan import TeacherPlan
 
 
 logger = logging.getLogger(__name__)

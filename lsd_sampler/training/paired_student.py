@@ -9,9 +9,9 @@ from ..sampling.canvas import StepInput
 from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ..sampling.moves import TokenMoves
 from ..support.workers import Workers
-from .comparison import Comparison, MovesComparison
 from .recording import Recorder, UnequalLengths
 from .relaxation import RelaxedStart, relaxed_starts
+from .student_comparison import Comparison, MovesComparison
 from .task import Task
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from .plan import TeacherPlan
 from .shared_options import SharedOptions
+from .teacher_plan import TeacherPlan
 
 
 @dataclass(frozen=True)

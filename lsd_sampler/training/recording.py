@@ -21,8 +21,8 @@ from ..sampling.pipeline_runs import PipelineRuns
 from ..sampling.schedules import grid_from_counts
 from ..scheduling_lsd import LSDScheduler
 from .cross_entropy import cross_entropy
-from .plan import TeacherPlan
 from .shared_options import SharedOptions
+from .teacher_plan import TeacherPlan
 
 
 GivenT = TypeVar("GivenT")

@@ -10,10 +10,10 @@ from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
 from ..support.workers import Workers
 from .path_cache import PathCache
-from .plan import TeacherPlan
 from .progress import Progress
 from .recipe import Recipe
 from .shared_options import SharedOptions
+from .teacher_plan import TeacherPlan
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models
 
 from lsd_sampler import MaskedDiffusionPipeline
 from lsd_sampler.cli import evaluate, sample
-from lsd_sampler.cli.canvases import read_canvases
+from lsd_sampler.cli.infill_files import read_canvases
 from lsd_sampler.denoisers import RADDDenoiser
 from lsd_sampler.denoisers.oracle_names import make_oracle
 from lsd_sampler.evaluation import (

@@ -18,7 +18,7 @@ from lsd_sampler.denoisers import SHORT_NAMES, MaskGITDenoiser, MDLMDenoiser, RA
 from lsd_sampler.denoisers.sizes import ModelSize
 from lsd_sampler.training import DistillConfig
 from lsd_sampler.training.cost import memory
-from lsd_sampler.training.plan import TeacherPlan
+from lsd_sampler.training.teacher_plan import TeacherPlan
 
 
 def save_maskgit(folder: Path) -> None:

@@ -10,9 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lsd_sampler.cli.texts import read_texts
 from lsd_sampler.denoisers import load_denoiser
-from lsd_sampler.evaluation import (
-    text_windows,
-)
+from lsd_sampler.evaluation import text_windows
 from lsd_sampler.evaluation.tokens import load_tokenizer_file
 
 

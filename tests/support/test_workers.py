@@ -18,7 +18,7 @@ from lsd_sampler import DistillConfig
 from lsd_sampler.cli import evaluate, sample, train
 from lsd_sampler.support.workers import Workers
 from lsd_sampler.training.methods.auto import candidates
-from lsd_sampler.training.plan import TeacherPlan
+from lsd_sampler.training.teacher_plan import TeacherPlan
 
 
 TESTS = Path(__file__).parents[1]

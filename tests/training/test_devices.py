@@ -7,13 +7,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lsd_sampler import DistillConfig, LSDScheduler
-from lsd_sampler.training.canvases import teacher_canvases
 from lsd_sampler.training.paths import PathRecorder, TeacherPath, teacher_paths
-from lsd_sampler.training.plan import TeacherPlan
 from lsd_sampler.training.progress import Progress
 from lsd_sampler.training.recording import RecordedCanvas, Recorder, TeacherRecorder
 from lsd_sampler.training.relaxation import RelaxedStart
 from lsd_sampler.training.task import Task
+from lsd_sampler.training.teacher_canvases import teacher_canvases
+from lsd_sampler.training.teacher_plan import TeacherPlan
 
 
 FAKE = FakeTensorMode()

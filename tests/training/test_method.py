@@ -21,7 +21,7 @@ from lsd_sampler.training import METHODS
 from lsd_sampler.training.cost import network_calls
 from lsd_sampler.training.method import Method
 from lsd_sampler.training.options import MethodOptions, option
-from lsd_sampler.training.plan import TeacherPlan
+from lsd_sampler.training.teacher_plan import TeacherPlan
 
 
 ROOT = Path(__file__).resolve().parents[2]

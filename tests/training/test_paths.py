@@ -14,8 +14,8 @@ from lsd_sampler.cli import train
 from lsd_sampler.denoisers import RADDDenoiser, countdown, random_chain
 from lsd_sampler.sampling.pipeline_runs import PipelineRuns
 from lsd_sampler.training.cost import network_calls
-from lsd_sampler.training.plan import TeacherPlan
 from lsd_sampler.training.recording import TeacherRecorder
+from lsd_sampler.training.teacher_plan import TeacherPlan
 
 
 L = 16

@@ -8,7 +8,7 @@ from ...support.identity import identity
 from ..bootstrap import grouped_weights, kept_replicates, with_interval
 from ..columns import Metric, with_ends
 from ..diversity import BIGRAM_ENTROPY, UNIGRAM_ENTROPY, conditional_entropy
-from ..oracle import check_transition, forbidden_samples, oracle_statistics
+from ..transitions import check_transition, forbidden_samples, oracle_statistics
 from .metric_set import Layout, MetricSet, Values
 
 

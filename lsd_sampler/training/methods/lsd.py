@@ -21,15 +21,15 @@ from ...sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ...sampling.solvers import SOLVERS
 from ...scheduling_lsd import LSDScheduler
 from ...support.validation import check_number
-from ..canvases import teacher_canvases
-from ..comparison import Comparison
 from ..method import Method
 from ..options import check_positive, option
 from ..paired_student import PairedStudent, run_pair
 from ..recipe import Recipe
 from ..relaxation import RelaxationOptions, relaxation_option
 from ..shared_options import SharedOptions
+from ..student_comparison import Comparison
 from ..task import Task
+from ..teacher_canvases import teacher_canvases
 
 
 MIN_COEFFICIENT = 1e-6

@@ -47,8 +47,6 @@ from ...sampling.schedules import replay_states
 from ...sampling.solvers import SOLVERS
 from ...scheduling_lsd import LSDScheduler
 from ...support.workers import Workers
-from ..canvases import teacher_canvases
-from ..comparison import Comparison, MovesComparison
 from ..cross_entropy import cross_entropy
 from ..isotonic import isotonic_decreasing
 from ..method import Method
@@ -58,7 +56,9 @@ from ..paths import TeacherPath, teacher_paths
 from ..recipe import Recipe
 from ..recording import Recorder
 from ..relaxation import RelaxationOptions, RelaxedStart, relaxation_option, relaxed_starts
+from ..student_comparison import Comparison, MovesComparison
 from ..task import Task
+from ..teacher_canvases import teacher_canvases
 
 
 VARIANTS = ("interval", "own_canvas", "literal")

@@ -12,7 +12,7 @@ from helpers.small_distillations import pipeline_of, seen_by
 
 from lsd_sampler import Denoiser, DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
 from lsd_sampler.cards import sampler_card as cards
-from lsd_sampler.cards.choice import choice_section
+from lsd_sampler.cards.choice_section import choice_section
 from lsd_sampler.cli import train
 from lsd_sampler.denoisers import countdown, random_chain
 from lsd_sampler.sampling.diffusers_calls import NO_MASK
@@ -20,7 +20,7 @@ from lsd_sampler.sampling.noise import LogLinear
 from lsd_sampler.training import METHODS
 from lsd_sampler.training.cost import network_calls
 from lsd_sampler.training.methods.auto import candidates
-from lsd_sampler.training.plan import TeacherPlan
+from lsd_sampler.training.teacher_plan import TeacherPlan
 
 
 MODEL = "countdown:V=8,L=32"

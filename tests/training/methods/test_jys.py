@@ -29,7 +29,7 @@ from lsd_sampler.training.methods.jys import (
     spread,
 )
 from lsd_sampler.training.paths import PathRecorder
-from lsd_sampler.training.plan import TeacherPlan
+from lsd_sampler.training.teacher_plan import TeacherPlan
 
 
 def search(f: Callable[[float], float], low: float, high: float, **options: Any) -> tuple[float, list[float]]:

@@ -11,8 +11,8 @@ from helpers.small_distillations import Scored, learn, pipeline_of, seen_by
 from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
 from lsd_sampler.denoisers import MarkovDenoiser, countdown, random_chain
 from lsd_sampler.sampling.pipeline_runs import PipelineRuns
-from lsd_sampler.training.comparison import Comparison
 from lsd_sampler.training.methods.lsd import _Adam
+from lsd_sampler.training.student_comparison import Comparison
 
 
 @pytest.mark.parametrize("domain", ["score", "log_score"])

@@ -17,8 +17,8 @@ from lsd_sampler.sampling.noise import Geometric
 from lsd_sampler.sampling.pipeline_runs import PipelineRuns
 from lsd_sampler.training.methods import lsd_plus
 from lsd_sampler.training.paths import PathRecorder
-from lsd_sampler.training.plan import TeacherPlan
 from lsd_sampler.training.relaxation import RelaxedStart
+from lsd_sampler.training.teacher_plan import TeacherPlan
 
 
 class ScoreOracle(MarkovDenoiser):
