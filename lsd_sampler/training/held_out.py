@@ -82,7 +82,8 @@ def held_out_nats(
 
     Args:
         runs ([`PipelineRuns`]): runs the pipeline, with noise that the sequences do not depend on.
-        scheduler ([`LSDScheduler`]): the sampler, learned or plain, in any order that does not look at the logits.
+        scheduler ([`LSDScheduler`]): the sampler, learned or plain, in any order that does not look at the tokens
+            that it draws.
         num_inference_steps (`int`): M.
         batches: the sequences, as [`HeldOutBatch`].
         never_predicted (sequence of `int`): tokens that are left out of the sum.
@@ -108,7 +109,7 @@ def held_out_nats(
 def check_can_be_forced(scheduler: LSDScheduler) -> None:
     """Raises `ValueError` unless the law of a sampler's tokens, given when it reveals them, is known."""
     config = scheduler.config
-    if ORDERS[config.order].looks_at_logits:
+    if ORDERS[config.order].looks_at_tokens:
         raise ValueError(
             f"`order` {config.order!r} looks at the tokens that it draws: what other tokens cost it is not known."
         )

@@ -21,6 +21,7 @@ from lsd_sampler.training.held_out import held_out_nats
 CHAIN = random_chain(3, 3, seed=1)
 SEQUENCES, LAW = all_sequences(CHAIN)
 BLIND = [name for name in ORDERS.names() if not ORDERS[name].looks_at_logits]
+WITH_A_LAW = [name for name in ORDERS.names() if not ORDERS[name].looks_at_tokens]
 FALSE_ALARM_ERRORS = 5.0
 """A mean lies further from its expectation, in standard errors, once in 1.7 million tests."""
 
@@ -46,13 +47,24 @@ def close_on_average(nats_B: torch.Tensor, expected_B: torch.Tensor) -> None:
     assert abs(float(excess_B.mean())) < FALSE_ALARM_ERRORS * error
 
 
-@pytest.mark.parametrize("order", BLIND)
+@pytest.mark.parametrize("order", WITH_A_LAW)
 @pytest.mark.parametrize("kind", ["logits", "log_score"])
 def test_one_token_at_a_time_it_is_the_chain_rule(order: str, kind: str) -> None:
     """For each sequence, whatever its order: `-log p(x)`."""
     chain = Scored(CHAIN, kind)
     nats = measure(chain, sampler(chain, order=order), 3, SEQUENCES)
     torch.testing.assert_close(nats, -LAW.log(), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("order", WITH_A_LAW)
+@pytest.mark.parametrize("M", [1, 2])
+def test_it_is_a_law_of_sequences(order: str, M: int) -> None:
+    """Under one noise the probabilities of all sequences add up to 1: positions are chosen before tokens are drawn."""
+    for noise in range(20):
+        runs = PipelineRuns(pipeline_of(CHAIN), 0, {})
+        batch = ([noise] * len(SEQUENCES), [SEQUENCES])
+        nats = held_out_nats(runs, sampler(CHAIN, order=order, schedule="cosine"), M, [batch])
+        assert float((-nats).exp().sum()) == pytest.approx(1, abs=1e-10)
 
 
 def test_all_at_once_it_is_the_marginals() -> None:
