@@ -53,14 +53,14 @@ class LSDSchedulerOutput(BaseOutput):
 
     Args:
         prev_sample (`torch.LongTensor` of the shape of `sample`): the canvas for the next step, less masked.
-        pred_original_sample (*optional*): always None; it would cost the reading of every row.
+        pred_original_sample (*optional*): always None, because computing it would read every row.
         transfer_index (`torch.BoolTensor` of that shape, *optional*): what this step revealed.
         editing_transfer_index (`torch.BoolTensor` of that shape, *optional*): which known tokens this step changed or
             masked again; only baselines do, and only what they revealed themselves.
         sampled_tokens (`torch.LongTensor` of that shape, *optional*): the same as `prev_sample`.
         sampled_probs (`torch.FloatTensor` of that shape, *optional*): the probability with which a token that this
             step revealed was drawn, 0 elsewhere.
-        pred_logits (*optional*): `model_output`, as it was given.
+        pred_logits (*optional*): `model_output` as given.
     """
 
     prev_sample: torch.Tensor
@@ -78,8 +78,8 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
 
     All randomness is drawn once per position when a fresh canvas arrives: `u` decides when a position is revealed, `v`
     which token it gets (inverse CDF in float64). So one generator gives related samples at every number of steps, and
-    a step reads only the rows of logits that it reveals. (Orders that look at the logits, and baselines, are the
-    exception: they draw anew, and most read all masked rows, at every step.)
+    a step reads only the rows of logits that it reveals. (Orders that look at the logits, and baselines, are
+    exceptions: they draw anew at every step, and most read all masked rows.)
 
     A learned sampler holds, for each number of steps M, `timesteps` (M + 1), `score_coefficients` (M: multiply the
     score, that is, how many tokens a step reveals) and `log_score_coefficients` (M: multiply the log-score; an inverse
@@ -87,9 +87,9 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
     [`from_pretrained`] or [`~lsd_sampler.distill`]. Without them, as after `LSDScheduler(...)` or `from_config`, it is
     the plain base solver: coefficients 1 on the base grid.
 
-    It takes the place of the scheduler in diffusers' pipelines of masked models, as they are: `AmusedPipeline`, its
-    image-to-image and inpainting siblings, and `LLaDA2Pipeline`, where the schedule holds for each block. It serves
-    one thread at a time; give each a copy (`copy.deepcopy`).
+    It replaces the scheduler in diffusers' unchanged pipelines of masked models: `AmusedPipeline`, its image-to-image
+    and inpainting siblings, and `LLaDA2Pipeline`, where the schedule holds for each block. It serves one thread at a
+    time; give each thread a copy (`copy.deepcopy`).
 
     Args:
         mask_token_id (`int`, *optional*): id of the mask; needed before `step`. A column of that index is never drawn.
@@ -99,36 +99,38 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
             `noise_eps`), `"geometric"` or `"linear"` (`sigma_min`, `sigma_max`), or `"exponential"` (`time_base`,
             `time_exponential`).
         solver (`str`, defaults to `"tweedie"`): `"tweedie"` or `"euler"`; or a baseline that chooses positions itself
-            (see [`~lsd_sampler.sampling.solvers`]), to which `order` and `count` say nothing.
+            and ignores `order` and `count` (see [`~lsd_sampler.sampling.solvers`]).
         solver_options (`dict`, *optional*): constants of such a baseline, by name; the others have their defaults.
         order (`str`, defaults to `"random"`): which masked positions come first: `"random"`, `"halton"` (far apart),
             `"halton_maskgit"` (that of Halton-MaskGIT), or those of which the network is surest: by the drawn token
             (`"confidence"`, as MaskGIT), the lead of the most likely one (`"margin"`), or `"entropy"`.
-        count (`str`, defaults to `"exact"`): `"exact"` (of L masked positions `round(alpha L)` are known after a step
+        count (`str`, defaults to `"exact"`): `"exact"` (`round(alpha L)` of L masked positions are known after a step
             of `tweedie`; a coefficient or another solver scales what the step adds) or `"bernoulli"` (independent
-            reveals, as in the CTMC). Or as in the code of LLaDA (`"llada"`: equally many a step, the remainder in the
-            first steps) and Dream (`"dream"`: shares of what is masked, rounded down in float32; its last time is a
-            `sampling_eps` of 1e-3), whose schedule is `"uniform"`, and for which nothing is learned.
-        schedule (`str`, defaults to `"uniform"`): base grid, where nothing was learned: `"uniform"`, `"cosine"` or
+            reveals, as in the CTMC). `"llada"` and `"dream"` reveal as many tokens as the code of LLaDA (equally many
+            a step, the remainder in the first steps) and of Dream (shares of what is masked, rounded down in float32;
+            its last time is a `sampling_eps` of 1e-3). Both need the schedule `"uniform"`, and nothing is learned for
+            them.
+        schedule (`str`, defaults to `"uniform"`): base grid, used if nothing was learned: `"uniform"`, `"cosine"` or
             `"arccos"`.
         sampling_eps (`float`, defaults to 1e-4): the last time of the base grid.
         corruption (`str`, defaults to `"absorbing"`): what noise does to a token: `"absorbing"` (masks it),
             `"uniform"` (replaces it by any), or `"gaussian"` (moves it to a near level; constants `rate_sigma`,
             `q_sigma`; not with `"log_score"`). Without a mask, `mask_token_id` stays None and `vocab_size` must be
             given; `order` and `count` have no meaning; and the last step takes away all noise that is left.
-        draws (`str`, defaults to `"exact"`): or `"float32_eps1e-6"`, `"float32_eps1e-10"`: as in released code, whose
-            single precision lowers the temperature and the number of reveals; see
+        draws (`str`, defaults to `"exact"`): `"exact"`; or `"float32_eps1e-6"` or `"float32_eps1e-10"`, as in released
+            code, whose single precision lowers the temperature and the number of reveals; see
             [`~lsd_sampler.sampling.released_draws`].
         confidence_temperature (`float`, defaults to 1.0): Gumbel noise of the orders that look at the logits, in the
-            first step; it falls to 0 linearly. (`set_timesteps` may say otherwise.)
-        certainty (`str`, defaults to `"untempered"`): which probabilities say how sure the denoiser is of a position,
-            to orders and solvers that go by that: its own (`"untempered"`, as in LLaDA's and Fast-dLLM's code), or
-            those that tokens are drawn with, after temperature, `top_p`, `top_k` and log-score coefficients
-            (`"tempered"`, as in Dream's and LLaDA2's code; at a low temperature or `top_p` all positions look sure).
-        block_length (`int`, defaults to 32): what `LLaDA2Pipeline` generates at a time, where its call does not say.
+            first step; it falls to 0 linearly. (`set_timesteps` can override it.)
+        certainty (`str`, defaults to `"untempered"`): the probabilities by which orders and solvers judge how sure the
+            denoiser is of a position: its own (`"untempered"`, as in LLaDA's and Fast-dLLM's code), or those that
+            tokens are drawn with, after temperature, `top_p`, `top_k` and log-score coefficients (`"tempered"`, as in
+            Dream's and LLaDA2's code; at a low temperature or `top_p` all positions look sure).
+        block_length (`int`, defaults to 32): tokens that `LLaDA2Pipeline` generates at a time, unless its call says
+            otherwise.
         vocab_size (`int`, *optional*): mask excluded; `model_output` must then have that many columns, or one more.
         base_model, base_model_revision (`str`, *optional*): the denoiser that the numbers were learned for.
-        format_version (`int`), learned (`bool`), tensors_sha256 (`str`): of the files; set by the library.
+        format_version (`int`), learned (`bool`), tensors_sha256 (`str`): about the files; set by the library.
 
     Raises:
         ValueError: for an unknown name or a constant out of range.
@@ -207,7 +209,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         Args:
             num_inference_steps (`int`): M.
             args: `device`, or `temperature` and `device`, as pipelines pass them by position.
-            device (`str` or `torch.device`, *optional*): where `timesteps` shall be.
+            device (`str` or `torch.device`, *optional*): the device of `timesteps`.
             temperature (`float` or a pair, *optional*): Gumbel noise of orders that look at the logits, in the first
                 and last step (a number falls to 0.01); others need none. Default: the config's, to 0.
             block_length (`int`, *optional*): says that a pipeline generates block by block, each by this schedule. The
@@ -216,8 +218,8 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
 
         Raises:
             SchedulerInUse: if another thread is in the middle of a generation.
-            ValueError: if an argument is out of range, this sampler has no numbers for so many steps, or aMUSEd's
-                pipelines were called with a `strength` that leaves none of them.
+            ValueError: if an argument is out of range, this sampler has no numbers for `num_inference_steps`, or an
+                aMUSEd pipeline was called with a `strength` that leaves no step.
         """
         device, temperature = read_positional(args, device, temperature)
         check_number("block_length", block_length, integer=True, optional=True, low=1)
@@ -252,7 +254,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         return self.plan.steps
 
     def use_steps(self, steps: LearnedSteps) -> None:
-        """Goes on by these numbers, as many: for trainers, which change them in the middle of a generation."""
+        """Goes on with other numbers for equally many steps: for trainers, which change them during a generation."""
         self.plan = replace(self.plan, steps=steps)
 
     # ---- one step ----
@@ -281,9 +283,9 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         Args:
             model_output (`torch.Tensor` of shape `(batch_size, seq_len, vocab_size)` or
                 `(batch_size, vocab_size, height, width)`): the denoiser's logits or log-scores, in any floating dtype.
-                May hold a column for the mask; it is never drawn. Or
+                May hold a column for the mask; it is never drawn. May also be
                 [`~lsd_sampler.sampling.logit_rows.DeferredLogits`].
-            timestep (`float`, `int` or 0-d `torch.Tensor`): one of `timesteps`; or, an integer, the index of the step.
+            timestep (`float`, `int` or 0-d `torch.Tensor`): one of `timesteps`, or the index of the step, an integer.
             sample (`torch.LongTensor` of shape `(batch_size, seq_len)` or `(batch_size, height, width)`): the canvas.
             temperature (`float`, defaults to 1.0): of the token draws, on top of what was learned; 0 takes the most
                 likely token.
@@ -292,13 +294,13 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
             top_k (`int`, *optional*): draw from the k most likely tokens. Like `top_p` it costs a sort of the rows
                 that are revealed, no others.
             sampling_method (`str`, defaults to `"auto"`): `"greedy"` is `temperature` 0.
-            mask_token_id (`int`, *optional*): the mask, where the config does not say.
-            starting_mask_ratio: not needed: counts are shares of the positions that were masked at the start.
-            threshold, editing_threshold, minimal_topk, prompt_mask: accepted for `LLaDA2Pipeline` and without effect;
-                the schedule (or a baseline's own rule) says how many tokens a step reveals, and what is given stays.
+            mask_token_id (`int`, *optional*): the mask, if the config does not give it.
+            starting_mask_ratio: ignored, because counts are shares of the positions that were masked at the start.
+            threshold, editing_threshold, minimal_topk, prompt_mask: accepted for `LLaDA2Pipeline` and ignored. The
+                schedule (or a baseline's own rule) says how many tokens a step reveals, and given tokens stay.
             generator (`torch.Generator`, or a list of `batch_size` of them, *optional*): read when a fresh canvas
-                arrives (and at each step by orders that look at the logits, and baselines). With a list, row i depends
-                on generator i alone.
+                arrives (and at each step by orders that look at the logits, and by baselines). With a list, row i
+                depends on generator i alone.
             return_dict (`bool`, defaults to `True`): whether to return [`LSDSchedulerOutput`] or a tuple.
 
         Raises:
@@ -331,7 +333,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
             check_known_tokens(sample_BL[~masked_BL] if self.rule.has_mask else sample_BL, logits_BLV.shape[-1])
             if not bool(masked_BL.any()):
                 logger.warning("Nothing on the canvas is masked. Is `mask_token_id` %s the pipeline's?", mask)
-            # tokens that move again and again have no noise of their own
+            # a token that may move at every step has no noise of its own
             keys = self.rule.keys if self.rule.has_mask else None
             canvas = Canvas.draw(masked_BL, keys, tuple(sample.shape[1:]), generator, start=k)
         canvas.last = k
@@ -341,7 +343,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         prev_BL, probability_BL = self.advance(x)
         left_BL = prev_BL == mask
         self.masks_left = left_BL.any()
-        # what is complete in blocks is a block
+        # with blocks, it is the block that is complete
         if is_last and not self.plan.in_blocks:
             self._ownership.finish()
         prev_sample = prev_BL.view(sample.shape)

@@ -246,7 +246,7 @@ def choose_temperatures(args: argparse.Namespace, denoiser: Any, samplers: Mappi
             raise ValueError(f"{name!r}: `draws` {draws!r} know no temperature: give `--temperatures 1`, not {tried}.")
         used = any(sampler.can_do(steps) for steps in args.nfe)
         if several and used and args.temperature_nfe and not sampler.can_do(args.temperature_nfe):
-            raise ValueError(f"`--temperature-nfe` {args.temperature_nfe}: {name} has no numbers for so many steps.")
+            raise ValueError(f"`--temperature-nfe` {args.temperature_nfe}: {name} has no numbers for that many steps.")
     return temperatures
 
 

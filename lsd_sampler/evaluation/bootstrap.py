@@ -36,7 +36,7 @@ def bootstrap_weights(num_samples: int, num_resamples: int = 200, seed: int = 0)
 
 
 def grouped_weights(num_samples: int, group: int, num_resamples: int = 200, seed: int = 0) -> torch.Tensor:
-    """`bootstrap_weights` of groups of samples in a row that are not independent; the last group may be smaller."""
+    """`bootstrap_weights` for groups of consecutive samples that are not independent; the last may be smaller."""
     weights = bootstrap_weights(-(-num_samples // group), num_resamples, seed)
     return weights.repeat_interleave(group, dim=0)[:num_samples]
 

@@ -1,4 +1,4 @@
-"""What tables, pages and charts call a number, and what it means: defined once, where it is computed."""
+"""Headings and meanings of the numbers in tables, pages and charts, each defined once, where it is computed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ class Column:
     """A number of a row, as tables show it.
 
     Attributes:
-        key: under which rows hold it.
-        heading: above its column, and of its chart.
-        meaning: a sentence or two for the report's glossary; none without it.
+        key: the key under which rows hold it.
+        heading: the heading of its column and of its chart.
+        meaning: a sentence or two for the report's glossary; a column without one is not in the glossary.
         digits: decimals on the HTML page.
     """
 
@@ -27,8 +27,8 @@ class Metric(Column):
     """A number that a metric set computes.
 
     Attributes:
-        lower_is_better: whether the least value is the best (True) or the largest (False); None where it should be
-            that of real data, neither more nor less.
+        lower_is_better: whether the least value is the best (True) or the largest (False); None where the value
+            should equal that of real data.
         interval: whether rows hold the ends of its bootstrap interval, as `KEY_low` and `KEY_high`.
         short: what the headings of these ends begin with; default: `heading`.
     """

@@ -1,5 +1,6 @@
-"""Samplers compared as section 8 of the method's description asks: each at its own best temperature, chosen on other
-samples than it is judged on; equal numbers of samples; real data of the same size beside them.
+"""Comparison of samplers as docs/evaluation.md ("The traps, each with its measurement") asks for. Each sampler is
+judged at its own best temperature, chosen on other samples than those it is judged on. All have equal numbers of
+samples, with real data of the same size beside them.
 """
 
 import sys
@@ -20,9 +21,10 @@ class Comparison:
 
     Attributes:
         judged: each sampler at each number of calls, at its own best temperature, with all metrics.
-        sweep: what the temperatures were chosen on: other samples, at all temperatures. Empty if there was one.
+        sweep: the rows that the temperatures were chosen on: other samples, at all temperatures. Empty if only one
+            temperature was given.
         floor: the metrics of real data of the same size, or None.
-        left_out: sampler -> numbers of calls that it has no numbers for.
+        left_out: sampler -> the numbers of calls that it was not learned for.
         further: the base solver at more calls than all were judged at, with all metrics; see [`measure_further`].
     """
 
@@ -56,7 +58,8 @@ def compare(
         harness ([`Harness`]): pipeline, samplers and metrics.
         nfe: numbers of steps.
         temperatures: global temperatures to choose from.
-        choose_at (`int`, *optional*): choose at this number of steps only, for all: cheaper. Default: at each.
+        choose_at (`int`, *optional*): choose at this number of steps only, and use that choice at all: cheaper.
+            Default: choose at each.
         frontier (`bool`): measure all metrics along the sweep, at each number of steps; otherwise only the verdict.
         floor (*optional*): see [`floor_row`].
         seed (`int`): of the samples that are judged.
@@ -78,7 +81,7 @@ def compare(
     tried = {(trial.sampler, trial.nfe) for trial in trials}
     unknown = {point.sampler for point in points if (point.sampler, choose_at or point.nfe) not in tried}
     if unknown:
-        raise ValueError(f"`choose_at` {choose_at}: {', '.join(sorted(unknown))} has no numbers for so many steps.")
+        raise ValueError(f"`choose_at` {choose_at}: {', '.join(sorted(unknown))} has no numbers for that many steps.")
     sweep = harness.measure(trials) if frontier else harness.choose(trials)
     chosen = _chosen(sweep, harness.metrics, choose_at)
     best = [point for point in points if point.temperature == chosen[point.sampler, choose_at or point.nfe]]
@@ -97,7 +100,7 @@ def measure_further(
     choose_at: int | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """Measures the base solver at 2, 4, 8, ... times as many calls, until it reaches what others have at `nfe`.
+    """Measures the base solver at 2, 4, 8, ... times as many calls, until it is as good as the others at `nfe`.
 
     Args:
         harness ([`Harness`]), found ([`Comparison`]): what was compared.

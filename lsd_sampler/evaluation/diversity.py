@@ -1,6 +1,6 @@
-"""How varied samples are: entropies, distinct n-grams, repetition. What a likelihood must never stand without.
+"""How varied samples are: entropies, distinct n-grams, repetition. A likelihood must never be shown without them.
 
-All values are plug-in estimates, entropies in nats. They fall or rise with the number of samples: compare only equal
+All values are plug-in estimates; entropies are in nats. They depend on the number of samples, so compare only equal
 numbers.
 """
 
@@ -40,7 +40,7 @@ DIVERSITY = (
 
 
 def diversity(sequences: torch.Tensor) -> dict[str, float | None]:
-    """All of `DIVERSITY`, of token ids of shape `(num_samples, length)`; None for n-grams longer than they are."""
+    """All metrics of `DIVERSITY` for token ids of shape `(num_samples, length)`; None for n-grams longer than that."""
     row: dict[str, float | None] = {
         "sequence_entropy": sequence_entropy(sequences),
         "unigram_entropy": conditional_entropy(sequences, 1),

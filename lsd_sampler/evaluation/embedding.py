@@ -45,7 +45,7 @@ def energy_replicates(x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -
 
 
 def mauve_score(x: torch.Tensor, y: torch.Tensor, seed: int = 0) -> float:
-    """MAUVE in (0, 1], 1 for equal laws (https://huggingface.co/papers/2102.01454), of features of our own.
+    """MAUVE in (0, 1], 1 for equal laws (https://huggingface.co/papers/2102.01454), computed from given features.
 
     It clusters both sets together, and its value depends on their sizes: take equal numbers of samples of equal
     lengths.
@@ -82,7 +82,7 @@ def denoiser_features(denoiser: Denoiser) -> Features:
     @torch.inference_mode()
     def features(sequences: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         means: dict[int, torch.Tensor] = {}
-        lengths = (sequences != LEFT_OUT).sum(1)  # of shorter ones, what is behind their end is left out
+        lengths = (sequences != LEFT_OUT).sum(1)  # positions behind the end of a shorter sequence are left out
         with eval_mode([denoiser]):
             for length in lengths.unique().tolist():
                 for rows in (lengths == length).nonzero()[:, 0].split(_SEQUENCES_AT_ONCE):
@@ -96,7 +96,7 @@ def denoiser_features(denoiser: Denoiser) -> Features:
 
 
 _SEQUENCES_AT_ONCE = 16
-_NEARLY_CLEAN = 1e-3  # the time at which a network that asks for one is told that no token is masked
+_NEARLY_CLEAN = 1e-3  # the time given to a network that asks for one, although no token is masked
 
 
 def _energies(x: torch.Tensor, y: torch.Tensor, weights_NB: torch.Tensor) -> torch.Tensor:
@@ -113,5 +113,5 @@ def _energies(x: torch.Tensor, y: torch.Tensor, weights_NB: torch.Tensor) -> tor
 
 
 def _distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    # by differences: the faster way, by products, does not give 0 for equal rows
+    # by differences: the faster way, by products, does not give exactly 0 for equal rows
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")

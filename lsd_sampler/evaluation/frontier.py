@@ -1,8 +1,8 @@
 """The frontier: likelihood against entropy along a sweep of temperatures, and samplers read off at one entropy.
 
-A likelihood can be bought with entropy, so two samplers are compared where they pay the same (arXiv 2604.02718). That
-is necessary and not sufficient: incoherent samples have high entropy, and a low temperature then makes them look
-well. The verdict is a distance between distributions; see `verdict`.
+A likelihood can be bought with entropy, so two samplers are compared at the same entropy (arXiv 2604.02718). That is
+necessary but not sufficient: incoherent samples have high entropy, and a low temperature then makes them look good.
+The verdict is a distance between distributions; see `verdict`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ from .bootstrap import centred
 from .rows import Row
 
 
-# A replicate that does not reach the entropy has no likelihood there. Where more than so many do not, there is no
-# interval.
+# A replicate that does not reach the entropy has no likelihood there. There is no interval where more than this share
+# of the replicates do not reach it.
 _LOST = 0.025
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A sampler read off at an entropy.
+    """The likelihood of a sampler at a given entropy, read off its sweep.
 
     Attributes:
         sampler, nfe: which.
@@ -30,7 +30,7 @@ class Reading:
         likelihood, low, high: negative log-likelihood there in nats, and its bootstrap interval; None where the sweep
             does not reach that entropy, or not surely enough for an interval.
         temperature: the temperature there, interpolated.
-        note: what is to be said where a value is missing.
+        note: why a value is missing.
     """
 
     sampler: str

@@ -51,8 +51,8 @@ class Harness:
     Args:
         pipeline (`MaskedDiffusionPipeline` or a function that returns one): its scheduler is replaced, and put back
             after each run. Its networks are in evaluation mode meanwhile.
-        samplers: name -> `LSDScheduler`. A learned sampler is left out, with a note on stderr, at steps it does not
-            know.
+        samplers: name -> `LSDScheduler`. A learned sampler is left out, with a note on stderr, at numbers of steps
+            that it was not learned for.
         metrics (`MetricSet`): `OracleMetrics`, `TextMetrics` or `TokenMetrics`, for example. Its `fingerprint` is part
             of a row's identity, under `yardstick`.
         num_samples (`int`): of each row; plug-in metrics are comparable only at equal numbers.
@@ -61,19 +61,19 @@ class Harness:
         output (*optional*): a JSONL file to which each row is appended as soon as it is known. Whatever fails later,
             finished rows are there.
         resume (`bool`): keep the rows of `output`, and reuse those made with the same samplers, metrics, labels and
-            `call_options`; a note on stderr says in what others differ.
+            `call_options`. A note on stderr says how the other rows differ.
         labels (*optional*): further columns of every row (the model's name, say), part of its identity.
         num_texts (`int`): how many samples to keep as text in a measured row, under `texts`; needs
             `metrics.tokenizer`.
         canvases (sequence of `torch.LongTensor` of shape `(length,)`, *optional*): what the samples fill in, one after
             another, of any lengths; shorter samples are filled up with `LEFT_OUT` (-1).
-        workers ([`Workers`], *optional*): processes that share the rows, all of which make the same calls; `output` is
-            the first one's. Default: this process makes all.
+        workers ([`Workers`], *optional*): processes that share the rows. All make the same calls, and the first one
+            writes `output`. Default: this process makes all rows.
         call_options: passed to the pipeline (`length`, `prefix`, ...).
 
     Raises:
-        ValueError: if an argument is out of range, `metrics` are no metric set that samplers can be compared by, or
-            they have too few references for `num_samples`.
+        ValueError: if an argument is out of range, samplers cannot be compared by `metrics`, or `metrics` has too few
+            references for `num_samples`.
     """
 
     def __init__(
@@ -242,7 +242,7 @@ def best_per_sampler(rows: Sequence[Row], verdict_key: str) -> list[Row]:
     """For each sampler and NFE the row, that is the temperature, with the least `verdict_key`; in order of first
     appearance.
 
-    A verdict that is missing or not a number never wins over one that is.
+    A verdict that is missing or NaN never wins over a number.
 
     Raises:
         ValueError: if no row has `verdict_key`, or the rows hold different numbers of samples: plug-in estimates of
@@ -280,7 +280,7 @@ def floor_row(metrics: MetricSet, sequences: torch.Tensor, *, name: str = "real 
 
 
 def _identity(pipeline: Any, metrics: MetricSet, call_options: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides a row beside its point and the labels: the metrics, the length, and other options of the call."""
+    """What determines a row besides its point and labels: the metrics, the length, and other options of the call."""
     options = {name: value for name, value in call_options.items() if name != "length"}
     known = {"yardstick": metrics.fingerprint, "call_options": _hash(options) if options else None}
     length = call_options.get("length")
@@ -292,7 +292,7 @@ def _identity(pipeline: Any, metrics: MetricSet, call_options: Mapping[str, Any]
 
 
 def _hash(options: dict[str, Any]) -> str:
-    """Short hash of call options; one that never recurs where there is no telling some from others."""
+    """Short hash of call options. It never recurs if an option cannot be told apart from others."""
     try:
         return identity(options)[:12]
     except Undescribable:
@@ -346,7 +346,7 @@ def fill_in(
     pipeline: Any, canvases: Sequence[torch.Tensor], *, num_inference_steps: int, **options: Any
 ) -> tuple[torch.Tensor, int]:
     """One sample for each canvas, `(num_canvases, longest)`, with `LEFT_OUT` behind the end of shorter ones; and the
-    network calls that they took together. Those of one length share a call of the pipeline.
+    network calls that they took together. Canvases of one length share a call of the pipeline.
     """
     lengths = torch.tensor([len(canvas) for canvas in canvases])
     sequences, calls = torch.full((len(canvases), int(lengths.max())), LEFT_OUT), 0

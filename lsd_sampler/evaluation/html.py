@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no script, no network, light and dark, phone and desk."""
+"""The report as one self-contained HTML page: no scripts, no network, light and dark mode, for phone and desktop."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -87,7 +87,7 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> dict
 
 
 def _best(rows: Sequence[Mapping[str, Any]], column: Column) -> dict[int | None, float]:
-    """Number of calls -> the least or the largest value, where one of them is the best, among several samplers."""
+    """Number of calls -> the best value among several samplers, for metrics whose least or largest value is best."""
     if not isinstance(column, Metric) or column.lower_is_better is None:
         return {}
     values: dict[int | None, list[float]] = {}
@@ -135,7 +135,7 @@ def _frontier(report: Report) -> dict[str, Any] | None:
 
 
 def _chart(draw: Any, label: str) -> str:
-    """Nothing where it cannot be drawn; that matplotlib is missing is said with the plots."""
+    """The chart, or an empty text if it cannot be drawn. The plots already warn that matplotlib is missing."""
     with as_warning(f"No chart of {label} in report.html"):
         try:
             return svg_chart(draw, label)

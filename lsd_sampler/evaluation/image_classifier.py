@@ -16,7 +16,7 @@ CLASSIFIER_NAME = "classifier.safetensors"
 
 class ImageClassifier(nn.Module):
     r"""
-    A convolutional network of five layers. Its features, before the last layer, are what a Fréchet distance is of.
+    A convolutional network of five layers. Fréchet distances are computed from its features before the last layer.
 
     Args:
         num_classes (`int`): number of classes.

@@ -1,4 +1,4 @@
-"""Fréchet inception distance of folders of images. Models of codebook tokens need their VQ decoder to make such."""
+"""Fréchet inception distance of folders of images. A model of codebook tokens needs its VQ decoder to make images."""
 
 import os
 from pathlib import Path

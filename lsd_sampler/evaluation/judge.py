@@ -24,11 +24,11 @@ Rows = torch.Tensor | Sequence[torch.Tensor] | Sequence[Sequence[int]]
 
 
 class JudgeError(RuntimeError):
-    """The judge cannot go on; what was measured before is not touched by it."""
+    """The judge cannot go on; what was measured before is kept."""
 
 
 class JudgeInputError(JudgeError, ValueError):
-    """Samples that the judge cannot score; the message says which, and what helps."""
+    """The judge cannot score some samples; the message says which ones, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class JudgeScores:
 
 
 def perplexity(nll: float) -> float:
-    """`exp` of a mean negative log-likelihood in nats: as surprised as by a fair choice among so many."""
+    """`exp` of a mean negative log-likelihood in nats: the number of equally likely choices that surprise as much."""
     return math.exp(nll) if nll < 700 else math.inf
 
 
@@ -72,9 +72,9 @@ def count_words(text: str) -> int:
 class JudgeNLL:
     """Mean negative log-likelihood per token under any causal language model of transformers.
 
-    Position i is scored given positions 0..i-1; the first has nothing before it and is not scored, and no BOS is put
-    in front. Sequences longer than the judge's context are scored in windows: each moves on by `stride` positions and
-    scores those that no window before it has.
+    Position i is scored given positions 0..i-1. The first position is not scored, and no BOS is put in front of it.
+    Sequences longer than the judge's context are scored in windows: each moves on by `stride` positions and scores
+    the positions that no earlier window has scored.
 
     Args:
         model: a causal language model, called as `model(ids).logits`.
@@ -84,7 +84,7 @@ class JudgeNLL:
         max_logits (`int`, *optional*): largest number of logits held at once; it sets the batch size. Default: what
             fits into the caches of a CPU, 0.5 GB on an accelerator.
         batch_size (`int`, *optional*): largest number of sequences scored at once, within `max_logits`.
-        stride (`int`, *optional*): of the windows; small is exact and slow. Default: half the context.
+        stride (`int`, *optional*): of the windows; a small stride is exact and slow. Default: half the context.
 
     Raises:
         ValueError: if the model's context holds less than two tokens, or an argument is out of range.
@@ -142,7 +142,7 @@ class JudgeNLL:
             tokenizer = load_tokenizer_file(name_or_path)
             if tokenizer is None:
                 tokenizer = AutoTokenizer.from_pretrained(name_or_path, **where)
-        except (OSError, ValueError, ImportError, SafetensorError) as error:  # their messages go on for several lines
+        except (OSError, ValueError, ImportError, SafetensorError) as error:  # their messages have several lines
             raise OSError(f"The judge {name_or_path!r} cannot be loaded: {_first_line(error)}") from error
         return cls(model.to(device) if device else model, tokenizer, **options)
 
@@ -160,7 +160,7 @@ class JudgeNLL:
         return self.tokenizer is not None and same_token_ids(self.tokenizer, tokenizer)
 
     def score(self, sequences: Rows, texts: Sequence[str], tokenizer: Any | None = None) -> JudgeScores:
-        """Scores `sequences` by id where their `tokenizer` is the judge's too, otherwise `texts`, tokenised anew.
+        """Scores `sequences` by id if their `tokenizer` is also the judge's; otherwise tokenises and scores `texts`.
 
         Raises:
             JudgeInputError: as [`~JudgeNLL.score_ids`].
@@ -202,7 +202,7 @@ class JudgeNLL:
 
     def features(self, sequences: torch.Tensor, texts: Sequence[str], tokenizer: Any | None = None) -> torch.Tensor:
         """The judge's last hidden states, averaged over the positions of a sample: an embedding space for `energy` and
-        MAUVE. Of samples longer than the judge's context, the beginning.
+        MAUVE. Only the beginning of a sample longer than the judge's context is read.
 
         Args:
             sequences, texts, tokenizer: as for [`~JudgeNLL.score`].
@@ -288,7 +288,7 @@ class JudgeNLL:
 
 @contextmanager
 def _in_a_sentence(batch_size: int) -> Iterator[None]:
-    """Lack of memory becomes a `JudgeError` that says what to try."""
+    """Turns an out-of-memory error into a `JudgeError` that says what to try."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

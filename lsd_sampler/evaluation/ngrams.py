@@ -15,7 +15,9 @@ Samples = Sequence[str] | torch.Tensor | np.ndarray | Sequence[Sequence[int]]
 
 SYMBOL_BITS = 21  # Unicode needs 21 bits, and three symbols fit into 64
 LEFT_OUT_CHARACTER = "\uffff"
-"""In texts what `LEFT_OUT` (-1) is among ids: no n-gram with it counts. Unicode has no such character."""
+"""Plays the role in texts that `LEFT_OUT` (-1) plays among ids: n-grams that contain it are not counted. Unicode has
+no such character.
+"""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def plot_quality_vs_nfe(
     Args:
         rows: as `best_per_sampler` returns them; those without an NFE (floors) are not drawn.
         path: where to save; the suffix chooses the format.
-        metrics: keys to draw, or key -> axis title. Lower is better is assumed of none of them.
+        metrics: keys to draw, or key -> axis title. Nothing is assumed about which values are better.
         title (`str`): over all panels.
         floor (*optional*): the metrics of real data (`floor_row`).
         floor_label (`str`): its name in the legend.
@@ -136,7 +136,7 @@ class Style:
         return COLOURS[self.number - 1]
 
     def line(self) -> dict[str, Any]:
-        """Of matplotlib's `plot`."""
+        """Keyword arguments of matplotlib's `plot`."""
         dashes, filled = ("-", "--", ":")[min(self.round, 3) - 1], self.round != 2
         look = {"color": self.colour, "marker": MARKERS[self.number - 1], "markersize": 5, "linestyle": dashes}
         return look | ({} if filled else {"markerfacecolor": "none"})
@@ -212,7 +212,7 @@ def _few_decades(values: Sequence[float]) -> bool:
 
 
 def _for_a_page(svg: str, label: str) -> str:
-    """The bare element: without prologue, metadata, name spaces and names that could occur twice on the page."""
+    """The bare element, without prologue, metadata, namespaces, or names that could occur twice on the page."""
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)

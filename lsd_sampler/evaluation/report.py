@@ -42,7 +42,7 @@ class Report:
 
     @property
     def rows(self) -> list[Row]:
-        """Of the tables: judged samplers, then real data."""
+        """The rows of the tables: judged samplers, then real data."""
         return [*self.comparison.rows, *([self.comparison.floor] if self.comparison.floor else [])]
 
     @property

@@ -12,7 +12,7 @@ from ..support.atomic import replacing
 
 Row = dict[str, Any]
 
-# What can be bought with entropy. It is not shown, drawn or stored without an entropy, which says what was paid.
+# Metrics that can be bought with entropy. They are not shown, drawn or stored without an entropy beside them.
 LIKELIHOOD_WORDS = ("nll", "perplexity", "ppl", "likelihood", "cross_entropy")
 
 
@@ -86,7 +86,7 @@ def read_jsonl(path: str | Path) -> list[Row]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no word for what is not a finite number."""
+    """Replaces numbers that are not finite, which JSON cannot express, by None."""
     if isinstance(value, list):
         return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -46,7 +46,7 @@ def format_table(
 
 
 def cell(value: Any, digits: int = 3) -> str:
-    """A value as tables show it: "-" for what is not known."""
+    """A value as tables show it: "-" for an unknown one."""
     if value is None:
         return "-"
     if isinstance(value, float):

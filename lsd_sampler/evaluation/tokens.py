@@ -16,7 +16,7 @@ from .ngrams import LEFT_OUT_CHARACTER
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of each text, all of it, with no special tokens added."""
-    if not texts:  # transformers' own fail
+    if not texts:  # transformers' tokenizers fail on an empty list
         return []
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if not hasattr(backend, "encode_batch_fast"):
@@ -27,9 +27,9 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def decode(tokenizer: Any, sequences: torch.Tensor) -> list[str]:
-    """Texts of `sequences` (`torch.LongTensor` of shape `(num_samples, length)`), nothing skipped, nothing tidied.
+    """Texts of `sequences` (`torch.LongTensor` of shape `(num_samples, length)`). No token is skipped or tidied up.
 
-    `LEFT_OUT` becomes `LEFT_OUT_CHARACTER`; at the end, nothing.
+    `LEFT_OUT` becomes `LEFT_OUT_CHARACTER`, and is dropped at the end of a sequence.
     """
     if not bool((sequences == LEFT_OUT).any()):
         return _decode(tokenizer, sequences.tolist())
@@ -43,7 +43,7 @@ def text_windows(tokenizer: Any, text: str, length: int) -> torch.Tensor:
     """`text` in tokens, cut into windows of `length` one after the other; `torch.LongTensor` of shape `(num_windows,
     length)`.
 
-    The text is encoded whole: what is between its lines, a tokenizer may join to either.
+    The text is encoded as a whole, because a tokenizer may join a line break to the text before or after it.
 
     Raises:
         ValueError: if `length` is below 1 or `text` is shorter than one window.

@@ -1,7 +1,7 @@
-"""Exact quality of samples from a Markov chain, whose law is known (section 7 of the method's description).
+"""Exact quality of samples from a Markov chain, whose law is known; see docs/evaluation.md, "Chains".
 
-`P[a, b]` is the probability of b after a; of a chain of second order, `P[V a + b, c]` that of c after a and b. None
-of these metrics can be won by lowering the entropy of the samples.
+`P[a, b]` is the probability of b after a. In a chain of second order, `P[V a + b, c]` is that of c after a and b.
+Lowering the entropy of the samples improves none of these metrics.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from .ngrams import SYMBOL_BITS, NgramCounts, ngram_counts
 # This floor gives 4.20, 1.74, 0.70, 0.28 nats for countdown (V = 32, L = 128), random order, uniform steps, at 4, 8,
 # 16, 32 network calls.
 PROBABILITY_FLOOR = 1e-12
-# the same of `full_kl_rate`, as in arXiv 2602.19619: 69.1 nats
+# the same floor for `full_kl_rate`, as in arXiv 2602.19619: 69.1 nats
 FULL_KL_FLOOR = 1e-30
 
 
@@ -135,7 +135,8 @@ def oracle_statistics(
         initial (`torch.DoubleTensor` of shape `(vocab,)`, *optional*): law of the first token; default: the stationary
             law. Only `bigram_tv` depends on it.
         contexts (`torch.DoubleTensor` of shape `(len(transition),)`, *optional*): law of what transitions start from,
-            averaged over the places of a sequence; in place of `initial`, and needed where that is two tokens.
+            averaged over the places of a sequence. It replaces `initial`, and is needed where a transition starts
+            from two tokens.
 
     Returns:
         `forbidden_share`, `cross_entropy` under P, `reverse_kl`, `bigram_tv` (of triples where a transition starts
@@ -161,8 +162,8 @@ def oracle_statistics(
 def forbidden_share(samples: torch.Tensor, transition: torch.Tensor) -> float:
     """Share of the samples' transitions that have probability zero under `transition`.
 
-    On *countdown* it is the paper's error by token: the share of tokens, the first of each sample apart, that break
-    the rule.
+    On *countdown* it is the paper's error by token: the share of tokens that break the rule, not counting the first
+    token of each sample.
     """
     return float(oracle_statistics(samples, transition)["forbidden_share"])
 
@@ -172,10 +173,10 @@ def reverse_kl_per_transition(
 ) -> float:
     """Cross-entropy of the samples' transitions under P minus their own H(next | current), per transition, in nats.
 
-    It is the plug-in divergence of the samples' empirical chain from P, never negative (but for the floor). For
-    samples of the chain itself it is not 0 but, times 2 n (n transitions), chi-square with d = sum over states of
-    (possible successors - 1) degrees of freedom: about d / (2 n), 1e-4 for countdown with V = 32 and 1,000 sequences
-    of 128.
+    It is the plug-in divergence of the samples' empirical chain from P, which is never negative, except for the floor.
+    It is not 0 for samples of the chain itself: for n transitions, 2 n times it is chi-square with d = sum over states
+    of (possible successors - 1) degrees of freedom. It is then about d / (2 n), or 1e-4 for countdown with V = 32 and
+    1,000 sequences of 128.
     """
     return float(oracle_statistics(samples, transition, floor=floor)["reverse_kl"])
 

@@ -1,4 +1,4 @@
-"""The headline: how many calls the base solver needs for the quality that a sampler has at a few."""
+"""The headline: how many calls the base solver needs for the quality that a sampler reaches with few calls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class MatchedCalls:
         base: the base solver's name.
         value: the sampler's distance from real data.
         calls: the number of calls at which the base solver reaches `value`, interpolated in log NFE; `inf` if it does
-            not within the calls that were tried, and `fewest` if it does already there.
+            not reach it within the calls that were tried, `fewest` if it already does with the fewest.
         low, high: bootstrap interval of `calls`, with the same two ends.
         fewest, most: the smallest and largest number of calls of the base solver that were tried.
         length: tokens of a sample: no number of calls is larger; None where it is not known.
-        level: whether the sampler's interval reaches down to the interval of real data of the same size; None without
-            such.
+        level: whether the sampler's interval reaches down to the interval of real data of the same size; None if
+            there is no such interval.
     """
 
     sampler: str
@@ -119,7 +119,7 @@ def matched_calls(
     floor: Row | None = None,
     confidence: float = 0.95,
 ) -> list[MatchedCalls]:
-    """For each other sampler: the calls that `base` needs for what it has at `nfe` calls.
+    """For each other sampler, the calls that `base` needs to be as good as that sampler at `nfe` calls.
 
     Resamples are drawn for all rows alike, so the noise that samplers share (common random numbers) cancels.
 
@@ -214,7 +214,7 @@ def winners(rows: Sequence[Row], key: str, *, confidence: float = 0.95) -> list[
 
 
 def leads(rows: Sequence[Row], sampler: str, key: str, *, confidence: float = 0.95) -> list[Winner]:
-    """How much further away than one sampler every other is, at each number of calls; the closest first.
+    """How much further away every other sampler is than a given one, at each number of calls; the closest first.
 
     Resamples are drawn for all rows alike, so the noise that samplers share (common random numbers) cancels. A lead
     may be negative.

@@ -30,7 +30,7 @@ _LEARNED_FOR = (
     "prediction_type", "noise_schedule", "noise_eps", "sigma_min", "sigma_max", "time_base", "time_exponential",
     "corruption", "rate_sigma", "q_sigma", "solver", "order", "count",
 )  # fmt: skip
-# entries without influence on the tokens; the tensors' file vouches for all others
+# entries that do not affect the tokens; the metadata of the tensors' file covers all others
 _DESCRIPTIVE = ("base_model", "base_model_revision", "format_version", "learned", "tensors_sha256")
 _HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 
@@ -66,7 +66,7 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
 
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Self:
-        """A scheduler with the entries of a config, also of another scheduler, as far as it has them.
+        """A scheduler with the entries of a config, which may be another scheduler's; unknown entries are dropped.
 
         Keyword arguments replace them. The `masking_schedule` of diffusers' `AmusedScheduler` becomes `schedule`.
         Learned numbers do not come with a config.
@@ -227,7 +227,7 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
 
 
 def _remove_others(folder: Path, kept: Path | None) -> None:
-    """Tensors of an earlier sampler, and the folders that they lay in: one without a dot would stop diffusers."""
+    """Removes tensors of an earlier sampler, and the folders they were in: one without a dot would stop diffusers."""
     for path in (folder / place for place in TENSORS_PLACES):
         if path != kept and path.exists():
             path.unlink()
@@ -246,7 +246,7 @@ class _Source:
             raise FileNotFoundError(f"There is no folder {name!r}, and it is not a Hub id (owner/name).")
 
     def get(self, *filenames: str) -> Path:
-        """The first of these files that is there; where none is, `OSError` or a path to the first."""
+        """The first of these files that exists; if none does, raises `OSError` or returns a path to the first."""
         if self.is_local:
             paths = [Path(self.folder, self.subfolder, filename) for filename in filenames]
             return next((path for path in paths if path.exists()), paths[0])

@@ -1,4 +1,4 @@
-"""For which numbers of steps a sampler has numbers, and which they are."""
+"""The numbers of a sampler, and the numbers of steps for which it has them."""
 
 import numbers
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from .sampler_files import SamplerFiles
 
 
 class SamplerNumbers(SamplerFiles):
-    """The numbers of a sampler: learned, where there are any, else those of the plain base solver."""
+    """The numbers of a sampler: learned ones if there are any, otherwise those of the plain base solver."""
 
     noise: NoiseSchedule
     _solver: Solver
@@ -26,7 +26,7 @@ class SamplerNumbers(SamplerFiles):
 
     @property
     def available_num_inference_steps(self) -> list[int] | None:
-        """The numbers of steps that were learned, or `None` where any number can be had (step-error table, or nothing
+        """The numbers of steps that were learned, or `None` if any number is available (a step-error table, or nothing
         learned).
         """
         if self.learned_sampler.step_error is not None or not self.learned_sampler:
@@ -34,7 +34,7 @@ class SamplerNumbers(SamplerFiles):
         return sorted(self.learned_sampler.steps)
 
     def can_do(self, num_inference_steps: int) -> bool:
-        """Whether this sampler has numbers for so many steps."""
+        """Whether this sampler has numbers for `num_inference_steps` steps."""
         step_error = self.learned_sampler.step_error
         if num_inference_steps in self.learned_sampler.steps or not self.learned_sampler:
             return True
@@ -58,8 +58,9 @@ class SamplerNumbers(SamplerFiles):
         self.register_to_config(learned=bool(learned_sampler), tensors_sha256=None)
 
     def steps_for(self, num_inference_steps: int) -> LearnedSteps:
-        """The numbers of the sampler with so many steps: learned, solved from the step-error table (with coefficients
-        of the log-score interpolated between numbers of steps that were learned), or the plain base solver's.
+        """The sampler's numbers for `num_inference_steps` steps. They are learned, or solved from the step-error table
+        (with coefficients of the log-score interpolated between numbers of steps that were learned), or the plain base
+        solver's.
 
         Raises:
             ValueError: if `num_inference_steps` is not positive, or this sampler has no numbers for it.

@@ -1,4 +1,4 @@
-"""The canvas of a generation: what is drawn when it arrives, and what one step sees of it.
+"""The canvas of a generation: the noise that is drawn when it arrives, and the input of one step.
 
 Shape suffixes: B batch, L positions, V vocabulary.
 """
@@ -22,7 +22,7 @@ Keys = Callable[[torch.Tensor, torch.Tensor, tuple[int, ...]], torch.Tensor]
 
 @dataclass
 class Canvas:
-    """What is drawn for a canvas when it arrives, and remembered of it until it is complete.
+    """The noise that is drawn for a canvas when it arrives, and what is remembered of it until it is complete.
 
     Args:
         masked_BL (`torch.BoolTensor` of shape `(batch_size, seq_len)`): what was masked at the start.
@@ -31,9 +31,9 @@ class Canvas:
         v_BL (`torch.DoubleTensor`): which token it gets.
         shape: `(seq_len,)` or `(height, width)`.
         start, last (`int`): indices of the first step, and of the latest.
-        generator: what it was drawn from.
-        survival_BL (`torch.DoubleTensor`): probability of being masked still, under an unnormalised denoiser.
-        state: what a solver that takes its own steps remembers from one to the next.
+        generator: the generator that it was drawn from.
+        survival_BL (`torch.DoubleTensor`): probability of still being masked, under an unnormalised denoiser.
+        state: what a solver that takes its own steps remembers from one step to the next.
     """
 
     masked_BL: torch.Tensor
@@ -51,7 +51,7 @@ class Canvas:
     def draw(
         cls, masked_BL: torch.Tensor, keys: Keys | None, shape: tuple[int, ...], generator: Generators, start: int
     ) -> "Canvas":
-        """Draws per row L uniforms for `u`, L for `v`, and two for the keys; nothing where there are no keys."""
+        """Draws L uniforms for `u`, L for `v`, and two for the keys in each row; none at all if there are no keys."""
         B, L = masked_BL.shape
         if keys is None:
             nothing = torch.empty(0, dtype=torch.float64)
@@ -63,11 +63,11 @@ class Canvas:
         return cls(masked_BL, rank_BL, u_BL, v_BL.contiguous(), shape, start=start, last=start, generator=generator)
 
     def survive(self, jump_BL: torch.Tensor) -> None:
-        """One more step, in which each masked position jumps with this probability."""
+        """Updates the survival by one more step, in which each masked position jumps with this probability."""
         self.survival_BL = self.survival_BL * (1 - jump_BL)
 
     def goes_on(self, k: int, masked_BL: torch.Tensor, generator: Generators) -> bool:
-        """Whether step k, on a canvas masked like this, belongs to the generation that this was drawn for."""
+        """Whether step k, on a canvas masked like this, belongs to the generation that this canvas was drawn for."""
         if k <= self.last or masked_BL.shape != self.masked_BL.shape:
             return False
         return generator is None or _same(generator, self.generator)
@@ -82,8 +82,8 @@ def _same(first: Generators, second: Generators) -> bool:
 
 @dataclass(frozen=True)
 class DrawOptions:
-    """How a pipeline wants tokens drawn: `temperature` (0: the most likely), `top_p` and `top_k` (None: all). Solvers
-    say whether `top_p` keeps the token with which it is passed (`keeps_crossing`).
+    """How a pipeline wants tokens drawn: `temperature` (0: the most likely), `top_p` and `top_k` (None: all). The
+    solver decides whether `top_p` keeps the token with which it is passed (`keeps_crossing`).
 
     Raises:
         ValueError: for a `top_p` or `top_k` out of range.
@@ -132,8 +132,8 @@ class DrawOptions:
         return beta / self.temperature == 1 and not self.top_k and (self.top_p is None or self.top_p >= 1)
 
     def shaped(self, logits_BLV: ModelOutput, beta: float, excluded: int | None) -> DeferredLogits:
-        """Logits of the law that tokens are drawn from, row by row; where the most likely token is taken, of the law
-        at temperature 1 (as Dream does).
+        """Logits of the law that tokens are drawn from, row by row. If the most likely token is taken, they are those
+        at temperature 1 (as in Dream).
         """
         num_columns = logits_BLV.shape[-1]
         if not isinstance(logits_BLV, DeferredLogits):
@@ -156,16 +156,16 @@ class DrawOptions:
 
 @dataclass
 class StepInput:
-    """What one step works on.
+    """The input of one step.
 
     Args:
         k (`int`): index of the step; `is_last`: whether everything must be revealed.
         logits_BLV, sample_BL, masked_BL: the network's output, the tokens now, and which of them are masks.
         mask_token_id (`int`): the mask.
         canvas ([`Canvas`]): what was drawn for this generation, and is remembered of it.
-        draws ([`DrawOptions`]), generator: as `LSDScheduler.step` was given them.
-        tempered_certainty (`bool`): whether the denoiser is as sure as the law that tokens are drawn from says, with
-            its temperature, `top_p`, `top_k` and log-score coefficient; else, as its own law says.
+        draws ([`DrawOptions`]), generator: as given to `LSDScheduler.step`.
+        tempered_certainty (`bool`): whether certainty is judged by the law that tokens are drawn from, with its
+            temperature, `top_p`, `top_k` and log-score coefficient; otherwise it is judged by the denoiser's own law.
     """
 
     k: int
@@ -180,7 +180,7 @@ class StepInput:
     tempered_certainty: bool = False
 
     def uniforms(self, num: int) -> tuple[torch.Tensor, ...]:
-        """So many fresh uniforms for each position, `(B, L)` each, float64; row i from generator i."""
+        """`num` fresh uniforms for each position, as tensors `(B, L)`, float64; row i comes from generator i."""
         B, L = self.sample_BL.shape
         return draw_uniforms(B, num * L, self.generator, self.sample_BL.device).split(L, dim=1)
 
@@ -190,7 +190,7 @@ class StepInput:
         """
         row_R, position_R = at_BL.nonzero(as_tuple=True)
         v_R, mask = v_BL[row_R, position_R], self.mask_token_id
-        if not len(row_R):  # unusable logits are not to go unnoticed until something is revealed
+        if not len(row_R):  # unusable logits must not go unnoticed until something is revealed
             log_mass(self.logits_BLV, *(i[:1] for i in self.masked_BL.nonzero(as_tuple=True)), excluded=mask)
         token_R, log_prob_R = self.draws.draw(self.logits_BLV, row_R, position_R, v_R, beta, mask)
         canvas_BL = self.sample_BL.index_put((row_R, position_R), token_R)
@@ -277,7 +277,7 @@ def as_rows(
 
 
 def check_known_tokens(known: torch.Tensor, columns: int) -> None:
-    """Raises `ValueError` if a token that is given is none of the vocabulary's."""
+    """Raises `ValueError` if a given token is not in the vocabulary."""
     if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < columns:
         raise ValueError(
             f"`sample` holds token ids outside the {columns} columns of `model_output`: vocabulary mismatch."

@@ -13,22 +13,22 @@ from .logit_rows import ModelOutput, check_row_maximum, row_chunks
 
 
 CERTAINTIES = ("untempered", "tempered")
-"""Whether its own law says how sure a denoiser is, or that which tokens are drawn from."""
+"""Which law says how sure a denoiser is: its own, or the one that tokens are drawn from."""
 
 
 def check_certainty(config: Any) -> None:
-    """Raises `ValueError` unless a scheduler's config says by what orders and solvers go that look at the logits."""
+    """Raises `ValueError` unless a scheduler's config has a valid `certainty`."""
     check_choice("certainty", config.certainty, CERTAINTIES)
     check_number("confidence_temperature", config.confidence_temperature, low=0)
 
 
 def entropy(p_RV: torch.Tensor) -> torch.Tensor:
-    """In nats."""
+    """Entropy of each row, in nats."""
     return torch.special.entr(p_RV).sum(-1)
 
 
 def margin(p_RV: torch.Tensor) -> torch.Tensor:
-    """Probability of the most likely token less that of the next."""
+    """Probability of the most likely token minus that of the next."""
     if p_RV.shape[-1] == 1:
         return p_RV[:, 0]
     first_R, second_R = p_RV.topk(2, dim=-1).values.unbind(-1)

@@ -1,5 +1,5 @@
 """How many tokens the published code of LLaDA and Dream reveals in each step. (Exact and Bernoulli counts follow from
-the noise schedule, and are of [`~lsd_sampler.sampling.plan.StepPlan`].)
+the noise schedule; [`~lsd_sampler.sampling.plan.StepPlan`] computes them.)
 
 Shape suffixes: B batch.
 """
@@ -10,10 +10,10 @@ from ..support.validation import check_choice
 
 
 COUNTS = ("exact", "bernoulli")
-"""That follow from times and coefficients, and so can be learned."""
+"""Counts that follow from times and coefficients, and so can be learned."""
 
 PUBLISHED_COUNTS = ("llada", "dream")
-"""That follow from the number of steps alone."""
+"""Counts that follow from the number of steps alone."""
 
 
 def check_count(count: str, **others: tuple[str, bool]) -> None:
@@ -21,7 +21,7 @@ def check_count(count: str, **others: tuple[str, bool]) -> None:
 
     Args:
         count (`str`): the name.
-        others: for other arguments of the scheduler, what they are, and whether that goes with published counts.
+        others: the values of other arguments of the scheduler, and whether each goes with published counts.
 
     Raises:
         ValueError: if there is no such count, or one of the others contradicts it.
@@ -36,18 +36,18 @@ def check_count(count: str, **others: tuple[str, bool]) -> None:
 
 
 def llada_known(masked_B: torch.Tensor, step: int, num_steps: int) -> torch.Tensor:
-    """Known tokens, of those masked at the start, after step `step` (from 0) of so many: equal shares, of which the
-    first steps get the remainder (https://huggingface.co/papers/2502.09992). `(B,)`.
+    """How many of the tokens masked at the start are known after step `step` (from 0) of `num_steps`: equal shares,
+    with the remainder in the first steps (https://huggingface.co/papers/2502.09992). `(B,)`.
     """
     share_B, remainder_B = masked_B // num_steps, masked_B % num_steps
     return (step + 1) * share_B + remainder_B.clamp(max=step + 1)
 
 
 def dream_revealed(left_B: torch.Tensor, step: int, num_steps: int, eps: float) -> torch.Tensor:
-    """Tokens that step `step` reveals where so many are masked: `left * (1 - s / t)` on a grid down to `eps`, rounded
-    down, all in single precision (Dream 7B, https://huggingface.co/papers/2508.15487). `(B,)`.
+    """How many of the `left_B` masked tokens step `step` reveals: `left * (1 - s / t)` on a grid down to `eps`,
+    rounded down, all in single precision (Dream 7B, https://huggingface.co/papers/2508.15487). `(B,)`.
 
-    Where the authors take the mean over the batch, each sequence goes by its own masks.
+    The authors take the mean over the batch; here each sequence has the number for its own masks.
     """
     t, s = torch.linspace(1, eps, num_steps + 1, dtype=torch.float32)[step : step + 2]
     return left_B if step == num_steps - 1 else (left_B.float() * (1 - s / t).to(left_B.device)).long()

@@ -1,4 +1,4 @@
-"""How diffusers' pipelines call a scheduler, and what their calls mean here: the one place that knows.
+"""How diffusers' pipelines call a scheduler, and what their calls mean here. No other module depends on that.
 
 - `MaskedDiffusionPipeline`, and what huggingface/diffusers#14741 plans for all: timesteps are floats that decrease in
   (0, 1]; they are times, and `t = 1` is all masked.
@@ -28,10 +28,10 @@ class _FromConfig:
 
 
 FROM_CONFIG: Any = _FromConfig()
-"""Default of `mask_token_id`: a pipeline that passes None says that its process has no mask."""
+"""Default of `mask_token_id`. It is not None, because a pipeline that passes None says that it has no mask."""
 
 NO_MASK = -1
-"""No token's id."""
+"""An id that no token has."""
 
 MASKING_SCHEDULES = {"cosine": "cosine", "linear": "uniform"}
 """diffusers' `AmusedScheduler` calls a base grid `masking_schedule`."""
@@ -40,7 +40,7 @@ SAMPLING_METHODS = ("auto", "multinomial", "greedy")
 
 
 def translated(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of another scheduler, as far as its entries have other names here."""
+    """The entries of another scheduler's config that have other names here."""
     entries = dict(config)
     if entries.get("masking_schedule") in MASKING_SCHEDULES:
         entries.setdefault("schedule", MASKING_SCHEDULES[entries.pop("masking_schedule")])
@@ -53,7 +53,7 @@ def check_block_length(config: Any) -> None:
 
 
 class BlockPipelineMethods:
-    """What `LLaDA2Pipeline` asks of a scheduler beside `step`."""
+    """The methods that `LLaDA2Pipeline` needs of a scheduler besides `step`."""
 
     num_inference_steps: int | None
     masks_left: bool | torch.Tensor = True
@@ -92,7 +92,7 @@ class BlockPipelineMethods:
         max_post_steps: int = 0,
         finished: torch.Tensor | None = None,
     ) -> bool:
-        """Whether this block needs another network call: not when it is full, or all rows are complete.
+        """Whether this block needs another network call. It does not if it is full, or if all rows are complete.
 
         Args:
             step_idx (`int`): steps made in this block.
@@ -128,8 +128,8 @@ def follows_amused(args: tuple[Any, ...]) -> bool:
 
 
 def check_strength(num_inference_steps: int, caller: FrameType | None) -> None:
-    """aMUSEd's pipelines tell a scheduler nothing of a `strength` that leaves no step, and fail on the masks in the
-    end; so this reads it where they have it, in the frame that calls.
+    """Checks the `strength` of aMUSEd's pipelines. They do not tell a scheduler about one that leaves no step, and
+    fail on leftover masks at the end, so this reads it from the calling frame.
 
     Raises:
         ValueError: if it is out of range, or the pipeline would make no step.

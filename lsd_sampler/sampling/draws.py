@@ -1,4 +1,4 @@
-"""Random draws: the one place that knows generators, devices and precision.
+"""Random draws: the only module that handles generators, devices and precision.
 
 Uniforms are float64 and drawn on the generator's device, then moved, so a CPU seed gives the same tokens on any
 device. Tokens are drawn by inverse CDF, accumulated in float64: a token of probability p owns an interval of length p
@@ -106,9 +106,9 @@ def inverse_cdf(weight_RV: torch.Tensor, v_R: torch.Tensor) -> tuple[torch.Tenso
 def keep_likely(
     weight_RV: torch.Tensor, top_p: float | None, top_k: int | None, *, keeps_crossing: bool = True
 ) -> None:
-    """Sets the weights of unlikely tokens to 0, in place: of each row all but the `top_k` largest (ties stay), then
-    all but the fewest that hold more than a share `top_p` of what is left. Without `keeps_crossing` the last of these
-    goes too, so that the others, or the largest alone, hold at most `top_p`.
+    """Sets the weights of unlikely tokens to 0, in place. Each row keeps the `top_k` largest (and ties), and of these
+    the fewest that hold more than a share `top_p` of their sum. Without `keeps_crossing`, the last of these is dropped
+    too, so that the others, or the largest alone, hold at most `top_p`.
     """
     if top_k is not None and 0 < top_k < weight_RV.shape[1]:
         weight_RV.masked_fill_(weight_RV < weight_RV.topk(top_k, dim=-1).values[:, -1:], 0)
@@ -142,12 +142,12 @@ def draw_tokens(
         logits_BLV, row_R, position_R, excluded: as for [`~lsd_sampler.sampling.logit_rows.row_chunks`].
         v_R (`torch.DoubleTensor` of shape `(R,)`): uniforms in [0, 1).
         inverse_temperature (`float`): `inf` takes the most likely token.
-        top_p, top_k, keeps_crossing (*optional*): as in [`keep_likely`]; nothing to choose where the most likely token
-            is taken.
+        top_p, top_k, keeps_crossing (*optional*): as in [`keep_likely`]; without effect if the most likely token is
+            taken.
 
     Returns:
-        the tokens `(R,)`, and the natural log of the probability with which each was drawn, `(R,)` float64 (where
-        `inverse_temperature` is `inf`: of its probability at 1, by which confident tokens are told from others).
+        the tokens `(R,)`, and the natural log of the probability with which each was drawn, `(R,)` float64. (If
+        `inverse_temperature` is `inf`, the probability is that at 1, which tells confident tokens from others.)
 
     Raises:
         ValueError: if a chosen row holds NaN or +inf, or only -inf.
@@ -161,7 +161,7 @@ def draw_tokens(
             tokens.append(x_RV.argmax(-1))
             log_probs.append(maximum_R.double() - x_RV.logsumexp(-1).double())
             continue
-        if inverse_temperature == 0:  # uniform over what is possible; 0 * -inf would be NaN
+        if inverse_temperature == 0:  # uniform over possible tokens; 0 * -inf would be NaN
             weight_RV = (x_RV > -torch.inf).to(x_RV.dtype)
         else:
             weight_RV = x_RV.sub_(maximum_R[:, None])

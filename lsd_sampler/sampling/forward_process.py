@@ -13,7 +13,7 @@ from .step_rule import StepRule
 
 
 class ForwardProcess:
-    """What a scheduler says about noise: the corruption, the canvas that a generation begins with, `add_noise`."""
+    """A scheduler's forward process: the corruption, the canvas that a generation begins with, and `add_noise`."""
 
     noise: NoiseSchedule
     rule: StepRule
@@ -64,7 +64,7 @@ class ForwardProcess:
         return corruption.corrupt(flat, total, generator).view_as(original_samples)
 
     def _step_of(self, timesteps: Any) -> int | None:
-        """The step that a pipeline of aMUSEd means by one of `timesteps`; None where a time is meant."""
+        """The step that an aMUSEd pipeline means by one of `timesteps`; None if it is a time."""
         if not (self._follows_amused and isinstance(timesteps, torch.Tensor) and timesteps.ndim == 0):
             return None
         return next((k for k, t in enumerate(self._times) if abs(t - float(timesteps)) <= 1e-6), None)

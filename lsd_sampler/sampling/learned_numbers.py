@@ -1,4 +1,4 @@
-"""What was learned: numbers for each number of calls, and the table of step errors that gives them for any."""
+"""Learned numbers for each number of calls, and the step-error table that gives them for any number of calls."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import torch
 
 @dataclass(frozen=True)
 class StepErrorTable:
-    """What each possible step of a sampler costs, in nats, as measured along teacher paths.
+    """The cost of each possible step of a sampler, in nats, as measured along teacher paths.
 
     Args:
         table (`torch.DoubleTensor` of shape `(num_states, seq_len)`): `table[g, r]` is the expected cross-entropy (or,
@@ -35,8 +35,7 @@ class StepErrorTable:
         return costs.masked_fill(ends[None] <= self.grid[:, None], torch.inf)
 
     def solve(self, num_steps: int) -> tuple[list[int], float]:
-        """The cheapest schedule of exactly `num_steps` steps, by dynamic programming (method: shortest path with M
-        edges).
+        """The cheapest schedule of exactly `num_steps` steps, by dynamic programming (a shortest path with M edges).
 
         Returns:
             numbers of known tokens `[0, ..., seq_len]`, of length `num_steps + 1`, and the path's cost in nats per
@@ -65,7 +64,7 @@ class StepErrorTable:
         return [*path, self.seq_len], float(best[0])
 
     def uniform_cost(self, num_steps: int) -> float:
-        """Cost of the uniform schedule of so many steps, on the nearest states of the grid. Nats per sequence."""
+        """Cost of the uniform schedule of `num_steps` steps, on the nearest states of the grid. Nats per sequence."""
         ideal = torch.linspace(0, self.seq_len, num_steps + 1)[:-1]
         states = (self.grid[None].double() - ideal[:, None]).abs().argmin(1).unique()
         ends = torch.cat([states[1:], torch.tensor([len(self.grid)])])
@@ -113,7 +112,7 @@ class LearnedSteps:
 
 @dataclass
 class LearnedSampler:
-    """All that was learned: numbers for some NFEs, and perhaps the table that gives them for any."""
+    """All that was learned: numbers for some NFEs, and perhaps the table that gives them for any NFE."""
 
     steps: dict[int, LearnedSteps] = field(default_factory=dict)
     step_error: StepErrorTable | None = None

@@ -1,6 +1,6 @@
 """Tokens of data that a network never predicts (`[UNK]`, special tokens): they are left out of every sum.
 
-No sampler draws them, so what they would cost says nothing about any. As context they stay where they are.
+No sampler draws them, so their cost says nothing about a sampler. They stay where they are as context.
 """
 
 import logging
@@ -14,11 +14,11 @@ from .logit_rows import ModelOutput, row_chunks
 logger = logging.getLogger(__name__)
 
 LEFT_OUT = -1
-"""Stands for such a token where only what is counted matters."""
+"""Stands for such a token where only counted tokens matter."""
 MOST_LEFT_OUT = 0.25
 """Data of which a larger share is never predicted are refused."""
 NEVER_NATS = 1000.0
-"""A logit of -inf, or one that stands for it: a token that costs more than this wherever all is masked."""
+"""A token that costs more nats than this wherever all is masked counts as one with a logit of -inf."""
 _MOST_NAMED = 5
 
 
@@ -45,7 +45,7 @@ def is_predicted(tokens: torch.Tensor, never: Sequence[int]) -> torch.Tensor:
 def check_predicted(
     name: str, tokens: torch.Tensor, never: Sequence[int], token_of: Callable[[int], str | None] = lambda _: None
 ) -> str | None:
-    """What there is to say about tokens that are never predicted, in a sentence; None where there are none.
+    """A sentence about the tokens that are never predicted; None if there are none.
 
     Args:
         name (`str`): what messages call the data.

@@ -33,7 +33,7 @@ class DeferredLogits:
         self.ndim, self.dtype, self.device = 3, hidden_BLD.dtype, hidden_BLD.device
 
     def is_floating_point(self) -> bool:
-        """As of a tensor."""
+        """Whether the logits are floating point, as for a tensor."""
         return self.hidden_BLD.is_floating_point()
 
     def __getitem__(self, sequences: slice) -> "DeferredLogits":
@@ -42,7 +42,7 @@ class DeferredLogits:
         return DeferredLogits(self.hidden_BLD[sequences], self.head, self.shape[-1], offset_B)
 
     def clone(self) -> "DeferredLogits":
-        """The same logits, whatever becomes of the hidden states that these were made from."""
+        """The same logits, on a copy of the hidden states."""
         return DeferredLogits(self.hidden_BLD.clone(), self.head, self.shape[-1], self.offset_B)
 
     def edited(self, edit: Callable[[torch.Tensor], torch.Tensor]) -> "DeferredLogits":
@@ -59,7 +59,7 @@ class DeferredLogits:
 ModelOutput = torch.Tensor | DeferredLogits
 
 HEAD_ELEMENTS = 2**23
-"""Logits that a deferred head computes at a time, about: it reads all its weights each time it is called."""
+"""Approximate number of logits that a deferred head computes at a time: every call reads all of its weights."""
 
 
 def rows_per_chunk(num_columns: int, device: torch.device) -> int:
@@ -70,8 +70,8 @@ def rows_per_chunk(num_columns: int, device: torch.device) -> int:
 def edit_rows(edit: Callable[..., None], logits_BLV: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
     """`edit(logits, *others)`, which changes rows of logits in place, for all rows; returns `logits_BLV`.
 
-    It gets a slab of rows at a time, as the logits of a long batch are the largest tensor of a generation; all at once
-    where autograd or a compiler would have to follow each slab.
+    It gets a slab of rows at a time, because the logits of a long batch are the largest tensor of a generation. It
+    gets all rows at once if autograd or a compiler would have to follow each slab.
 
     Args:
         edit: takes `(..., V)`, and one entry of `others` for each row.

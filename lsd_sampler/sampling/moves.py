@@ -23,12 +23,12 @@ from .step_rule import StepRule
 class TokenMoves(StepRule):
     """The reverse process of a corruption without a mask, as a model predicts it.
 
-    Noise is drawn afresh at every step: a token has no fixed time at which it is decided.
+    Noise is drawn afresh at every step, because a token has no fixed time at which it is decided.
 
     Args:
         corruption ([`~lsd_sampler.sampling.corruptions.Corruption`]), noise
-            ([`~lsd_sampler.sampling.noise.NoiseSchedule`]): forwards.
-        solver ([`~lsd_sampler.sampling.solvers.UpdateRule`]): of a step back.
+            ([`~lsd_sampler.sampling.noise.NoiseSchedule`]): the forward process.
+        solver ([`~lsd_sampler.sampling.solvers.UpdateRule`]): makes a step of the reverse process.
         prediction_type (`str`): what the model's output is, `"logits"` or `"log_score"`.
     """
 
@@ -100,7 +100,7 @@ class TokenMoves(StepRule):
 
 
 def _shape(law_RV: torch.Tensor, stay_R: torch.Tensor | None, draws: DrawOptions) -> torch.Tensor:
-    """Temperature, `top_p` and `top_k` on where a token goes, if it moves; they do not change how likely it stays."""
+    """Applies temperature, `top_p` and `top_k` to where a token moves; the probability that it stays is unchanged."""
     if draws == DrawOptions():
         return law_RV
     moves_RV = law_RV if stay_R is None else law_RV.scatter(1, stay_R[:, None], 0.0)

@@ -16,7 +16,7 @@ from ..support.validation import check_number
 
 
 def _float64(t: float | torch.Tensor) -> torch.Tensor:
-    # a tensor stays where it is, whatever the default device
+    # a tensor stays on its device, whatever the default device
     return t.double() if isinstance(t, torch.Tensor) else torch.tensor(t, dtype=torch.float64)
 
 
@@ -139,8 +139,8 @@ class CosineSquared(Cosine):
 class Exponential(NoiseSchedule):
     """`total(t) = time_base (time_exponential^t - 1)` (tauLDR, https://huggingface.co/papers/2205.14987).
 
-    The total is rounded as in the authors' code, to multiples of float32's spacing at `time_base`: their reverse rates
-    divide by transition probabilities so small that these hang on the last digits.
+    The total is rounded as in the authors' code, to multiples of float32's spacing at `time_base`, because their
+    reverse rates divide by transition probabilities so small that they depend on the last digits.
     """
 
     name = "exponential"
@@ -181,7 +181,7 @@ def make_noise_schedule(
     time_base: float = 3.0,
     time_exponential: float = 100.0,
 ) -> NoiseSchedule:
-    """Builds the noise schedule of that name; it takes the constants that it has.
+    """Builds the noise schedule of that name, with the constants that it uses.
 
     Raises:
         ValueError: for an unknown name, or constants out of range.

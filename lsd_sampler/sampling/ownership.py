@@ -1,4 +1,4 @@
-"""Which thread a scheduler serves. It holds the state of a generation, so it can serve one at a time."""
+"""Which thread a scheduler serves. A scheduler holds the state of a generation, so it serves one thread at a time."""
 
 import sys
 import threading
@@ -19,11 +19,11 @@ class SchedulerInUse(RuntimeError):
 
 
 class Ownership:
-    """A thread owns a scheduler from `set_timesteps` on, and keeps it from its first step until its last, or until it
-    leaves the function that makes the steps (so one that failed does not keep it).
+    """The thread that owns a scheduler. It owns it from `set_timesteps` on, and keeps it from its first step until its
+    last, or until it leaves the function that makes the steps (so a thread that failed does not keep it).
 
-    One that has made no step yet may lose it to the next `set_timesteps` of another thread, and is told when it makes
-    one. A copy has no owner.
+    A thread that has made no step yet may lose the scheduler to the next `set_timesteps` of another thread; its first
+    step then fails. A copy has no owner.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Ownership:
 
     @contextmanager
     def beginning(self, caller: FrameType | None) -> Iterator[None]:
-        """While the calling thread sets up a generation, called from there.
+        """A context in which the calling thread sets up a generation.
 
         Raises:
             SchedulerInUse: if another thread is in the middle of one.
@@ -53,7 +53,7 @@ class Ownership:
 
     @contextmanager
     def stepping(self, caller: FrameType | None) -> Iterator[None]:
-        """While the calling thread makes a step, called from there.
+        """A context in which the calling thread makes a step.
 
         Raises:
             SchedulerInUse: if another thread is in the middle of a generation, or has begun one since.
@@ -66,7 +66,7 @@ class Ownership:
             yield
 
     def finish(self) -> None:
-        """The generation is complete."""
+        """Releases the scheduler: the generation is complete."""
         self._is_at_work = False
 
     def _belong_to_this_thread(self, caller: FrameType | None, is_at_work: bool) -> None:
@@ -87,8 +87,8 @@ class Ownership:
 
 
 def caller_of(method: str) -> FrameType | None:
-    """The frame that called a scheduler's method of this name: the first that is neither torch's, nor of the method or
-    an override of it. (Nothing reads its variables here: that would keep a pipeline's tensors alive.)
+    """The frame that called a scheduler's method of this name: the first that belongs neither to torch nor to the
+    method or an override of it. (Its variables are not read, because that would keep a pipeline's tensors alive.)
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and (

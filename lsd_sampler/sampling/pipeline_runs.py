@@ -34,11 +34,11 @@ PER_SEQUENCE = (
     "encoder_hidden_states",
     "negative_encoder_hidden_states",
 )
-"""Arguments of pipelines that hold something for each sequence: a list or the rows of a tensor, or one for all."""
+"""Arguments of pipelines with an entry for each sequence (a list, or the rows of a tensor) or one for all."""
 
 
 NUMBERS = ("num_samples", "batch_size", "num_images_per_prompt")
-"""Names that pipelines have for how many sequences to make."""
+"""Names of the argument that tells a pipeline how many sequences to make."""
 
 
 class PipelineRuns:
@@ -47,9 +47,9 @@ class PipelineRuns:
     Args:
         pipeline (`DiffusionPipeline`): of a masked diffusion model.
         seed (`int`): sequence i gets a generator seeded from `(seed, i)`, whatever the batch size.
-        call_kwargs: passed to every call of the pipeline (prompt, guidance, ...). Of an argument in `PER_SEQUENCE`
-            that is a list, or a tensor with a row for each, sequence i gets entry `i % len`; of class labels, that of
-            a list of numbers or a 1-D tensor too.
+        call_kwargs: passed to every call of the pipeline (prompt, guidance, ...). If an argument in `PER_SEQUENCE` is
+            a list, or a tensor with one row for each sequence, sequence i gets entry `i % len`. Class labels may also
+            be a list of numbers or a 1-D tensor.
 
     Raises:
         ValueError: if the pipeline's call takes no `generator`, or not one of `call_kwargs`.
@@ -63,7 +63,7 @@ class PipelineRuns:
 
     @property
     def time_conditioned(self) -> bool:
-        """Whether the network sees the time; where the pipeline does not say, it does not."""
+        """Whether the network sees the time; False if the pipeline does not say."""
         return getattr(getattr(self.pipeline, "denoiser", None), "time_conditioned", False)
 
     def generators(self, sequences: Sequence[int]) -> list[torch.Generator]:
@@ -74,7 +74,7 @@ class PipelineRuns:
         """What the pipeline is called with to generate these sequences in one batch.
 
         Raises:
-            ValueError: if its call has no argument that would say how many.
+            ValueError: if its call has no argument for the number of sequences.
         """
         kwargs = dict(self.call_kwargs)
         temperature = self._accepted.get("temperature")
@@ -86,7 +86,7 @@ class PipelineRuns:
         # diffusers' own pipelines take lists beside theirs
         names = NUMBERS[:2] if given else NUMBERS
         repeats = next((name for name in names if name in self._accepted), None)
-        if repeats is not None and listed in ([], [LABELS]):  # which say what to make, and not how many
+        if repeats is not None and listed in ([], [LABELS]):  # labels say what to make, not how many
             labels = {name: _take(name, given[name], sequences) for name in listed}
             return {**kwargs, **labels, repeats: len(sequences)}
         if not given and len(sequences) > 1:
@@ -113,16 +113,17 @@ class PipelineRuns:
                 if not is_out_of_memory(error):
                     raise
                 raise BatchTooLarge(len(sequences)) from error
-        # a pipeline that calls the network less often than the scheduler says so
+        # a pipeline that calls the network less often than the scheduler reports it
         made = getattr(output, "network_calls", None)
         self.network_calls += scheduler.calls if made is None else made
 
 
 def check_call(pipeline: type[DiffusionPipeline], call_kwargs: Mapping[str, Any]) -> None:
-    """Whether a kind of pipeline can be called with these arguments.
+    """Checks that a kind of pipeline can be called with these arguments.
 
     Raises:
-        ValueError: if not, with the nearest name; if they are the trainer's to give; or if it takes no `generator`.
+        ValueError: if it does not take one (the message suggests the nearest name), if the trainer sets it itself, or
+            if the call takes no `generator`.
     """
     accepted = inspect.signature(pipeline.__call__).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
@@ -165,9 +166,9 @@ def _take(name: str, value: Any, sequences: Sequence[int]) -> Any:
 
 @contextmanager
 def scheduler_in_place(pipeline: DiffusionPipeline, scheduler: Any) -> Iterator[None]:
-    """Puts a scheduler into the pipeline, its networks into eval mode, silences its bar; and puts all back.
+    """Puts a scheduler into the pipeline, sets its networks to eval mode, silences its bar; restores all at the end.
 
-    What is no diffusers pipeline may lack `components` and `set_progress_bar_config`.
+    A pipeline that is not from diffusers may lack `components` and `set_progress_bar_config`.
     """
     before, bar = pipeline.scheduler, dict(getattr(pipeline, "_progress_bar_config", {}))
     set_bar = getattr(pipeline, "set_progress_bar_config", lambda **_: None)

@@ -1,4 +1,4 @@
-"""What the steps of a generation go by, beside what the network says.
+"""The numbers that control the steps of a generation, besides the network's output.
 
 Shape suffixes: B batch, L positions, R rows (masked positions of the batch).
 """
@@ -35,12 +35,12 @@ class StepPlan:
     """The numbers of M steps.
 
     Args:
-        solver ([`~lsd_sampler.sampling.solvers.Solver`]): by whose weights the schedule counts.
+        solver ([`~lsd_sampler.sampling.solvers.Solver`]): its weights decide the counts of the schedule.
         noise ([`~lsd_sampler.sampling.noise.NoiseSchedule`]): of the forward process.
         prediction_type, count (`str`): as in `LSDScheduler`'s config.
         steps ([`~lsd_sampler.sampling.learned_numbers.LearnedSteps`]): times and coefficients.
-        position_temperatures (`list[float]` of length M): of orders that look at the logits.
-        places (`list[int]` of length M): of each network call in its step, from 0.
+        position_temperatures (`list[float]` of length M): Gumbel temperatures of orders that look at the logits.
+        places (`list[int]` of length M): the place of each network call in its step, from 0.
         in_blocks (`bool`): whether the last masked position of a canvas waits for the last step.
         options (`dict`): the solver's, by name.
     """
@@ -57,7 +57,7 @@ class StepPlan:
 
     @functools.cached_property
     def reveal_probabilities(self) -> list[float]:
-        """Of a position that is masked, in each step, under a normalised denoiser; the last is 1."""
+        """Probability that a masked position is revealed in each step, under a normalised denoiser; the last is 1."""
         t, s = self.steps.timesteps[:-1], self.steps.timesteps[1:]
         probability_M = self.steps.score_coefficients * self.solver.reveal_probability(self.noise, t, s)
         return [*probability_M.clamp(0, 1).tolist()[:-1], 1.0]
@@ -78,7 +78,7 @@ class StepPlan:
         return float(self.steps.log_score_coefficients[k])
 
     def interval(self, k: int) -> tuple[float, float]:
-        """Times `t > s` between which step k goes."""
+        """The times `t > s` at which step k begins and ends."""
         t, s = self.steps.timesteps[k : k + 2].tolist()
         return t, s
 
@@ -110,9 +110,9 @@ class StepPlan:
         return known_B.minimum(masked_B - 1) if self.in_blocks else known_B
 
     def due(self, x: StepInput) -> torch.Tensor:
-        """Which of the positions masked at the start are known after this step, were they to go by rank. `(B, L)`.
+        """Which of the positions masked at the start are known after this step if they are revealed by rank. `(B, L)`.
 
-        Where [`counts_jumps`], by the jumps that the canvas survived so far, this step's included.
+        With [`counts_jumps`], this follows from the jumps that the canvas survived so far, including this step's.
         """
         canvas = x.canvas
         if self.count != "bernoulli":
@@ -128,7 +128,7 @@ class StepPlan:
         return (self.score_weights[x.k] * sums_BL).clamp(max=1)
 
     def score_sums(self, x: StepInput, beta: float = 1.0) -> torch.Tensor:
-        """What the scores (to the power beta, if unnormalised) of each masked position sum to, 0 elsewhere. `(B, L)`,
+        """The sum of the scores (to the power beta, if unnormalised) of each masked position, 0 elsewhere. `(B, L)`,
         float64.
         """
         if self.prediction_type == "logits":
@@ -138,5 +138,5 @@ class StepPlan:
         return x.spread(row_R, position_R, log_mass_R.exp(), 0.0)
 
     def odds(self, t: float) -> float:
-        """What the scores of a position sum to at time t, under a normalised denoiser."""
+        """The sum of the scores of a position at time t, under a normalised denoiser."""
         return float(self.noise.alpha(t) / self.noise.masked(t))

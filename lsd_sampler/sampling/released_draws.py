@@ -1,12 +1,12 @@
-"""Draws as in released code, so that published numbers can be put beside ours: exponential races in single precision.
+"""Draws as in released code, to compare published numbers with ours: exponential races in single precision.
 
-A masked position goes to `argmax_v w_v / E_v` over tokens and mask, `E = eps - log(eps + (1 - eps) u)`, `u` a float32
-uniform, drawn anew at every step. Were E exponential, this would be a draw proportional to the weights. But E is not
-below eps (and `-log u` not below 6e-8), so that a token of a small weight beats a mask of weight near 1 too rarely,
-the more so the rarer the token and the shorter the step: fewer positions are revealed than the step says, and with
-likelier tokens, a hidden temperature that lowers perplexity and entropy alike. (For a Zipf law with exponent 1.1 over
-50,257 tokens, of 6.46 nats, and eps 1e-6: steps of 1/8 reveal 0.88 of what they should, at 5.50 nats; of 1/1024, 0.53
-at 3.30.)
+A masked position goes to `argmax_v w_v / E_v` over tokens and mask, `E = eps - log(eps + (1 - eps) u)`, where `u` is a
+float32 uniform, drawn anew at every step. If E were exponential, this would be a draw proportional to the weights. But
+E is never below eps (and `-log u` never below 6e-8), so a token of small weight beats a mask of weight near 1 too
+rarely. The effect grows with the rarity of the token and the shortness of the step. Fewer positions are revealed than
+the step says, and their tokens are likelier: a hidden temperature that lowers both perplexity and entropy. (For a Zipf
+law with exponent 1.1 over 50,257 tokens, of 6.46 nats, and eps 1e-6: steps of 1/8 reveal 0.88 of what they should, at
+5.50 nats; steps of 1/1024 reveal 0.53 of it, at 3.30 nats.)
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class ReleasedDraws(StepRule):
     """A step that draws tokens and masks together, as released code does.
 
     Args:
-        name (`str`): one of `DRAWS`, but for `"exact"`.
+        name (`str`): one of `DRAWS`, except for `"exact"`.
     """
 
     name: str
@@ -53,7 +53,7 @@ class ReleasedDraws(StepRule):
         """As `StepRule.advance`; the probability is the weight of each token.
 
         Raises:
-            ValueError: for a temperature, `top_p` or `top_k`, which the code that this stands for does not have.
+            ValueError: for a temperature, `top_p` or `top_k`, which released code does not have.
         """
         if x.draws != DrawOptions():
             raise ValueError(f"`draws` {self.name!r} know no `temperature`, `top_p` and `top_k`, got {x.draws}.")

@@ -1,4 +1,4 @@
-"""Which rule the steps of a scheduler go by."""
+"""The choice of the rule by which a scheduler makes its steps."""
 
 from typing import Any
 

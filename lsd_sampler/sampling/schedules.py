@@ -1,4 +1,4 @@
-"""Time grids `1 = t_0 > t_1 > ... > t_M = eps`: fixed ones, and the exact shortest path through a step-error table."""
+"""Time grids `1 = t_0 > t_1 > ... > t_M = eps`, and the states at which a step may begin."""
 
 import functools
 from collections.abc import Callable
@@ -68,10 +68,10 @@ def grid_from_counts(counts: list[int], noise: NoiseSchedule, eps: float) -> tor
 
 
 def replay_states(seq_len: int, num_states: int) -> torch.Tensor:
-    """Numbers of known tokens at which a step may begin: all of them, or about `num_states`, denser at the start,
+    """Numbers of known tokens at which a step may begin: all numbers, or about `num_states`, denser at the start,
     where steps are small.
 
-    Powers of two fractions of the length are always among them: there a low-discrepancy order completes a level.
+    The length divided by powers of two is always among them, because a low-discrepancy order completes a level there.
     """
     if num_states >= seq_len:
         return torch.arange(seq_len)

@@ -22,9 +22,9 @@ class StepRule(ABC):
     """
 
     has_mask: ClassVar[bool] = True
-    """Whether it reveals what is masked; else every token moves, in every step."""
+    """Whether it reveals what is masked; otherwise every token may move in every step."""
     skips_complete: ClassVar[bool] = False
-    """Whether sequences may be complete at different steps, and need no network call from then on."""
+    """Whether sequences may be complete at different steps, and then need no further network call."""
 
     def keys(self, u_BL: torch.Tensor, shift_B2: torch.Tensor, canvas_shape: tuple[int, ...]) -> torch.Tensor:
         """Sort keys `(batch_size, seq_len)`: masked positions rank in ascending order of their key; here at random.

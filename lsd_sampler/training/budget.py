@@ -1,4 +1,4 @@
-"""Memory that a distillation needs, foreseen, as `lsd-train --dry-run` prints it."""
+"""An estimate of the memory that a distillation needs, as `lsd-train --dry-run` prints it."""
 
 import resource
 import sys
@@ -14,19 +14,19 @@ def process_bytes() -> int:
 
 
 def memory_needed(size: ModelSize, length: int, batch: int, kept: int) -> dict[str, int]:
-    """Peak memory of a distillation on one device, in bytes, by what needs it; an estimate.
+    """An estimate of the peak memory of a distillation on one device, in bytes, by what needs it.
 
     - `weights`: the denoiser's.
     - `activations`: about three times the widest layer, at each position of a batch.
-    - `logits`: those that exist at once: of a deferred head some rows, else two whole outputs (the one that is read,
-      and the next).
-    - `kept`: what lies between steps (see `distill`).
+    - `logits`: those that exist at once: some rows with a deferred head, otherwise two whole outputs (the one that is
+      read, and the next).
+    - `kept`: what is kept between steps (see `distill`).
 
     Args:
-        size ([`ModelSize`]): of the denoiser.
+        size ([`ModelSize`]): the denoiser's size.
         length (`int`): positions of a canvas.
         batch (`int`): rows of the largest batch.
-        kept (`int`): bytes that lie between steps.
+        kept (`int`): bytes that are kept between steps.
     """
     itemsize, output = itemsize_of(size), batch * length * size.columns
     logits = itemsize * (3 * min(output, max(HEAD_ELEMENTS, size.columns)) if size.defers_head else 2 * output)

@@ -1,8 +1,8 @@
 """The last part of the default recipe: coefficients of the log-score, by the two-sided criterion (see `two_sided`), on
 top of the schedule and the order that were learned.
 
-The reference are data, where enough are given; else sequences of the base solver at a few steps, in low-discrepancy
-order.
+The reference is data if enough of it is given; otherwise, it consists of sequences that the base solver makes in a few
+steps, in low-discrepancy order.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from .two_sided import two_sided, two_sided_calls
 
 
 MAX_REFERENCES = 4096
-"""Of data, so many are compared with: more would tell little more."""
+"""Number of real sequences to compare with; more would add little."""
 
 
 def wanted(config: SharedOptions, method: Method) -> bool:
@@ -30,7 +30,7 @@ def wanted(config: SharedOptions, method: Method) -> bool:
 
     Args:
         config ([`DistillConfig`]): the options of the run.
-        method ([`Method`]): whose sampler it is: of a run that chooses, the winner.
+        method ([`Method`]): the method that learned the sampler; in a run that chooses, the winner.
     """
     chosen = METHODS[config.method].chooses
     if config.coefficients is None:
@@ -46,7 +46,7 @@ def with_coefficients(task: Task, learned: LearnedSampler) -> LearnedSampler:
         learned ([`LearnedSampler`]): what a method learned.
 
     Raises:
-        ValueError: if sequences to compare with cannot be had, and coefficients were asked for.
+        ValueError: if coefficients were asked for and there are no sequences to compare with.
     """
     part = dataclasses.replace(task, progress=task.progress.part("coefficients"))
     scheduler = LSDScheduler.from_config(task.base.config)
@@ -96,7 +96,7 @@ def reference_sequences(task: Task) -> torch.Tensor:
 
 
 def network_calls(recipe: Recipe) -> int:
-    """At most `C (batches min(64, L) + batches points sum of the NFEs)`; the first term is that of the reference."""
+    """At most `C (batches min(64, L) + batches points sum of the NFEs)`; the first term is for the reference."""
     config, canvases = recipe.config, recipe.plan.num_canvases
     batches = -(-config.reference_sequences // config.batch_size)
     made = canvases * batches * recipe.bootstrap_steps

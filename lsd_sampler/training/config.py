@@ -32,7 +32,7 @@ class DistillConfig(SharedOptions):
         values: the options.
 
     Raises:
-        TypeError: for an option that there is not.
+        TypeError: for an unknown option.
         ValueError: for an option out of range; the message names it.
     """
 
@@ -59,7 +59,7 @@ class DistillConfig(SharedOptions):
         self._check_own(values)
         METHODS[self.method].check_config(self)
 
-    if not TYPE_CHECKING:  # a misspelt attribute is to be found by a type checker
+    if not TYPE_CHECKING:  # so that a type checker finds a misspelt attribute
 
         def __getattr__(self, name: str) -> Any:
             options = self.__dict__.get("options", {})
@@ -68,7 +68,7 @@ class DistillConfig(SharedOptions):
             return options[name]
 
     def _options_of_methods(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of all methods: the method's own as it has settled them; and those of the others."""
+        """The options of all methods: the method's own, as it has settled them, and those of the others."""
         given = {name: values.get(name, each.default) for name, each in method_options().items()}
         method, settled = METHODS[self.method], {}
         for name in reversed(METHODS.names()):
@@ -78,7 +78,7 @@ class DistillConfig(SharedOptions):
         return {**given, **settled, **_built(method.options, given)}
 
     def _check_own(self, values: Mapping[str, Any]) -> None:
-        """Refuses options that mean nothing beside the method, where they say so."""
+        """Refuses options that the method does not have, if they are declared as `own`."""
         method = METHODS[self.method]
         refused = [] if method.chooses else [name for name, each in method_options().items() if each.metadata["own"]]
         for name in refused:
@@ -95,10 +95,10 @@ class DistillConfig(SharedOptions):
         return kind(**{each.name: self.options[each.name] for each in fields(kind)})
 
     def for_method(self, method: str, order: str) -> "DistillConfig":
-        """The options of another method in an order: of those that it does not have, the defaults.
+        """The options of another method in an order. Options that it does not have are at their defaults.
 
         Raises:
-            ValueError: if they do not fit the method.
+            ValueError: if the options do not fit the method.
         """
         kind = METHODS[method]
         own = method_options().items()
@@ -109,7 +109,7 @@ class DistillConfig(SharedOptions):
     # ---- with a pipeline ----
 
     def check_data_given(self, has_data: bool) -> None:
-        """Raises `ValueError` if there are real sequences, and they are not wanted; or the other way round."""
+        """Raises `ValueError` if real sequences are given and not wanted, or wanted and not given."""
         takes_data = "data" in METHODS[self.method].sources
         if has_data and not (takes_data and self.paths in (None, "data")):
             other = f"`paths` {self.paths!r}" if takes_data else f"`method` {self.method!r}"
@@ -120,23 +120,23 @@ class DistillConfig(SharedOptions):
             raise ValueError(f"{who} needs `data`: real sequences.")
 
     def resolve(self, plan: TeacherPlan, has_data: bool = False, workers: Workers | None = None) -> Recipe:
-        """What is to be done for a pipeline, all decided.
+        """The recipe for a pipeline, with everything decided.
 
         Args:
             plan ([`TeacherPlan`]): what a call of the pipeline asks of a sampler.
             has_data (`bool`, defaults to `False`): whether there are real sequences.
-            workers ([`Workers`], *optional*): the processes that share the sequences: a number that nobody asked for
-                is made such that they can.
+            workers ([`Workers`], *optional*): the processes that share the sequences; a default number of sequences is
+                adjusted so that they can share it.
 
         Raises:
-            ValueError: if there are real sequences, and they are not wanted; or the other way round.
+            ValueError: if real sequences are given and not wanted, or wanted and not given.
         """
         self.check_data_given(has_data)
         config = replace(self, paths="data") if has_data else self
         method = METHODS[self.method]
         wanted = config.paths or affordable_source(plan.num_steps)
         source = next(s for s in (wanted, *method.sources) if s in method.sources and (has_data or s != "data"))
-        # one that chooses makes enough for all
+        # a method that chooses makes enough sequences for all candidates
         number = config.most_sequences if method.chooses else config.num_sequences or NUM_SEQUENCES[source]
         if not config.num_sequences:
             number = (workers or Workers()).multiple(number)
@@ -181,7 +181,7 @@ METHODS.reserve(each.name for each in fields(DistillConfig))
 
 
 def method_options() -> dict[str, Field]:
-    """The options of all registered methods by name; of one that several have, the first."""
+    """The options of all registered methods by name; the first one where several methods have it."""
     found: dict[str, Field] = {}
     for name in METHODS.names():
         for each in fields(METHODS[name].options):
@@ -190,7 +190,7 @@ def method_options() -> dict[str, Field]:
 
 
 def help_of(each: Field) -> str:
-    """What `--help` says of an option: of methods' own, which methods have it."""
+    """What `--help` says of an option, with the methods that have it unless all do."""
     said: dict[str, list[str]] = {}
     for name in METHODS.names():
         for own in fields(METHODS[name].options):
@@ -200,7 +200,7 @@ def help_of(each: Field) -> str:
 
 
 def has_option(kind: type[MethodOptions], name: str) -> bool:
-    """Whether these are options of which one has the name."""
+    """Whether one of these options has the name."""
     return name in {each.name for each in fields(kind)}
 
 

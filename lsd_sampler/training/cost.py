@@ -9,13 +9,13 @@ from .recipe import Recipe
 
 
 def network_calls(recipe: Recipe) -> int:
-    """Calls of the network, each on a batch, that a distillation makes; of a method that searches, at most.
+    """Network calls of a distillation, each on a batch; an upper bound for a method that searches.
 
-    Of several processes, those of each. (A canvas that is full before its last step, as the rest of a block after a
-    prompt can be, may take fewer.)
+    With several processes, this is the number for each. (A canvas that is full before its last step, as the rest of a
+    block after a prompt can be, may take fewer.)
     """
     calls = method_of(recipe).network_calls(recipe)
-    if recipe.plan.has_mask and _given_coefficients(recipe):  # at most: whichever candidate wins
+    if recipe.plan.has_mask and _given_coefficients(recipe):  # an upper bound: any candidate may win
         calls += coefficients.network_calls(recipe)
     return calls
 
@@ -24,8 +24,8 @@ def memory(size: ModelSize, recipe: Recipe) -> dict[str, int]:
     """Peak memory on one device in bytes, by what needs it; an estimate.
 
     Args:
-        size ([`ModelSize`]): of the denoiser.
-        recipe ([`Recipe`]): of the run.
+        size ([`ModelSize`]): the denoiser's size.
+        recipe ([`Recipe`]): what the run does.
     """
     # for coefficients whole batches are sampled
     sampled = [replace(each, num_sequences=recipe.config.batch_size) for each in _given_coefficients(recipe)]
@@ -34,6 +34,6 @@ def memory(size: ModelSize, recipe: Recipe) -> dict[str, int]:
 
 
 def _given_coefficients(recipe: Recipe) -> list[Recipe]:
-    """Those of the possible results that coefficients would be learned on top of."""
+    """The possible results on top of which coefficients would be learned."""
     outcomes = method_of(recipe).outcomes(recipe)
     return [each for each in outcomes if coefficients.wanted(recipe.config, method_of(each))]

@@ -22,7 +22,7 @@ def cross_entropy(
     for x_RV in row_chunks(logits_BLV, row_R, position_R, excluded):
         token, done = token_R[done : done + len(x_RV)], done + len(x_RV)
         check_row_maximum(x_RV.amax(-1))
-        if beta != 1:  # what is impossible stays so, at beta = 0 too
+        if beta != 1:  # an impossible token stays impossible, even at beta = 0
             x_RV = (beta * x_RV).masked_fill(x_RV == -torch.inf, -torch.inf)
         nats.append((x_RV.logsumexp(-1) - x_RV.gather(1, token[:, None])[:, 0]).double().clamp(max=MAX_NATS))
     return torch.cat(nats) if nats else row_R.double()

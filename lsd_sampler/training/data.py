@@ -6,7 +6,7 @@ from .teacher_plan import TeacherPlan
 
 
 def token_ids(data: torch.Tensor) -> torch.Tensor:
-    """The same as int64.
+    """The token ids as int64.
 
     Raises:
         ValueError: unless they are integers of shape `(num, seq_len)`.

@@ -50,11 +50,11 @@ def distill(
     and it is run. Its own scheduler is put back at the end. This takes
 
         C (1 + batches N + ...)         calls, as the method's `network_calls` says, and
-        C (18 batches * sum of the NFEs up to 32)           at most for two-sided coefficients, beside their reference,
+        C (18 batches * sum of the NFEs up to 32)           at most for two-sided coefficients (reference apart),
 
-    for C canvases in a run (1, or the blocks of LLaDA2Pipeline) and N teacher steps. Between steps, on canvases of
-    length L, `13 C L` bytes for each sequence are kept (log: `kept_bytes`), with what the method's `memory` says, and
-    never anything of the size of the logits.
+    for C canvases in a run (1, or the blocks of LLaDA2Pipeline) and N teacher steps. On canvases of length L, `13 C L`
+    bytes for each sequence are kept between steps (log: `kept_bytes`), besides what the method's `memory` says.
+    Nothing of the size of the logits is ever kept.
 
     In a process group of `torch.distributed` (`accelerate launch`) each process measures a share of the sequences, and
     all return the same.
@@ -70,11 +70,11 @@ def distill(
         cache_dir (*optional*): folder of teacher paths (integers), which later runs with the same teacher find there,
             whatever their method and numbers of calls. Their network calls are counted as if they were made anew.
         data (`torch.LongTensor` of shape `(num, seq_len)`, *optional*): real sequences, for methods that take them in
-            place of a teacher's; token ids of any integer type. The pipeline must be called for whole canvases. Tokens
-            that the denoiser puts around a canvas (`[CLS]`, `[SEP]`) may be there. Others that the model never
-            predicts (`[UNK]`) are left out of every sum, with a warning.
-        call_kwargs: passed to every call of the pipeline, for example a prompt. Of a list of prompts, or of class
-            labels, sequence i gets the entry `i % len`. Tokens are drawn at temperature 1.
+            place of a teacher's; token ids of any integer type. The pipeline must be called for whole canvases. The
+            data may include tokens that the denoiser puts around a canvas (`[CLS]`, `[SEP]`). Others that the model
+            never predicts (`[UNK]`) are left out of every sum, with a warning.
+        call_kwargs: passed to every call of the pipeline, for example a prompt. Sequence i gets entry `i % len` of a
+            list of prompts or class labels. Tokens are drawn at temperature 1.
 
     Returns:
         [`LSDScheduler`]: the learned sampler.
@@ -90,13 +90,13 @@ def distill(
     METHODS[config.method].check_mask(base.config.corruption == "absorbing")
     runs, workers = PipelineRuns(pipeline, config.seed, call_kwargs), Workers.here()
     scheduler = dict(base.config)
-    scheduler.pop("_use_default_values", None)  # in another order in each process
+    scheduler.pop("_use_default_values", None)  # its order differs between processes
     identity = {"config": config.to_dict(), "scheduler": scheduler, "call": call_kwargs}
     if data is not None:
         identity["data"] = data
     if config.num_sequences:
         workers.share(config.num_sequences)  # refuses what cannot be shared
-    if checkpoint_dir is not None:  # what was kept of other weights is not to go on with
+    if checkpoint_dir is not None:  # progress made with other weights must not be resumed
         identity["pipeline"] = fingerprint(pipeline)
     progress = Progress(_folder(checkpoint_dir), identity, resume, workers)
 
@@ -153,7 +153,7 @@ def tell_what_is_left_out(pipeline: Any, data: torch.Tensor, plan: TeacherPlan) 
 def _recipe(
     runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, progress: Progress, data: torch.Tensor | None
 ) -> Recipe:
-    """What is to be done. What cannot be is refused before anything is written."""
+    """The recipe of the run. One that cannot be carried out is refused before anything is written."""
     stored = progress.load("plan")
     if stored is not None:
         plan = TeacherPlan(**{name: tensor.tolist() for name, tensor in stored.items()})  # pyright: ignore[reportArgumentType]

@@ -1,16 +1,16 @@
 """What held-out sequences cost a sampler: one yardstick for all schedules, coefficients and orders.
 
-A sampler decides by noise of its own in which step each position is revealed, and draws the tokens of a step
+A sampler's own noise decides in which step each position is revealed, and the tokens of a step are drawn
 independently. Given that noise `u`, the probability that it generates x is the product of `softmax(beta_k logits_k)`
 at the tokens of x, each in the step that reveals its position, on canvases that hold tokens of x. So
 
     nats(x, u) = -sum_k sum_{i revealed in step k} log softmax(beta_k logits_k)[x_i]
 
-is the cost of x in that order, its mean over u an upper bound of `-log p_sampler(x)`, and its mean over x too differs
-between samplers only by the KL from `p_x` times the law of u to their law of (x, u). Where tokens come one at a time
-from an exact denoiser it is the chain rule, and exact.
+is the cost of x in that order. Its mean over u is an upper bound of `-log p_sampler(x)`. Its mean over x and u differs
+between samplers only by the KL from `p_x` times the law of u to their law of (x, u). If tokens come one at a time from
+an exact denoiser, it is the chain rule, and exact.
 
-For x that a teacher drew, `u` must not be the teacher's: the order would be known to fit.
+If a teacher drew x, `u` must not be the teacher's: x would fit that order by construction.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ HeldOutBatch = tuple[Sequence[int], list[torch.Tensor]]
 
 
 class HeldOutRecorder(Recorder):
-    """A sampler that reveals when it would, but always the held-out tokens; adds up what they cost it.
+    """A sampler that reveals positions as usual, but always with the held-out tokens; it adds up their cost.
 
     Tokens in `never_predicted` cost nothing.
     """
@@ -40,7 +40,7 @@ class HeldOutRecorder(Recorder):
     never_predicted: Sequence[int] = ()
 
     def force(self, finals: list[torch.Tensor]) -> None:
-        """Sets what the canvases of the next run end with, `(B, L)` each."""
+        """Sets the final tokens of the canvases of the next run, `(B, L)` each."""
         self.finals = finals
         self.nats_B = torch.zeros(len(finals[0]), dtype=torch.float64)
 

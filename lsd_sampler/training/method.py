@@ -38,20 +38,20 @@ class Method(ABC):
     order: ClassVar[str] = "random"
     """The order of revealing that it learns for where none is asked for."""
     sources: ClassVar[tuple[str, ...]] = ("teacher",)
-    """Where its sequences may come from: teacher, data, bootstrap. Of more than one source only the ends count."""
+    """Where its sequences may come from: teacher, data, bootstrap. If there are several, it uses only how they end."""
     needs_mask: ClassVar[bool] = True
-    """Whether it is about revealing masks."""
+    """Whether it is only for noise that masks tokens."""
     chooses: ClassVar[bool] = False
-    """Whether it learns by other methods, and one of them wins: the order is then open, and options are passed on."""
+    """Whether it runs other methods and takes the best one: the order is then open, and options are passed on."""
     learns_coefficients: ClassVar[bool] = False
     """Whether it learns coefficients itself, so that none are to be learned on top."""
     leaves_coefficients: ClassVar[bool] = False
-    """Whether coefficients of the log-score are learned on top by default, where it was chosen."""
+    """Whether coefficients of the log-score are learned on top by default if it was chosen."""
 
     # ---- before the work ----
 
     def check_config(self, config: SharedOptions) -> None:
-        """Whether the options suit the method, as far as that is known without a pipeline.
+        """Checks that the options suit the method, as far as that is known without a pipeline.
 
         Raises:
             ValueError: if not; the message names the option.
@@ -77,7 +77,7 @@ class Method(ABC):
             )
 
     def check(self, recipe: Recipe) -> None:
-        """Whether it can be done for this pipeline.
+        """Checks that the method can be used for this pipeline.
 
         Raises:
             ValueError: if not; the message names the option.
@@ -85,7 +85,7 @@ class Method(ABC):
         self.check_mask(recipe.plan.has_mask)
 
     def check_mask(self, has_mask: bool) -> None:
-        """Raises `ValueError` if it is about revealing masks, and there are none."""
+        """Raises `ValueError` if the method is only for noise that masks tokens, and there is no mask."""
         if self.needs_mask and not has_mask:
             owners = methods_where(lambda method: not method.needs_mask and not method.chooses)
             raise ValueError(
@@ -101,7 +101,7 @@ class Method(ABC):
         return False
 
     def outcomes(self, recipe: Recipe, workers: Workers | None = None) -> list[Recipe]:
-        """The recipes of which one gives the result: where nothing is to be chosen, this one."""
+        """The recipes one of which gives the result; only this one if nothing is to be chosen."""
         return [recipe]
 
     # ---- the work ----
@@ -114,7 +114,7 @@ class Method(ABC):
 
     @abstractmethod
     def network_calls(self, recipe: Recipe) -> int:
-        """Calls of the network, each on a batch, that `learn` makes, with the one that the plan took; at most."""
+        """An upper bound of the network calls of `learn`, each on a batch, including the one that the plan took."""
 
     def memory(self, size: ModelSize, recipe: Recipe) -> dict[str, int]:
         """Peak memory of `learn` in bytes, by what needs it; an estimate. See [`memory_needed`]."""
@@ -127,7 +127,7 @@ class Method(ABC):
     def batch_flag(
         self, config: SharedOptions, options: Any, num_rows: int, num_processes: int = 1
     ) -> tuple[str, int]:
-        """The flag of `lsd-train` that decides how large a batch of so many rows was, and what it stood at."""
+        """The flag of `lsd-train` that decided the size of a batch of `num_rows` rows, and the value that it had."""
         share = min(config.batch_size, config.most_sequences // num_processes)
         # a student that is paired, and a teacher that masks again, run on all sequences at once
         if num_rows > share or not SOLVERS[config.solver_of_teacher].distillable:
@@ -137,7 +137,7 @@ class Method(ABC):
     # ---- after the work ----
 
     def winner(self, records: Records) -> tuple[str, str] | None:
-        """Method and order of the sampler that came out, where they were chosen."""
+        """Method and order of the sampler, if the run chose them."""
         return None
 
     def describe(self, learned: LearnedSampler, records: Records) -> Description:
@@ -146,14 +146,14 @@ class Method(ABC):
 
 
 class Methods(Registry[Method]):
-    """The training methods. What several call by one name is one option, with one default."""
+    """The training methods. Options of the same name are one option, with one default."""
 
     def __init__(self) -> None:
         super().__init__("method")
         self._reserved: set[str] = set()
 
     def reserve(self, names: Iterable[str]) -> None:
-        """No option of a method may have these names: all methods share them."""
+        """Reserves the names of options that all methods share: no method may have one of that name."""
         self._reserved |= set(names)
 
     def register(self, name: str, part: Method) -> None:
@@ -174,7 +174,7 @@ METHODS = Methods()
 
 
 def methods_where(suits: Callable[[Method], bool]) -> str:
-    """The names of the methods for which something holds, as they are told to a user."""
+    """The names of the methods for which a condition holds, as messages list them."""
     return " or ".join(repr(name) for name in METHODS.names() if suits(METHODS[name]))
 
 

@@ -1,11 +1,11 @@
-"""How far samples are from a reference, in token n-grams: a distance that few samples can tell.
+"""How far samples are from a reference, in token n-grams: a distance that few samples suffice to estimate.
 
-The Jensen-Shannon divergence of raw n-gram counts is dominated by how many of them were never seen, which shrinks with
-the entropy of the samples: few samples of the right law look worse than few of too cold a one. So n-grams are pooled
-first: those that are frequent are cells of their own, the others share a cell with those that are about as frequent in
-the reference (or are not there at all). Few cells, all of them well filled: the estimate is nearly unbiased, it is a
-lower bound of the divergence of the n-grams (data processing), and it has two sides: of what is rare in the reference
-samples may have too much or too little.
+The Jensen-Shannon divergence of raw n-gram counts is dominated by the n-grams that were never seen. Their number
+shrinks with the entropy of the samples, so a few samples of the right law look worse than a few of one that is too
+cold. N-grams are therefore pooled first. Each frequent one has a cell of its own; the others share a cell with those
+that are about as frequent in the reference, or absent from it. There are few cells, and all are well filled, so the
+estimate is nearly unbiased. It is a lower bound of the divergence of the n-grams (data processing). It is two-sided:
+samples may hold too much or too little of what is rare in the reference.
 """
 
 import math
@@ -18,9 +18,11 @@ from ..sampling.left_out import LEFT_OUT
 
 
 BUCKETS = 2**18
-"""N-grams are hashed into so many; those that collide count as one."""
+"""Number of buckets that n-grams are hashed into; those that collide count as one."""
 OWN_CELL = 32
-"""Occurrences, in the reference and in as many sequences as are judged, from which on an n-gram has its own cell."""
+"""An n-gram with at least this many occurrences, both in the reference and in as many sequences as are judged, has a
+cell of its own.
+"""
 _ODD = 0x9E3779B97F4A7C15 - 2**64  # 2^64 / golden ratio, as int64: spreads the bits of a product
 
 
@@ -35,7 +37,7 @@ def patterns(row_length: int | None = None) -> tuple[tuple[int, ...], ...]:
 
 
 def has_ngrams(tokens_NL: torch.Tensor, row_length: int | None = None) -> torch.Tensor:
-    """Which sequences have n-grams of each kind that they are long enough for, none of them with a `LEFT_OUT`."""
+    """Which sequences have an n-gram without `LEFT_OUT` of each kind that they are long enough for."""
     kinds = [p for p in patterns(row_length) if p[-1] < tokens_NL.shape[1]]
     return torch.stack([_whole(tokens_NL, pattern).any(1) for pattern in kinds]).all(0)
 
@@ -46,10 +48,10 @@ class CellDistance:
 
     Args:
         patterns: see [`patterns`].
-        cell_PK (`torch.LongTensor` of shape `(num_patterns, BUCKETS)`): cell of each n-gram; all patterns together.
-        num_cells (`int`): number of cells, of all patterns together.
+        cell_PK (`torch.LongTensor` of shape `(num_patterns, BUCKETS)`): cell of each n-gram, numbered across patterns.
+        num_cells (`int`): number of cells of all patterns together.
         reference_NC (`torch.DoubleTensor` of shape `(num_references, num_cells)`): share of each cell in each
-            reference sequence; of one pattern they add up to 1.
+            reference sequence; the shares of one pattern add up to 1.
     """
 
     patterns: tuple[tuple[int, ...], ...]
@@ -129,5 +131,5 @@ def _whole(tokens_NL: torch.Tensor, pattern: tuple[int, ...]) -> torch.Tensor:
 
 
 def _log_ratio(p_C: torch.Tensor, q_C: torch.Tensor) -> torch.Tensor:
-    """The derivative of the divergence in p; 0 where nothing is, as nothing there is resampled."""
+    """The derivative of the divergence in p; 0 where p is 0, because nothing is resampled there."""
     return torch.where(p_C > 0, torch.log(2 * p_C / (p_C + q_C)) / 2, 0.0)

@@ -23,14 +23,14 @@ def option(
     """A field of a dataclass of options.
 
     Args:
-        default: its value where nothing is given; None for "to be decided".
+        default: its value if none is given; None for "to be decided".
         help (`str`): what `--help` says.
-        type (`type`, *optional*): of its value, where that cannot be seen from the default.
-        choices (*optional*): the values that it may have beside None, or a function that lists them.
+        type (`type`, *optional*): of its value, if the default does not show it.
+        choices (*optional*): the values that it may have besides None, or a function that lists them.
         metavar (`str`, *optional*): what `--help` calls its value.
-        unset (*optional*): of a method's option, what None stands for; other methods may take it for something else.
-        own (`bool`, defaults to `False`): whether it is refused, and not just without effect, beside a method that
-            does not have it.
+        unset (*optional*): the value that None stands for in this method; it may differ in other methods.
+        own (`bool`, defaults to `False`): whether the option is refused, and not just ignored, with a method that does
+            not have it.
     """
     metadata = {"help": help, "type": type, "choices": choices, "metavar": metavar, "unset": unset, "own": own}
     return field(default=default, metadata=metadata)
@@ -58,10 +58,10 @@ def check_positive(name: str, value: Any) -> None:
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """The options that one training method has beside those that all have.
+    """The options that one training method has besides those that all have.
 
-    A subclass declares them as fields, by [`option`], and checks them in its `__post_init__`. Where two methods have
-    an option of one name, it is one flag, with one default.
+    A subclass declares them as fields, by [`option`], and checks them in its `__post_init__`. If two methods have an
+    option of the same name, it is one flag, with one default.
     """
 
     def __post_init__(self) -> None:

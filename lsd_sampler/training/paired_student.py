@@ -1,4 +1,4 @@
-"""A student that runs beside its teacher, in one batch: the first half of it replays the teacher's canvases."""
+"""A student that runs in one batch with its teacher: the first half of the batch replays the teacher's canvases."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,8 +34,8 @@ class PairedStudent(Recorder):
         learn: Learn,
         relaxed: list[RelaxedStart] | None = None,
     ) -> None:
-        """Sets the teacher's canvases, `(B, L)` each: before each step and at the end, for each canvas of a run; what
-        decides `(Phi_k, beta_k)`; and how the student's canvases are relaxed.
+        """Sets the teacher's canvases, `(B, L)` each (for each canvas of a run, before each step and at the end), the
+        function that decides `(Phi_k, beta_k)`, and how the student's canvases are relaxed.
         """
         self.set_learned_sampler(LearnedSampler({start.score_coefficients.numel(): start}))
         self.canvases, self.learn, self.relaxed = canvases, learn, relaxed
@@ -52,10 +52,10 @@ class PairedStudent(Recorder):
         comparison = self._compare(x, teacher_BL, student_BL)
         self.steps.score_coefficients[x.k], self.steps.log_score_coefficients[x.k] = self.learn(x.k, comparison)
         self.use_steps(self.steps)
-        # the teacher's rows are sampled too, for nothing: draws are cheap beside the network
+        # the teacher's rows are sampled too, although unused: draws are cheap compared with the network
         next_BL, probability_BL = super().record(x)
         following_BL, student_BL = states[x.k + 1].to(next_BL.device), next_BL[B:]
-        if x.is_last:  # what comes after this canvas, if anything, is to begin from the same context
+        if x.is_last:  # a canvas that follows must begin from the same context
             student_BL = following_BL
         elif x.k == 0 and self.relaxed is not None:
             student_BL = self.relaxed[self.canvas_index].fill(student_BL, x.logits_BLV.shape[-1], x.mask_token_id)
@@ -83,7 +83,7 @@ def run_pair(
     sequences: Sequence[int],
     learn: Learn,
 ) -> None:
-    """One run of these sequences, teacher's and student's."""
+    """One run of these sequences by teacher and student."""
     rows = [i - task.sequences.start for i in sequences]
     taken = [[state[rows] for state in path] for path in paths]
     masked = [path[0] == student.config.mask_token_id for path in taken]

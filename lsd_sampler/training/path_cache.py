@@ -38,13 +38,13 @@ def default_cache_dir() -> Path:
 class PathCache:
     """Sets of integer tensors, one file for each batch of a teacher's paths.
 
-    What a file is about is in its name, as a hash: what decides the pipeline's predictions (see [`fingerprint`]), the
-    arguments of its call, the teacher's scheduler, steps, seed and sequences. So nothing can be stale, and nothing
-    need ever be cleared but for room. A file that cannot be read is as good as none. Where something cannot be
-    described (a lambda among the arguments), nothing is read or kept, and a warning says why.
+    The name of a file is a hash of everything that its content depends on: what decides the pipeline's predictions
+    (see [`fingerprint`]), the arguments of its call, and the teacher's scheduler, steps, seed and sequences. So no
+    file can be stale, and the folder need only be cleared to make room. A file that cannot be read is ignored. If
+    something cannot be described (a lambda among the arguments), nothing is read or kept, and a warning says why.
 
     Args:
-        folder (`Path`): where they lie.
+        folder (`Path`): where the files lie.
         pipeline (`DiffusionPipeline`): the teacher's.
         call (`dict`): the arguments of its call.
         known (`str`, *optional*): the pipeline's [`fingerprint`], where it was taken already.
@@ -56,7 +56,7 @@ class PathCache:
 
     @cached_property
     def _of(self) -> dict[str, Any] | None:
-        # all weights are read for this: not before paths are asked for, and once
+        # this reads all weights, so it is done only once, when paths are first asked for
         if (self._known or "").startswith(_NEVER_AGAIN):
             return None
         try:
@@ -78,7 +78,7 @@ class PathCache:
             return None
 
     def save(self, teacher: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-        """Keeps them; a cache that cannot be written to is done without."""
+        """Keeps the tensors. If the cache cannot be written to, the run goes on without it."""
         path = self._path(teacher)
         if path is None:
             return
@@ -94,11 +94,11 @@ class PathCache:
 
 
 def fingerprint(pipeline: DiffusionPipeline) -> str:
-    """A hash of all that decides a pipeline's predictions, but for its scheduler and the arguments of its call: the
-    classes, configs, options and weights of its networks, the code of those that are no library's, its tokenizer, and
-    the versions of the libraries. Hooks are not seen.
+    """A hash of all that decides a pipeline's predictions, except for its scheduler and the arguments of its call: the
+    classes, configs, options and weights of its networks, the code of those that are not a library's, its tokenizer,
+    and the versions of the libraries. Hooks are not seen.
 
-    Where something cannot be described, a hash that is never the same again; a warning says what it is.
+    If something cannot be described, the hash never recurs, and a warning says what it is.
     """
     try:
         return _fingerprint(pipeline)
@@ -144,12 +144,12 @@ _BOOKKEEPING = {
     *vars(torch.nn.Module()), "config", "name_or_path", "commit_hash", "_num_columns", "_tokenizer_on_hub",
     "max_seq_len_cached",
 }  # fmt: skip
-"""What modules hold that says nothing of their predictions, or is described otherwise."""
+"""Attributes of modules that do not affect their predictions, or that are described elsewhere."""
 
 
 def _options(name: str, thing: Any, leave_out: Any) -> dict[str, Any]:
-    """The attributes that may decide what something does. Of a library's class, numbers and texts: its config says the
-    rest. Of any other all, but for private ones that are no numbers or texts.
+    """The attributes that may decide what an object does. For a library's class, these are numbers and texts: its
+    config says the rest. For any other class, these are all but private ones that are neither numbers nor texts.
     """
     options = {}
     for key, value in vars(thing).items():
@@ -172,12 +172,12 @@ def _is_simple(value: Any) -> bool:
 
 
 def _config(config: Any) -> Any:
-    """Of diffusers' models a mapping, of transformers' an object."""
+    """A config to describe: diffusers' models have a mapping, transformers' an object."""
     return public(config) if isinstance(config, Mapping) else config
 
 
 def _saved(part: Any) -> list[Any]:
-    """What a tokenizer, or the like, is made from."""
+    """What a tokenizer or a similar part is made from."""
     backend = getattr(part, "backend_tokenizer", None)
     if backend is not None:
         made = json.loads(backend.to_str())

@@ -61,15 +61,15 @@ def teacher_paths(task: Task) -> list[list[TeacherPath]]:
 
 
 def bootstrapped_paths(task: Task) -> list[list[TeacherPath]]:
-    """The same of the base solver at a few steps. Always in low-discrepancy order: there it errs
-    least, and what is used of a sequence is how it ends.
+    """Paths of the base solver with few steps. They are always in low-discrepancy order, where it errs least, because
+    only how a sequence ends is used.
     """
     steps = task.recipe.bootstrap_steps
     return sampled_paths(task, "bootstrap", task.config.solver, steps, order="halton")
 
 
 def data_paths(task: Task) -> list[list[TeacherPath]]:
-    """The same of real sequences: noised, each of them is a point on an exact path, whatever the order."""
+    """Paths to real sequences: each one, when noised, is a point on an exact path in any order."""
     assert task.data is not None
     task.log(event="teacher", source="data", sequences=task.num_sequences, canvases=1, kept_bytes=0)
     batches = []
@@ -84,23 +84,23 @@ SOURCES = {"teacher": teacher_paths, "bootstrap": bootstrapped_paths, "data": da
 
 
 def source_paths(task: Task) -> list[list[TeacherPath]]:
-    """For each batch, sequences of the source that the recipe says."""
+    """For each batch, paths to sequences from the source that the recipe names."""
     return SOURCES[task.recipe.source](task)
 
 
 def sampled_paths(task: Task, source: str, solver: str, num_steps: int, **options: Any) -> list[list[TeacherPath]]:
-    """For each batch of sequences, the paths that a plain sampler makes; or made, where they are on disk.
+    """For each batch of sequences, the paths of a plain sampler, read from disk if they were made before.
 
-    The network calls are counted either way: they are what the paths cost.
+    The network calls are counted either way, because they are the cost of the paths.
 
     Args:
-        task ([`Task`]): whose sequences.
-        source (`str`): what they are, for the log.
-        solver, options: of the sampler, beside those of the base solver.
+        task ([`Task`]): the task whose sequences these are.
+        source (`str`): the name of the source in the log.
+        solver, options: the sampler's; other options are the base solver's.
         num_steps (`int`): its steps.
 
     Raises:
-        UnequalLengths: if batches differ in their number of canvases; in all processes, or in none.
+        UnequalLengths: if batches differ in their number of canvases. Either all processes raise it, or none does.
     """
     sampler = PathRecorder.from_config(task.base.config, solver=solver, **options)
     config = {name: value for name, value in dict(sampler.config).items() if name[0] != "_"}
@@ -115,7 +115,7 @@ def sampled_paths(task: Task, source: str, solver: str, num_steps: int, **option
         if stored is None:
             before = task.runs.network_calls
             task.runs.run(sampler, num_steps, sequences)
-            # on the CPU, as those from disk are: there they are put together
+            # on the CPU, like those from disk, because they are joined there
             stored = {f"{c}.{key}": t.cpu() for c, path in enumerate(sampler.paths) for key, t in vars(path).items()}
             stored["network_calls"] = torch.tensor(task.runs.network_calls - before)
             if task.cache is not None:
@@ -128,7 +128,7 @@ def sampled_paths(task: Task, source: str, solver: str, num_steps: int, **option
             break
         keys = TeacherPath.__annotations__
         batches.append([TeacherPath(*(stored[f"{c}.{key}"] for key in keys)) for c in range(num_canvases)])
-    # of several processes none goes on alone
+    # no process goes on alone
     for each in task.workers.concatenate(torch.tensor([num_canvases])).tolist():
         check_num_canvases(each, task.plan.num_canvases)
     task.log(

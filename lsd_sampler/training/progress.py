@@ -1,4 +1,4 @@
-"""What a distillation has finished, on disk: one that was killed goes on from there, to the same result."""
+"""Progress of a distillation on disk: one that was killed resumes from there, with the same result."""
 
 import contextlib
 import copy
@@ -23,12 +23,12 @@ class Progress:
     """Named sets of tensors in a folder, each written whole or not at all.
 
     Args:
-        folder (`Path`, *optional*): where they are kept; without it nothing is.
-        task (`dict`): what the work is. What was kept for another task is refused, or for one of which there is no
-            telling whether it is another.
-        resume (`bool`): whether to go on with what the folder holds; else that is removed first.
-        workers ([`Workers`], *optional*): the processes that share the work. What all have in common is written by
-            one, and read for all.
+        folder (`Path`, *optional*): where they are kept; nothing is kept without it.
+        task (`dict`): describes the work. Progress of another task is refused, and so is progress of a task that
+            cannot be told apart from others.
+        resume (`bool`): whether to go on with what the folder holds; otherwise that is removed first.
+        workers ([`Workers`], *optional*): the processes that share the work. One process reads and writes what all
+            have in common.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """The time that the work has taken, with that of runs that were stopped, up to what these had kept."""
+        """The time that the work has taken, including runs that were stopped, up to their last progress on disk."""
         return time.perf_counter() - self._started
 
     def part(self, name: str) -> "Progress":
@@ -110,7 +110,7 @@ class Progress:
         return tensors
 
     def _spent(self) -> float:
-        """The latest time in what was kept of this task; what is damaged is found when it is read."""
+        """The latest time in the files of this task. A damaged file is reported when it is read."""
         latest = 0.0
         for path in [] if self.folder is None else kept_files(self.folder):
             with (

@@ -1,4 +1,4 @@
-"""A distillation of which all is decided."""
+"""A distillation with everything decided."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ class Recipe:
         config ([`DistillConfig`]): the options as they were given.
         plan ([`TeacherPlan`]): what a call of the pipeline asks of a sampler.
         options ([`MethodOptions`]): the method's own options.
-        source (`str`): where sequences come from, of which only the end counts: teacher, data or bootstrap.
+        source (`str`): where sequences come from if only how they end counts: teacher, data or bootstrap.
         num_sequences (`int`): how many to learn from.
         is_paired (`bool`): whether teacher and student of all sequences run in one batch.
     """
@@ -29,7 +29,7 @@ class Recipe:
 
     @property
     def order(self) -> str:
-        """The order of revealing; where it is still to be chosen, the teacher's, that of the forward process."""
+        """The order of revealing. If it is still to be chosen, this is the teacher's, that of the forward process."""
         return self.config.base_order
 
     @property
@@ -39,7 +39,7 @@ class Recipe:
 
     @property
     def num_batches(self) -> int:
-        """Batches that the sequences make."""
+        """Number of batches of sequences."""
         return -(-self.num_sequences // self.config.batch_size)
 
     @property
@@ -49,5 +49,5 @@ class Recipe:
 
     @property
     def source_steps(self) -> int:
-        """Network calls that a batch of sequences of the source costs, on each canvas."""
+        """Network calls for one batch of sequences from the source, on each canvas."""
         return {"teacher": self.plan.num_steps, "bootstrap": self.bootstrap_steps, "data": 0}[self.source]

@@ -33,7 +33,7 @@ class UnequalLengths(ValueError):
 
 
 def check_num_canvases(here: int, first: int) -> None:
-    """Raises `UnequalLengths` if a batch has not as many canvases as the first."""
+    """Raises `UnequalLengths` if a batch has another number of canvases than the first."""
     if here != first:
         raise UnequalLengths(
             f"Batches differ in their number of canvases, {first} and {here} (a pipeline pads prompts to the longest,"
@@ -44,13 +44,13 @@ def check_num_canvases(here: int, first: int) -> None:
 
 
 class Recorder(LSDScheduler):
-    """Watches one run of a pipeline: counts its network calls, tells its canvases apart.
+    """Watches one run of a pipeline: counts its network calls, and tells its canvases apart.
 
-    A run never stops early at an end-of-sequence token: what a sampler is worth is measured on whole canvases.
+    A run never stops early at an end-of-sequence token, because samplers are measured on whole canvases.
     """
 
     def begin(self, num_inference_steps: int) -> None:
-        """A new run, which must be of so many steps."""
+        """Begins a new run, which must have this number of steps."""
         self.asked, self.calls, self.canvas_index = num_inference_steps, 0, -1
         self._seen: Canvas | None = None
 
@@ -81,7 +81,7 @@ class Recorder(LSDScheduler):
         return super().advance(x)
 
     def _of_canvas(self, given: Sequence[GivenT]) -> GivenT:
-        """Of what was given for each canvas of the run, that of the present one.
+        """The entry for the present canvas, from a list with one for each canvas of the run.
 
         Raises:
             UnequalLengths: if the run has more canvases.
@@ -113,9 +113,9 @@ class RecordedCanvas:
 
 
 class TeacherRecorder(Recorder):
-    """A plain sampler that keeps of each canvas the start, the end, and the state before chosen steps.
+    """A plain sampler that keeps the start and the end of each canvas, and its state before chosen steps.
 
-    With `watches_tokens`, also which tokens are never predicted where all is masked: `never_predicted`.
+    With `watches_tokens`, it also finds the tokens that are never predicted where all is masked: `never_predicted`.
     """
 
     keep: frozenset[int] = frozenset()
@@ -145,14 +145,14 @@ class TeacherRecorder(Recorder):
 class StepErrorRecorder(Recorder):
     """Replays a teacher's run by states; adds up `-log p(final token)` of every masked position by its rank.
 
-    A canvas row with n masked positions counts as one of `num_masked`: ranks and states are scaled to that number.
+    The ranks and states of a canvas row are scaled as if it had `num_masked` masked positions.
     Tokens in `never_predicted` do not count.
     """
 
     never_predicted: Sequence[int] = ()
 
     def replay(self, states: torch.Tensor, canvases: Sequence[Any], num_masked: int) -> None:
-        """The next run visits the states with so many known tokens, on each of these canvases.
+        """Makes the next run visit the states with these numbers of known tokens, on each canvas.
 
         Args:
             states (`torch.LongTensor` of shape `(num_states,)`): numbers of known tokens, increasing from 0.

@@ -2,8 +2,8 @@
 canvas within a Hamming distance of the teacher's.
 
 A pipeline makes the first canvas and calls its network on it before any scheduler sees it. So the first prediction is
-made on the teacher's canvas; the positions are filled in on the one that the student's first step returns, and count
-as known from there on.
+made on the teacher's canvas. The chosen positions are filled in on the canvas that the student's first step returns,
+and count as known from then on.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ FILLERS = ("teacher", "random")
 
 
 def relaxation_option(default: float) -> Any:
-    """The option that says how much of the student's canvas is relaxed; each method has its own default."""
-    text = f"share of the student's canvas that it does not begin alone (default: {default:g})"
+    """The option for how much of the student's canvas is relaxed; each method has its own default."""
+    text = f"share of the masked positions that are filled in for the student at its start (default: {default:g})"
     return option(None, text, float, unset=default, own=True)
 
 
@@ -33,7 +33,7 @@ class RelaxationOptions(MethodOptions):
 
     relaxation: float | None = relaxation_option(0.0)
     relaxation_filler: str = option(
-        "teacher", "what is put there: teacher (its final tokens) or random (tokens)", choices=FILLERS
+        "teacher", "what `relaxation` fills in: the teacher's final tokens, or random ones", choices=FILLERS
     )
 
     def __post_init__(self) -> None:
@@ -46,8 +46,8 @@ class RelaxedStart:
     """Positions of the student's canvas that are filled in for it.
 
     Args:
-        chosen_BL (`torch.BoolTensor` of shape `(batch_size, seq_len)`): which.
-        token_BL (`torch.LongTensor` of that shape, *optional*): with what; None: random tokens.
+        chosen_BL (`torch.BoolTensor` of shape `(batch_size, seq_len)`): which positions.
+        token_BL (`torch.LongTensor` of that shape, *optional*): the tokens to fill in; None: random tokens.
         uniform_BL (`torch.DoubleTensor` of that shape): uniforms that decide random tokens.
     """
 
@@ -64,7 +64,7 @@ class RelaxedStart:
         canvas: int,
         recipe: Recipe,
     ) -> "RelaxedStart":
-        """Chooses, for each sequence whatever the batch, a share `relaxation` of its masked positions, rounded down.
+        """Chooses a share `relaxation` of each sequence's masked positions, rounded down, whatever the batch.
 
         Args:
             masked_BL, final_BL (`torch.Tensor` of shape `(batch_size, seq_len)`): of the teacher's canvas: what was
@@ -100,8 +100,8 @@ class RelaxedStart:
 def relaxed_starts(
     canvases: list[tuple[torch.Tensor, torch.Tensor]], sequences: Sequence[int], recipe: Recipe
 ) -> list[RelaxedStart] | None:
-    """How each canvas of a student's run is relaxed, from the teacher's (what was masked, how it ended); None where
-    none is.
+    """How each canvas of a student's run is relaxed, given the teacher's (what was masked, how it ended); None if no
+    canvas is relaxed.
     """
     if not recipe.options.relaxation:
         return None

@@ -14,11 +14,11 @@ from .options import check_choices, check_positive, option
 COEFFICIENTS = ("two_sided", "plain")
 PATHS = ("teacher", "data", "bootstrap")
 NUM_SEQUENCES = {"teacher": 64, "data": 56, "bootstrap": 36}
-"""Default numbers: without a teacher, all passes together stay below a tenth of the paper's recipe for one NFE,
-`64 * 1024 + 20 * 64 * 8` calls, with 128 states and 64 steps of the bootstrap.
+"""Default numbers of sequences. Without a teacher, all passes together stay below a tenth of the paper's recipe for
+one NFE, `64 * 1024 + 20 * 64 * 8` calls, with 128 states and 64 steps of the bootstrap.
 """
 AFFORDABLE_STEPS = 256
-"""A teacher of more steps is replaced by a bootstrap, unless it is asked for."""
+"""A teacher with more steps is replaced by a bootstrap, unless it is asked for."""
 
 
 def distillable_solvers() -> list[str]:
@@ -33,7 +33,7 @@ class SharedOptions:
     method: str = option("", "training method")
     solver: str = option("tweedie", "base solver of teacher and student", choices=distillable_solvers)
     teacher_solver: str | None = option(
-        None, "solver of the teacher, where it is another", choices=SOLVERS.names
+        None, "solver of the teacher; default: `solver`", choices=SOLVERS.names
     )  # fmt: skip
     order: str | None = option(
         None,
@@ -42,28 +42,29 @@ class SharedOptions:
     )
     count: str = option("exact", "exact or bernoulli", choices=COUNTS)
     nfe: tuple[int, ...] = option((4, 8, 16, 32, 64), "numbers of network calls to make a sampler for", int)
-    teacher_steps: int = option(1024, "steps of the teacher (at most one per token, where more cannot differ)")
+    teacher_steps: int = option(1024, "steps of the teacher (at most one per token if more would make no difference)")
     num_sequences: int | None = option(
         None, "sequences to learn from; default: 64 of the teacher, 56 of data, 36 bootstrapped", int
     )
     paths: str | None = option(
-        None, "where only the ends of sequences count: those of the teacher, data or bootstrap; default: data if "
-        "given, a teacher of few steps, else bootstrap", choices=PATHS,
+        None, "source of the sequences for methods that use only how they end: teacher, data or bootstrap; default: "
+        "data if given, else the teacher if it has few steps, else bootstrap", choices=PATHS,
     )  # fmt: skip
     bootstrap_steps: int = option(64, "steps of the base solver that makes bootstrapped sequences")
-    batch_size: int = option(64, "sequences per network call (a student beside its teacher has all at once)")
+    batch_size: int = option(64, "sequences per network call (a student paired with its teacher has all at once)")
     coefficients: str | None = option(
-        None, "of the log-score: two_sided (by a distance of samples from data or near-exact samples), plain (1, or "
-        "the method's own); default: two_sided where a method was chosen that leaves them at 1, else plain",
+        None, "coefficients of the log-score: plain (1, or what the method learns) or two_sided (learned in addition, "
+        "to bring samples closest to data or near-exact samples); default: two_sided if the method was chosen "
+        "automatically and leaves them at 1, else plain",
         choices=COEFFICIENTS,
     )  # fmt: skip
-    coefficient_sequences: int = option(128, "two_sided: samples at each of 14 points; twice as many to judge by")
-    reference_sequences: int = option(512, "two_sided: sequences to compare with, where there are no data")
-    held_out_sequences: int = option(16, "sequences to choose a method by, which none of them learned from")
-    seed: int = option(0, "of the teacher's noise")
+    coefficient_sequences: int = option(128, "two_sided: samples at each of 14 points; twice as many for the verdict")
+    reference_sequences: int = option(512, "two_sided: sequences to compare with if no data are given")
+    held_out_sequences: int = option(16, "sequences to choose a method by; no method learns from them")
+    seed: int = option(0, "seed of the teacher's noise")
 
     def check(self) -> None:
-        """Raises `ValueError`, naming the option, for one out of range, and for those that do not go together."""
+        """Raises `ValueError`, naming the option, for one that is out of range or does not go with another."""
         if not SOLVERS[self.solver].distillable:
             raise ValueError(
                 f"`solver` {self.solver!r} is a baseline, and nothing can be learned for it. Use one of"
@@ -86,7 +87,7 @@ class SharedOptions:
 
     @property
     def base_order(self) -> str:
-        """The order of revealing; where it is to be chosen, the teacher's, which is that of the forward process."""
+        """The order of revealing. If it is to be chosen, this is the teacher's, that of the forward process."""
         return "random" if self.order is None else self.order
 
     @property
@@ -96,11 +97,11 @@ class SharedOptions:
 
     @property
     def most_sequences(self) -> int:
-        """Sequences to learn from, at most: before it is known where they come from."""
+        """The largest number of sequences to learn from, while it is not known where they come from."""
         return self.num_sequences or NUM_SEQUENCES[self.paths or "teacher"]
 
     def teacher_steps_for(self, num_masked: int, time_conditioned: bool) -> int:
-        """The teacher's steps where so many positions are masked; at least the largest NFE.
+        """The teacher's steps where `num_masked` positions are masked; at least the largest NFE.
 
         With exact counts a time-free network gains nothing from more steps than tokens.
         """
@@ -112,7 +113,7 @@ class SharedOptions:
 
 
 def affordable_source(num_steps: int) -> str:
-    """Where sequences come from if nobody says, by the teacher's number of steps."""
+    """Where sequences come from by default, depending on the teacher's number of steps."""
     return "teacher" if num_steps <= AFFORDABLE_STEPS else "bootstrap"
 
 
@@ -120,7 +121,7 @@ def sorted_nfe(nfe: Any) -> tuple[int, ...]:
     """Numbers of network calls, in increasing order.
 
     Raises:
-        ValueError: unless they are positive integers, and there is one.
+        ValueError: unless there is at least one and all are positive integers.
     """
     values = list(nfe) if isinstance(nfe, Iterable) and not isinstance(nfe, str) else None
     if not values:

@@ -1,4 +1,4 @@
-"""Teacher's and student's predictions in one step, compared: what coefficients are learned from."""
+"""Comparison of teacher's and student's predictions in one step, from which coefficients are learned."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ MAX_BETA = 100.0
 class Comparison:
     """Teacher's and student's predictions in one step, at the positions that are masked in both.
 
-    Newton reads the student's rows several times, so a float32 copy of them is kept; it goes when the step ends.
+    Newton's method reads the student's rows several times, so a float32 copy of them is kept until the step ends.
     """
 
     teacher_BLV: ModelOutput
@@ -33,7 +33,7 @@ class Comparison:
 
     @property
     def count(self) -> int:
-        """Positions that are compared, by all processes."""
+        """Number of positions that all processes compare."""
         return int(self.workers.sum(torch.tensor(len(self.row_R))))
 
     def log_score_sums(self) -> tuple[float, float]:
@@ -135,7 +135,7 @@ class MovesComparison:
 
     @property
     def count(self) -> int:
-        """As in `Comparison`."""
+        """Number of positions that all processes compare, as in `Comparison`."""
         return int(self.workers.sum(torch.tensor(len(self.row_R))))
 
     def log_score_sums(self) -> tuple[float, float]:

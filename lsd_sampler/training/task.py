@@ -1,4 +1,4 @@
-"""What a training method works with."""
+"""A distillation's work, as a training method sees it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -59,16 +59,16 @@ class Task:
 
     @property
     def num_sequences(self) -> int:
-        """Sequences to learn from, of all processes."""
+        """Number of sequences to learn from, over all processes."""
         return self.recipe.num_sequences
 
     @property
     def sequences(self) -> range:
-        """Those of this process."""
+        """Indices of the sequences of this process."""
         share = self.workers.share(self.num_sequences)
         return range(self.first + share.start, self.first + share.stop)
 
     def batches(self) -> list[range]:
-        """The same, `batch_size` at a time."""
+        """The sequences of this process, `batch_size` at a time."""
         share, size = self.sequences, self.config.batch_size
         return [range(first, min(first + size, share.stop)) for first in range(share.start, share.stop, size)]

@@ -23,7 +23,7 @@ class Canvases:
         self.paths, self.num_steps, self.mask_token_id = paths, num_steps, mask_token_id
 
     def at(self, M: int) -> list[list[torch.Tensor]]:
-        """As `PairedStudent.follow` takes them: of each canvas, before each of M steps and at the end."""
+        """Each canvas before each of M steps and at the end, as `PairedStudent.follow` takes them."""
         return [
             [*(self._before(path, k) for k in student_times(M, self.num_steps)), path.final_BL] for path in self.paths
         ]
@@ -40,7 +40,7 @@ def student_times(M: int, num_steps: int) -> list[int]:
 
 
 def teacher_canvases(task: Task) -> Canvases:
-    """From the teacher's paths, which say it all where a token stays as it was revealed."""
+    """The canvases of the teacher. Its paths determine them if a token stays as it was revealed."""
     plain = SOLVERS[task.recipe.teacher_solver].distillable and task.base.config.corruption == "absorbing"
     paths = _joined(teacher_paths(task)) if plain else _recorded_canvases(task)
     return Canvases(paths, task.plan.num_steps, task.plan.mask_token_id)
@@ -66,7 +66,7 @@ def _joined(batches: list[list[TeacherPath]]) -> list[TeacherPath]:
 
 
 def _recorded_canvases(task: Task) -> list[RecordedCanvas]:
-    """Of a teacher that changes what it revealed: one run of all sequences, whose canvases at all times are kept."""
+    """The canvases of a teacher that changes what it revealed: one run of all sequences, kept at all times."""
     kept = {k for M in task.config.nfe for k in student_times(M, task.plan.num_steps)}
     stored = task.progress.load("canvases", own=True)
     if stored is None:

@@ -35,9 +35,9 @@ class TeacherPlan:
 
     @property
     def has_mask(self) -> bool:
-        """Whether tokens are revealed; under other noise they move."""
+        """Whether the noise masks tokens, which are then revealed; under other noise they move."""
         return self.mask_token_id != NO_MASK
 
     def for_nfe(self, nfe: Sequence[int]) -> "TeacherPlan":
-        """The same with a teacher that has no fewer steps than its students."""
+        """The same plan with a teacher that has no fewer steps than its students."""
         return replace(self, num_steps=max(self.num_steps, *nfe))

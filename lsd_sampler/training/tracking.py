@@ -1,4 +1,4 @@
-"""What a distillation logs, to the experiment trackers that accelerate knows: `lsd-train --report-to`."""
+"""Sends what a distillation logs to the experiment trackers that accelerate knows: `lsd-train --report-to`."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +15,10 @@ Track = Callable[[dict[str, Any]], None]
 
 @contextmanager
 def tracking(report_to: Sequence[str], folder: Path, config: dict[str, Any], on_cpu: bool = True) -> Iterator[Track]:
-    """Gives a function that sends a record to trackers. A tracker that fails on the way is done without.
+    """Yields a function that sends a record to trackers. A tracker that fails on the way is dropped.
 
     Args:
-        report_to (`list[str]`): names of trackers; `all` that are installed, or `none`.
+        report_to (`list[str]`): names of trackers; `all` means all that are installed, `none` means none.
         folder (`Path`): where trackers that write files write them.
         config (`dict`): what is learned, and how.
         on_cpu (`bool`): whether the distillation runs on the CPU.
@@ -38,7 +38,7 @@ def tracking(report_to: Sequence[str], folder: Path, config: dict[str, Any], on_
 
 
 def available(report_to: Sequence[str]) -> list[str]:
-    """The trackers that are meant, all of which can be had.
+    """The trackers that `--report-to` names, all of them usable.
 
     Raises:
         ValueError: if one cannot.
@@ -64,14 +64,14 @@ def available(report_to: Sequence[str]) -> list[str]:
 
 
 def remove_tracked(folder: Path) -> None:
-    """Removes the files that tensorboard has of earlier runs in a folder: it would show them as one with a new run.
+    """Removes tensorboard's files of earlier runs in a folder, which it would show as one with a new run.
 
-    Only what is called as its files are goes, with folders that are empty then.
+    Only files with its names are removed, and folders that are empty afterwards.
     """
     files = [*(folder / PROJECT).rglob("events.out.tfevents.*"), *(folder / PROJECT).glob("*/hparams.yml")]
     for path in files:
         path.unlink(missing_ok=True)
-    for parent in sorted({path.parent for path in files}, reverse=True):  # those below first
+    for parent in sorted({path.parent for path in files}, reverse=True):  # subfolders first
         if not any(parent.iterdir()):
             parent.rmdir()
 
@@ -79,7 +79,7 @@ def remove_tracked(folder: Path) -> None:
 def flatten(record: dict[str, Any]) -> dict[str, float | str]:
     """The numbers and words of a record by name: `schedule/nfe_8/known_after_step/0`.
 
-    Those of a candidate begin with its name, as in `METHOD:random/steps/nfe_8/network_calls`.
+    The names of a candidate's values begin with its own, as in `METHOD:random/steps/nfe_8/network_calls`.
     """
     measured = f"{record['method']}:{record['order']}" if record["event"] == "candidate" else None
     candidate = record.get("candidate", measured)
@@ -98,10 +98,10 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, float | str]]:
 
 
 class _Trackers:
-    """Those of an `Accelerator`; step i is record i.
+    """The trackers of an `Accelerator`; step i is record i.
 
-    They are called one by one: one that fails does not stop the others, and `end_training` would end the process group
-    of the distillation too.
+    They are called one by one, so that one that fails does not stop the others, and because `end_training` would also
+    end the process group of the distillation.
     """
 
     def __init__(self, names: list[str], folder: Path, config: dict[str, Any], on_cpu: bool):

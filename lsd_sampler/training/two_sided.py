@@ -1,14 +1,14 @@
 """Coefficients of the log-score by a two-sided criterion: the distance of the student's samples from a reference.
 
 Tokens that are revealed together are drawn independently, and a denoiser spreads its mass too widely. Inverse
-temperatures above 1 repair part of both, most of all in late steps, where much is known. The forward KL along teacher
-paths cannot find that: its optimum is 1 or below. A distance between distributions can: it falls when unlikely
-combinations go, and rises when variety does.
+temperatures above 1 repair part of both errors, most of all in late steps, where much is known. The forward KL along
+teacher paths cannot find such temperatures: its optimum is 1 or below. A distance between distributions can: it falls
+when unlikely combinations disappear, and rises when variety does.
 
-The distance is a function of two numbers, the logarithms of the coefficient where nothing is known and where all is,
-linear in the share of known tokens between. A quadratic is fitted to its values at a few such points, all sampled with
-the same noise, and its minimum is taken; it is kept if it beats coefficients of 1 on other samples, and in comparison
-with other sequences of the reference, by more than chance.
+The distance is a function of two numbers: the logarithms of the coefficient where nothing is known and where all is.
+The logarithm is linear in the share of known tokens in between. A quadratic is fitted to the distances at a few such
+points, all sampled with the same noise. Its minimum is kept if it beats coefficients of 1 by more than chance, on
+other samples and against other sequences of the reference.
 """
 
 import math
@@ -32,11 +32,11 @@ from .recording import Recorder, UnequalLengths
 
 
 MAX_NFE = 32
-"""Above, coefficients are those of the largest number of calls up to it that they were learned for."""
+"""For more calls, the coefficients learned for the largest number of calls up to this one are used."""
 CONFIDENCE = 0.99
 ROUNDS = 2
 RADIUS = 0.3
-"""Of a round of points, in units of the logarithm of a coefficient."""
+"""Radius of a round of points, in units of the logarithm of a coefficient."""
 FIRST_SEQUENCE = 2**20
 """Seeds far from those of the sequences that schedules are learned from."""
 MIN_REFERENCES = 16
@@ -79,7 +79,7 @@ def two_sided(
         nfe: numbers of calls.
         reference (`torch.LongTensor` of shape `(num_references, seq_len)`): real sequences, or the teacher's, as the
             pipeline ends them (canvases of one run one after another, what was given included). More are better, up
-            to some thousands; the samples need not be as many. `LEFT_OUT` (-1) stands for a token that does not count.
+            to some thousands; fewer samples suffice. `LEFT_OUT` (-1) stands for a token that does not count.
         num_sequences (`int`): samples at each point; the last comparison takes twice as many.
         batch_size (`int`): sequences in a network call.
         row_length (`int`, *optional*): of a canvas that is an image.
@@ -91,8 +91,8 @@ def two_sided(
         for each number of calls the numbers of the sampler.
 
     Raises:
-        ValueError: for a `reference` that cannot be one, or a number out of range; `UnequalLengths` if samples are
-            longer or shorter than its sequences.
+        ValueError: if `reference` does not hold sequences to compare with, or a number is out of range;
+            `UnequalLengths` if samples are longer or shorter than its sequences.
     """
     check_reference(reference)
     reference = reference[has_ngrams(reference, row_length)]
@@ -140,8 +140,8 @@ def check_reference(reference: torch.Tensor) -> None:
 
 
 def coefficients(steps: LearnedSteps, scheduler: LSDScheduler, ends: tuple[float, float]) -> torch.Tensor:
-    """The coefficient of each step: its logarithm goes linearly with the share of known tokens, from one end to the
-    other. float64 of shape `(M,)`.
+    """The coefficient of each step. Its logarithm is linear in the share of known tokens, from one end to the other.
+    float64 of shape `(M,)`.
     """
     known_M = known_shares(steps.timesteps, scheduler.noise)
     return torch.exp(ends[0] + (ends[1] - ends[0]) * known_M)
@@ -187,7 +187,7 @@ class _Search:
             return self._judge(M, best, bar)
 
     def _judge(self, M: int, ends: tuple[float, float], bar: Any) -> tuple[tuple[float, float], dict[str, Any]]:
-        """Whether it is better than coefficients of 1, on other samples and beside other sequences."""
+        """Whether the ends beat coefficients of 1 on other samples, compared with other reference sequences."""
         name = f"two_sided-{M}-judged"
         stored = self.progress.load(name)
         if stored is None:
@@ -217,7 +217,7 @@ class _Search:
         steps = replace(steps, log_score_coefficients=coefficients(steps, self.scheduler, ends))
         student = SampleRecorder.from_config(self.scheduler.config)
         student.set_learned_sampler(LearnedSampler({M: steps}))
-        # shares are equal, so that all processes run alike: what is over is left out
+        # shares are equal, so that all processes make the same calls; samples beyond that are dropped
         each = -(-len(sequences) // self.workers.size)
         begin = sequences.start + self.workers.rank * each
         batches, length = [], self.length

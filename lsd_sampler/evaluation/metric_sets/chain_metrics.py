@@ -40,7 +40,7 @@ _WITH_INTERVALS = (
     Metric(
         "full_kl_rate",
         "full KL rate",
-        "As the reverse KL, with forbidden transitions charged 69 nats, as published tables of oracles do. Of a chain "
+        "The reverse KL with forbidden transitions charged 69 nats, as in published tables of oracles. In a chain "
         "of second order or with hidden states, a transition is from two tokens to the next; what lies further back "
         "is not seen. It grows with the number of possible transitions over that of samples: read it beside real "
         "data.",
@@ -51,8 +51,8 @@ _WITH_INTERVALS = (
     Metric(
         "full_tv_rate",
         "full TV rate",
-        "Total variation between the law of a token after those before it, in the samples, and the chain's, averaged "
-        "over what is before it in the samples. Not 0 for real data either.",
+        "Total variation between the samples' law of a token given those before it and the chain's, averaged over the "
+        "preceding tokens of the samples. It is not 0 for real data either.",
         lower_is_better=True,
         interval=True,
         short="TV rate",
@@ -85,7 +85,7 @@ class OracleMetrics(MetricSet):
 
     Args:
         transition, initial, contexts: as for [`oracle_statistics`].
-        group (`int`): how many samples that follow each other are fills of one canvas, and not independent.
+        group (`int`): how many consecutive samples are fills of one canvas, and so not independent.
         num_resamples (`int`): bootstrap resamples of whole sequences.
         seed (`int`): of the bootstrap.
         confidence (`float`): of the intervals.
@@ -122,10 +122,10 @@ class OracleMetrics(MetricSet):
         return identity([*law, self.group, self.num_resamples, self.seed, self.confidence])[:12]
 
     def compute(self, sequences: torch.Tensor, texts: Sequence[str] | None = None) -> Values:
-        """Metrics of `sequences`, of shape `(num_samples, length)`. `texts` are not looked at.
+        """Metrics of `sequences`, of shape `(num_samples, length)`. `texts` is ignored.
 
         Raises:
-            ValueError: if a state is outside the vocabulary, a mask left over for example.
+            ValueError: if a state is outside the vocabulary, such as a leftover mask.
         """
         weights = grouped_weights(len(sequences), self.group, self.num_resamples, self.seed)
         law: Values = {"initial": self.initial, "contexts": self.contexts}
@@ -146,5 +146,5 @@ class OracleMetrics(MetricSet):
         return float(oracle_statistics(sequences, self.transition, contexts=self.contexts)["reverse_kl"])
 
     def layout(self) -> Layout:
-        """The divergence of transitions, then the rates; and of canvases their fills."""
+        """The divergence of transitions, then the rates; for canvases, also how their fills vary."""
         return _LAYOUT

@@ -91,11 +91,11 @@ class FillMetrics(MetricSet):
         return self.whole.verdict(sequences)
 
     def derived(self, row: Mapping[str, Any]) -> Values:
-        """Those of the metrics of whole sequences."""
+        """The derived values of the metrics of whole sequences."""
         return self.whole.derived(row)
 
     def layout(self) -> Layout:
-        """That of the metrics of whole sequences; with the fills as details, where it does not name them."""
+        """The layout of the metrics of whole sequences, with the fills as details unless it names them."""
         layout = self.whole.layout()
         if FILLS_DIFFER.key in (*layout.table, *layout.details):
             return layout

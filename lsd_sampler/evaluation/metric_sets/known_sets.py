@@ -1,4 +1,4 @@
-"""The metric sets that come with the package, and what makes one of one's own fit to compare by."""
+"""The metric sets that come with the package, and the checks that a user's own set must pass."""
 
 from ...support.registry import Registry
 from ..columns import CIRCUMSTANCES, Column
@@ -31,7 +31,7 @@ def columns_of(metrics: MetricSet) -> dict[str, Column]:
 
 
 def check_metric_set(metrics: MetricSet) -> None:
-    """Refuses what samplers could not be compared by, or could not be shown.
+    """Refuses a metric set by which samplers could not be compared, or whose numbers could not be shown.
 
     Raises:
         ValueError: that names the attribute.

@@ -17,7 +17,7 @@ Values = dict[str, Any]
 
 
 class Layout(NamedTuple):
-    """Which numbers a report shows, by their keys and in order; those that no row holds are left out.
+    """The keys of the numbers that a report shows, in order; keys that no row holds are left out.
 
     Attributes:
         table: the first table, behind the sampler and its number of calls.
@@ -32,16 +32,16 @@ class Layout(NamedTuple):
 
 @runtime_checkable
 class MetricSet(Protocol):
-    """A set of metrics: inherit from it, set `metrics` and `verdict_key`, and write `compute`. All else has a default.
+    """A set of metrics: subclass it, set `metrics` and `verdict_key`, and write `compute`. All else has a default.
 
     Attributes:
         metrics: all that `compute` and `derived` return.
         verdict_key: the metric that is minimised when samplers, or temperatures of one sampler, are compared.
         likelihood_key: the likelihood of the frontier, lower is better; None where there is none.
         entropy_key: the entropy that the likelihood is read against, and which is drawn beside the verdict.
-        replicates: the metrics of which `compute` returns bootstrap replicates too, as `KEY_replicates`. Those of the
-            verdict are what "calls saved" and "by more than chance" are made from, those of likelihood and entropy
-            the intervals of the frontier.
+        replicates: the metrics for which `compute` also returns bootstrap replicates, as `KEY_replicates`. "Calls
+            saved" and "by more than chance" are computed from those of the verdict, the intervals of the frontier
+            from those of likelihood and entropy.
         tokenizer: of the sequences, where they are texts.
         judge: the language model behind the likelihood, where there is one.
         canvases: (`torch.LongTensor` of shape `(num_samples, length)`), what the samples must fill in; None where
@@ -65,7 +65,7 @@ class MetricSet(Protocol):
         raise NotImplementedError(f"{type(self).__name__} must implement `compute`.")
 
     def verdict(self, sequences: torch.Tensor) -> float:
-        """The value of `verdict_key` alone. Worth writing where it is cheaper: many temperatures are tried by it."""
+        """The value of `verdict_key` alone. Override it where that is cheaper: it is called for many temperatures."""
         return self.compute(sequences)[self.verdict_key]
 
     def derived(self, row: Mapping[str, Any]) -> Values:
@@ -73,11 +73,11 @@ class MetricSet(Protocol):
         return {}
 
     def check_num_samples(self, num_samples: int) -> None:
-        """Raises `ValueError` if so many samples could not be measured, before any is made."""
+        """Raises `ValueError` if `num_samples` samples could not be measured. It is called before any is made."""
 
     @property
     def fingerprint(self) -> str | None:
-        """A text that changes with what samples are compared with, so that `resume` knows rows of another."""
+        """A text that identifies what samples are compared with, so that `resume` recognises rows of another set."""
         return None
 
     @property

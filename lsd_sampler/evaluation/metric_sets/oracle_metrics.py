@@ -36,7 +36,7 @@ def oracle_metrics(
     else:
         joint = oracle.ngram_law(oracle.memory + 1, length).cpu().flatten(0, -2)
         contexts = joint.sum(1)
-        # what no transition starts from has any law
+        # a context that no transition starts from may have any law
         law = torch.where(contexts[:, None] > 0, joint / contexts[:, None], 1 / joint.shape[1])
         metrics = OracleMetrics(law, contexts=contexts, group=group, **options)
     if not oracle.clues:
@@ -50,7 +50,7 @@ def oracle_metrics(
 def exact_samples(
     oracle: Oracle, metrics: MetricSet, num_samples: int, length: int | None = None, seed: int = 0
 ) -> torch.Tensor:
-    """What an exact sampler makes of the same task: `(num_samples, length)`."""
+    """Samples of an exact sampler for the same task: `(num_samples, length)`."""
     generator = torch.Generator().manual_seed(seed)
     canvases = metrics.canvases
     made = oracle.sample(num_samples, generator)[:, :length] if canvases is None else oracle.fill(canvases, generator)

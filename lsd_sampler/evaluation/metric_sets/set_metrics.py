@@ -42,8 +42,8 @@ SPREAD = (
     Metric(
         "spread_p_value",
         "spread p",
-        "How often so many real samples are spread less evenly than that by chance. Only with at least 5 possible "
-        "samples for each possible sequence.",
+        "How often an equal number of real samples is spread less evenly than that by chance. Only with at least 5 "
+        "possible samples for each possible sequence.",
     ),
 )
 SEQUENCE_L2 = Metric(
@@ -79,9 +79,9 @@ class SetMetrics(MetricSet):
 
     Args:
         oracle ([`Oracle`]): knows the law.
-        length (`int`, *optional*): of the samples; default: the oracle's. Of beginnings no spread is measured.
-        group (`int`): how many samples that follow each other are fills of one canvas, and not independent. The
-            spread is that of the first of each.
+        length (`int`, *optional*): of the samples; default: the oracle's. The spread is not measured for shorter ones.
+        group (`int`): how many consecutive samples are fills of one canvas, and so not independent. The spread is
+            that of the first fill of each canvas.
         num_resamples (`int`): bootstrap resamples of whole sequences, or of canvases.
         seed (`int`): of the bootstrap.
         confidence (`float`): of the intervals.
@@ -119,16 +119,16 @@ class SetMetrics(MetricSet):
         return identity([*law, self.group, self.num_resamples, self.seed, self.confidence])[:12]
 
     def check_num_samples(self, num_samples: int) -> None:
-        """Raises `ValueError` if there are no two samples to compare, where pairs of them are."""
+        """Raises `ValueError` if pairs of samples are compared and there are fewer than two samples."""
         if self.has_distance and num_samples < 2:
             raise ValueError(f"`num_samples` must be at least 2 for a set of sequences, got {num_samples}.")
 
     def compute(self, sequences: torch.Tensor, texts: Sequence[str] | None = None) -> Values:
-        """Metrics of `sequences`, of shape `(num_samples, length)`. `texts` are not looked at.
+        """Metrics of `sequences`, of shape `(num_samples, length)`. `texts` is ignored.
 
         Raises:
-            ValueError: if a token is outside the vocabulary, a mask left over for example; or there is one sample only
-                where pairs are compared.
+            ValueError: if a token is outside the vocabulary, such as a leftover mask; or if pairs are compared and
+                there is only one sample.
         """
         self.check_num_samples(len(sequences))
         weights = grouped_weights(len(sequences), self.group, self.num_resamples, self.seed).double()
@@ -168,5 +168,5 @@ class SetMetrics(MetricSet):
         return sequence_l2(sequences, log_p_N, self.oracle.collision_probability or 1.0, weights)
 
     def layout(self) -> Layout:
-        """The distance from the law, or the share of impossible samples; and of canvases their fills."""
+        """The distance from the law, or the share of impossible samples; for canvases, also how their fills vary."""
         return _WITH_DISTANCE if self.has_distance else _BY_VALIDITY

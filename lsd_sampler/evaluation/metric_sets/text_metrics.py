@@ -67,8 +67,8 @@ class TextMetrics(TokenMetrics):
         judge (`JudgeNLL`, *optional*): scores token ids where it has the same tokenizer, texts otherwise.
         reference (`torch.LongTensor` of shape `(num_references, length)`): see `TokenMetrics`.
         orders: lengths of the character n-grams.
-        max_judged (`int`, *optional*): let the judge, the slowest part, score only the first so many; 256 samples
-            of 128 tokens give its mean to a few hundredths of a nat. All other metrics use all samples.
+        max_judged (`int`, *optional*): the number of samples that the judge, the slowest part, scores; 256 samples of
+            128 tokens give its mean to a few hundredths of a nat. All other metrics use all samples.
         options: further arguments of `TokenMetrics`.
 
     Raises:
@@ -105,7 +105,7 @@ class TextMetrics(TokenMetrics):
         """Metrics of `sequences`, of shape `(num_samples, length)`, decoded here where `texts` is None. All in nats.
 
         Raises:
-            ValueError: if `texts` and `sequences` differ in number, or the judge cannot score them.
+            ValueError: if `texts` and `sequences` differ in number, or if the judge cannot score them.
         """
         texts = decode(self.tokenizer, self._counted(sequences)) if texts is None else texts
         if len(texts) != len(sequences):
@@ -132,7 +132,7 @@ class TextMetrics(TokenMetrics):
         return super()._yardstick() | own
 
     def _likelihood(self, sequences: torch.Tensor, texts: Sequence[str]) -> Values:
-        """By token, and by word, which makes judges of different tokenizers comparable."""
+        """Per token, and per word, which makes judges with different tokenizers comparable."""
         if self.judge is None:
             return {}
         counted = self._counted(sequences)

@@ -62,14 +62,14 @@ def sum_of(key: str, orders: Sequence[int], what: str) -> Metric:
 
 
 class TokenMetrics(MetricSet):
-    """Distance of token sequences from real ones, and how varied they are. For models without texts.
+    """Distance of token sequences from real ones, and how varied they are. For models that do not make text.
 
     The verdict `js_token_sum` is the sum over `token_orders` of the Jensen-Shannon divergences of token n-grams from
     `reference` (nats). Intervals hold the reference fixed: they say how the value moves with the samples.
 
     Args:
-        reference (`torch.LongTensor` of shape `(num_references, length)`): real sequences that no sampler, and not the
-            floor, has seen; cut like the samples.
+        reference (`torch.LongTensor` of shape `(num_references, length)`): real sequences that neither a sampler nor
+            the floor has seen, cut like the samples.
         token_orders: lengths of the token n-grams.
         never_predicted (sequence of `int`): tokens that the model never predicts, and real data may hold (`[UNK]`):
             they are left out of everything but `features`.
@@ -119,7 +119,7 @@ class TokenMetrics(MetricSet):
         return identity(self._yardstick())[:12]
 
     def check_num_samples(self, num_samples: int) -> None:
-        """Raises `ValueError` if `features` of so many samples could not be compared: too few references."""
+        """Raises `ValueError` if there are too few references to compare the `features` of `num_samples` samples."""
         if self.features is not None and num_samples > len(self.reference):
             raise ValueError(f"`reference` has {len(self.reference)} sequences, too few beside {num_samples} samples.")
 
@@ -155,7 +155,7 @@ class TokenMetrics(MetricSet):
         embedded = [self.features is not None, self.mauve]
         orders = list(self._token_references)
         known = {"reference": self.reference, "tokens": orders, "bootstrap": bootstrap, "embedded": embedded}
-        # only these tokens of the reference: rows of before, without any, are still those
+        # only the tokens that the reference holds: without any, the hash of older rows stays valid
         found = [i for i in self.never_predicted if bool((self.reference == i).any())]
         return known | ({"left_out": found} if found else {})
 

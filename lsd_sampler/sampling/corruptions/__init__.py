@@ -16,7 +16,7 @@ for _kind in (Absorbing, Uniform, Gaussian):
 
 
 def check_states(config: Any) -> None:
-    """Raises `ValueError` unless a scheduler's config describes the states of a token, and constants, by numbers."""
+    """Raises `ValueError` unless a scheduler's config gives the states of a token, and its constants, as numbers."""
     check_number("mask_token_id", config.mask_token_id, integer=True, optional=True, low=0)
     check_number("vocab_size", config.vocab_size, integer=True, optional=True, low=1)
     check_number("rate_sigma", config.rate_sigma)
@@ -24,7 +24,7 @@ def check_states(config: Any) -> None:
 
 
 def make_corruption(config: Any) -> Corruption:
-    """Builds the corruption process that a scheduler's config names; it takes the constants that it has.
+    """Builds the corruption process that a scheduler's config names, with its constants from the config.
 
     Raises:
         ValueError: for an unknown name, or a constant that is missing or out of range.

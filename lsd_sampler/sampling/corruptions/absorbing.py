@@ -9,8 +9,8 @@ from .base import Corruption
 class Absorbing(Corruption):
     """Every token goes to the mask at rate 1, and stays there (SEDD, RADD, MDLM, MaskGIT, LLaDA).
 
-    `LSDScheduler` does not go through the laws below: it reveals each position once and reads no other row, which is
-    the same process. They say what that process is.
+    `LSDScheduler` does not use the laws below. It reveals each position once and reads no other row, which is the same
+    process; the laws define that process.
 
     Args:
         mask_token_id (`int`): the mask, one of the states.

@@ -1,4 +1,4 @@
-"""What a corruption process is: how noise moves a token, and what that means for the way back."""
+"""What a corruption process is: how noise moves a token, and what follows for the reverse process."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -22,7 +22,7 @@ class Corruption(ABC):
 
     @abstractmethod
     def prior(self) -> torch.Tensor:
-        """Law of a token at `t = 1`, `torch.DoubleTensor` of shape `(num_states,)`: that which noise tends to, but
+        """Law of a token at `t = 1`, `torch.DoubleTensor` of shape `(num_states,)`. It is the stationary law, except
         for gaussian corruption of an odd number of states.
         """
 
@@ -46,11 +46,11 @@ class Corruption(ABC):
     ) -> torch.Tensor:
         """Law of the token when the total noise is less, `total_next`, given x at `total` (Tweedie). `(R, V)`.
 
-        Of a score that belongs to no law the rows need not sum to 1, and may be negative.
+        If a score does not belong to a law, the rows need not sum to 1, and entries may be negative.
         """
 
     def corrupt(self, x_BL: torch.Tensor, total_B: torch.Tensor, generator: Generators) -> torch.Tensor:
-        """The forward process from clean tokens: one draw for each, at total noise `total_B` of its sequence."""
+        """The forward process from clean tokens: one draw for each, at the total noise `total_B` of its sequence."""
         uniforms_BL = draw_uniforms(x_BL.shape[0], x_BL.shape[1], generator, x_BL.device)
         rows = zip(x_BL, total_B.expand(len(x_BL)).tolist(), uniforms_BL, strict=True)
         return torch.stack([_draw(self.forward_law(x_L, total), u_L) for x_L, total, u_L in rows])

@@ -8,7 +8,7 @@ from .base import Corruption
 
 _SMALLEST = 1e-8  # transition probabilities below this are 0, and this is added to denominators, as in tauLDR
 _EPS = 1e-9
-_SMALLEST_WEIGHT = 1e-290  # of a level, for its inverse to be a number
+_SMALLEST_WEIGHT = 1e-290  # smallest weight of a level whose inverse is finite
 
 
 class Gaussian(Corruption):
@@ -18,8 +18,8 @@ class Gaussian(Corruption):
     The stationary law has its middle at level S / 2, counted from 1. The law of a token at `t = 1` has it at
     `S // 2`, as in the authors' code: for an odd S the two differ.
 
-    A score is computed from transition probabilities in float32, as the authors compute them: of those below 1e-7
-    what they have is mostly rounding, yet published reverse rates divide by them. All else is exact.
+    A score is computed from transition probabilities in float32, as the authors compute them. Those below 1e-7 are
+    mostly rounding errors, yet published reverse rates divide by them. All else is exact.
 
     Args:
         num_states (`int`): S, number of levels.
@@ -109,7 +109,7 @@ def _base_rate(num_states: int, rate_sigma: float, q_sigma: float) -> torch.Tens
     """R0, `(S, S)`: from each level towards levels that are not further from the middle, by distance; back by detailed
     balance under the stationary law.
 
-    Equal to the authors' to the last digit, for eigenvectors of nearly equal eigenvalues hang on it.
+    It equals the authors' to the last digit, because eigenvectors of nearly equal eigenvalues depend on that.
     """
     i, j = np.indices((num_states, num_states))
     low = (i < num_states // 2) & (j > i) & (j < num_states - i)

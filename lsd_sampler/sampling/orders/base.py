@@ -1,4 +1,4 @@
-"""What an order is: which masked positions are revealed first."""
+"""Orders: which masked positions are revealed first."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ class Order(StepRule):
     looks_at_logits: ClassVar[bool] = False
     """Whether the positions that a step reveals depend on the logits."""
     looks_at_tokens: ClassVar[bool] = False
-    """Whether they depend on the tokens that are drawn. Where they do not, a sampler can be forced along a given
+    """Whether they depend on the tokens that are drawn. If they do not, a sampler can be forced along a given
     sequence, and the probability with which it makes that sequence is known.
     """
     exchangeable: ClassVar[bool] = False
@@ -36,7 +36,7 @@ class Order(StepRule):
 
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
         beta, v_BL = plan.log_score_coefficient(x.k), x.canvas.v_BL
-        if x.is_last:  # whatever is still masked, even a position that a callback masked again
+        if x.is_last:  # all that is still masked, even a position that a callback masked again
             return x.reveal(x.masked_BL, v_BL, beta)
         if plan.counts_jumps:
             x.canvas.survive(plan.jump(x))

@@ -16,14 +16,14 @@ from .base import Order
 
 
 class LogitOrder(Order):
-    """An order that looks at the logits: each step chooses its positions by them and by noise of its own, and then
-    draws tokens there. Tokens and noise are drawn afresh at every step.
+    """An order that looks at the logits. Each step chooses its positions by them and by its own noise, and then draws
+    tokens there. Tokens and noise are drawn afresh at every step.
     """
 
     looks_at_logits = True
 
     def keys(self, u_BL: torch.Tensor, shift_B2: torch.Tensor, canvas_shape: tuple[int, ...]) -> torch.Tensor:
-        return u_BL  # decides how many positions a Bernoulli step reveals; which ones, the logits decide
+        return u_BL  # decides how many positions a Bernoulli step reveals; the logits decide which ones
 
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
         v_BL, choice_BL, jump_BL = x.uniforms(3)
@@ -32,20 +32,20 @@ class LogitOrder(Order):
 
     @abstractmethod
     def choose(self, x: StepInput, plan: StepPlan, choice_BL: torch.Tensor, jump_BL: torch.Tensor) -> torch.Tensor:
-        """Which masked positions a step reveals that is not the last one, `(B, L)`; no token is drawn yet.
+        """Which masked positions a step other than the last one reveals, `(B, L)`; no token is drawn yet.
 
         Args:
             x, plan: as for `advance`.
-            choice_BL, jump_BL (`torch.DoubleTensor` of shape `(batch_size, seq_len)`): uniforms; the latter say how
-                many, where the scores do.
+            choice_BL, jump_BL (`torch.DoubleTensor` of shape `(batch_size, seq_len)`): uniforms; `jump_BL` decides how
+                many are revealed if the scores do.
         """
 
 
 class SurestFirst(LogitOrder):
-    """The positions of the highest score, as many as the schedule says, after annealed Gumbel noise.
+    """The positions with the highest score after annealed Gumbel noise, as many as the schedule says.
 
-    A step reads the logits of every masked position. They are the denoiser's own; under `certainty="tempered"` those
-    of the law that tokens are drawn from.
+    A step reads the logits of every masked position. They are the denoiser's own, or those of the law that tokens are
+    drawn from under `certainty="tempered"`.
     """
 
     def choose(self, x: StepInput, plan: StepPlan, choice_BL: torch.Tensor, jump_BL: torch.Tensor) -> torch.Tensor:
@@ -70,10 +70,10 @@ class ConfidenceOrder(Order):
     drawn token, before any temperature, `top_p`, `top_k` or log-score coefficient of the draws (as in LLaDA's code).
 
     Each step draws a token for every masked position and keeps the surest. The law of the samples is not that of the
-    denoiser even with one token a step: unlikely tokens are drawn again.
-    With `schedule="cosine"` and exact counts it is MaskGIT's sampler, its noise annealed linearly from
-    `confidence_temperature` (4.5 in Halton-MaskGIT's code) to 0. Other counts are had by
-    [`~lsd_sampler.sampling.schedules.grid_from_counts`].
+    denoiser even with one token a step, because unlikely tokens are drawn again.
+    With `schedule="cosine"` and exact counts it is MaskGIT's sampler, with noise annealed linearly from
+    `confidence_temperature` (4.5 in Halton-MaskGIT's code) to 0.
+    [`~lsd_sampler.sampling.schedules.grid_from_counts`] gives other counts.
     """
 
     name = "confidence"
@@ -125,14 +125,14 @@ class EntropyOrder(SurestFirst):
 def surest(
     x: StepInput, plan: StepPlan, score_BL: torch.Tensor, choice_BL: torch.Tensor, jump_BL: torch.Tensor
 ) -> torch.Tensor:
-    """The masked positions of the highest score after Gumbel noise, as many as are due in this step. `(B, L)`.
+    """The masked positions with the highest score after Gumbel noise, as many as are due in this step. `(B, L)`.
 
     Args:
         score_BL (`torch.DoubleTensor` of shape `(batch_size, seq_len)`): -inf where nothing is masked.
         choice_BL, jump_BL: as for [`LogitOrder.choose`].
     """
     if plan.counts_jumps:
-        # positions are not revealed by their own `u` here, so jumps are drawn afresh at those still masked
+        # a position's own `u` does not reveal it here, so jumps are drawn afresh where it is still masked
         due_B = (jump_BL < plan.jump(x)).sum(1)
     else:
         due_B = plan.due(x).sum(1) - (x.canvas.masked_BL & ~x.masked_BL).sum(1)

@@ -11,8 +11,8 @@ from .base import Order
 def _sobol_points(canvas_shape: tuple[int, ...]) -> torch.Tensor:
     """Enough points of the unscrambled Sobol sequence to visit every cell of the canvas, under any shift. `(N, d)`.
 
-    A cell of width 1/n contains a dyadic interval of width 2^-ceil(log2 2n), wherever it is shifted to; products of
-    those are hit exactly once by the corresponding net in base 2.
+    A cell of width 1/n contains a dyadic interval of width 2^-ceil(log2 2n), wherever it is shifted to. The
+    corresponding net in base 2 hits each product of such intervals exactly once.
     """
     log2_points = sum(math.ceil(math.log2(2 * n)) for n in canvas_shape)
     return SobolEngine(len(canvas_shape)).draw(2**log2_points, dtype=torch.float64)
@@ -21,7 +21,7 @@ def _sobol_points(canvas_shape: tuple[int, ...]) -> torch.Tensor:
 class HaltonOrder(Order):
     """Low-discrepancy order in 1-D (text) or 2-D (images): tokens revealed together lie far apart.
 
-    The order in which a randomly shifted Sobol sequence visits the cells of the canvas; after Halton-MaskGIT
+    A randomly shifted Sobol sequence visits the cells of the canvas in this order. It follows Halton-MaskGIT
     (https://huggingface.co/papers/2503.17076), with Sobol points in place of Halton's. In 1-D both are
     van der Corput's sequence in base 2, here in Gray-code order (the first 2^k points are the same ones).
     """

@@ -10,8 +10,8 @@ from .base import Order
 def _place_in_order(canvas_shape: tuple[int, ...]) -> torch.Tensor:
     """Place of each cell in the order in which the Halton points 1, 2, ... first visit them. `(L,)`, int64."""
     bases = (2, 3)[: len(canvas_shape)]
-    # A cell of width 1/n contains an interval [i b^-k, (i + 1) b^-k] with b^k >= 2n. Products of those are hit once by
-    # as many points in succession as there are of them.
+    # A cell of width 1/n contains an interval [i b^-k, (i + 1) b^-k] with b^k >= 2n. N consecutive points hit each of
+    # the N products of such intervals once.
     N = math.prod(base ** _num_digits(base, 2 * n) for base, n in zip(bases, canvas_shape, strict=True))
     cell_N = torch.zeros(N, dtype=torch.int64)
     for base, n in zip(bases, canvas_shape, strict=True):
@@ -45,8 +45,8 @@ class HaltonMaskGITOrder(Order):
     the Halton sequence in bases 2 (rows) and 3 (columns), turned by a random number of places for each sample (its
     `randomize`).
 
-    On text it is van der Corput's sequence in base 2. All samples share one order up to where it begins; `halton`
-    shifts the points instead, so that tokens revealed together lie apart whatever the shift.
+    On text it is van der Corput's sequence in base 2. All samples share one order and differ only in where it begins.
+    `halton` shifts the points instead, so that tokens revealed together lie far apart under any shift.
     """
 
     name = "halton_maskgit"

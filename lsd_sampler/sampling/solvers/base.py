@@ -15,8 +15,8 @@ class Solver(ABC):
     """How the reverse process is discretised.
 
     Under absorbing noise, in a step from time t to s < t, a masked position becomes token y with probability
-    `score_weight(t, s) * score_y`: for an [`UpdateRule`] that is the step, for an
-    [`~lsd_sampler.sampling.solvers.OwnStep`] what the schedule counts by.
+    `score_weight(t, s) * score_y`. For an [`UpdateRule`] that is the step; for an
+    [`~lsd_sampler.sampling.solvers.OwnStep`] it decides the counts of the schedule.
     """
 
     name: ClassVar[str]
@@ -29,7 +29,7 @@ class Solver(ABC):
 
     @classmethod
     def read_options(cls, given: Any) -> dict[str, Any]:
-        """All of its constants: those that were given, and the defaults of the others.
+        """All of its constants: those that are given, and the defaults of the others.
 
         Raises:
             ValueError: for an unknown name, or a value out of range.
@@ -39,11 +39,11 @@ class Solver(ABC):
     def calls(
         self, grid: Callable[[int], torch.Tensor], num_calls: int, options: Mapping[str, Any]
     ) -> tuple[torch.Tensor, list[int]]:
-        """Times of so many network calls and of the end, float64 of shape `(num_calls + 1,)`, decreasing; and the
-        place of each call in its step: 0 for one that begins a step.
+        """Times of the network calls and of the end, float64 of shape `(num_calls + 1,)`, decreasing; and the place of
+        each call in its step, which is 0 for a call that begins a step.
 
         Args:
-            grid: from a number of steps n to the `n + 1` times between which they go.
+            grid: maps a number of steps n to the `n + 1` times between them.
             num_calls (`int`): M.
             options: as from `read_options`.
         """
@@ -84,5 +84,5 @@ class UpdateRule(Solver):
     ) -> torch.Tensor:
         """Law of each token at time s, given x and a prediction (as in `Corruption`) at time t. `(R, V)` float64.
 
-        Rows need not be laws where the score belongs to none or the step is too large: entries may be negative.
+        Rows need not be laws if the score does not belong to one or the step is too large: entries may be negative.
         """

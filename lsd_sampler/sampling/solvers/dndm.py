@@ -29,17 +29,17 @@ _OPTIONS = {
 class DNDM(OwnStep):
     """Each position has a time of its own, drawn before the generation, at which it is revealed. One call a step.
 
-    With M steps, times are 1 (the last step) to M (the first); a position gets time n by the n-th of the `weights`:
-    `"linear_alpha"` (all alike), `"linear_lambda"` (from M down, time M - i is taken with probability i / M by those
-    that have none yet, time 1 by the rest), `"cosine"`, or `"beta"` (density of Beta(`alpha`, `beta`) at M points from
-    0 to 1; with M below half of `training_steps`, those that the network was trained with, its mass on M intervals of
-    equal length). Where the authors' times begin at 0 (`"linear_lambda"`, the mass), each is n - 1. Nothing changes at
-    times that no position has, so a time-free network is called only as often as a sequence has distinct times: at
-    most once for each token, however large M is.
+    With M steps, times are 1 (the last step) to M (the first). The probability of time n is proportional to the n-th
+    of the `weights`: `"linear_alpha"` (all equal), `"linear_lambda"` (from M down, positions without a time take time
+    M - i with probability i / M, and the rest take time 1), `"cosine"`, or `"beta"`. The latter is the density of
+    Beta(`alpha`, `beta`) at M points from 0 to 1. If M is below half of `training_steps`, the number that the network
+    was trained with, it is its mass on M intervals of equal length. Where the authors' times begin at 0
+    (`"linear_lambda"`, the mass), theirs are n - 1. Nothing changes at times that no position has, so a time-free
+    network is called only as often as a sequence has distinct times: at most once for each token, however large M is.
 
-    Under absorbing noise that is the usual way of sampling, empty steps left out: with `"linear_alpha"` on a uniform
-    grid, Tweedie with `count="bernoulli"`. Unlike its authors' code, which takes the most likely tokens (`greedy`) and
-    one set of times for the whole batch, tokens are drawn and each sequence has its own times.
+    Under absorbing noise that is the usual way of sampling without its empty steps: with `"linear_alpha"` on a uniform
+    grid, it is Tweedie with `count="bernoulli"`. The authors' code takes the most likely tokens (`greedy`) and one set
+    of times for the whole batch; here tokens are drawn and each sequence has its own times.
     """
 
     name = "dndm"
@@ -51,10 +51,10 @@ class DNDM(OwnStep):
 
 
 class DNDMK(OwnStep):
-    """DNDM-k: the times of `dndm` say only how many tokens are known; those of the highest log-probability are. One
-    call a step.
+    """DNDM-k: the times of `dndm` only decide how many tokens are known, and the known ones are those with the highest
+    log-probability. One call a step.
 
-    All positions are scored by the present call, known tokens too: one that the network no longer believes in is
+    The present call scores all positions, including known tokens, and one that the network no longer believes in is
     masked again. (Networks that copy known tokens, as MDLM's parametrisation does, believe in all of them.)
     """
 
@@ -72,14 +72,14 @@ class DNDMK(OwnStep):
         known_BL = x.confidence(mine_BL & ~x.masked_BL, x.sample_BL, beta)
         score_BL = torch.where(x.masked_BL, confidence_BL, known_BL).masked_fill(~mine_BL, -torch.inf)
         kept_BL = mine_BL & ~lowest(score_BL, mine_BL.sum(1) - known_B, mine_BL)
-        idle_B = known_B == due(x, plan, x.k - 1).sum(1)  # it is no position's time
+        idle_B = known_B == due(x, plan, x.k - 1).sum(1)  # no position has this time
         kept_BL = torch.where(idle_B[:, None], mine_BL & ~x.masked_BL, kept_BL)
         next_BL = torch.where(kept_BL, candidate_BL, x.sample_BL).masked_fill(mine_BL & ~kept_BL, x.mask_token_id)
         return next_BL, log_prob_BL.exp().float().masked_fill(~(kept_BL & x.masked_BL), 0)
 
 
 def transition_weights(num_steps: int, options: Mapping[str, Any]) -> torch.Tensor:
-    """In proportion to them a position gets the time 1, ..., M. Float64 of shape `(M,)`."""
+    """Relative probabilities of the times 1, ..., M of a position. Float64 of shape `(M,)`."""
     kind, n_M = options["weights"], torch.arange(num_steps, dtype=torch.float64)
     if kind == "linear_alpha" or num_steps == 1:
         return torch.ones_like(n_M)
@@ -95,7 +95,7 @@ def transition_weights(num_steps: int, options: Mapping[str, Any]) -> torch.Tens
         return _beta_mass(num_steps, options["alpha"], options["beta"])
     share_M = torch.linspace(0, 1, num_steps, dtype=torch.float64)
     log_M = torch.xlogy(options["alpha"] - 1, share_M) + torch.xlogy(options["beta"] - 1, 1 - share_M)
-    # of two steps both may lie where the density is 0
+    # with two steps, the density may be 0 at both
     return (log_M - log_M.max()).exp() if log_M.max() > -torch.inf else torch.ones_like(n_M)
 
 
@@ -112,11 +112,11 @@ def _beta_mass(num_intervals: int, alpha: float, beta: float) -> torch.Tensor:
 
 
 def due(x: StepInput, plan: StepPlan, k: int) -> torch.Tensor:
-    """Which of the positions masked at the start have come to their time by the end of step k. `(B, L)`."""
+    """Which of the positions masked at the start have reached their time by the end of step k. `(B, L)`."""
     left = transition_weights(len(plan.places), plan.options).flip(0)[x.canvas.start :]
     return x.canvas.masked_BL & (x.canvas.u_BL < float(left[: k + 1 - x.canvas.start].sum() / left.sum()))
 
 
 def lowest(score_BL: torch.Tensor, num_B: torch.Tensor, among_BL: torch.Tensor) -> torch.Tensor:
-    """The so many positions of each row with the lowest scores, `(B, L)`. Ties: leftmost."""
+    """The `num_B` positions of each row with the lowest scores, `(B, L)`. Ties go to the leftmost."""
     return certainty.ranks(-score_BL.masked_fill(~among_BL, torch.inf)) < num_B[:, None]

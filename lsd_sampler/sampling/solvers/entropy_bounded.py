@@ -14,9 +14,9 @@ class EntropyBounded(OwnStep):
 
     The sum bounds the error of drawing them at once. `proxy` says which are the surest: those of least `"entropy"`,
     largest top probability (`"confidence"`) or largest lead of the most likely token (`"margin"`). It adapts to each
-    sequence and is done when nothing is masked, perhaps before the last step; that one reveals what is left, so too
-    few steps for `gamma` spoil it. A good choice for sharp conditional laws, such as code or answers; where all
-    positions are uncertain it goes one by one.
+    sequence and is done when nothing is masked, perhaps before the last step. The last step reveals what is left, so
+    too few steps for `gamma` spoil it. It is a good choice for sharp conditional laws, such as code or answers; if all
+    positions are uncertain, it reveals them one by one.
     """
 
     name = "entropy_bounded"

@@ -61,7 +61,7 @@ class FastDLLMFactor(FastDLLM):
     One call a step.
 
     It asks for more confidence the more tokens are revealed at once: their joint law is then close to the product. As
-    in the authors' code, where the last masked position alone fails it is revealed too: of two masked ones, both are.
+    in the authors' code, if only the last masked position fails, it is revealed too: two masked positions both are.
     """
 
     name = "fast_dllm_factor"

@@ -12,7 +12,7 @@ class KGillespie(OwnStep):
     rings at the rate of its score, and the first k to ring are revealed. One call a step.
 
     The counts are those of the schedule, so the network is called at its times, not at those of the clocks. Under a
-    normalised denoiser all clocks have one rate: it is Tweedie with `count="exact"` in random order, in law.
+    normalised denoiser all clocks have the same rate. In law it is then Tweedie with `count="exact"` in random order.
     """
 
     name = "k_gillespie"

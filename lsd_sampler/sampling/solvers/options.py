@@ -10,7 +10,7 @@ from ...support.validation import check_choice, check_number
 
 @dataclass(frozen=True)
 class Option:
-    """What a constant is by default, and what it may be: a number in a range, or one of some choices."""
+    """The default of a constant, and its possible values: numbers in a range, or some choices."""
 
     default: Any
     low: float = -math.inf
@@ -22,7 +22,7 @@ class Option:
         """The value, as JSON holds it.
 
         Raises:
-            ValueError: if it is none of the possible ones; the message says `name`.
+            ValueError: if it is not a possible value; the message names it by `name`.
         """
         if self.choices:
             check_choice(name, value, self.choices)
@@ -33,7 +33,7 @@ class Option:
 
 
 def read_options(solver: str, options: Mapping[str, Option], given: Any) -> dict[str, Any]:
-    """All constants of a solver: those that were given, and the defaults of the others.
+    """All constants of a solver: those that are given, and the defaults of the others.
 
     Raises:
         ValueError: for an unknown name, or a value out of range.

@@ -1,4 +1,4 @@
-"""What a solver is that chooses positions and tokens itself.
+"""Solvers that choose positions and tokens themselves.
 
 Shape suffixes: B batch, L positions.
 """
@@ -15,14 +15,13 @@ from .base import Solver
 
 
 class OwnStep(StepRule, Solver):
-    """A solver under absorbing noise whose step is its own: it says which positions are revealed, or masked again.
+    """A solver under absorbing noise that decides itself which positions are revealed, or masked again.
 
-    It looks only at positions that were masked at the start, and reveals all of them by the last step. What it draws,
-    it draws afresh at every step. What it remembers of a generation is `x.canvas.state`, which ends with the
-    generation: a solver itself has no state. How many tokens the schedule asks for (`plan.num_known`, `plan.jump`) is
-    Tweedie's.
+    It looks only at positions that were masked at the start, and reveals all of them by the last step. It draws afresh
+    at every step. The solver itself has no state: `x.canvas.state` holds what it remembers of a generation, and ends
+    with it. The number of tokens that the schedule asks for (`plan.num_known`, `plan.jump`) is Tweedie's.
 
-    `order` and `count` of the scheduler say nothing to it, and no times or coefficients are learned for it.
+    It ignores the scheduler's `order` and `count`, and no times or coefficients are learned for it.
     """
 
     distillable = False

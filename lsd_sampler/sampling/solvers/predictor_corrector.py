@@ -11,7 +11,7 @@ from .own_step import OwnStep, exchange
 
 
 _APART = 1e-6
-"""Relative distance of calls at one time: `timesteps` decrease strictly."""
+"""Relative distance between calls at the same time, because `timesteps` must decrease strictly."""
 
 
 class PredictorCorrector(OwnStep):
@@ -19,11 +19,11 @@ class PredictorCorrector(OwnStep):
     https://huggingface.co/papers/2205.14987, section 4.4): known tokens are masked at the rate of noise g, masked ones
     become y at rate `g * score_y`. One call a step, and one for each corrector.
 
-    Steps that begin at or below the time `corrector_entry`, but for the last, are followed by `corrector_steps`
+    Each step that begins at or below the time `corrector_entry`, except for the last, is followed by `corrector_steps`
     correctors, each `corrector_scale` times as long. All are within the M calls, so there are fewer steps than calls;
-    if numbers do not fit, the first correctors are left out. Each position goes by the exact law of leaving its state
-    and coming back, so a corrector of any length keeps the share of masks. Correctors pay where steps are small and
-    calls many; with few calls all go better into steps.
+    if the numbers do not fit, the first correctors are left out. Each position follows the exact law of leaving its
+    state and coming back, so a corrector of any length keeps the share of masks. Correctors pay if steps are small and
+    calls are many; few calls are better spent on steps.
     """
 
     name = "predictor_corrector"
@@ -52,8 +52,8 @@ class PredictorCorrector(OwnStep):
         return exchange(x, *self.correction(x, plan, s, plan.options["corrector_scale"] * (begin - s)))
 
     def correction(self, x: StepInput, plan: StepPlan, s: float, duration: float) -> tuple[torch.Tensor, float]:
-        """Probabilities in a corrector at time s: that each masked position is revealed, `(B, L)`, that a known one is
-        masked.
+        """Probabilities in a corrector at time s: that each masked position is revealed, `(B, L)`, and that a known
+        one is masked.
         """
         noise_rate, odds, sums_BL = float(plan.noise.rate(s)), plan.odds(s), plan.score_sums(x)
         # a chain of two states, masked or known, with rates `noise_rate * sum` and `noise_rate`
@@ -64,7 +64,7 @@ class PredictorCorrector(OwnStep):
 def _fit(
     grid: Callable[[int], torch.Tensor], num_calls: int, corrector_steps: int, corrector_entry: float
 ) -> tuple[list[float], list[int]]:
-    """Times between which the steps go, as few as fill so many calls, and the number of correctors after each."""
+    """Times between the steps, which are as few as fill `num_calls` calls; and the number of correctors after each."""
     steps, correctors, num_steps = [], [], -(-num_calls // (corrector_steps + 1)) - 1
     while len(correctors) + sum(correctors) < num_calls:
         num_steps += 1

@@ -16,24 +16,24 @@ class ReMDM(OwnStep):
     """Remasking steps (ReMDM, https://huggingface.co/papers/2503.00307, eq. 5-8): a known token is masked again with
     probability sigma, and more masked ones are revealed in return, so that marginals stay right. One call a step.
 
-    Mistakes of parallel draws can be mended, so it pays with many steps: many more than there are tokens. With few,
-    samplers that choose positions well are better. Under an unnormalised denoiser tokens follow the score, numbers the
-    schedule.
+    Mistakes of parallel draws can be mended, so it pays with many steps: many more than there are tokens. With few
+    steps, samplers that choose positions well are better. Under an unnormalised denoiser, the tokens follow the score,
+    and the numbers of tokens follow the schedule.
 
-    `top_p` goes by the authors' rule: kept tokens hold at most `top_p` (or are the most likely one alone), where other
-    solvers, as diffusers, keep the token with which it is passed. The plain sampler under this rule is `remdm_cap`
-    with an `eta` of 0.
+    `top_p` follows the authors' rule: kept tokens hold at most `top_p` (or are the most likely one alone). Other
+    solvers, like diffusers, also keep the token with which `top_p` is passed. The plain sampler under this rule is
+    `remdm_cap` with an `eta` of 0.
     """
 
     @abstractmethod
     def remask_probability(self, alpha_t: float, alpha_s: float, options: Mapping[str, Any]) -> float:
-        """Sigma, of a step between times at which tokens are unmasked with these probabilities. May exceed 1."""
+        """Sigma of a step between times at which tokens are unmasked with these probabilities. It may exceed 1."""
 
     def chances(self, noise: NoiseSchedule, t: float, s: float, options: Mapping[str, Any]) -> tuple[float, float]:
-        """Probabilities in a step from t to s: that a masked position is revealed, that a known one is masked."""
+        """Probabilities in a step from t to s: that a masked position is revealed, and that a known one is masked."""
         alpha_t, alpha_s = float(noise.alpha(t)), float(noise.alpha(s))
         sigma = self.remask_probability(alpha_t, alpha_s, options)
-        if t == 1:  # nothing is known yet that could be masked again, however little of alpha is left
+        if t == 1:  # no token is known yet that could be masked again, whatever alpha is
             sigma = min(1.0, sigma)
         return _reveal_probability(alpha_t, alpha_s, sigma), min(1.0, sigma)
 
@@ -80,7 +80,7 @@ class ReMDMConf(ReMDM):
     they were drawn get more of it. One call a step. (Its authors read that probability after `top_p`, where this says
     `certainty="tempered"`.)
 
-    As its authors do, masked positions are revealed as if nothing was masked again.
+    As in the authors' code, masked positions are revealed as if nothing was masked again.
     """
 
     name = "remdm_conf"
@@ -151,10 +151,10 @@ def share(doubt_BL: torch.Tensor) -> torch.Tensor:
 
 
 def _strict(x: StepInput) -> StepInput:
-    """The same, with the authors' rule for `top_p`."""
+    """The same input, with the authors' rule for `top_p`."""
     return replace(x, draws=replace(x.draws, keeps_crossing=False))
 
 
 def _reveal_probability(alpha_t: float, alpha_s: float, sigma: float) -> float:
-    """The authors' weights of tokens and mask add up to 1; where that of the mask is negative, no mask is drawn."""
+    """The authors' weights of tokens and mask add up to 1; if that of the mask is negative, no mask is drawn."""
     return min(1.0, max(0.0, (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t)))

@@ -20,9 +20,9 @@ from .own_step import OwnStep
 
 @dataclass(frozen=True)
 class FirstStage:
-    """What the second stage needs of the first: its call's index and output, and what was masked then.
+    """What the second stage needs from the first: its call's index and output, and what was masked then.
 
-    The output is a copy, as a pipeline may write the next one into the same memory.
+    The output is a copy, because a pipeline may write the next one into the same memory.
     """
 
     k: int
@@ -31,11 +31,11 @@ class FirstStage:
 
 
 class ThetaSolver(OwnStep):
-    """A step from t to s in two stages: one over a part `theta` of it, by the intensities at t; then another, by a mix
-    of these and the intensities found there. Two calls a step.
+    """A step from t to s in two stages. The first covers a share `theta` of it, by the intensities at t; the second
+    uses a mix of these and the intensities where the first ended. Two calls a step.
 
-    An odd number of calls ends with a plain step. The last stage reveals all that is left. From the first stage to the
-    second a copy of the network's output is kept, or of the hidden states where its head runs row by row.
+    An odd number of calls ends with a plain step. The last stage reveals all that is left. A copy of the network's
+    output is kept from the first stage to the second, or of the hidden states if its head runs row by row.
     """
 
     evals_per_step = 2
@@ -49,7 +49,7 @@ class ThetaSolver(OwnStep):
 
     @abstractmethod
     def leap(self, num_jumps: torch.Tensor) -> torch.Tensor:
-        """Probability of being revealed where so many jumps are expected, elementwise."""
+        """Probability of being revealed, given the expected number of jumps, elementwise."""
 
     def calls(
         self, grid: Callable[[int], torch.Tensor], num_calls: int, options: Mapping[str, Any]
@@ -84,7 +84,7 @@ class ThetaSolver(OwnStep):
         for before_RV, output_RV in zip(*outputs, strict=True):
             rows = slice(done, done + len(output_RV))
             done, at = rows.stop, (row_R[rows], position_R[rows])
-            # a position that is known has no intensities
+            # a known position has no intensities
             mu_star_RV = _intensities(output_RV, plan, t_star).masked_fill(again_BL[at][:, None], 0.0)
             mu_RV = self.mix(_intensities(before_RV, plan, t), mu_star_RV, plan.options["theta"])
             total_R = mu_RV.sum(-1)
@@ -102,10 +102,10 @@ class ThetaTrapezoidal(ThetaSolver):
     """Theta-trapezoidal method (https://huggingface.co/papers/2502.00234, algorithm 2). Two calls a step, of second
     order (up to a logarithm, as intensities go like 1 / t).
 
-    A stage goes on from where the last one ended. Mixed intensities below 0 are taken as 0, which costs the order: if
-    `theta` is 1/2 that happens where one reveal more than halves the intensity of another token, with other `theta`
-    sooner. At equal calls it overtakes Tweedie once steps are small; with few calls, or where positions can be chosen
-    so that they do not depend on each other, one-call steps are better.
+    A stage goes on from where the last one ended. Mixed intensities below 0 are taken as 0, which lowers the order. At
+    a `theta` of 1/2 that happens if one reveal more than halves the intensity of another token; at other values it
+    happens sooner. At equal calls it overtakes Tweedie once steps are small. One-call steps are better with few calls,
+    or if positions can be chosen that do not depend on each other.
     """
 
     name = "theta_trapezoidal"
@@ -122,9 +122,10 @@ class ThetaTrapezoidal(ThetaSolver):
 class ThetaRK2(ThetaSolver):
     """Theta-RK-2 method (https://huggingface.co/papers/2502.00234, algorithm 1). Two calls a step.
 
-    The second stage starts over from the canvas at the step's begin: what the first one revealed has no intensity at
-    its end, and for `theta` up to 1/2 it is masked again. As tokens that are revealed together do not see each other,
-    the law of the samples converges with order 1, in spite of the name: prefer `theta_trapezoidal`.
+    The second stage starts over from the canvas at the beginning of the step. A token that the first stage revealed
+    has no intensity at its end, and for `theta` up to 1/2 it is masked again. Because tokens that are revealed
+    together do not see each other, the law of the samples converges with order 1, despite the name: prefer
+    `theta_trapezoidal`.
     """
 
     name = "theta_rk2"
@@ -134,7 +135,7 @@ class ThetaRK2(ThetaSolver):
         return ((1 - 1 / (2 * theta)) * mu_RV + mu_star_RV / (2 * theta)).clamp(min=0).masked_fill(mu_RV <= 0, 0.0)
 
     def leap(self, num_jumps: torch.Tensor) -> torch.Tensor:
-        # that some of the positions have leaped by the first stage's end is in the mixed intensity already
+        # the mixed intensity already accounts for positions that leaped in the first stage
         return num_jumps.clamp(max=1)
 
 
@@ -148,6 +149,6 @@ def _intensities(output_RV: torch.Tensor, plan: StepPlan, t: float) -> torch.Ten
 
 
 def _draw(x: StepInput, weight_RV: torch.Tensor, v_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A token for each row of weights, as the pipeline wants tokens drawn; and its log-probability. `(R,)` both."""
+    """A token for each row of weights, drawn as the pipeline asks, and its log-probability. Both `(R,)`."""
     index_R = torch.arange(len(v_R), device=v_R.device)
     return x.draws.draw(weight_RV.log()[None], torch.zeros_like(index_R), index_R, v_R)

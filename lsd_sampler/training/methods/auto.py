@@ -1,13 +1,13 @@
 """auto: the method and the order that cost held-out sequences the least.
 
-Which of order, schedule and coefficients pays depends on the model, so it is measured: each candidate learns, and all
-are forced along sequences that none of them learned from (see `held_out`). The winner is the one of least nats per
-token, on average over the NFEs. The held-out sequences are real ones, where data are given; else the teacher's, in the
-order of the forward process (random) or the one that was asked for; or, of a teacher of too many steps, bootstrapped
-ones. The noise by which candidates reveal is another.
+Which of order, schedule and coefficients pays depends on the model, so it is measured. Each candidate learns, and all
+are forced along sequences that none of them learned from (see `held_out`). The winner has the least nats per token, on
+average over the NFEs. The held-out sequences are real ones if data are given. Otherwise they are the teacher's, in the
+order of the forward process (random) or the one that was asked for; if the teacher has too many steps, they are
+bootstrapped. Candidates reveal by noise that is independent of that of the sequences.
 
-It is a path KL, whose optimum are draws as sharp as the denoiser's or less: what sharper ones (beta > 1) are worth, it
-cannot say.
+The criterion is a path KL, whose optimum is draws at most as sharp as the denoiser's. It cannot say what sharper ones
+(beta > 1) are worth.
 """
 
 import copy
@@ -47,7 +47,7 @@ class AutoOptions(MethodOptions):
 
     candidates: tuple[str, ...] = option(
         ("path_kl:halton", "path_kl:random", "lsd:random"),
-        "what to choose from, METHOD:ORDER each; with `order` those of that order",
+        "candidates to choose from, each METHOD:ORDER; with `order`, only those in that order",
         metavar="METHOD:ORDER",
     )
 
@@ -100,8 +100,8 @@ class Auto(Method):
         return ChosenSampler(**vars(learned[winner]), recipe=recipes[winner])
 
     def network_calls(self, recipe: Recipe) -> int:
-        """The candidates' own, and `C batches (N + candidates * sum of the NFEs)` for the held-out sequences (N is 0
-        with data); where there is but one candidate, its own.
+        """The candidates' own calls, and `C batches (N + candidates * sum of the NFEs)` for the held-out sequences (N
+        is 0 with data). A single candidate needs only its own calls.
         """
         each, first = self.outcomes(recipe), recipe.plan.num_canvases  # the run of one step, once for all
         calls = first + sum(method_of(candidate).network_calls(candidate) - first for candidate in each)
@@ -111,7 +111,7 @@ class Auto(Method):
         return calls
 
     def memory(self, size: ModelSize, recipe: Recipe) -> dict[str, int]:
-        """That of the most demanding candidate."""
+        """The memory of the most demanding candidate."""
         needs = [method_of(each).memory(size, each) for each in self.outcomes(recipe)]
         return max(needs, key=lambda need: sum(need.values()))
 
@@ -129,13 +129,13 @@ class Auto(Method):
 
 
 def candidates(recipe: Recipe, workers: Workers | None = None) -> tuple[dict[str, Recipe], dict[str, str]]:
-    """The candidates by name, each with its own recipe; and those that cannot be, with the reason.
+    """The candidates by name, each with its own recipe; and those that cannot be used, with the reason.
 
-    One that puts teacher and student in one batch learns from no more than half of `batch_size` beside others, so that
-    a choice needs no more memory than they do.
+    Among others, a candidate that puts teacher and student in one batch learns from at most half of `batch_size`
+    sequences, so that it needs no more memory than they do.
 
     Raises:
-        ValueError: if none can be.
+        ValueError: if no candidate can be used.
     """
     workers = workers or Workers()
     recipes, left_out = {}, {}
@@ -164,7 +164,7 @@ def _candidate(recipe: Recipe, name: str, workers: Workers) -> Recipe:
     """The recipe of one candidate.
 
     Raises:
-        ValueError: if it cannot be.
+        ValueError: if the candidate cannot be used.
     """
     method, order = _split(name).values()
     if not recipe.plan.has_mask and (METHODS[method].needs_mask or order != "random"):
@@ -172,14 +172,14 @@ def _candidate(recipe: Recipe, name: str, workers: Workers) -> Recipe:
     assert isinstance(recipe.config, DistillConfig)
     config = recipe.config.for_method(method, order)
     own = config.resolve(recipe.plan, config.paths == "data", workers)
-    # one that has no use for the sequences of the others takes as many of its teacher's
+    # a candidate that cannot use the sequences of the others takes as many of its teacher's
     return own if config.paths == recipe.config.paths else dataclasses.replace(own, num_sequences=recipe.num_sequences)
 
 
 def _leave_out(
     recipes: dict[str, Recipe], left_out: dict[str, str], unfit: Callable[[Recipe], bool], reason: str
 ) -> None:
-    """Leaves out those that are unfit, but for the last of all."""
+    """Leaves out candidates that are unfit, but never the last one."""
     for name in [name for name, each in recipes.items() if unfit(each)]:
         if len(recipes) > 1:
             del recipes[name]
@@ -200,7 +200,7 @@ def _checked_candidates(candidates: Any) -> tuple[str, ...]:
 
 
 def _names(recipe: Recipe) -> list[str]:
-    """The candidates; of a given order those of it, or, where none is, their methods in it."""
+    """The candidates. With a given order, these are the ones in it; if there are none, their methods in that order."""
     names, order = recipe.options.candidates, recipe.config.order
     if order is None:
         return list(names)
@@ -233,7 +233,7 @@ def _base(task: Task, recipe: Recipe) -> LSDScheduler:
 
 
 def held_out_task(task: Task) -> Task:
-    """The held-out sequences of a task, those behind the ones to learn from; each process takes an equal share."""
+    """The held-out sequences of a task, which follow those to learn from; each process takes an equal share."""
     size = task.workers.size
     num = max(1, task.config.held_out_sequences // size) * size
     part = _part(task, HELD_OUT, dataclasses.replace(task.recipe, num_sequences=num))
@@ -242,11 +242,11 @@ def held_out_task(task: Task) -> Task:
 
 def held_out_sequences(task: Task) -> tuple[list[HeldOutBatch], torch.Tensor]:
     """The sequences of this process, and how many positions of each count, `(S,)`, float64: those that were masked,
-    but for tokens that are never predicted.
+    except for tokens that are never predicted.
     """
     paths, never = source_paths(task), task.plan.never_predicted
     counted = [[(path.masked_BL & is_predicted(path.final_BL, never)).sum(1).cpu() for path in p] for p in paths]
-    # of a sequence without any the cost is 0
+    # the cost of a sequence without any is 0
     counted_S = torch.cat([torch.stack(canvases).sum(0) for canvases in counted]).clamp(min=1)
     finals = [[path.final_BL for path in canvases] for canvases in paths]
     return list(zip(task.batches(), finals, strict=True)), counted_S.double()

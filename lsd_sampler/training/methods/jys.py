@@ -1,17 +1,17 @@
 """jys: Jump Your Steps (https://huggingface.co/papers/2410.07761), times that minimise a bound on compounding error.
 
 A step from t1 to t3 that is split at t2 no longer uses the rates of `(x_t1, t1)` from t2 on, but those of
-`(x_t2, t2)`. What that is worth is measured by
+`(x_t2, t2)`. The gain is measured by
 
     KLUB(t1, t2, t3) = E (t2 - t3) sum_v R_2(v) (log R_2(v) - log R_1(v)),    R_j = reverse rates at (x_tj, tj),
 
-mean over positions, where x_t1 and x_t2 are noised from the same data with the same noise, so that what is masked at
-t2 is masked at t1. (The terms `R_1 - R_2` of a path divergence are left out, as in the authors' code, which this
-follows.) t2 maximises it, by golden-section search; each level splits all intervals of the one before, which gives
-schedules of 2, 4, 8, ... steps, each nested in the next. Coefficients stay 1.
+the mean over positions, where x_t1 and x_t2 are noised from the same data with the same noise, so that what is masked
+at t2 is masked at t1. (The terms `R_1 - R_2` of a path divergence are left out, as in the authors' code, which this
+follows.) A golden-section search finds the t2 that maximises it. Each level splits all intervals of the one before,
+which gives schedules of 2, 4, 8, ... steps, each nested in the next. Coefficients stay 1.
 
-Data are the teacher's samples, noised by its own noise. All intervals of a level are searched together: one run of the
-pipeline visits `(x_t1, t1)` and the points in question of the first interval, then those of the second, and so on.
+The data are the teacher's samples, noised by its own noise. All intervals of a level are searched together: one run of
+the pipeline visits `(x_t1, t1)` and the points in question of the first interval, then those of the second, and so on.
 """
 
 import itertools
@@ -35,10 +35,10 @@ from ..task import Task
 
 
 CELLS = 1024
-"""Schedules lie on a grid of so many equal intervals of time."""
+"""Number of equal intervals of time in the grid that schedules lie on."""
 GOLDEN = 1.618
 MARGIN = 1e-3
-"""How far from the ends of an interval it may be split."""
+"""How far from its ends an interval must be split."""
 TOLERANCE = 0.25 / CELLS
 MAX_ITERATIONS = 32
 MAX_STEPS = 512
@@ -55,8 +55,8 @@ def golden_section(
 ) -> Search:
     """The best of the points at which a golden-section search evaluates a function that it minimises.
 
-    As in the authors' code, a point that is better than the middle one takes its place, and the ends stay: only a
-    worse one narrows the interval.
+    As in the authors' code, a point that is better than the middle one takes its place, and the ends stay. Only a
+    worse point narrows the interval.
     """
     a, b, c = low, low + (high - low) / (1 + GOLDEN), high
     values = dict(zip([a, b, c], (yield [a, b, c]), strict=True))
@@ -82,8 +82,8 @@ class Visit:
 
     Args:
         t (`float`): the time.
-        begins (`bool`): whether an interval begins here; else it is a point inside the one that began last.
-        ends_at (`float`): of a point: the end of its interval.
+        begins (`bool`): whether an interval begins here; otherwise this is a point inside the latest interval.
+        ends_at (`float`): the end of the interval that a point is in.
     """
 
     t: float
@@ -95,14 +95,14 @@ class KLUBRecorder(Recorder):
     """Visits noised data; adds up the KLUB of every point, with the rates at the beginning of its interval."""
 
     def follow(self, visits: list[Visit]) -> None:
-        """The next runs make these visits, in this order; what was measured is forgotten."""
+        """Sets the visits of the next runs, in this order, and forgets what was measured."""
         times = torch.tensor([*(visit.t for visit in visits), visits[-1].t / 2], dtype=torch.float64)
         self.set_learned_sampler(LearnedSampler({len(visits): LearnedSteps.plain(times)}))
         self.visits = visits
         self.sums, self.num_positions = torch.zeros(len(visits), dtype=torch.float64), 0
 
     def noise_from(self, paths: list[TeacherPath]) -> None:
-        """The data of the next run."""
+        """Sets the data of the next run."""
         self.paths = paths
 
     def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
@@ -167,7 +167,7 @@ class JYS(Method):
             raise ValueError(f"`nfe` must be powers of two up to {MAX_STEPS} for `method` 'jys', got {unfit[0]}.")
 
     def learn(self, task: Task) -> LearnedSampler:
-        """Splits intervals until the largest NFE of the config is reached; keeps the schedules of those asked for."""
+        """Splits intervals until the largest NFE of the config is reached; keeps the schedules for its NFEs."""
         batches = teacher_paths(task)
         recorder = KLUBRecorder.from_config(task.base.config)
         times = torch.linspace(1.0, task.base.config.sampling_eps, CELLS + 1, dtype=torch.float64)
@@ -190,7 +190,7 @@ class JYS(Method):
     def network_calls(self, recipe: Recipe) -> int:
         """At most `C (1 + batches (N + (4 + 2 I) (NFE - 1)))`, for the largest NFE and I = 32 iterations of a search.
 
-        A search ends before when its interval is narrow enough, which those of later levels soon are.
+        A search ends earlier if its interval is narrow enough, as it soon is at later levels.
         """
         searches = (4 + 2 * MAX_ITERATIONS) * (2 ** _num_levels(recipe.config) - 1)
         return recipe.plan.num_canvases * (1 + recipe.num_batches * (recipe.plan.num_steps + searches))
@@ -198,7 +198,7 @@ class JYS(Method):
     def memory(self, size: ModelSize, recipe: Recipe) -> dict[str, int]:
         memory = super().memory(size, recipe)
         rows = min(recipe.config.batch_size, recipe.num_sequences) * recipe.plan.num_masked
-        # those of the beginning of an interval
+        # the rates at the beginning of an interval
         return {**memory, "logits": memory["logits"] + 2 * itemsize_of(size) * rows * size.columns}
 
 
@@ -220,7 +220,7 @@ def _next_level(
         task.runs.network_calls = int(stored["network_calls"])
         return stored["schedule"].tolist()
     ends = times[spread(schedule)].tolist()
-    # of searches that were stopped: asked the same again, they ask the same
+    # values from before a stop: a search that gets the same answers asks for the same points
     known = task.progress.load(f"searches-{M}") or {}
     task.runs.network_calls = int(known.get("network_calls", task.runs.network_calls))
     asked = itertools.count()
@@ -272,7 +272,7 @@ def split_intervals(ends: list[float], evaluate: Callable[[list[Visit]], list[fl
 
 
 def spread(schedule: list[int]) -> list[int]:
-    """Neighbours pushed at least two cells apart, so that there is room between them."""
+    """The schedule with neighbours pushed at least two cells apart, so that there is room between them."""
     spread = list(schedule)
     for i in range(1, len(spread)):
         spread[i] = max(spread[i], min(spread[i - 1] + 2, CELLS))

@@ -101,14 +101,14 @@ class LSD(Method):
         """`C (1 + batches N + sum of the NFEs)`; with Adam `updates` times the sum."""
         updates = recipe.options.epochs * -(-recipe.num_sequences // recipe.options.adam_batch_size)
         passes = updates if recipe.options.optimizer == "adam" else 1
-        # canvases of a teacher that masks again are recorded in one run of all sequences
+        # the canvases of a teacher that masks tokens again are recorded in one run of all sequences
         batches = recipe.num_batches if SOLVERS[recipe.teacher_solver].distillable else 1
         return recipe.plan.num_canvases * (1 + batches * recipe.plan.num_steps + passes * sum(recipe.config.nfe))
 
     def memory(self, size: ModelSize, recipe: Recipe) -> dict[str, int]:
         memory = super().memory(size, recipe)
         if (recipe.options.domain or _default_domain(size.prediction_type)) == "log_score":
-            # what is kept of the student's logits while they are solved for
+            # the copy of the student's logits that is kept while a coefficient is solved for
             memory["logits"] += 5 * recipe.num_sequences * recipe.plan.num_masked * size.columns
         return memory
 
@@ -155,7 +155,7 @@ def _learn_exactly(
     paths: list[list[torch.Tensor]],
     domain: str,
 ) -> LearnedSteps:
-    """One run: each coefficient is solved when its step comes; over several canvases it is pooled as they come."""
+    """One run, in which each coefficient is solved at its step and pooled over the canvases so far."""
     M = len(start.score_coefficients)
     scores = [(-math.inf, -math.inf)] * M
     weights, betas = [0] * M, [1.0] * M
@@ -211,14 +211,14 @@ def _learn_with_adam(
 
 
 class _Adam:
-    """Adam on the coefficients, kept from falling below 0. Call it for the gradients, `update` for a step."""
+    """Adam on the coefficients, which stay at 0 or above. A call adds gradients; `update` makes a step."""
 
     def __init__(self, domain: str, M: int, learning_rate: float):
         self.domain = domain
         self.values = torch.ones(M, dtype=torch.float64)
         self.gradient = self.values.grad = torch.zeros_like(self.values)
         self.optimizer = torch.optim.Adam([self.values], lr=learning_rate)
-        # one for all sequences, so that they count by their scores
+        # one scale for all sequences, so that they count by their scores
         self.scale = torch.full((M,), math.nan, dtype=torch.float64)
 
     def coefficients(self, k: int) -> tuple[float, float]:
@@ -243,7 +243,7 @@ class _Adam:
         self.gradient.zero_()
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What `load` needs to go on."""
+        """The tensors that `load` needs to resume."""
         state = self.optimizer.state_dict()["state"][0]
         return {"values": self.values, "scale": self.scale, **{f"adam.{name}": state[name] for name in state}}
 

@@ -1,34 +1,35 @@
 """lsd+: coefficients of the score and the steps themselves (https://huggingface.co/papers/2509.19962, eq. 7-10).
 
 The steps are `kappa_k > 0` with sum `1 - eps`; `tau_k = 1 - sum_{l<k} kappa_l` are the student's times. As printed,
-eq. 8 compares a student's step with *one* step of the teacher, and is degenerate: see `literal`. Here the comparison
-is over the same interval: the student's `kappa_k sigma(tau_k) Phi_k s(x_{tau_k}, tau_k)` with what the teacher
-accumulates from `tau_k` to `tau_{k+1}`, `sum_j dt*_j sigma s*_j`, in generalised KL. By the chain rule that is
+eq. 8 compares a student's step with *one* step of the teacher, and is degenerate: see `literal`. Here both cover the
+same interval: the student's `kappa_k sigma(tau_k) Phi_k s(x_{tau_k}, tau_k)` is compared with what the teacher
+accumulates from `tau_k` to `tau_{k+1}`, `sum_j dt*_j sigma s*_j`, in generalised KL. By the chain rule that is the sum
+of two parts:
 
 - how much is revealed: the minimiser is closed-form, `Phi_k` = share of the masked positions that the teacher reveals
   in the interval / share that the student's own step would;
-- which tokens: `-log p(token | x_{tau_k})`, expected under the teacher's prediction when it reveals the position. One
-  draw of that is the token that the teacher did reveal, so nothing of the size of the logits is kept. (Predictions
-  that are accumulated first and compared then would cost no more: the log-sum inequality. The teacher's own entropy,
-  by which both differ from a KL, is the same for every grid.)
+- which tokens: `-log p(token | x_{tau_k})`, expected under the teacher's prediction when it reveals the position. The
+  token that the teacher did reveal is one draw from that prediction, so nothing of the size of the logits is kept.
+  (If predictions were accumulated first and then compared, they would cost no more, by the log-sum inequality. Both
+  differ from a KL by the teacher's own entropy, which is the same for every grid.)
 
-`x_{tau_k}` is the teacher's canvas, as the chain rule has it, relaxed: within the Hamming distance of eq. 9. Variant
-`own_canvas` leaves the student on canvases of its own, drawn with the teacher's noise. That is degenerate too: after
-the first token that differs, the two disagree about all that depends on it, rightly so, and the best grid is one that
-never gets there, the teacher's own first M - 1 steps and then a jump. (Reverse KL at 4 calls, in nats per transition,
+`x_{tau_k}` is the teacher's canvas, as the chain rule asks, but relaxed: within the Hamming distance of eq. 9. Variant
+`own_canvas` leaves the student on canvases of its own, drawn with the teacher's noise. That is degenerate too. After
+the first token that differs, the two rightly disagree about all that depends on it. The best grid then never gets
+there: it takes the teacher's own first M - 1 steps and then a jump. (Reverse KL at 4 calls, in nats per transition,
 as `lsd-eval` prints it for samplers from `lsd-train --model countdown:V=16,L=64 --method lsd+ --nfe 4`: 11.9 with
 `--variant own_canvas`, 1.8 with `interval`, 3.5 on the uniform grid.)
 
-There is no gradient through the draws, and one in kappa that ignores them points nowhere but to shorter first steps:
-a later state knows more only because of the draws. So grids are tried. A replay measures the objective of a grid, and
-what a token costs at each of its states; a shortest path, where the cost is taken to fall geometrically between the
-states seen so far, is the next grid, until one comes again. The best that was measured is the result. The first is the
-uniform one, so that it cannot be worse than that by its own objective.
+There is no gradient through the draws. A gradient in kappa that ignores them only ever shortens the first steps,
+because a later state knows more only through the draws. So grids are tried. A replay measures the objective of a grid,
+and what a token costs at each of its states. The next grid is a shortest path, for which the cost is taken to fall
+geometrically between the states seen so far. The search ends when a grid recurs, and the best one that was measured is
+the result. The first grid is the uniform one, so the result cannot be worse than that by its own objective.
 
-Of a normalised denoiser (RADD, MDLM, oracles) time only enters through the share `r_k` of masked positions that a step
-reveals, so steps and score coefficients are one family. `Phi_k` then follows from the noise alone, whatever the
+With a normalised denoiser (RADD, MDLM, oracles), time only enters through the share `r_k` of masked positions that a
+step reveals, so steps and score coefficients are one family. `Phi_k` then follows from the noise alone, whatever the
 network says: it is 1 for tweedie, and for euler under log-linear noise; elsewhere it makes up for euler's error in
-`r_k`. What is learned are the `r_k`, by the tokens.
+`r_k`. The `r_k` are what is learned, from the tokens.
 """
 
 import math
@@ -63,34 +64,35 @@ from ..teacher_canvases import teacher_canvases
 
 VARIANTS = ("interval", "own_canvas", "literal")
 MAX_CANDIDATES = 1024
-"""Of the teacher's times, the student's are among so many."""
+"""The largest number of the teacher's times that the student's are chosen from."""
 
 
 class IntervalStudent(Recorder):
-    """A student that is judged by a teacher's paths: at each step it is given its score coefficient, and what it
-    predicts is compared with the tokens that the teacher revealed.
+    """A student that is judged by a teacher's paths. At each step it gets its score coefficient, and its prediction is
+    compared with the tokens that the teacher revealed.
     """
 
     workers = Workers()
 
     def follow(self, times: torch.Tensor, bounds: list[int], coefficients: torch.Tensor | None, own: bool) -> None:
-        """What to run from now on; all that was measured is forgotten.
+        """Sets what to run from now on, and forgets all that was measured.
 
         Args:
             times (`torch.DoubleTensor` of shape `(M + 1,)`): of the grid.
-            bounds (`list[int]`): the teacher's steps at which the student's steps begin, and the number of them.
-            coefficients (`torch.DoubleTensor` of shape `(M,)`, *optional*): of the score, where they are known.
+            bounds (`list[int]`): the teacher's steps at which the student's steps begin, then the teacher's number of
+                steps.
+            coefficients (`torch.DoubleTensor` of shape `(M,)`, *optional*): of the score, if they are known.
             own (`bool`): whether the student stays on its own canvases, or is put on the teacher's after each step.
         """
         M = len(bounds) - 1
         self.set_learned_sampler(LearnedSampler({M: LearnedSteps.plain(times)}))
         self.bounds, self.coefficients, self.own = bounds, coefficients, own
         self.nats_M, self.seen_M = (torch.zeros(M, dtype=torch.float64) for _ in range(2))
-        # by teacher and student at coefficient 1: positions revealed in the step, and masked before it
+        # for the teacher and for the student at coefficient 1: positions revealed in the step, and masked before it
         self.revealed_M2, self.masked_M2 = (torch.zeros(M, 2, dtype=torch.float64) for _ in range(2))
 
     def judge_by(self, paths: list[TeacherPath], relaxed: list[RelaxedStart] | None) -> None:
-        """The paths of the next run, and how its canvases are relaxed."""
+        """Sets the paths of the next run, and how its canvases are relaxed."""
         self.paths, self.relaxed = paths, relaxed
 
     def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,7 +101,7 @@ class IntervalStudent(Recorder):
         self.steps.score_coefficients[x.k] = self._coefficient(x, path)
         self.use_steps(self.steps)
         teacher_BL = path.before(self.bounds[x.k + 1], x.mask_token_id)
-        if x.is_last:  # what comes after this canvas, if anything, is to begin from the teacher's context
+        if x.is_last:  # a canvas that follows must begin from the teacher's context
             return teacher_BL, torch.zeros(teacher_BL.shape, device=teacher_BL.device)
         next_BL = super().record(x)[0] if self.own else teacher_BL
         if self.relaxed is not None and (x.k == 0 or not self.own):
@@ -109,7 +111,7 @@ class IntervalStudent(Recorder):
     def _measure(self, x: StepInput, path: TeacherPath) -> None:
         """The nats of the teacher's tokens where both canvases are masked."""
         judged_BL = x.masked_BL & (path.step_BL >= self.bounds[x.k])
-        # under an exchangeable order all that are masked have the expectation of those that come next
+        # under an exchangeable order, all masked positions have the same expectation as those revealed next
         if not ORDERS[self.config.order].exchangeable:
             judged_BL &= path.step_BL < self.bounds[x.k + 1]
         row_R, position_R = judged_BL.nonzero(as_tuple=True)
@@ -139,7 +141,7 @@ class LSDPlusOptions(RelaxationOptions):
 
     relaxation: float | None = relaxation_option(0.05)
     domain: str | None = option(
-        None, "of the literal variant: with log_score, the grid stays uniform", choices=("score", "log_score")
+        None, "what `variant` literal compares; with log_score its grid stays uniform", choices=("score", "log_score")
     )
     epochs: int = option(20, "grids to try for each NFE")
     variant: str = option(
@@ -172,7 +174,7 @@ class LSDPlus(Method):
         return LearnedSampler(steps)
 
     def network_calls(self, recipe: Recipe) -> int:
-        """At most `C (1 + batches (N + epochs * sum of the NFEs))`; literally, `C (1 + batches N + that sum)`."""
+        """At most `C (1 + batches (N + epochs * sum of the NFEs))`; `C (1 + batches N + that sum)` if `literal`."""
         canvases, teacher, students = recipe.plan.num_canvases, recipe.plan.num_steps, sum(recipe.config.nfe)
         if recipe.options.variant == "literal":
             return canvases * (1 + recipe.num_batches * teacher + students)
@@ -180,13 +182,13 @@ class LSDPlus(Method):
 
 
 def literal(task: Task) -> LearnedSampler:
-    """Eq. 8 as printed, `E d(kappa_k s(x_{tau_k}, tau_k), ((1 - eps) / N) s*_k)`: to be seen, not to be used.
+    """Eq. 8 as printed, `E d(kappa_k s(x_{tau_k}, tau_k), ((1 - eps) / N) s*_k)`: for comparison, not for use.
 
     With an unnormalised distance (`domain` "score": generalised KL) the minimiser is
-    `kappa_k = ((1 - eps) / N) sum s*_k / sum s_k`. Where the scores agree, as those of any normalised denoiser do, it
-    is a step of the teacher: the M steps end at `1 - M (1 - eps) / N`, far from eps, and the last has to reveal nearly
+    `kappa_k = ((1 - eps) / N) sum s*_k / sum s_k`. If the scores agree, as those of any normalised denoiser do, it is
+    a step of the teacher: the M steps end at `1 - M (1 - eps) / N`, far from eps, and the last has to reveal nearly
     everything. With a normalised distance (`domain` "log_score": KL of softmaxes) kappa cancels and has no
-    gradient: the grid stays uniform. One replay on the uniform grid, beside the teacher.
+    gradient: the grid stays uniform. It takes one replay on the uniform grid, paired with the teacher.
     """
     eps = task.base.config.sampling_eps
     canvases = teacher_canvases(task)
@@ -206,7 +208,7 @@ def literal(task: Task) -> LearnedSampler:
         run_pair(task, student, start, canvases.at(M), task.sequences, compare)
         ratio = torch.where(sums[:, 1].isfinite(), (sums[:, 0] - sums[:, 1]).exp(), 1.0)
         kappa = (1 - eps) / task.plan.num_steps * ratio
-        # more than there is of time cannot be spent: with scores far apart the steps end at eps
+        # no more time can be spent than there is: if the scores differ much, the steps end at eps
         kappa *= min(1.0, (1 - eps) / float(kappa.sum()))
         times = torch.cat([kappa.new_ones(1), 1 - kappa.cumsum(0)])
         steps[M] = start if task.options.domain == "log_score" else LearnedSteps.plain(times)
@@ -215,7 +217,7 @@ def literal(task: Task) -> LearnedSampler:
 
 
 class _GridSearch:
-    """Tries grids of M of the teacher's N times."""
+    """Searches for the best grid of M of the teacher's N times."""
 
     def __init__(self, task: Task, batches: list[list[TeacherPath]]):
         self.task, self.config, self.batches = task, task.config, batches
@@ -228,11 +230,11 @@ class _GridSearch:
         counts = torch.bincount(steps.long(), minlength=plan.num_steps).double()
         canvases = task.num_sequences * plan.num_canvases
         self.revealed_N = task.workers.sum(counts) / canvases
-        # with these the network's mass has no say in how much is revealed
+        # with these, the network's mass does not decide how much is revealed
         self.by_noise = base.config.prediction_type == "logits" or base.config.count == "exact"
 
     def solve(self, M: int) -> tuple[LearnedSteps, float, float]:
-        """The best of the grids tried; its objective, and that of the uniform grid, in nats per canvas."""
+        """The best grid that was tried, its objective, and that of the uniform grid, in nats per canvas."""
         N = len(self.revealed_N)
         state = self.task.progress.load(f"nfe-{M}") or {
             "bounds": torch.tensor([round(k * N / M) for k in range(M + 1)]),
@@ -263,7 +265,7 @@ class _GridSearch:
         return steps, float(state["objectives"].min()), float(state["objectives"][0])
 
     def replay(self, bounds: list[int]) -> float:
-        """Runs the student on all sequences; what the teacher's tokens cost it, in nats per canvas."""
+        """Runs the student on all sequences; returns the cost of the teacher's tokens, in nats per canvas."""
         coefficients = self.coefficients(bounds) if self.by_noise else None
         self.student.follow(self.times[bounds], bounds, coefficients, self.task.options.variant == "own_canvas")
         for sequences, paths in zip(self.task.batches(), self.batches, strict=True):
@@ -283,8 +285,8 @@ class _GridSearch:
         return torch.where((phi - 1).abs() < 1e-9, 1.0, phi)  # rounding
 
     def teachers_shares(self, bounds: list[int]) -> torch.Tensor:
-        """Share of the masked positions that the teacher reveals in each step of the grid; measured where its solver
-        goes by no such number.
+        """Share of the masked positions that the teacher reveals in each step of the grid; it is measured if the
+        teacher's solver has no such number.
         """
         solver, revealed_N = self.task.recipe.teacher_solver, self.revealed_N
         if not SOLVERS[solver].distillable:
@@ -297,7 +299,7 @@ class _GridSearch:
         return SOLVERS[solver].reveal_probability(self.noise, times[:-1], times[1:])
 
     def propose(self, M: int, nats_N: torch.Tensor, seen_N: torch.Tensor) -> list[int]:
-        """The best grid for what is known of the nats that a token costs at each state."""
+        """The best grid, given what is known about the cost of a token at each state, in nats."""
         (known,) = (seen_N > 0).nonzero(as_tuple=True)
         level = isotonic_decreasing(nats_N[known] / seen_N[known], seen_N[known])
         candidates = replay_states(len(nats_N), MAX_CANDIDATES)
@@ -306,9 +308,9 @@ class _GridSearch:
 
 
 def _interpolate(at: torch.Tensor, known: torch.Tensor, level: torch.Tensor, end: int) -> torch.Tensor:
-    """Geometrically between the known levels, and straight on from the last two of them to the end.
+    """Interpolates geometrically between the known levels, and linearly from the last two of them to the end.
 
-    Straight lines throughout would lie above a convex curve, and hide what is to be gained between two states.
+    Straight lines throughout would lie above a convex curve, and hide the gain between two states.
     """
     slope = (level[-1] - level[-2]) / (known[-1] - known[-2]) if len(known) > 1 else level.new_zeros(())
     levels = np.append(level.numpy(), float(level[-1] + slope * (end - known[-1])))

@@ -30,7 +30,7 @@ from ..task import Task
 class PathKLOptions(MethodOptions):
     """Options of [`PathKL`]."""
 
-    num_states: int = option(128, "about so many states at which a step may begin (at most one per token)")
+    num_states: int = option(128, "approximate number of states at which a step may begin (at most one per token)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,7 +53,7 @@ class PathKL(Method):
     def learn(self, task: Task) -> LearnedSampler:
         """Measures the step-error table along teacher paths, and solves it for each NFE of the config."""
         step_error = measure_step_errors(task)
-        # what a step at every state costs; where there is a state per token, that is the teacher's cost
+        # the cost of a step at every state; with a state per token, it is the teacher's cost
         floor = step_error.solve(len(step_error.grid))[1]
         steps = {}
         for M in task.config.nfe:
@@ -69,7 +69,7 @@ class PathKL(Method):
         return LearnedSampler(steps, step_error)
 
     def network_calls(self, recipe: Recipe) -> int:
-        """`C (1 + batches (N + G))`: N steps of the teacher, those of the bootstrap, or 0 with data.
+        """`C (1 + batches (N + G))` for G states. N is the steps of the teacher or of the bootstrap, or 0 with data.
 
         Raises:
             ValueError: if an NFE of the config needs more states.
@@ -105,7 +105,7 @@ class PathKL(Method):
 
 
 def measure_step_errors(task: Task) -> StepErrorTable:
-    """The step-error table: one run of the pipeline for each batch of sequences, beside what these cost."""
+    """The step-error table. It takes one run of the pipeline for each batch of sequences, besides making these."""
     recorder = StepErrorRecorder.from_config(task.base.config)
     recorder.never_predicted = task.plan.never_predicted
     states = states_to_replay(task.recipe)
@@ -133,7 +133,7 @@ def measure_step_errors(task: Task) -> StepErrorTable:
         event="step_error", states=len(states), kept_bytes=2 * zeros.nbytes, network_calls=task.runs.network_calls
     )
     nats, seen = task.workers.sum(sums["nats"]), task.workers.sum(sums["seen"])
-    # whole canvases of data are masked by rank; what of them was left out is to be filled in
+    # whole canvases of data are masked by rank, and ranks that were left out must be filled in
     masked = None if task.data is None else torch.arange(task.plan.num_masked) >= states[:, None]
     exchangeable = ORDERS[task.recipe.order].exchangeable
     return StepErrorTable(estimate_table(nats, seen, exchangeable, masked), states)
@@ -156,13 +156,13 @@ def states_to_replay(recipe: Recipe) -> torch.Tensor:
 def estimate_table(
     nats_GL: torch.Tensor, seen_GL: torch.Tensor, exchangeable: bool, masked_GL: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Means by state and rank, made non-increasing in the state: a later context cannot be worse in expectation.
+    """Means by state and rank, made non-increasing in the state, because a later context is no worse in expectation.
 
     Args:
-        nats_GL, seen_GL (`torch.DoubleTensor` of shape `(num_states, seq_len)`): sums, and how many terms they have.
+        nats_GL, seen_GL (`torch.DoubleTensor` of shape `(num_states, seq_len)`): sums, and their numbers of terms.
         exchangeable (`bool`): whether all ranks have one expectation at a state (random order); they are then pooled.
         masked_GL (`torch.BoolTensor` of that shape, *optional*): where a position is masked; default: where it was
-            seen. Of a rank that was never seen the mean is that of all.
+            seen. A rank that was never seen gets the mean of all ranks.
 
     Returns:
         `torch.DoubleTensor` of shape `(num_states, seq_len)`; 0 where the position is known.
@@ -176,7 +176,7 @@ def estimate_table(
 
 
 def _means(nats_G: torch.Tensor, seen_G: torch.Tensor) -> torch.Tensor:
-    """Non-increasing means; where nothing was seen, that of the state before (of the first, that after)."""
+    """Non-increasing means. A state where nothing was seen has the mean of the one before (the first: of the next)."""
     is_seen_G = seen_G > 0
     means = isotonic_decreasing(nats_G[is_seen_G] / seen_G[is_seen_G], seen_G[is_seen_G])
     return means[(is_seen_G.cumsum(0) - 1).clamp(min=0)]
