@@ -62,7 +62,7 @@ CIRCUMSTANCES = (
     Column("seconds", "seconds"),
     Column("network_calls", "calls", "Calls really made for a sample, on average.", digits=1),
 )
-"""What a row says beside its metrics."""
+"""What a row holds besides its metrics."""
 
 
 def with_ends(*keys: str) -> tuple[str, ...]:

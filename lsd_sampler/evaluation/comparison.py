@@ -58,8 +58,8 @@ def compare(
         harness ([`Harness`]): pipeline, samplers and metrics.
         nfe: numbers of steps.
         temperatures: global temperatures to choose from.
-        choose_at (`int`, *optional*): choose at this number of steps only, and use that choice at all: cheaper.
-            Default: choose at each.
+        choose_at (`int`, *optional*): choose at this number of steps only, and use the choice at the others too, which
+            is cheaper. Default: choose at each.
         frontier (`bool`): measure all metrics along the sweep, at each number of steps; otherwise only the verdict.
         floor (*optional*): see [`floor_row`].
         seed (`int`): of the samples that are judged.

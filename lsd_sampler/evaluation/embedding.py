@@ -77,7 +77,7 @@ def denoiser_features(denoiser: Denoiser) -> Features:
         ValueError: if the denoiser does not show its hidden states.
     """
     if not denoiser.defers_head:
-        raise ValueError(f"`features` of {type(denoiser).__name__} cannot be had: it does not show its hidden states.")
+        raise ValueError(f"`features` of {type(denoiser).__name__} are missing: it does not show its hidden states.")
 
     @torch.inference_mode()
     def features(sequences: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:

@@ -134,7 +134,7 @@ class Harness:
         for name, sampler in self.samplers.items():
             draws = getattr(getattr(sampler, "config", None), "draws", "exact")
             if draws != "exact" and set(temperatures) != {1}:
-                raise ValueError(f"`temperatures` must be 1 for {name!r}, whose `draws` {draws!r} know no other.")
+                raise ValueError(f"`temperatures` must be 1 for {name!r}, whose `draws` {draws!r} support no other.")
             for steps in nfe:
                 if not getattr(sampler, "can_do", lambda _: True)(steps):
                     self._say_once(f"{name} has no numbers for {steps} steps: left out.")
@@ -267,7 +267,7 @@ def best_per_sampler(rows: Sequence[Row], verdict_key: str) -> list[Row]:
 
 
 def floor_row(metrics: MetricSet, sequences: torch.Tensor, *, name: str = "real data", num_texts: int = 0) -> Row:
-    """The same metrics for real data, of shape `(num_samples, length)`: what no sampler can be expected to beat.
+    """The same metrics for real data, of shape `(num_samples, length)`, which no sampler can be expected to beat.
 
     Args:
         name (`str`): what stands in the column `sampler`.

@@ -66,7 +66,7 @@ def plot_frontier(
         path: where to save; the suffix chooses the format.
         likelihood_key, entropy_key: what to draw.
         title (`str`): over all panels.
-        floor (*optional*): the metrics of real data, drawn as a star; samplers are to be compared at its entropy.
+        floor (*optional*): the metrics of real data, drawn as a star; compare samplers at its entropy.
 
     Raises:
         ValueError: if there is nothing to draw.
@@ -126,7 +126,7 @@ def draw_frontier(
 
 @dataclass(frozen=True)
 class Style:
-    """How a sampler is drawn: colour and marker by `number` from 1 to 8; from the second `round` on hollow, dashed."""
+    """How a sampler is drawn: colour and marker by `number` (1 to 8), hollow and dashed from the second `round` on."""
 
     number: int
     round: int
@@ -207,7 +207,7 @@ def _scale_axes(ax: Any, rows: Sequence[Row], metric: str, floor: float | None) 
 
 
 def _few_decades(values: Sequence[float]) -> bool:
-    """Whether an axis would have hardly any labels but for the minor ones."""
+    """Whether an axis would have hardly any labels without the minor ones."""
     return len(values) > 0 and max(values) < 8 * min(values)
 
 

@@ -1,4 +1,4 @@
-"""How numbers were made: hardware and versions. No date, so that the same run gives the same report."""
+"""How numbers were made: hardware and versions. There is no date, so that the same run gives the same report."""
 
 import platform
 import re

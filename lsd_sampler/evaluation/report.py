@@ -1,4 +1,4 @@
-"""What an evaluation found, put together once: for the terminal, for programs and for the HTML page."""
+"""The findings of an evaluation, assembled once for the terminal, for programs and for the HTML page."""
 
 import json
 from collections.abc import Iterable, Sequence

@@ -28,7 +28,7 @@ class Spread:
 
 
 def spread(samples: torch.Tensor, log_p_N: torch.Tensor, num_valid: int) -> Spread | None:
-    """How the possible ones among independent samples are spread over the set, by Pearson's chi-square.
+    """How the possible samples among independent ones are spread over the set, by Pearson's chi-square.
 
     Args:
         samples (`torch.LongTensor` of shape `(num_samples, length)`): sequences.

@@ -11,7 +11,7 @@ Records = Sequence[Mapping[str, Any]]
 """Records of a run, as in `metrics.jsonl`: each has an `event`."""
 
 KINDS = {"teacher": "teacher", "bootstrap": "bootstrapped", "data": "real"}
-"""What sequences of each source are called."""
+"""Names of the sequences from each source."""
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
         """
         name = pretrained_model_name_or_path
         if not name or not isinstance(name, (str, os.PathLike)):
-            raise ValueError(f"`pretrained_model_name_or_path` is missing, or no path: got {name!r}.")
+            raise ValueError(f"`pretrained_model_name_or_path` is missing, or not a path: got {name!r}.")
         name = os.fspath(name)
         source = _Source(name, _check_subfolder(subfolder), {k: kwargs.pop(k) for k in _HUB_OPTIONS if k in kwargs})
         config_file = source.get(cls.config_name)
@@ -156,7 +156,7 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
         defaults = {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
         unknown = sorted(key for key in content if key not in defaults and key[:1] != "_")
         if unknown:
-            logger.warning("%s has entries that are not a sampler's, and without effect: %s.", file, unknown)
+            logger.warning("%s has entries that no sampler has, which are ignored: %s.", file, unknown)
         return {key: content.get(key, default) for key, default in defaults.items()}
 
     @classmethod

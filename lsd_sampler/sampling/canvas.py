@@ -197,7 +197,7 @@ class StepInput:
         return canvas_BL, self.spread(row_R, position_R, log_prob_R, -torch.inf)
 
     def reveal(self, at_BL: torch.Tensor, v_BL: torch.Tensor, beta: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `draw`, with probabilities, float32, 0 elsewhere: what a step returns."""
+        """As `draw`, but with probabilities, float32, 0 elsewhere, as a step returns them."""
         canvas_BL, log_prob_BL = self.draw(at_BL, v_BL, beta)
         return canvas_BL, log_prob_BL.exp().float()
 
@@ -226,7 +226,7 @@ class StepInput:
     def confidence_of_draws(
         self, at_BL: torch.Tensor, canvas_BL: torch.Tensor, log_prob_BL: torch.Tensor, beta: float = 1.0
     ) -> torch.Tensor:
-        """As `confidence`, of tokens drawn with these log-probabilities: rows are read again only where it differs."""
+        """As `confidence`, for tokens drawn with these log-probabilities. Rows are only read again if it differs."""
         draws_by_chance = self.draws.temperature > 0 and beta < math.inf
         is_law = draws_by_chance if self.tempered_certainty else self.draws.are_plain(beta)
         return log_prob_BL if is_law else self.confidence(at_BL, canvas_BL, beta)

@@ -31,7 +31,7 @@ def check_count(count: str, **others: tuple[str, bool]) -> None:
         if count in PUBLISHED_COUNTS and not fits:
             raise ValueError(
                 f"`count` {count!r} fixes how many tokens each step reveals, so `{argument}` {value!r} would have no"
-                " say: leave one of them out."
+                " effect: leave one of them out."
             )
 
 

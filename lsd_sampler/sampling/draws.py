@@ -22,7 +22,7 @@ BLOCK = 256
 
 
 def row_generators(seed: int, rows: Iterable[int], *stream: int) -> list[torch.Generator]:
-    """Fresh generators of the CPU: that of row i depends on `(seed, i)` alone, whatever the batch size.
+    """Fresh CPU generators. The one of row i depends on `(seed, i)` alone, whatever the batch size.
 
     Args:
         seed (`int`), rows (`Iterable[int]`): at least 0.

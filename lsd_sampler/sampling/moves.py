@@ -95,7 +95,7 @@ class TokenMoves(StepRule):
         if config.corruption == "gaussian" and config.prediction_type == "log_score":
             raise ValueError(
                 "`prediction_type` 'log_score' cannot be used under gaussian noise: the last step needs the"
-                " probabilities of the clean token, which scores do not tell there. Use 'logits'."
+                " probabilities of the clean token, which scores do not give there. Use 'logits'."
             )
 
 

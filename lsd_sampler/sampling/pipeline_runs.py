@@ -71,7 +71,7 @@ class PipelineRuns:
         return row_generators(self.seed, sequences)
 
     def arguments(self, sequences: Sequence[int]) -> dict[str, Any]:
-        """What the pipeline is called with to generate these sequences in one batch.
+        """The arguments with which the pipeline generates these sequences in one batch.
 
         Raises:
             ValueError: if its call has no argument for the number of sequences.
@@ -83,7 +83,7 @@ class PipelineRuns:
             kwargs.setdefault("temperature", 1.0)
         given = {name: kwargs[name] for name in PER_SEQUENCE if kwargs.get(name) is not None}
         listed = [name for name, value in given.items() if _is_list(name, value)]
-        # diffusers' own pipelines take lists beside theirs
+        # diffusers' own pipelines repeat each entry of a list by `num_images_per_prompt`
         names = NUMBERS[:2] if given else NUMBERS
         repeats = next((name for name in names if name in self._accepted), None)
         if repeats is not None and listed in ([], [LABELS]):  # labels say what to make, not how many
@@ -135,7 +135,7 @@ def check_call(pipeline: type[DiffusionPipeline], call_kwargs: Mapping[str, Any]
     names = [name for name in accepted if name not in ("self", "generator", "num_inference_steps")]
     for name in call_kwargs:
         if name in ("generator", "num_inference_steps"):
-            raise ValueError(f"`{name}` is given to the pipeline by the training: leave it out.")
+            raise ValueError(f"`{name}` is set by the training itself: leave it out.")
         if name not in names and not takes_any:
             hint = did_you_mean(name, names)
             raise ValueError(f"`{name}` is not an argument of {pipeline.__name__}, which has {names}.{hint}")

@@ -56,7 +56,7 @@ class ReleasedDraws(StepRule):
             ValueError: for a temperature, `top_p` or `top_k`, which released code does not have.
         """
         if x.draws != DrawOptions():
-            raise ValueError(f"`draws` {self.name!r} know no `temperature`, `top_p` and `top_k`, got {x.draws}.")
+            raise ValueError(f"`draws` {self.name!r} support no `temperature`, `top_p` or `top_k`, got {x.draws}.")
         amounts = plan.score_weights if plan.prediction_type == "log_score" else plan.reveal_probabilities
         beta = plan.log_score_coefficient(x.k)
         next_BL, weight_BL = x.sample_BL.clone(), torch.zeros(x.sample_BL.shape, device=x.sample_BL.device)

@@ -13,7 +13,7 @@ from .plan import StepPlan
 
 
 class StepRule(ABC):
-    """What a scheduler does at a step.
+    """The rule by which a scheduler makes a step.
 
     There are orders ([`~lsd_sampler.sampling.orders.Order`]), solvers that take steps of their own
     ([`~lsd_sampler.sampling.solvers.OwnStep`]), moves of tokens where nothing is masked, and draws as in released

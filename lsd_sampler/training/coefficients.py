@@ -26,7 +26,7 @@ MAX_REFERENCES = 4096
 
 
 def wanted(config: SharedOptions, method: Method) -> bool:
-    """Whether a sampler of this method is to be given coefficients of the log-score.
+    """Whether coefficients of the log-score are learned for a sampler of this method.
 
     Args:
         config ([`DistillConfig`]): the options of the run.

@@ -111,11 +111,11 @@ def check_can_be_forced(scheduler: LSDScheduler) -> None:
     config = scheduler.config
     if ORDERS[config.order].looks_at_tokens:
         raise ValueError(
-            f"`order` {config.order!r} looks at the tokens that it draws: what other tokens cost it is not known."
+            f"`order` {config.order!r} looks at the tokens that it draws: the cost of other tokens is unknown."
         )
     if not SOLVERS[config.solver].distillable:
-        raise ValueError(f"`solver` {config.solver!r} goes its own way: what held-out tokens cost it is not known.")
+        raise ValueError(f"`solver` {config.solver!r} chooses positions itself: held-out tokens have no known cost.")
     if config.corruption != "absorbing":
-        raise ValueError(f"Under {config.corruption} noise tokens move again and again: none is revealed for good.")
+        raise ValueError(f"Under {config.corruption} noise a token may move at every step: none is revealed for good.")
     if config.draws != "exact":
-        raise ValueError(f"`draws` {config.draws!r} are not by the denoiser's probabilities: use 'exact'.")
+        raise ValueError(f"`draws` {config.draws!r} do not follow the denoiser's probabilities: use 'exact'.")

@@ -34,9 +34,9 @@ class Method(ABC):
 
     name: ClassVar[str]
     options: ClassVar[type[MethodOptions]] = MethodOptions
-    """Its own options, beside those that all methods have."""
+    """Its own options, besides those that all methods have."""
     order: ClassVar[str] = "random"
-    """The order of revealing that it learns for where none is asked for."""
+    """The order of revealing that it learns for by default."""
     sources: ClassVar[tuple[str, ...]] = ("teacher",)
     """Where its sequences may come from: teacher, data, bootstrap. If there are several, it uses only how they end."""
     needs_mask: ClassVar[bool] = True
@@ -44,7 +44,7 @@ class Method(ABC):
     chooses: ClassVar[bool] = False
     """Whether it runs other methods and takes the best one: the order is then open, and options are passed on."""
     learns_coefficients: ClassVar[bool] = False
-    """Whether it learns coefficients itself, so that none are to be learned on top."""
+    """Whether it learns coefficients itself, so that none are learned on top."""
     leaves_coefficients: ClassVar[bool] = False
     """Whether coefficients of the log-score are learned on top by default if it was chosen."""
 

@@ -69,7 +69,7 @@ class Progress:
 
         Args:
             name (`str`): what they are.
-            own (`bool`): whether each process has its own; else they are the same for all.
+            own (`bool`): whether each process has its own; otherwise they are the same for all.
 
         Raises:
             ValueError: if the file is damaged, or of another task.
@@ -99,7 +99,7 @@ class Progress:
             raise ValueError(f"{path} is damaged: remove it, or start without resuming. ({error})") from error
         if task != self._task and self._unknown:
             raise ValueError(
-                f"{path} cannot be gone on from: the pipeline is called with {self._unknown}, and there is no telling"
+                f"{path} cannot be resumed: the pipeline is called with {self._unknown}, and there is no telling"
                 " whether it is the same. Leave that out, or start without resuming."
             )
         if task != self._task:

@@ -9,7 +9,7 @@ from .teacher_plan import TeacherPlan
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is to be done: [`DistillConfig.resolve`] makes it from the options and what the pipeline asks for.
+    """The work of a run. [`DistillConfig.resolve`] makes it from the options and what the pipeline asks for.
 
     Args:
         config ([`DistillConfig`]): the options as they were given.

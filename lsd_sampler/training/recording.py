@@ -58,14 +58,14 @@ class Recorder(LSDScheduler):
         if num_inference_steps != self.asked:
             raise ValueError(
                 f"The pipeline was called for {self.asked} steps and makes {num_inference_steps}: its other arguments"
-                " bound their number (LLaDA2Pipeline: `gen_length`, which must not be below `block_length` here)."
+                " limit their number (LLaDA2Pipeline: `gen_length`, which must not be below `block_length` here)."
             )
         super().set_timesteps(num_inference_steps, *args, **kwargs)
 
     def advance(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         if x.draws != DrawOptions():
             raise ValueError(
-                f"Distil at `temperature` 1, without `top_p` and `top_k`, got {x.draws}: samplers take any later."
+                f"Distil at `temperature` 1, without `top_p` and `top_k`, got {x.draws}: the sampler takes any later."
             )
         self.calls += 1
         if x.canvas is not self._seen:

@@ -23,7 +23,7 @@ class Task:
     Args:
         runs ([`PipelineRuns`]): runs the pipeline, and counts its network calls.
         base ([`LSDScheduler`]): the plain solver that teacher and student start from.
-        recipe ([`Recipe`]): what is to be done.
+        recipe ([`Recipe`]): what the run does.
         log: called with the keyword arguments of each thing measured.
         progress ([`Progress`]): what is finished, on disk.
         cache ([`PathCache`], *optional*): teacher paths of earlier runs.

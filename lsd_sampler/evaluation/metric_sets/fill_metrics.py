@@ -1,4 +1,4 @@
-"""The metric set of canvases that are partly given: how fills vary, beside the metrics of whole sequences."""
+"""The metric set of canvases that are partly given: how fills vary, besides the metrics of whole sequences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,7 +39,7 @@ class FillMetrics(MetricSet):
         canvases (`torch.LongTensor` of shape `(num_samples, length)`): what is given; each canvas `FILLS` times in a
             row.
         truth (`torch.LongTensor` of shape `(num_samples, length)`): real sequences that the canvases were made from.
-        mask_token_id (`int`): marks what is to be filled in.
+        mask_token_id (`int`): marks the positions to fill in.
         num_resamples (`int`): bootstrap resamples of whole canvases.
         seed (`int`): of the bootstrap.
         confidence (`float`): of the intervals.

@@ -38,7 +38,7 @@ def check_metric_set(metrics: MetricSet) -> None:
     """
     name = type(metrics).__name__
     if not isinstance(metrics, MetricSet):
-        raise ValueError(f"`metrics` must be a `MetricSet`, got {name}: let it inherit from `MetricSet`.")
+        raise ValueError(f"`metrics` must be a `MetricSet`, got {name}: make it inherit from `MetricSet`.")
     known = {metric.key: metric for metric in metrics.metrics}
     if len(known) < len(metrics.metrics):
         raise ValueError(f"`metrics` of {name} must have different keys, got {[m.key for m in metrics.metrics]}.")
@@ -48,7 +48,7 @@ def check_metric_set(metrics: MetricSet) -> None:
     if not known[metrics.verdict_key].lower_is_better:
         raise ValueError(
             f"`verdict_key` of {name} is {metrics.verdict_key!r}, which must have `lower_is_better=True`: samplers are"
-            " compared by the least value. Take the share of wrong ones in the place of that of right ones."
+            " compared by the least value. Use the share of wrong ones instead of that of right ones."
         )
     if metrics.likelihood_key and not metrics.entropy_key:
         raise ValueError(f"`entropy_key` of {name} must be given beside `likelihood_key`, which it is read against.")

@@ -1,4 +1,4 @@
-"""What an evaluation asks of a metric set: what it computes, and by which number samplers are compared.
+"""The interface of metric sets: what they compute, and the number by which samplers are compared.
 
 The verdict is always a distance between distributions; a likelihood alone can be bought with entropy (arXiv
 2604.02718).

@@ -121,7 +121,7 @@ class TokenMetrics(MetricSet):
     def check_num_samples(self, num_samples: int) -> None:
         """Raises `ValueError` if there are too few references to compare the `features` of `num_samples` samples."""
         if self.features is not None and num_samples > len(self.reference):
-            raise ValueError(f"`reference` has {len(self.reference)} sequences, too few beside {num_samples} samples.")
+            raise ValueError(f"`reference` has {len(self.reference)} sequences, too few for {num_samples} samples.")
 
     def compute(self, sequences: torch.Tensor, texts: Sequence[str] | None = None) -> Values:
         """Metrics of `sequences`, of shape `(num_samples, length)`; entropies and divergences in nats.
@@ -146,7 +146,7 @@ class TokenMetrics(MetricSet):
         return Layout(table, (*_VARIETY, *more), ngrams)
 
     def _counted(self, sequences: torch.Tensor) -> torch.Tensor:
-        """The same with `LEFT_OUT` in the place of tokens that are never predicted."""
+        """The sequences with `LEFT_OUT` in place of tokens that are never predicted."""
         never = ~is_predicted(sequences, self.never_predicted)
         return sequences.masked_fill(never, LEFT_OUT) if bool(never.any()) else sequences
 

@@ -117,7 +117,7 @@ def _base_rate(num_states: int, rate_sigma: float, q_sigma: float) -> torch.Tens
     by_distance = np.exp(-(np.arange(num_states) ** 2) / rate_sigma**2)
     rate = np.where(low | high, by_distance[np.abs(j - i) - 1], 0.0)
     energy = (np.arange(1, num_states + 1) - num_states) * np.arange(1, num_states + 1)
-    ratio = np.exp(-(energy[None] - energy[:, None]) / (2 * q_sigma**2))  # of j's weight to that of i
+    ratio = np.exp(-(energy[None] - energy[:, None]) / (2 * q_sigma**2))  # weight of j over weight of i
     rate = np.where(high.T | low.T, rate.T * ratio, rate)
     rate = np.where(high & (rate.T > 0), rate.T * ratio, rate)  # there and back again
     return torch.from_numpy(np.subtract(rate, np.diag(rate.sum(axis=1))))

@@ -90,7 +90,7 @@ class Auto(Method):
             before = task.runs.network_calls
             learned[name] = method_of(recipe).learn(_part(task, name, recipe))
             calls[name] = task.runs.network_calls - before
-        winner, reason = next(iter(learned)), "No other candidate can be had with these options."
+        winner, reason = next(iter(learned)), "No other candidate can be used with these options."
         if len(learned) > 1:
             nats_CMS = _measure(task, recipes, learned)
             winner = min(nats_CMS, key=lambda name: float(nats_CMS[name].mean()))

@@ -41,7 +41,9 @@ class LSDOptions(RelaxationOptions):
 
     relaxation: float | None = relaxation_option(0.0)
     domain: str | None = option(
-        None, "score or log_score; default: score for log_score models, else log_score", choices=("score", "log_score")
+        None,
+        "what the coefficients multiply; default: score if the model's `prediction_type` is log_score, else log_score",
+        choices=("score", "log_score"),
     )
     optimizer: str = option("exact", "exact (closed form or Newton) or adam", choices=("exact", "adam"))
     learning_rate: float = option(1e-3, "learning rate of adam")

@@ -141,7 +141,7 @@ class LSDPlusOptions(RelaxationOptions):
 
     relaxation: float | None = relaxation_option(0.05)
     domain: str | None = option(
-        None, "what `variant` literal compares; with log_score its grid stays uniform", choices=("score", "log_score")
+        None, "only for `variant` literal: with log_score its grid stays uniform", choices=("score", "log_score")
     )
     epochs: int = option(20, "grids to try for each NFE")
     variant: str = option(
