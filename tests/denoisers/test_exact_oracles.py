@@ -15,16 +15,13 @@ from helpers.goodness_of_fit import p_value
 
 from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline, load_denoiser
 from lsd_sampler.denoisers import (
-    ORACLES,
     HiddenMarkovDenoiser,
-    MarkovDenoiser,
     Oracle,
     TableDenoiser,
     brackets,
     colouring,
     hamming,
     hidden_chain,
-    linear_code,
     second_order_chain,
     sudoku4,
 )
@@ -115,7 +112,6 @@ LAWS: dict[str, tuple[Oracle, Weight]] = {
     "colouring": (colouring(2, 3, 3), lambda x: proper(x, 2, 3)),
     "hamming": (hamming(), hamming_word),
 }
-
 BOUND = ("table", "brackets", "brackets of two kinds", "colouring", "hamming")
 """Those that some sequences are impossible under."""
 
@@ -221,18 +217,6 @@ def test_one_token_a_call_is_the_law(name: str, order: str) -> None:
 # ---- chains ----
 
 
-def test_forward_backward_is_chapman_kolmogorov() -> None:
-    """Of a chain without hidden states, the sums over all paths equal the powers of its transitions."""
-    sums = hidden_chain(27, 64, num_successors=5, eps=1e-3, seed=4)
-    powers = MarkovDenoiser(sums.transition, sums.start, length=64)
-    x = powers.sample(16, torch.Generator().manual_seed(0))
-    x[torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < 0.7] = 27
-    torch.testing.assert_close(sums(x).exp(), powers(x).exp(), atol=1e-9, rtol=0)
-    assert (sums.memory, second_order_chain(3, 4).memory, HIDDEN.memory, WEIGHTED.memory) == (1, 2, 2, None)
-    for n in (2, 3):
-        torch.testing.assert_close(sums.ngram_law(n), powers.ngram_law(n), atol=1e-9, rtol=0)
-
-
 def test_pairs_and_triples_of_a_hidden_chain() -> None:
     sequences, p = law("hidden")
     for n in (1, 2, 3):
@@ -275,41 +259,7 @@ def test_it_does_not_solve_the_harder_controls(oracle: Oracle) -> None:
     assert excess.mean() > 0.3 and excess.mean() > 4 * excess.std() / 8
 
 
-def test_a_chain_of_a_text(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("Abab, aab!\n")
-    chain = load_denoiser(f"hmm:{tmp_path}/a.txt,L=6")
-    assert isinstance(chain, HiddenMarkovDenoiser) and (chain.vocab_size, chain.length) == (27, 6)
-    # "abab aab ": after a come b, b, a, b; after b come a, blank, blank
-    torch.testing.assert_close(
-        chain.transition[1, :3], torch.tensor([0, 0.25, 0.75], dtype=torch.float64), atol=1e-7, rtol=0
-    )
-    torch.testing.assert_close(
-        chain.transition[2, :3], torch.tensor([2, 1, 0], dtype=torch.float64) / 3, atol=1e-7, rtol=0
-    )
-    torch.testing.assert_close(chain.start @ chain.transition, chain.start, atol=1e-12, rtol=0)
-
-
-def test_the_smoothed_and_cut_law() -> None:
-    """`(1 - eps) P_K + eps nu`."""
-    whole, cut = hidden_chain(6, 8, seed=7), hidden_chain(6, 8, num_successors=2, eps=0.1, seed=7)
-    for row, all_of_it in zip(cut.transition, whole.transition, strict=True):
-        kept = all_of_it.argsort(descending=True)[:2]
-        expected = 0.1 * whole.start
-        expected[kept] += 0.9 * all_of_it[kept] / all_of_it[kept].sum()
-        torch.testing.assert_close(row, expected, atol=1e-12, rtol=0)
-
-
 # ---- sets ----
-
-
-def test_sudoku_grids() -> None:
-    grids = sudoku4().sequences.view(-1, 4, 4)
-    assert len(grids) == len(grids.unique(dim=0)) == 288
-    for r, c in ((0, 0), (0, 2), (2, 0), (2, 2)):
-        block = grids[:, r : r + 2, c : c + 2].flatten(1)
-        assert (block.sort(-1).values == torch.arange(4)).all()
-    for lines in (grids, grids.transpose(1, 2)):
-        assert (lines.sort(-1).values == torch.arange(4)).all()
 
 
 @pytest.mark.parametrize("num_known", [0, 1, 3, 9])
@@ -324,101 +274,7 @@ def test_posteriors_of_sudoku_are_shares_of_grids(num_known: int) -> None:
     torch.testing.assert_close(oracle(canvases).exp(), expected, atol=1e-12, rtol=0)
 
 
-def test_linear_codes_are_closed_under_addition() -> None:
-    words = linear_code(10, 4, seed=3).sequences
-    sums = (words[:, None] ^ words).flatten(0, 1)
-    assert len(words) == 16 == len(torch.cat([words, sums]).unique(dim=0))
-
-
-def test_colourings_of_a_grid() -> None:
-    """Numbers of 3-colourings of small grids, from their chromatic polynomials."""
-    assert [colouring(n, n, 3).num_valid for n in (1, 2, 3)] == [3, 18, 246]
-    assert colouring(2, 2, 4).num_valid == 84
-
-
-def test_clues_are_of_one_grid() -> None:
-    oracle = load_denoiser("sudoku4:clues=4")
-    assert isinstance(oracle, Oracle)
-    canvases, truth = oracle.canvases(500, torch.Generator().manual_seed(0))
-    given = canvases != oracle.mask_token_id
-    assert (given.sum(1) == 4).all() and torch.equal(canvases[given], truth[given])
-    assert (oracle.log_prob(truth) > -math.inf).all()
-    # 500 canvases give each cell with chance 1/4: 125, and 9.7 is a standard deviation
-    assert ((given.sum(0) - 125).abs() < 60).all()
-    filled = oracle.fill(canvases, torch.Generator().manual_seed(1))
-    assert torch.equal(filled[given], truth[given]) and (oracle.log_prob(filled) > -math.inf).all()
-
-
 # ---- names and files ----
-
-
-def test_every_oracle_can_be_loaded_by_its_example() -> None:
-    for name in ORACLES.names():
-        for example in ORACLES[name].example.replace(" or ", ", ").split(", "):
-            if "FILE" not in example:
-                oracle = load_denoiser(example)
-                assert isinstance(oracle, Oracle) and oracle.name_or_path == example
-                assert oracle.sample(2).shape == (2, oracle.length)
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("sudoku4:clues=16", "`clues`"),
-        ("sudoku4:clues=-1", "`clues`"),
-        ("sudoku4:clue=4", "'clue' is none of clues.*Did you mean 'clues'"),
-        ("sudoku4:grids.txt", "form is sudoku4"),
-        ("table", "form is table:FILE"),
-        ("hmm:V=1", "`V`"),
-        ("hmm:V=4,K=5", "`K`"),
-        ("hmm:eps=1", "`eps`"),
-        ("hmm:V=4,V=5", "form is hmm"),
-        ("hmm:S=2,V=3,L=0", "`length`"),
-        ("markov2:V=17", "`V`"),
-        ("brackets:L=7", "`L` must be even"),
-        ("brackets:L=8,depth=0", "`depth`"),
-        ("colouring:V=1", "no colouring"),
-        ("colouring:H=8,W=8,V=4", "more than"),
-        ("linear_code:L=4,K=5", "`K`"),
-    ],
-)
-def test_bad_names(name: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        load_denoiser(name)
-
-
-def test_tables_of_characters_and_of_ids(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("cab\t2\n\nbac\ncab\n")
-    (tmp_path / "b.txt").write_text("2 0 1\t3\r\n1 0 2\r\n")
-    first, second = load_denoiser(f"table:{tmp_path}/a.txt,clues=1"), load_denoiser(f"table:{tmp_path}/b.txt")
-    for oracle in (first, second):
-        assert isinstance(oracle, TableDenoiser) and (oracle.vocab_size, oracle.length) == (3, 3)
-        assert oracle.sequences.tolist() == [[1, 0, 2], [2, 0, 1]] and oracle.probabilities.tolist() == [0.25, 0.75]
-    assert isinstance(first, Oracle) and first.clues == 1
-    pipe = MaskedDiffusionPipeline.from_pretrained(f"table:{tmp_path}/a.txt")
-    assert set(pipe(num_samples=8, num_inference_steps=3).texts or ()) <= {"cab", "bac"}
-    assert pipe(prefix="c", num_inference_steps=2).texts == ["cab"]
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "holds no sequence"),
-        ("ab\nabc\n", "line 2: 3 tokens, but 2 in line 1"),
-        ("0 1\n0 1 2\n", "line 2: 3 tokens, but 2 in line 1"),
-        ("0 1\n0 -1\n", "line 1 holds ids between spaces, line 2 characters"),
-        ("ab\tx\n", "line 1: after the tab"),
-        ("ab\t-1\n", "line 1: after the tab"),
-        ("ab\t0\n", "`weights`"),
-        ("0 99999999999999999999\n", "a.txt"),
-    ],
-)
-def test_bad_tables(text: str, words: str, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text(text)
-    with pytest.raises(ValueError, match=f"a.txt.*{words}" if words != "a.txt" else words):
-        load_denoiser(f"table:{tmp_path}/a.txt")
-    with pytest.raises(OSError, match="none.txt"):
-        load_denoiser(f"table:{tmp_path}/none.txt")
 
 
 @pytest.mark.parametrize("name", ["table", "hidden, cut", "weighted", "brackets"])

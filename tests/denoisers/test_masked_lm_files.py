@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +9,16 @@ import pytest
 import torch
 from helpers.tiny_language_models import BERT_TOKENS, MASKED_LMS, SIZES, save_without_mask
 from safetensors.torch import load_file, save_file
-from transformers import (
-    BartConfig,
-    BartForConditionalGeneration,
-    BertConfig,
-    BertForPreTraining,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    dynamic_module_utils,
-)
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, dynamic_module_utils
 
 from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
 from lsd_sampler.cards import sampler_card as cards
 from lsd_sampler.cli import evaluate, sample, train
-from lsd_sampler.denoisers import DENOISERS, MaskedLMDenoiser, RADDDenoiser, load_denoiser
+from lsd_sampler.denoisers import DENOISERS, MaskedLMDenoiser, load_denoiser
 from lsd_sampler.denoisers.files import Checkpoint
 from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps
 
 
-RADD: dict[str, Any] = {
-    "tokens": 5,
-    "noise": {"type": "loglinear"},
-    "model": {"type": "ddit_wot", "hidden_size": 8, "n_heads": 2, "n_blocks": 1, "length": 6, "dropout": 0.1},
-}
 OWN_CODE = """
 import torch
 from torch import nn
@@ -153,16 +136,6 @@ def test_shards(folder: Path) -> None:
     assert same(whole, loaded(folder))
 
 
-def test_heads_for_other_tasks_may_lie_in_the_file(folder: Path) -> None:
-    """As in the published BERT, which has a pooler and next-sentence prediction."""
-    config = BertConfig(vocab_size=len(BERT_TOKENS), max_position_embeddings=14, **SIZES)
-    BertForPreTraining(config).save_pretrained(folder)
-    tensors = load_file(folder / "model.safetensors")
-    assert {"bert.pooler.dense.weight", "cls.seq_relationship.weight"} <= tensors.keys()
-    kept = loaded(folder).network.state_dict()
-    assert all(torch.equal(kept[name], x) for name, x in tensors.items() if name in kept)
-
-
 @pytest.mark.parametrize("damage", ["missing", "surplus", "shape", "truncated", "pickled"])
 def test_weights_that_do_not_fit_are_named(folder: Path, damage: str) -> None:
     file, key = folder / "model.safetensors", "bert.encoder.layer.1.output.dense.bias"
@@ -185,70 +158,6 @@ def test_weights_that_do_not_fit_are_named(folder: Path, damage: str) -> None:
     else:
         with pytest.raises(ValueError, match=f"model.safetensors.*{key}"):
             load_denoiser(folder)
-
-
-def test_models_that_do_not_say_what_they_need(folder: Path, tmp_path: Path) -> None:
-    edit(folder, hidden_size="wide")
-    with pytest.raises(ValueError, match="config.json.*hidden_size"):
-        load_denoiser(folder)
-    edit(folder, hidden_size=16)
-    for path in folder.glob("*token*"):
-        path.unlink()
-    with pytest.raises(ValueError, match="config.json.*BertForMaskedLM is the mask.*`mask_token_id`"):
-        load_denoiser(folder)
-    with pytest.raises(ValueError, match="`frame` is True"):
-        load_denoiser(folder, mask_token_id=4, frame=True)
-    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2, n_positions=12))
-    gpt2.save_pretrained(tmp_path / "gpt2")
-    with pytest.raises(ValueError, match="GPT2LMHeadModel is a causal.*`mask_token_id`"):
-        load_denoiser(tmp_path / "gpt2")
-    bart = BartConfig(
-        vocab_size=20, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=8, decoder_ffn_dim=8,
-    )  # fmt: skip
-    BartForConditionalGeneration(bart).save_pretrained(tmp_path / "bart")
-    with pytest.raises(ValueError, match="encoder-decoder"):
-        load_denoiser(tmp_path / "bart", mask_token_id=4)
-
-
-def test_without_knowing_the_frame_it_goes_on_and_says_so(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for path in folder.glob("*token*"):
-        path.unlink()
-    model = loaded(folder, mask_token_id=4)
-    assert model._options()["frame"] == [[], []] and model.length == 14
-    assert "frame" in caplog.text
-
-
-@pytest.mark.parametrize("modern", [False, True], ids=["bert", "modernbert"])
-@pytest.mark.parametrize("template", [True, False], ids=["template", "ids only"])
-def test_a_mask_that_is_given_keeps_the_frame_of_the_tokenizer(
-    tmp_path: Path, modern: bool, template: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    """`[CLS]` and `[SEP]`, whether the tokenizer puts them around a text or only has them."""
-    tokens = ["[PAD]", "[BLANK]", "[CLS]", "[SEP]", "[UNK]", *BERT_TOKENS[5:]]
-    save_without_mask(tmp_path, tokens, modern)
-    if not template:
-        file = tmp_path / "tokenizer.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"post_processor": None}))
-    options = loaded(tmp_path, mask_token_id=1)._options()
-    assert options["frame"] == [[2], [3]] and options["mask_token_id"] == 1
-    assert options["excluded_token_ids"] == [0, 2, 3, 4] and "frame" not in caplog.text
-    with pytest.raises(ValueError, match="is the mask: pass `mask_token_id`"):
-        load_denoiser(tmp_path)
-
-
-@pytest.mark.parametrize("modern", [False, True], ids=["bert", "modernbert"])
-@pytest.mark.parametrize("name", ["[MASK]", "<mask>"])
-def test_a_special_token_of_a_usual_name_is_the_mask(tmp_path: Path, modern: bool, name: str) -> None:
-    tokens = [name if token == "[MASK]" else token for token in BERT_TOKENS]
-    save_without_mask(tmp_path, tokens, modern, additional_special_tokens=[name])  # pyright: ignore
-    options = loaded(tmp_path)._options()
-    assert (options["mask_token_id"], options["frame"]) == (4, [[2], [3]])
-    assert options["excluded_token_ids"] == [0, 1, 2, 3]
-    shutil.rmtree(tmp_path)
-    save_without_mask(tmp_path, tokens, modern)  # an ordinary word
-    with pytest.raises(ValueError, match="is the mask: pass `mask_token_id`"):
-        load_denoiser(tmp_path)
 
 
 def test_the_commands_take_what_their_messages_ask_for(
@@ -300,32 +209,6 @@ def test_the_commands_take_what_their_messages_ask_for(
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 123456\n"
 
 
-@pytest.mark.parametrize("damage", ["truncated", "pointer", "list", "nonsense", "entry"])
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
-def test_a_damaged_tokenizer_is_named_by_every_command(
-    folder: Path, name: str, damage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = folder / name
-    whole = file.read_bytes()
-    damaged = {
-        "truncated": whole[: len(whole) // 2], "pointer": POINTER, "list": b"[]", "nonsense": b"\x00\xff",
-        "entry": json.dumps(json.loads(whole) | {"model": 7, "added_tokens_decoder": 7}).encode(),
-    }  # fmt: skip
-    file.write_bytes(damaged[damage])
-    word = "Git LFS pointer" if damage == "pointer" else ""
-    with pytest.raises(ValueError, match=f"{name}.*{word}"):
-        load_denoiser(folder)
-    RADDDenoiser(RADD).save_pretrained(folder / "radd")
-    if name == "tokenizer.json":  # the only one that families of this library read
-        (folder / "radd" / name).write_bytes(damaged[damage])
-        with pytest.raises(ValueError, match=f"{name}.*{word}"):
-            load_denoiser(folder / "radd")
-    for main in (sample.main, train.main, evaluate.main):
-        assert main(["--model", str(folder), "--nfe", "2"]) == 1
-        last = capsys.readouterr().err.strip().splitlines()[-1]
-        assert str(file) in last and word in last
-
-
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "vocab.txt"])
 def test_pointers_of_git_lfs_are_called_that(folder: Path, name: str) -> None:
     (folder / name).write_bytes(POINTER)
@@ -342,29 +225,6 @@ def test_pointers_in_place_of_a_sampler_are_called_that(tmp_path: Path, name: st
     (tmp_path / name).write_bytes(POINTER)
     with pytest.raises(ValueError, match=f"{name} is a Git LFS pointer"):
         LSDScheduler.from_pretrained(tmp_path)
-
-
-def test_a_saved_pipeline_with_a_damaged_tokenizer(folder: Path, tmp_path: Path) -> None:
-    MaskedDiffusionPipeline.from_pretrained(folder).save_pretrained(tmp_path / "pipe")
-    (tmp_path / "pipe" / "tokenizer" / "tokenizer.json").write_bytes(POINTER)
-    with pytest.raises(ValueError, match="tokenizer.json is a Git LFS pointer"):
-        MaskedDiffusionPipeline.from_pretrained(tmp_path / "pipe")
-
-
-def test_without_a_package_it_goes_on_or_says_so(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Without a tokenizer's package there is no tokenizer; without that of an attention, it can be left out."""
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "BertJapaneseTokenizer",
-                                                              "word_tokenizer_type": "mecab"}))  # fmt: skip
-    (folder / "tokenizer.json").unlink()
-    (folder / "vocab.txt").write_text("\n".join(BERT_TOKENS))
-    monkeypatch.setitem(sys.modules, "fugashi", None)
-    model = loaded(folder, mask_token_id=4)
-    assert model.tokenizer is None and "fugashi" in caplog.text and "going on without it" in caplog.text
-    with pytest.raises(ValueError, match="^[^\n]*`attn_implementation` 'flash_attention_2' needs a package[^\n]*$"):
-        load_denoiser(folder, mask_token_id=4, attn_implementation="flash_attention_2")
 
 
 def save_own_code(folder: Path) -> dict[str, torch.Tensor]:

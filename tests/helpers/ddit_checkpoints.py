@@ -1,11 +1,17 @@
 """Tiny SEDD, MDLM and RADD models with random weights, for tests."""
 
+import json
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from lsd_sampler.denoisers import Denoiser, MDLMDenoiser, RADDDenoiser, SEDDDenoiser
+from lsd_sampler.denoisers.ddit import DDiTDenoiser
 
 
 SIZES = {"hidden_size": 16, "n_heads": 2, "n_blocks": 2, "cond_dim": 6, "length": 8, "dropout": 0.1}
@@ -50,6 +56,13 @@ _CLASSES: dict[str, type[SEDDDenoiser | MDLMDenoiser | RADDDenoiser]] = {
     "sedd": SEDDDenoiser, "mdlm": MDLMDenoiser, "radd": RADDDenoiser,
 }  # fmt: skip
 
+SMALL_RADD: dict[str, Any] = {
+    "tokens": 5,
+    "noise": {"type": "loglinear", "sigma_min": 1e-4, "sigma_max": 20},
+    "model": {"type": "ddit_wot", "hidden_size": 8, "n_heads": 2, "n_blocks": 2, "length": 6, "dropout": 0.1},
+    "untouched": {"any": ["thing"]},
+}
+
 
 def make(name: str) -> Denoiser:
     """A model with random weights, in evaluation mode; adaptive layers included, so that all of it matters."""
@@ -66,3 +79,48 @@ def lightning(model: Denoiser, shadow: list[torch.Tensor] | None, **further: Any
     state = OrderedDict((f"backbone.{name}", tensor) for name, tensor in model.state_dict().items())
     ema = {} if shadow is None else {"ema": {"decay": 0.9999, "num_updates": 3, "shadow_params": shadow}}
     return {"state_dict": state, "epoch": 1, "optimizer_states": [{"state": {}}], **ema, **further}
+
+
+def canvas(model: Denoiser, batch_size: int = 3) -> torch.Tensor:
+    """Random ids, with and without masks; the first row is masked throughout."""
+    tokens = torch.randint(model.vocab_size + (model.mask_token_id is not None), (batch_size, model.length))
+    if model.mask_token_id is not None:
+        tokens[0] = model.mask_token_id
+    return tokens
+
+
+def time_of(model: Denoiser, sigma: torch.Tensor) -> torch.Tensor:
+    return model.noise.inverse_alpha(torch.exp(-sigma.double()))
+
+
+def activations(model: DDiTDenoiser, tokens: torch.Tensor, sigma: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the time embedding and the blocks give."""
+    seen: dict[str, torch.Tensor] = {}
+    parts = {"sigma_map": model.sigma_map, **{f"block_{i}": block for i, block in enumerate(model.blocks)}}
+    hooks = [
+        part.register_forward_hook(lambda _m, _x, out, name=name: seen.update({f"act.{name}": out}))
+        for name, part in parts.items()
+    ]
+    model.logits(tokens, sigma)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def save(name: str, folder: Path, config: dict[str, Any] | None = None) -> Denoiser:
+    """Saves a model with random weights, and another config over its own."""
+    model = make(name)
+    model.save_pretrained(folder)
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    return model
+
+
+def save_small_radd(folder: Path) -> Path:
+    """A small RADD checkpoint with a tokenizer."""
+    model = RADDDenoiser(SMALL_RADD)
+    model.save_pretrained(folder)
+    words = Tokenizer(WordLevel({w: i for i, w in enumerate("abcde")}, unk_token="a"))
+    words.pre_tokenizer = Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
+    words.save(str(folder / "tokenizer.json"))
+    return folder

@@ -1,6 +1,5 @@
-"""A network of one's own as a `Denoiser`: names for its layers, names that are taken, and tied weights."""
+"""What every denoiser has: parts, tied weights, a tokenizer, and what schedulers are told."""
 
-import re
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,41 +8,15 @@ import torch
 
 # diffusers looks for this name in the module of a component that it reloads
 from diffusers import ModelMixin  # noqa: F401
+from helpers.ddit_checkpoints import SMALL_RADD, save_small_radd
+from helpers.own_denoisers import Own, generate
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lsd_sampler import Denoiser, LSDScheduler, MaskedDiffusionPipeline
+from lsd_sampler.denoisers import MarkovDenoiser, RADDDenoiser, load_denoiser
 from lsd_sampler.denoisers.base import build_model
 from lsd_sampler.denoisers.files import Checkpoint, read_tensors
-
-
-ROOT = Path(__file__).resolve().parents[2]
-# what a layer of a language model is called in some code or other
-LAYERS = (
-    "head", "hidden_states", "embed", "embedding", "encoder", "decoder", "blocks", "norm", "out", "output", "proj",
-    "time_embed", "rotary_emb", "backbone", "model", "network", "logits", "transformer", "lm_head", "mask",
-    "sigma_map",
-)  # fmt: skip
-TAKEN: dict[str, list[Any]] = {
-    "noise": [0.1, "cosine"], "tokenizer": ["gpt2"], "canvas_shape": [8, (3, 8, 8)], "prediction_type": ["epsilon"],
-    "corruption": [0.5], "length": ["long", 0], "vocab_size": [None], "mask_token_id": ["[MASK]"],
-    "time_conditioned": [None], "defers_head": [1], "noise_schedule": ["cosine"], "hole_id": [3],
-    "scheduler_config": [], "deferred_logits": [], "forward": [], "device": ["cpu"],
-}  # fmt: skip
-
-
-class Own(Denoiser):
-    """An embedding, and a layer of a name that the test chooses."""
-
-    def __init__(self, name: str = "out", layer: Any = None):
-        super().__init__()
-        self.vocab_size = self.mask_token_id = 5
-        self.length, self.name = 6, name
-        self.table = nn.Embedding(6, 4)
-        setattr(self, name, nn.Linear(4, 5) if layer is None else layer)
-
-    def forward(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:  # pyright: ignore
-        return getattr(self, self.name)(self.table(tokens))
 
 
 class TiedDenoiser(Denoiser):
@@ -68,50 +41,6 @@ class TiedDenoiser(Denoiser):
 
     def _config(self) -> dict[str, Any]:
         return self.config  # pyright: ignore
-
-
-def generate(denoiser: Denoiser) -> torch.Tensor:
-    pipe = MaskedDiffusionPipeline(denoiser, LSDScheduler(**denoiser.scheduler_config()))
-    pipe.set_progress_bar_config(disable=True)
-    generator = torch.Generator().manual_seed(0)
-    return pipe(num_samples=3, num_inference_steps=2, generator=generator, output_type="ids").sequences  # pyright: ignore
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_usual_names_of_layers_are_free(name: str) -> None:
-    torch.manual_seed(0)
-    denoiser = Own(name)
-    tokens = torch.tensor([[0, 5, 1, 5, 2, 5]])
-    assert torch.equal(denoiser(tokens), getattr(denoiser, name)(denoiser.table(tokens)))
-    assert f"{name}.weight" in denoiser.state_dict() and not (generate(denoiser) == 5).any()
-
-
-@pytest.mark.parametrize("name", TAKEN)
-def test_names_that_are_taken_are_named(name: str) -> None:
-    """As a layer, and as another thing than what they stand for."""
-    for value in [nn.Linear(4, 5), nn.Parameter(torch.zeros(2)), *TAKEN[name]]:
-        with pytest.raises(ValueError, match=f"`{name}`.*Call yours something else"):
-            Own(name, layer=value)
-    for value in TAKEN[name]:
-        if not isinstance(getattr(Denoiser, name, None), property):
-            with pytest.raises(ValueError, match=f"`{name}`"):
-                type("Other", (Own,), {name: value})
-
-
-def test_a_method_does_not_hide_what_samplers_read() -> None:
-    with pytest.raises(ValueError, match="`noise` of a denoiser must be a `NoiseSchedule`"):
-
-        class Noisy(Own):
-            def noise(self, tokens: torch.Tensor) -> torch.Tensor:  # pyright: ignore
-                return tokens
-
-
-def test_the_docs_list_the_names_that_are_taken() -> None:
-    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-    listed = re.search(r"<!-- reserved names -->\n(.*?)\n\n", text, re.DOTALL)
-    assert listed is not None
-    own = {name for name in (*vars(Denoiser), *Denoiser.__annotations__) if name[0] != "_"}
-    assert set(re.findall(r"`(\w+)`", listed[1])) == own - set(dir(ModelMixin))
 
 
 def test_head_and_hidden_states_may_be_layers_or_methods() -> None:
@@ -165,3 +94,56 @@ def test_files_with_one_name_of_tied_weights(tmp_path: Path) -> None:
     save_file({}, file)
     with pytest.raises(ValueError, match="lacks tensors.*embed.weight"):
         TiedDenoiser.from_pretrained(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_small_radd(tmp_path)
+
+
+def test_attributes_and_scheduler_config(folder: Path) -> None:
+    model = load_denoiser(folder)
+    assert (model.mask_token_id, model.vocab_size, model.length, model.training) == (5, 5, 6, False)
+    assert (model.prediction_type, model.time_conditioned, model.name_or_path) == ("logits", False, str(folder))
+    scheduler = LSDScheduler(**model.scheduler_config())
+    assert scheduler.config.mask_token_id == 5
+    assert scheduler.config.noise_schedule == "log_linear"
+    geometric = RADDDenoiser({**SMALL_RADD, "noise": {"type": "geometric", "sigma_min": 1e-3, "sigma_max": 10}})
+    assert geometric.scheduler_config().items() >= {"noise_schedule": "geometric", "sigma_min": 1e-3}.items()
+
+
+def test_tokenizer_comes_along(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    model = load_denoiser(folder)
+    assert model.tokenizer is not None
+    assert model.tokenizer("b d").input_ids == [1, 3]
+    copy = tmp_path_factory.mktemp("copy")
+    model.save_pretrained(copy)
+    copied = load_denoiser(copy).tokenizer
+    assert copied is not None
+    assert copied.decode([1, 3]) == "b d"
+
+
+def test_hub_tokenizer_is_fetched_late_and_may_be_missing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import transformers
+
+    asked = []
+
+    def refuse(name: str) -> None:
+        asked.append(name)
+        raise OSError("offline")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", refuse)
+    model = RADDDenoiser({**SMALL_RADD, "tokens": 50257})
+    model._set_tokenizer(Path("nowhere"))
+    assert asked == []
+    assert model.tokenizer is None
+    assert model.tokenizer is None
+    assert asked == ["gpt2"]
+    assert "'gpt2'" in caplog.text
+
+
+def test_pickles_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`safe_serialization`"):
+        MarkovDenoiser(torch.eye(2), length=2).save_pretrained(tmp_path, safe_serialization=False)
