@@ -126,22 +126,3 @@ def test_a_mask_column_and_impossible_tokens_are_never_drawn(config: Any, certai
 def test_an_unknown_certainty_is_named() -> None:
     with pytest.raises(ValueError, match="`certainty`.*'untempered'"):
         LSDScheduler(mask_token_id=1, certainty="hot")
-
-
-@pytest.mark.parametrize("certainty", ["untempered", "tempered"])
-@pytest.mark.parametrize("temperature", [0.0, 0.5, math.inf])
-def test_the_order_by_margin_and_entropy_goes_by_the_law_that_is_named(certainty: str, temperature: float) -> None:
-    """First step, no noise: the position revealed is that of the largest margin, or least entropy, of that law."""
-    generator = seeded(3)
-    logits = torch.randn(1, 8, 5, generator=generator) * torch.rand(1, 8, 1, generator=generator) * 4
-    law = logits if certainty == "untempered" or not temperature else logits / temperature
-    filtered = law.masked_fill(law < law.topk(3, -1).values[..., -1:], -torch.inf) if certainty == "tempered" else law
-    p = filtered.softmax(-1)
-    scores = {"margin": p.topk(2, -1).values.diff(dim=-1)[0, :, 0].neg(), "entropy": -torch.special.entr(p).sum(-1)[0]}
-    for order, score_L in scores.items():
-        scheduler = LSDScheduler(mask_token_id=5, order=order, confidence_temperature=0.0, certainty=certainty)
-        scheduler.set_timesteps(8)
-        draws = {"temperature": temperature, "top_k": 3}
-        out = scheduler.step(logits, 0, torch.full((1, 8), 5), generator=seeded(), **draws)
-        if temperature < math.inf or certainty == "untempered":  # all are equally unsure otherwise
-            assert int(out.transfer_index[0].nonzero()) == int(score_L.argmax())

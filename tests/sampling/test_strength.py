@@ -82,15 +82,3 @@ def test_a_strength_out_of_range_is_named(strength: float) -> None:
     pipe.scheduler = LSDScheduler.from_config(pipe.scheduler.config)
     with pytest.raises(ValueError, match=r"`strength` must be in \(0, 1\]"):
         pipe("a", image=IMAGE, strength=strength, num_inference_steps=4)
-
-
-def test_noise_at_a_time_is_that_of_the_time() -> None:
-    """What was set without a temperature by position is no pipeline of aMUSEd: a time is a time."""
-    scheduler = LSDScheduler(mask_token_id=IMAGE_MASK)
-    tokens = torch.zeros(64, 64, dtype=torch.long)
-    scheduler.set_timesteps(4)
-    noised = scheduler.add_noise(tokens, scheduler.timesteps[1], generator=seeded())
-    assert float((noised == IMAGE_MASK).float().mean()) == pytest.approx(0.749, abs=0.03)
-    scheduler.set_timesteps(4, (2, 0), "cpu")  # as they do; a time that is none of theirs is one all the same
-    noised = scheduler.add_noise(tokens, torch.tensor(0.3), generator=seeded())
-    assert float((noised == IMAGE_MASK).float().mean()) == pytest.approx(0.3, abs=0.03)

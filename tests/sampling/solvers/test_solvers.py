@@ -1,9 +1,6 @@
 """Baselines that choose positions themselves: what each of them keeps, their calls, options and error messages."""
 
-import itertools
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,16 +194,6 @@ def test_a_generation_may_begin_at_any_step(solver: str) -> None:
         assert not (sample == 6).any() and (sample[0, :3] == 1).all()
 
 
-def test_dndm_begun_late_goes_by_the_times_that_are_left() -> None:
-    """However unlikely these were from the start: of those that wait, 197 in 200 have the third last time."""
-    scheduler = LSDScheduler(mask_token_id=6, solver="dndm", solver_options={"weights": "linear_lambda"})
-    scheduler.set_timesteps(200)
-    canvas = torch.full((2000, 10), 6)
-    first = scheduler.step(torch.zeros(2000, 10, 6), 197, canvas, generator=seeded(), return_dict=False)[0]
-    known = int((first != 6).sum())
-    assert p_value(torch.tensor([known, 20000 - known]).numpy(), torch.tensor([0.985, 0.015]).numpy()) > FALSE_ALARM
-
-
 # ---- where the law is the data's ----
 
 
@@ -227,12 +214,6 @@ def test_more_calls_come_closer_to_the_data(solver: str) -> None:
     few, many = (torch.from_numpy(count_canvases(pipeline, M)[-1]) / NUM_SAMPLES for M in (2, 48))
     law = torch.from_numpy(data_law())
     assert (many - law).abs().sum() < 0.4 * (few - law).abs().sum()
-
-
-def test_dndm_with_equal_weights_is_tweedie() -> None:
-    call = {"num_samples": 64, "num_inference_steps": 10}
-    plain = chain("tweedie", count="bernoulli", sampling_eps=1e-9)(generator=seeded(), **call).sequences
-    assert torch.equal(chain("dndm")(generator=seeded(), **call).sequences, plain)
 
 
 def data_law() -> Any:
@@ -266,67 +247,7 @@ def test_calls(solver: str, steps: int) -> None:
         assert places == [k % declared for k in range(steps)]
 
 
-@pytest.mark.parametrize("time_conditioned", [False, True])
-def test_sequences_that_are_complete_need_no_call(time_conditioned: bool) -> None:
-    pipeline = chain("entropy_bounded", solver_options={"gamma": 3.0})
-    pipeline.denoiser.time_conditioned = time_conditioned
-    steps: list[torch.Tensor] = [torch.full((16, 12), 4)]
-    out = pipeline(
-        num_samples=16,
-        num_inference_steps=12,
-        generator=seeded(),
-        callback_on_step_end=lambda pipeline, k, t, tensors: steps.append(tensors["sample"]),
-    )
-    needed = sum((sample == 4).any(1).long() for sample in steps[:-1])
-    assert torch.equal(out.sequence_calls, needed) and 1 < int(needed.max()) < 12
-    assert out.network_calls == int(needed.max())
-
-
-def test_dndm_calls_only_at_the_times_of_positions() -> None:
-    pipeline = chain("dndm", length=6)
-    steps: list[torch.Tensor] = [torch.full((32, 6), 4)]
-    out = pipeline(
-        num_samples=32,
-        num_inference_steps=200,
-        generator=seeded(),
-        callback_on_step_end=lambda pipeline, k, t, tensors: steps.append(tensors["sample"]),
-    )
-    changes = sum((a != b).any(1).long() for a, b in itertools.pairwise(steps))
-    assert torch.equal(out.sequence_calls, changes) and int(changes.max()) <= 6
-
-
-def test_predictor_corrector_shares_out_its_calls() -> None:
-    solver = SOLVERS["predictor_corrector"]
-    for M in range(1, 70):
-        for options in ({}, {"corrector_steps": 1, "corrector_entry": 1.0}, {"corrector_steps": 3}):
-            resolved = solver.read_options(options)
-            times, places = solver.calls(grid, M, resolved)
-            assert len(places) == M and times[0] == 1 and bool((times.float().diff() < 0).all())
-            assert places[0] == places[-1] == 0 and max(places) <= resolved["corrector_steps"]
-            begins = [float(t) for t, place in zip(times[:-1], places, strict=True) if place == 0]
-            assert begins == pytest.approx(grid(len(begins))[:-1].tolist(), rel=1e-4)
-            corrected = {k - place for k, place in enumerate(places) if place}
-            assert all(float(times[k]) <= resolved["corrector_entry"] + 1e-9 for k in corrected)
-    assert max(solver.calls(grid, 64, solver.read_options(None))[1]) == 10
-
-
 # ---- options and mistakes ----
-
-
-def test_options_are_saved_loaded_and_overridden(tmp_path: Path) -> None:
-    pipeline = chain("remdm_loop", solver_options={"eta": 1, "t_on": 0.7})
-    scheduler, call = pipeline.scheduler, {"num_samples": 16, "num_inference_steps": 12}
-    assert scheduler.config.solver_options == {"eta": 1.0, "t_on": 0.7}
-    scheduler.save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "scheduler_config.json").read_text())["solver_options"] == {"eta": 1.0, "t_on": 0.7}
-    drawn = pipeline(generator=seeded(), **call).sequences
-    for again in (LSDScheduler.from_pretrained(tmp_path), LSDScheduler.from_config(scheduler.config)):
-        assert again.config.solver_options == {"eta": 1.0, "t_on": 0.7}
-        pipeline.scheduler = again
-        assert torch.equal(pipeline(generator=seeded(), **call).sequences, drawn)
-    other = LSDScheduler.from_pretrained(tmp_path, solver="dndm", solver_options={"greedy": True})
-    assert other.config.solver_options == {"greedy": True}
-    assert LSDScheduler.from_config(scheduler.config, solver="euler", solver_options=None).config.solver == "euler"
 
 
 @pytest.mark.parametrize(
