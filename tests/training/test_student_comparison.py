@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from lsd_sampler.training.student_comparison import Comparison
+from lsd_sampler.sampling.corruptions import Uniform
+from lsd_sampler.sampling.moves import TokenMoves
+from lsd_sampler.sampling.noise import LogLinear
+from lsd_sampler.sampling.solvers import SOLVERS
+from lsd_sampler.training.student_comparison import Comparison, MovesComparison
 
 
 def test_what_the_student_cannot_say_does_not_flatten_the_rest() -> None:
@@ -73,3 +77,16 @@ def test_closed_form_is_the_minimum_of_the_generalised_divergence(comparison: Co
     phi = math.exp(above - below)
     assert phi == pytest.approx(float(teacher.sum() / student.sum()), rel=1e-5)
     assert divergence(phi) < min(divergence(phi * 1.01), divergence(phi / 1.01))
+
+
+def test_moves_are_compared_by_the_total_of_their_rates() -> None:
+    """Under noise without a mask: a student whose scores are half the teacher's moves half as often."""
+    teacher_BLV = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    state_BL = torch.tensor([[0, 4, 2], [1, 3, 3]])
+    row_R, position_R = (state_BL >= 0).nonzero(as_tuple=True)
+    reverse = TokenMoves(Uniform(5), LogLinear(), SOLVERS["euler"], "log_score")
+    outputs = teacher_BLV, teacher_BLV - math.log(2)
+    moves = MovesComparison(*outputs, row_R, position_R, state_BL[row_R, position_R], reverse, 0.5)
+    teacher, student = moves.log_score_sums()
+    assert moves.count == 6
+    assert teacher - student == pytest.approx(math.log(2), rel=1e-12)
