@@ -27,16 +27,6 @@ from lsd_sampler.training.teacher_plan import TeacherPlan
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "lsd_sampler"
 MODEL = "markov:V=4,L=16"
-# what `to_dict` gives for the default options of each method, and its own; `progress-*` files go by these
-FLAT: dict[str, Any] = {
-    "method": "auto", "solver": "tweedie", "teacher_solver": None, "order": None, "count": "exact",
-    "nfe": [4, 8, 16, 32, 64], "teacher_steps": 1024, "num_sequences": None, "paths": None, "bootstrap_steps": 64,
-    "batch_size": 64, "num_states": 128, "domain": None, "optimizer": "exact", "learning_rate": 0.001,
-    "adam_batch_size": 1, "epochs": 20, "variant": "interval", "relaxation": None, "relaxation_filler": "teacher",
-    "candidates": ["path_kl:halton", "path_kl:random", "lsd:random"], "coefficients": None,
-    "coefficient_sequences": 128, "reference_sequences": 512, "held_out_sequences": 16, "seed": 0,
-}  # fmt: skip
-CHOSEN = {"path_kl": ("halton", 0.0), "lsd": ("random", 0.0), "lsd+": ("random", 0.05), "jys": ("random", 0.0)}
 
 
 @pytest.fixture
@@ -159,24 +149,6 @@ def test_sequences_come_from_where_a_method_takes_them(
                 config.resolve(plan, has_data)
         else:
             assert config.resolve(plan, has_data).source == source
-
-
-# ---- flat names ----
-
-
-@pytest.mark.parametrize("method", [None, *CHOSEN])
-def test_flat_names_and_values_are_those_of_earlier_runs(method: str | None) -> None:
-    order, relaxation = CHOSEN.get(method or "", (None, None))
-    expected = {**FLAT, "method": method or "auto", "order": order, "relaxation": relaxation}
-    assert DistillConfig(method=method).to_dict() == expected
-    assert DistillConfig(**expected).to_dict() == expected
-
-
-def test_options_that_mean_nothing_beside_a_method() -> None:
-    """Without effect, as ever; but a relaxed start is refused where there is no student."""
-    assert DistillConfig(method="path_kl", epochs=3, variant="literal").epochs == 3
-    with pytest.raises(ValueError, match="`relaxation` is of `method` 'lsd' or 'lsd.'"):
-        DistillConfig(method="jys", relaxation=0.1)
 
 
 # ---- what any sampler says of itself ----

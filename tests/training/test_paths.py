@@ -13,15 +13,11 @@ from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, di
 from lsd_sampler.cli import train
 from lsd_sampler.denoisers import RADDDenoiser, countdown, random_chain
 from lsd_sampler.sampling.pipeline_runs import PipelineRuns
-from lsd_sampler.training.cost import network_calls
 from lsd_sampler.training.recording import TeacherRecorder
-from lsd_sampler.training.teacher_plan import TeacherPlan
 
 
 L = 16
 SMALL = {"nfe": (2, 4), "num_sequences": 6, "batch_size": 4}
-PAPERS_RECIPE = 64 * 1024 + 20 * 64 * 8
-"""Network calls, counted per sequence, for one NFE."""
 
 
 def table(scheduler: LSDScheduler) -> torch.Tensor:
@@ -63,74 +59,6 @@ def test_a_bootstrap_is_the_base_solver_in_low_discrepancy_order(order: str) -> 
     )
     assert records[-1]["network_calls"] == 1 + 2 * (5 + L)
     assert next(r["source"] for r in records if r["event"] == "teacher") == "bootstrap"
-
-
-def test_many_steps_are_replaced_by_a_bootstrap_unless_they_are_asked_for() -> None:
-    few, many = (TeacherPlan(1024, 1, steps, 5) for steps in (256, 1024))
-    config = DistillConfig(method="path_kl")
-    assert config.resolve(few).source == "teacher"
-    assert config.resolve(many).source == "bootstrap"
-    assert config.resolve(many, has_data=True).source == "data"
-    assert DistillConfig(method="path_kl", paths="teacher").resolve(many).source == "teacher"
-    assert DistillConfig(method="lsd").resolve(many).source == "teacher"
-
-
-@pytest.mark.parametrize("paths", ["data", "bootstrap"])
-@pytest.mark.parametrize("length", [128, 256, 1024])
-def test_all_nfes_together_cost_a_tenth_of_one_by_the_papers_recipe(paths: str, length: int) -> None:
-    config = DistillConfig(method="path_kl", paths=paths, nfe=(4, 8, 16, 32, 64))
-    recipe = config.resolve(TeacherPlan(length, 1, 1024, 5), paths == "data")
-    assert recipe.num_sequences * (network_calls(recipe) - 1) + 1 <= PAPERS_RECIPE / 10
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (torch.zeros(6, L), "`data` must be token ids of shape .num, seq_len., integers, got torch.float32"),
-        (torch.zeros(6, dtype=torch.int64), "`data` must be token ids of shape"),
-        (torch.zeros(6, L + 1, dtype=torch.int64), f"`data` has {L + 1} tokens in a sequence"),
-        (torch.zeros(5, L, dtype=torch.int64), "`data` has 5 sequences, fewer than `num_sequences` 6"),
-        (torch.full((6, L), 4), "without the mask 4"),
-        (torch.full((6, L), -1), "got -1"),
-        (torch.full((6, L), 9), "`data` must be token ids below 4, got 9"),
-    ],
-)
-def test_unusable_data_are_refused(data: torch.Tensor, words: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=words):
-        distill(
-            pipeline_of(random_chain(4, L)),
-            DistillConfig(method="path_kl", **SMALL),
-            data=data,
-            checkpoint_dir=tmp_path / "p",
-        )
-    assert not (tmp_path / "p").exists()
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32])
-@pytest.mark.parametrize("options", [{"method": "path_kl"}, {"held_out_sequences": 2, "coefficients": "plain"}])
-def test_data_may_be_of_any_integer_type(dtype: torch.dtype, options: dict[str, Any], tmp_path: Path) -> None:
-    """The same result, and so the same work to go on with."""
-    chain = random_chain(4, L)
-    data, config = chain.sample(8, torch.Generator().manual_seed(0)), DistillConfig(**SMALL, **options)
-    want = distill(pipeline_of(chain), config, data=data, checkpoint_dir=tmp_path)
-    got = distill(pipeline_of(chain), config, data=data.to(dtype), checkpoint_dir=tmp_path, resume=True)
-    assert torch.equal(got.steps_for(4).timesteps, want.steps_for(4).timesteps)
-    fresh = distill(pipeline_of(chain), config, data=data.to(dtype))
-    assert torch.equal(fresh.steps_for(4).timesteps, want.steps_for(4).timesteps)
-
-
-def test_data_go_with_path_kl_and_whole_canvases() -> None:
-    pipe, data = pipeline_of(random_chain(4, L)), torch.zeros(6, L, dtype=torch.int64)
-    with pytest.raises(ValueError, match="`data` is for `method` 'path_kl'"):
-        distill(pipe, DistillConfig(method="lsd", **SMALL), data=data)
-    with pytest.raises(ValueError, match="`paths` 'data' needs `data`"):
-        distill(pipe, DistillConfig(method="path_kl", paths="data", **SMALL))
-    with pytest.raises(ValueError, match="`paths` 'bootstrap' goes with `method` 'path_kl'"):
-        DistillConfig(method="jys", paths="bootstrap", **SMALL)
-    with pytest.raises(ValueError, match="no prompt"):
-        distill(pipe, DistillConfig(method="path_kl", **SMALL), data=data, prefix=[1, 2])
-    with pytest.raises(ValueError, match="whole canvases"):
-        distill(pipe, DistillConfig(method="path_kl", **SMALL), data=data[:, 2:], prefix=[1, 2])
 
 
 # ---- the cache ----

@@ -1,16 +1,13 @@
 """lsd: its coefficients are the minima that they should be."""
 
-import dataclasses
 import math
 
-import numpy as np
 import pytest
 import torch
 from helpers.small_distillations import Scored, learn, pipeline_of, seen_by
 
-from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
-from lsd_sampler.denoisers import MarkovDenoiser, countdown, random_chain
-from lsd_sampler.sampling.pipeline_runs import PipelineRuns
+from lsd_sampler import DistillConfig, LSDScheduler, distill
+from lsd_sampler.denoisers import MarkovDenoiser, random_chain
 from lsd_sampler.training.methods.lsd import _Adam
 from lsd_sampler.training.student_comparison import Comparison
 
@@ -51,101 +48,6 @@ def test_score_coefficients_are_the_ratio_of_total_scores(count: str) -> None:
     assert learned.steps[M].score_coefficients.tolist() == pytest.approx(expected, rel=1e-9)
     assert expected[0] == 1 and max(abs(math.log(ratio)) for ratio in expected) > 0.2
     assert bool((learned.steps[M].log_score_coefficients == 1).all())
-
-
-def test_the_students_half_of_the_run_is_the_learned_sampler() -> None:
-    """What the student saw while it was solved is what the result does: a coefficient is used in its own step."""
-    denoiser, num, M = Scored(random_chain(4, 12), "log_score"), 8, 5
-    canvases = seen_by(denoiser)
-    scheduler = learn(denoiser, method="lsd", solver="euler", nfe=(M,), teacher_steps=48, num_sequences=num)
-    during = [canvas[num:] for canvas in canvases[-M:]]
-    canvases.clear()
-    pipe = MaskedDiffusionPipeline(denoiser, scheduler)
-    generators = PipelineRuns(pipe, 0, {}).generators(range(num))
-    pipe(num_samples=num, num_inference_steps=M, generator=generators, output_type="ids")
-    assert all(torch.equal(a, b) for a, b in zip(during, canvases, strict=True))
-
-
-@pytest.fixture
-def comparison() -> Comparison:
-    """Two predictions that differ, with a mask column that is to be ignored, in float64."""
-    generator = torch.Generator().manual_seed(3)
-    teacher, student = (torch.randn(4, 6, 8, generator=generator, dtype=torch.float64) * 2 for _ in range(2))
-    student = 0.7 * teacher + 0.5 * student
-    teacher[:, :, 7], student[:, :, 7] = 40.0, 55.0
-    student[0, 0, 1] = teacher[0, 0, 1] = -torch.inf
-    row_R, position_R = (torch.rand(4, 6, generator=generator) < 0.7).nonzero(as_tuple=True)
-    return Comparison(teacher, student, row_R, position_R, excluded=7)
-
-
-def test_what_the_student_cannot_say_does_not_flatten_the_rest() -> None:
-    """Only its possible tokens are scaled when it samples, so only they are compared."""
-    possible = torch.tensor([0.0, -1.0, -2.0], dtype=torch.float64)
-    student = torch.cat([possible, torch.tensor([-torch.inf])])[None, None]
-    teacher = torch.cat([2 * possible, torch.tensor([1.0])])[None, None]
-    first = torch.zeros(1, dtype=torch.long)
-    comparison = Comparison(teacher, student, first, first, excluded=None)
-    assert comparison.best_beta() == pytest.approx(2.0, abs=1e-6)
-
-
-def test_distilling_at_another_temperature_is_refused() -> None:
-    with pytest.raises(ValueError, match="`temperature` 1"):
-        learn(countdown(4, 8), {"temperature": 0.5}, nfe=(2,))
-
-
-def test_single_precision_changes_coefficients_by_rounding_only(comparison: Comparison) -> None:
-    single = dataclasses.replace(
-        comparison, teacher_BLV=comparison.teacher_BLV.float(), student_BLV=comparison.student_BLV.float()
-    )
-    assert single.best_beta() == pytest.approx(comparison.best_beta(), abs=1e-5)
-    assert single.log_score_sums() == pytest.approx(comparison.log_score_sums(), rel=1e-5)
-
-
-def test_newton_finds_the_minimum_of_a_convex_function(comparison: Comparison) -> None:
-    beta = comparison.best_beta()
-    value, slope, curvature = comparison.log_score_loss(beta)
-    assert abs(slope) < 1e-9 and curvature > 0
-    grid = np.linspace(0, 4, 401)
-    values = np.array([comparison.log_score_loss(float(b))[0] for b in grid])
-    assert values.min() >= value - 1e-12
-    assert abs(grid[values.argmin()] - beta) <= 0.01
-    assert np.diff(values, 2).min() >= -1e-12
-    assert abs(beta - 1) > 0.05  # so the test can tell
-
-
-def test_loss_is_the_divergence_up_to_a_constant(comparison: Comparison) -> None:
-    rows = comparison.row_R, comparison.position_R
-    p = comparison.teacher_BLV[rows][:, :7].double().softmax(-1)
-    student = comparison.student_BLV[rows][:, :7].double()
-    p = p.masked_fill(student == -torch.inf, 0)  # no coefficient gives the student what it deems impossible
-
-    def divergence(beta: float) -> float:
-        log_q = (beta * student).log_softmax(-1).masked_fill(student == -torch.inf, 0)
-        return float((torch.special.xlogy(p, p) - p * log_q).sum(-1).mean())
-
-    constants = [comparison.log_score_loss(beta)[0] - divergence(beta) for beta in (0.3, 1.0, 1.7)]
-    assert constants == pytest.approx([constants[0]] * 3, abs=1e-9)
-    for beta in (0.3, 1.0, 1.7):
-        _, slope, curvature = comparison.log_score_loss(beta)
-        h = 1e-4
-        low, high = comparison.log_score_loss(beta - h), comparison.log_score_loss(beta + h)
-        assert slope == pytest.approx((high[0] - low[0]) / (2 * h), abs=1e-7)
-        assert curvature == pytest.approx((high[1] - low[1]) / (2 * h), abs=1e-6)
-
-
-def test_closed_form_is_the_minimum_of_the_generalised_divergence(comparison: Comparison) -> None:
-    rows = comparison.row_R, comparison.position_R
-    teacher, student = (x[rows][:, :7].double().exp() for x in (comparison.teacher_BLV, comparison.student_BLV))
-
-    def divergence(phi: float) -> float:
-        return float(
-            (torch.special.xlogy(teacher, teacher / (phi * student).clamp(min=1e-300)) - teacher + phi * student).sum()
-        )
-
-    above, below = comparison.log_score_sums()
-    phi = math.exp(above - below)
-    assert phi == pytest.approx(float(teacher.sum() / student.sum()), rel=1e-5)
-    assert divergence(phi) < min(divergence(phi * 1.01), divergence(phi / 1.01))
 
 
 @pytest.mark.parametrize("domain", ["score", "log_score"])

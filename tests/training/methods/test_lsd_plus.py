@@ -17,8 +17,6 @@ from lsd_sampler.sampling.noise import Geometric
 from lsd_sampler.sampling.pipeline_runs import PipelineRuns
 from lsd_sampler.training.methods import lsd_plus
 from lsd_sampler.training.paths import PathRecorder
-from lsd_sampler.training.relaxation import RelaxedStart
-from lsd_sampler.training.teacher_plan import TeacherPlan
 
 
 class ScoreOracle(MarkovDenoiser):
@@ -259,32 +257,6 @@ def test_on_its_own_canvases_the_student_would_retrace_the_teacher() -> None:
 # ---- the relaxed start ----
 
 
-@pytest.mark.parametrize("filler", ["random", "teacher"])
-def test_a_relaxed_canvas_is_within_the_distance(filler: str) -> None:
-    """Of each row's masked positions a share, rounded down; given tokens stay, and no mask is put in."""
-    masked = torch.ones(3, 40, dtype=torch.bool)
-    masked[1, :25], masked[2, 1:] = False, False
-    final = torch.tensor([0, 1, 3, 4, 5])[torch.randint(0, 5, (3, 40))]
-    config = DistillConfig(method="lsd+", relaxation=0.3, relaxation_filler=filler)
-    recipe = config.resolve(TeacherPlan(40, 1, 40, 6))
-    relaxed = RelaxedStart.draw(masked, final, range(3), 0, recipe)
-    for mask_token_id, columns in ((6, 6), (6, 7), (2, 7)):
-        start = final.masked_fill(masked, mask_token_id)
-        filled = relaxed.fill(start, columns, mask_token_id)
-        changed = filled != start
-        assert changed.sum(1).tolist() == [12, 4, 0]
-        assert bool((masked | ~changed).all())
-        assert 0 <= int(filled[changed].min()) and int(filled[changed].max()) < columns
-        if filler == "teacher":
-            assert torch.equal(filled[changed], final[changed])
-        else:
-            assert not bool((filled[changed] == mask_token_id).any()) and len(filled[changed].unique()) > 2
-    alone = RelaxedStart.draw(masked[1:2], final[1:2], [1], 0, recipe)
-    assert torch.equal(alone.fill(start[1:2], 7, 2), relaxed.fill(start, 7, 2)[1:2])
-    other = RelaxedStart.draw(masked, final, range(3), 1, recipe)
-    assert not torch.equal(other.chosen_BL, relaxed.chosen_BL)
-
-
 @pytest.mark.parametrize("variant", ["interval", "own_canvas"])
 @pytest.mark.parametrize("filler", ["random", "teacher"])
 def test_in_training_the_student_is_that_far_from_the_teacher(variant: str, filler: str) -> None:
@@ -326,16 +298,6 @@ def test_lsd_can_be_relaxed_and_0_is_off() -> None:
     assert coefficients(relaxation=0.0) == coefficients(relaxation=0.01) == off  # 1 % of 16 is none
     assert coefficients(relaxation=0.2) != off
     assert coefficients(relaxation=0.2, relaxation_filler="random") != coefficients(relaxation=0.2)
-
-
-def test_relaxation_is_of_students() -> None:
-    assert DistillConfig(method="lsd+").relaxation == 0.05 and DistillConfig(method="lsd").relaxation == 0
-    for method in ("path_kl", "jys"):
-        with pytest.raises(ValueError, match="`relaxation`"):
-            DistillConfig(method=method, nfe=(2,), relaxation=0.1)
-    for name, value in (("relaxation", 1.5), ("relaxation", "much"), ("relaxation_filler", "zeros"), ("variant", "x")):
-        with pytest.raises(ValueError, match=f"`{name}`"):
-            DistillConfig(method="lsd+", **{name: value})
 
 
 # ---- paths, cost, resume, command line ----

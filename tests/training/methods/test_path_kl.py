@@ -13,8 +13,6 @@ from lsd_sampler import DistillConfig, LSDScheduler, distill
 from lsd_sampler.denoisers import MarkovDenoiser, countdown, random_chain
 from lsd_sampler.evaluation import forbidden_share, reverse_kl_per_transition
 from lsd_sampler.sampling.pipeline_runs import PipelineRuns
-from lsd_sampler.training.isotonic import isotonic_decreasing
-from lsd_sampler.training.recording import Recorder, StepErrorRecorder, TeacherRecorder
 
 
 # ---- path_kl: the table ----
@@ -66,57 +64,6 @@ def test_table_falls_with_the_state_and_is_finite() -> None:
         assert bool((table.diff(dim=0)[pairs] <= 1e-12).all())
         assert bool((table >= 0).all()) and bool(torch.isfinite(table).all())
         assert bool((table[~valid] == 0).all())
-
-
-def test_isotonic_is_the_weighted_projection() -> None:
-    values = torch.tensor([3.0, 1.0, 2.0, 2.5, 0.0, 0.5], dtype=torch.float64)
-    weights = torch.tensor([1.0, 1.0, 3.0, 2.0, 1.0, 1.0], dtype=torch.float64)
-    fitted = isotonic_decreasing(values, weights)
-    pooled = (1.0 * 1 + 2.0 * 3 + 2.5 * 2) / 6
-    torch.testing.assert_close(fitted, torch.tensor([3.0, pooled, pooled, pooled, 0.25, 0.25], dtype=torch.float64))
-
-
-@pytest.mark.parametrize("order", ["halton", "random"])
-@pytest.mark.parametrize("num_states", [128, 6])
-def test_replay_sees_the_canvases_of_the_teacher(order: str, num_states: int) -> None:
-    chain, after = countdown(8, 16), []
-    canvases = seen_by(chain)
-
-    def keep(pipe: Any, step: int, t: Any, tensors: dict[str, torch.Tensor]) -> None:
-        after.append(tensors["sample"])
-
-    call = {"callback_on_step_end": keep}
-    scheduler = learn(chain, call, order=order, nfe=(2,), num_sequences=5, num_states=num_states)
-    states = scheduler.learned_sampler.step_error.grid.tolist()
-    teacher, replay = canvases[1:17], canvases[17:]  # the first call counts the masked positions
-    assert len(replay) == len(states) == min(num_states, 16) + (num_states < 16) * (len(states) - num_states)
-    known = [(canvas != chain.mask_token_id).sum(1).tolist() for canvas in teacher]
-    assert known == [[s] * 5 for s in range(16)]
-    for s, canvas in zip(states, replay, strict=True):
-        assert torch.equal(canvas, teacher[s])
-    assert torch.equal(after[-1], after[16])
-    assert not (after[-1] == chain.mask_token_id).any()
-
-
-def test_replay_is_exact_for_bernoulli_counts_and_image_canvases() -> None:
-    """The replay reveals by rank what the teacher ended with, however the teacher counted, on any shape of canvas."""
-    noise = {"mask_token_id": 5, "vocab_size": 5, "order": "halton", "count": "bernoulli"}
-    teacher, recorder = TeacherRecorder(**noise), StepErrorRecorder(**noise)
-    logits = torch.randn(3, 5, 4, 6)
-
-    def generate(scheduler: Recorder, steps: int) -> torch.Tensor:
-        scheduler.begin(steps)
-        scheduler.set_timesteps(steps)
-        sample = torch.full((3, 4, 6), 5)
-        generators = [torch.Generator().manual_seed(i) for i in range(3)]
-        for t in scheduler.timesteps:
-            sample = scheduler.step(logits, t, sample, generator=generators).prev_sample
-        return sample
-
-    final = generate(teacher, 7)
-    recorder.replay(torch.tensor([0, 3, 11]), teacher.canvases, 24)
-    assert torch.equal(generate(recorder, 3), final)
-    assert recorder.seen_GL.sum(1).tolist() == [3 * 24, 3 * 21, 3 * 13]
 
 
 @pytest.mark.parametrize("order", ["halton", "random"])
