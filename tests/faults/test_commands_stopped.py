@@ -6,23 +6,22 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from helpers.child_processes import Outcome, run_child
+from helpers.memory_errors import ERRORS
 from helpers.small_distillations import pipeline_of
 
 from lsd_sampler import DistillConfig, distill
 from lsd_sampler.cards import sampler_card as cards
 from lsd_sampler.cli import evaluate, sample, train
-from lsd_sampler.cli.faults import batch_flag
 from lsd_sampler.denoisers import MarkovDenoiser, countdown
-from lsd_sampler.support.out_of_memory import BatchTooLarge, is_out_of_memory
+from lsd_sampler.support.out_of_memory import BatchTooLarge
 
 
 ORACLE = ["--model", "countdown:V=4,L=16", "--device", "cpu"]
@@ -59,33 +58,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 # ---- lack of memory ----
-
-
-def error_of(allocate: Callable[[], Any]) -> BaseException:
-    """What is raised by a library that asks for more memory than there is."""
-    with pytest.raises((RuntimeError, MemoryError)) as caught:
-        allocate()
-    return caught.value
-
-
-ERRORS = {
-    "CUDA": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
-    "CUDA, by its driver": lambda: RuntimeError("CUDA error: out of memory"),
-    "CPU": lambda: error_of(lambda: torch.empty(2**62, dtype=torch.uint8)),
-    "numpy": lambda: error_of(lambda: np.empty(2**62, dtype=np.uint8)),
-    "Python": MemoryError,
-    "system": lambda: OSError(12, os.strerror(12)),
-}
-
-
-@pytest.mark.parametrize("kind", ERRORS)
-def test_lack_of_memory_is_known_by_every_name(kind: str) -> None:
-    assert is_out_of_memory(ERRORS[kind]())
-
-
-@pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), OSError(28, "full"), ValueError("out of memory")])
-def test_other_errors_are_not_lack_of_memory(error: Exception) -> None:
-    assert not is_out_of_memory(error)
 
 
 def raises_from(monkeypatch: pytest.MonkeyPatch, rows: int, error: BaseException | None = None) -> list[int]:
@@ -172,12 +144,6 @@ def test_distill_says_how_large_the_batch_was(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(BatchTooLarge, match="6 sequences") as error:
         distill(pipeline_of(countdown(4, 16)), DistillConfig(method="path_kl", nfe=(2,), num_sequences=6))
     assert error.value.num_rows == 6 and isinstance(error.value.__cause__, torch.OutOfMemoryError)
-
-
-def test_the_flag_of_a_batch() -> None:
-    config = DistillConfig(method="lsd", num_sequences=64, batch_size=64)
-    assert batch_flag(config, 64) == ("--batch-size", 64)
-    assert batch_flag(config, 128) == ("--num-sequences", 64)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc here")
@@ -321,15 +287,3 @@ def test_an_unusable_cache_is_done_without(tmp_path: Path) -> None:
         assert train.main([*TRAIN, "--output-dir", str(tmp_path / name), "--cache-dir", str(cache)]) == 0
     assert contents(tmp_path / "without") == contents(tmp_path / "with")
     assert (tmp_path / "file").read_text() == "mine"
-
-
-# ---- bug reports ----
-
-
-def test_versions_for_bug_reports(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        train.main(["--env"])
-    assert stop.value.code == 0
-    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
-    assert lines["torch"].startswith(torch.__version__.split("+")[0])
-    assert {"lsd_sampler", "Python", "platform", "diffusers", "accelerate", "cpu"} <= set(lines)

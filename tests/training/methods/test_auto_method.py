@@ -12,12 +12,10 @@ from helpers.small_distillations import pipeline_of, seen_by
 
 from lsd_sampler import Denoiser, DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
 from lsd_sampler.cards import sampler_card as cards
-from lsd_sampler.cards.choice_section import choice_section
 from lsd_sampler.cli import train
 from lsd_sampler.denoisers import countdown, random_chain
 from lsd_sampler.sampling.diffusers_calls import NO_MASK
 from lsd_sampler.sampling.noise import LogLinear
-from lsd_sampler.training import METHODS
 from lsd_sampler.training.cost import network_calls
 from lsd_sampler.training.methods.auto import candidates
 from lsd_sampler.training.teacher_plan import TeacherPlan
@@ -309,18 +307,6 @@ def test_from_the_command_line(
         assert row[3] == f"{r['nats_per_token']:.4f} ({r['standard_error']:.4f})"
         won = (r["method"], r["order"]) == ("path_kl", "halton")
         assert row[4] == ("(chosen)" if won else f"+{r['difference']:.4f} ({r['difference_error']:.4f})")
-
-
-def test_a_card_of_one_method_has_no_such_section() -> None:
-    _, records = choose(countdown(4, 8), nfe=(2,), num_sequences=4, method="lsd")
-    assert choice_section(records) == ""
-    assert all(METHODS[name].winner(records) is None for name in METHODS.names())
-
-
-def test_a_card_names_what_was_left_out() -> None:
-    _, records = choose(random_chain(4, 8), nfe=(3,), num_sequences=4, candidates=("jys:random", "lsd:random"))
-    section = choice_section(records)
-    assert "No other candidate" in section and "`jys` in `random` order was left out: `nfe` must be powers" in section
 
 
 def test_memory_is_that_of_the_most_demanding_candidate(capsys: pytest.CaptureFixture[str]) -> None:
