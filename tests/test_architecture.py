@@ -102,3 +102,21 @@ def test_trainers_reach_public_names_of_the_scheduler_alone() -> None:
     defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     assigned = {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
     assert private - defined - assigned == set()
+
+
+# modules without behaviour of their own: abstract bases, which the tests of their parts hold to, and a constant
+WITHOUT_NAMESAKE = {"sampling/step_rule", "sampling/corruptions/base", "sampling/orders/base", "support/version"}
+
+
+def test_tests_mirror_the_package() -> None:
+    """Each module has a namesake in the folder of its room; the folder is part of the name where two would be alike."""
+    tests = Path(__file__).resolve().parent
+    found = {str(path.parent.relative_to(tests) / path.stem) for path in tests.rglob("test_*.py")}
+    missing = []
+    for path in MODULES:
+        module = path.relative_to(PACKAGE).with_suffix("")
+        folder = module.parent.name
+        names = {module.name, f"{module.name}_{folder}", f"{module.name}_{folder.removesuffix('s')}"}
+        if module.name != "__init__" and not any(str(module.parent / f"test_{name}") in found for name in names):
+            missing.append(module.as_posix())
+    assert set(missing) == WITHOUT_NAMESAKE
