@@ -109,7 +109,7 @@ WITHOUT_NAMESAKE = {"sampling/step_rule", "sampling/corruptions/base", "sampling
 
 
 def test_tests_mirror_the_package() -> None:
-    """Each module has a namesake in the folder of its room. Where two would be alike, the folder is part of the name."""
+    """Each module has a namesake in the folder of its room. Where two would be alike, it is named after both."""
     tests = Path(__file__).resolve().parent
     found = {str(path.parent.relative_to(tests) / path.stem) for path in tests.rglob("test_*.py")}
     missing = []
