@@ -40,7 +40,7 @@ def test_a_pipeline_is_as_it_was_even_after_a_failure() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"temprature": 1.0}, "Did you mean .temperature."), ({"generator": None}, "`generator` is given .* leave it")],
+    [({"temprature": 1.0}, "Did you mean .temperature."), ({"generator": None}, "`generator` is set .* leave it")],
 )
 def test_arguments_that_a_pipeline_cannot_take_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
