@@ -8,35 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.own_network import Own, Part
 from PIL import Image
 
-from lsd_sampler import Denoiser, LSDScheduler
+from lsd_sampler import LSDScheduler
 from lsd_sampler.sampling.noise import Geometric
 from lsd_sampler.support.identity import Undescribable, identity
-
-
-class Part(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = 1.0
-
-
-class Own(Denoiser):
-    """A network of one's own, whose options are where they please."""
-
-    def __init__(self, **options: Any):
-        super().__init__()
-        self.mask_token_id, self.vocab_size, self.length = 4, 4, 8
-        self.part = Part()
-        self.sharp, self._sharper = 1.0, False
-        self.table = torch.zeros(4)
-        self.settings = SimpleNamespace(levels=[1, 2], names={"a", "b", "c"})
-        self.activation: Callable = torch.relu
-        for name, value in options.items():
-            setattr(self, name, value)
-
-    def forward(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
-        return torch.zeros(*tokens.shape, 4)
 
 
 def test_values_that_differ_are_described_otherwise() -> None:

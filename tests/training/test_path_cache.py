@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.own_network import Own
 from helpers.small_distillations import pipeline_of
 from helpers.tiny_pipelines import WORDS, amused, llada2, word_tokenizer
 from transformers import BertConfig, BertForMaskedLM
 
-from lsd_sampler import Denoiser, DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
+from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
 from lsd_sampler.denoisers import MaskedLMDenoiser, MaskGITDenoiser, RADDDenoiser, random_chain
 from lsd_sampler.sampling.noise import Geometric
 from lsd_sampler.support.identity import identity
@@ -44,30 +45,6 @@ def radd() -> RADDDenoiser:
     torch.manual_seed(0)
     model = {"hidden_size": 8, "n_heads": 2, "n_blocks": 1, "length": 8, "dropout": 0.0, "type": "ddit_wot"}
     return RADDDenoiser({"tokens": 5, "noise": {"type": "loglinear"}, "model": model})
-
-
-class Part(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = 1.0
-
-
-class Own(Denoiser):
-    """A network of one's own, whose options are where they please."""
-
-    def __init__(self, **options: Any):
-        super().__init__()
-        self.mask_token_id, self.vocab_size, self.length = 4, 4, 8
-        self.part = Part()
-        self.sharp, self._sharper = 1.0, False
-        self.table = torch.zeros(4)
-        self.settings = SimpleNamespace(levels=[1, 2], names={"a", "b", "c"})
-        self.activation: Callable = torch.relu
-        for name, value in options.items():
-            setattr(self, name, value)
-
-    def forward(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
-        return torch.zeros(*tokens.shape, 4)
 
 
 PIPELINES: dict[str, Callable[[], Any]] = {
