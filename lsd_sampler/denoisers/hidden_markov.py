@@ -99,21 +99,6 @@ class HiddenMarkovDenoiser(Oracle):
             log_scales.append(log_scales[-1] + math.log(unit))
         return torch.stack(ends), log_scales
 
-    @torch.no_grad()
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  (nothing to defer)
-        self, tokens: torch.Tensor, t: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Log-probabilities of the clean tokens; `-inf` where a token is impossible, one-hot at known positions.
-
-        Args:
-            tokens (`torch.LongTensor` of shape `(batch_size, seq_len)`): masked where equal to `mask_token_id`.
-            t (*optional*): ignored.
-
-        Returns:
-            `torch.DoubleTensor` of shape `(batch_size, seq_len, vocab_size)`.
-        """
-        return self._log_posterior(tokens, self._posterior)
-
     def _posterior(self, tokens_BL: torch.Tensor) -> torch.Tensor:
         return torch.cat([self._smoothed(some_BL) for some_BL in self._batches(tokens_BL)])
 

@@ -1,7 +1,5 @@
 """What every exact oracle offers: posteriors, samples and likelihoods of one known law."""
 
-from collections.abc import Callable
-
 import torch
 
 # diffusers looks for `ModelMixin` in this module when it reloads a pipeline
@@ -40,6 +38,31 @@ class Oracle(KeepsDtype, Denoiser):
         self.vocab_size = self.mask_token_id = vocab_size
         self.length = length
         self.noise = LogLinear()
+
+    @torch.no_grad()
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  (nothing to defer)
+        self, tokens: torch.Tensor, t: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Log-probabilities of the clean tokens; `-inf` where a token is impossible, one-hot at known positions.
+
+        Args:
+            tokens (`torch.LongTensor` of shape `(batch_size, seq_len)`): masked where equal to `mask_token_id`.
+            t (*optional*): ignored.
+
+        Returns:
+            `torch.DoubleTensor` of shape `(batch_size, seq_len, vocab_size)`.
+        """
+        self._check_length(tokens)
+        canvas_UL, row_B = tokens.unique(dim=0, return_inverse=True)  # each different canvas once
+        p_ULV = self._posterior(canvas_UL)
+        known_ULV = (canvas_UL != self.mask_token_id)[..., None]
+        token_V = torch.arange(self.vocab_size, device=tokens.device)
+        p_ULV = torch.where(known_ULV, (canvas_UL[..., None] == token_V).double(), p_ULV / p_ULV.sum(-1, keepdim=True))
+        return p_ULV.log()[row_B]
+
+    def _posterior(self, tokens_BL: torch.Tensor) -> torch.Tensor:
+        """Probabilities of the clean tokens, up to a factor in each row: `(batch_size, seq_len, vocab_size)`."""
+        raise NotImplementedError(f"{type(self).__name__} must implement `_posterior`, or `forward`.")
 
     def log_prob(self, sequences: torch.Tensor) -> torch.Tensor:
         """Log-probability of whole sequences, or of their beginnings; `-inf` where one is impossible.
@@ -112,18 +135,6 @@ class Oracle(KeepsDtype, Denoiser):
             raise ValueError(
                 f"`tokens` has {tokens_BL.shape[1]} positions, but this oracle was made for at most {self.length}."
             )
-
-    def _log_posterior(
-        self, tokens_BL: torch.Tensor, posterior: Callable[[torch.Tensor], torch.Tensor]
-    ) -> torch.Tensor:
-        """Logarithm of `posterior`, which sees each different canvas once; one-hot at known positions."""
-        self._check_length(tokens_BL)
-        canvas_UL, row_B = tokens_BL.unique(dim=0, return_inverse=True)
-        p_ULV = posterior(canvas_UL)
-        known_ULV = (canvas_UL != self.mask_token_id)[..., None]
-        token_V = torch.arange(self.vocab_size, device=tokens_BL.device)
-        p_ULV = torch.where(known_ULV, (canvas_UL[..., None] == token_V).double(), p_ULV / p_ULV.sum(-1, keepdim=True))
-        return p_ULV.log()[row_B]
 
 
 def uniforms(

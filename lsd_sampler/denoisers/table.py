@@ -63,21 +63,6 @@ class TableDenoiser(Oracle):
         """Probabilities of the sequences, `(num_sequences,)`."""
         return self.weights / self.weights.sum()
 
-    @torch.no_grad()
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  (nothing to defer)
-        self, tokens: torch.Tensor, t: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Log-probabilities of the clean tokens; `-inf` where a token is impossible, one-hot at known positions.
-
-        Args:
-            tokens (`torch.LongTensor` of shape `(batch_size, seq_len)`): masked where equal to `mask_token_id`.
-            t (*optional*): ignored.
-
-        Returns:
-            `torch.DoubleTensor` of shape `(batch_size, seq_len, vocab_size)`.
-        """
-        return self._log_posterior(tokens, self._posterior)
-
     def _posterior(self, tokens_BL: torch.Tensor) -> torch.Tensor:
         rows = max(1, ENTRIES_AT_ONCE // len(self.sequences))
         return torch.cat([self._weights_by_token(some_BL) for some_BL in tokens_BL.split(rows)])
