@@ -112,7 +112,7 @@ def distill(
     learned, winner = METHODS[config.method].learn(task), config
     if isinstance(learned, ChosenSampler):
         winner, base = learned.recipe.config, LSDScheduler.from_config(base.config, order=learned.recipe.order)
-        learned = LearnedSampler(learned.steps, learned.step_error)
+        learned = LearnedSampler(learned.steps, learned.step_error, learned.dependence)
     if coefficients.wanted(config, METHODS[winner.method]):
         learned = coefficients.with_coefficients(replace(task, base=base), learned)
     plan = recipe.plan

@@ -19,7 +19,7 @@ import torch
 
 from ..sampling.canvas import StepInput
 from ..sampling.left_out import is_predicted
-from ..sampling.orders import ORDERS
+from ..sampling.orders import ORDERS, Order
 from ..sampling.pipeline_runs import PipelineRuns
 from ..sampling.solvers import SOLVERS
 from ..scheduling_lsd import LSDScheduler
@@ -46,14 +46,13 @@ class HeldOutRecorder(Recorder):
 
     def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         final_BL = self._final(x)
-        # the sampler's own step says where; its tokens are not used
-        next_BL, probability_BL = super().record(x)
-        revealed_BL = x.masked_BL & (next_BL != x.mask_token_id)
+        assert isinstance(self.rule, Order)
+        revealed_BL, _ = self.rule.reveals(x, self.plan)  # where; the tokens are known
         row_R, position_R = (revealed_BL & is_predicted(final_BL, self.never_predicted)).nonzero(as_tuple=True)
         token_R, beta = final_BL[row_R, position_R], float(self.steps.log_score_coefficients[x.k])
         nats_R = cross_entropy(x.logits_BLV, row_R, position_R, token_R, x.mask_token_id, beta)
         self.nats_B += x.spread(row_R, position_R, nats_R, 0.0).sum(1).cpu()
-        return torch.where(revealed_BL, final_BL, x.sample_BL), probability_BL
+        return torch.where(revealed_BL, final_BL, x.sample_BL), revealed_BL.float()
 
     def _final(self, x: StepInput) -> torch.Tensor:
         if self.canvas_index >= len(self.finals) or self.finals[self.canvas_index].shape != x.sample_BL.shape:
