@@ -68,7 +68,7 @@ class PositionChoice:
 
 def in_order(open_BL: torch.Tensor, score_BL: torch.Tensor) -> torch.Tensor:
     """Place of each open position by ascending score, from 0, ties from the left; L elsewhere. `(B, L)`."""
-    place_BL = score_BL.masked_fill(~open_BL, torch.inf).argsort(1, stable=True).argsort(1, stable=True)
+    place_BL = score_BL.masked_fill(~open_BL, torch.inf).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
     return place_BL.masked_fill(~open_BL, open_BL.shape[1])
 
 
@@ -130,7 +130,7 @@ def within(place_BL: torch.Tensor, mass_BL: torch.Tensor, limit_B: torch.Tensor)
         limit_B (`torch.DoubleTensor` of shape `(batch_size,)`): the limit.
     """
     L = place_BL.shape[1]
-    index_BL = place_BL.argsort(1, stable=True)
+    index_BL = place_BL.argsort(dim=1, stable=True)
     sorted_BL = mass_BL.gather(1, index_BL)
     before_BL = torch.zeros_like(mass_BL).scatter(1, index_BL, sorted_BL.cumsum(1) - sorted_BL)
     return (place_BL < L) & (before_BL < limit_B[:, None] - _EPS)

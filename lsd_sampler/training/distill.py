@@ -21,7 +21,7 @@ from ..support.workers import Workers
 from . import coefficients
 from .config import DistillConfig
 from .data import token_ids
-from .method import METHODS, ChosenSampler
+from .method import METHODS, ChosenSampler, method_of
 from .path_cache import PathCache, fingerprint
 from .progress import Progress
 from .recipe import Recipe
@@ -111,7 +111,8 @@ def distill(
     task = Task(runs, base, recipe, write, progress, cache, data, workers)
     learned, winner = METHODS[config.method].learn(task), config
     if isinstance(learned, ChosenSampler):
-        winner, base = learned.recipe.config, LSDScheduler.from_config(base.config, order=learned.recipe.order)
+        winner, own = learned.recipe.config, method_of(learned.recipe).scheduler_options(learned.recipe.order)
+        base = LSDScheduler.from_config(base.config, **own)
         learned = LearnedSampler(learned.steps, learned.step_error, learned.dependence)
     if coefficients.wanted(config, METHODS[winner.method]):
         learned = coefficients.with_coefficients(replace(task, base=base), learned)
@@ -129,10 +130,10 @@ def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDSch
     known = inspect.signature(LSDScheduler.__init__).parameters  # other schedulers have entries of their own
     kept = {name: value for name, value in pipeline.scheduler.config.items() if name in known}
     options: dict[str, Any] = {
-        "solver": config.solver, "solver_options": None, "order": config.base_order, "count": config.count,
-        "schedule": "uniform", "draws": "exact",  # other draws cannot be replayed; a sampler may be loaded with them
+        "solver": config.solver, "solver_options": None, "count": config.count, "schedule": "uniform", "draws": "exact",  # other draws cannot be replayed; a sampler may be loaded with them
     }  # fmt: skip
-    return LSDScheduler(**kept | options)
+    own = METHODS[config.method].scheduler_options(config.base_order)
+    return LSDScheduler(**kept | options | own)
 
 
 def _folder(path: str | os.PathLike | None) -> Path | None:

@@ -13,8 +13,10 @@ an exact denoiser, it is the chain rule, and exact.
 If a teacher drew x, `u` must not be the teacher's: x would fit that order by construction.
 """
 
+import copy
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from ..sampling.canvas import StepInput
@@ -46,13 +48,17 @@ class HeldOutRecorder(Recorder):
 
     def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         final_BL = self._final(x)
-        assert isinstance(self.rule, Order)
-        revealed_BL, _ = self.rule.reveals(x, self.plan)  # where; the tokens are known
+        revealed_BL = self.reveals(x)
         row_R, position_R = (revealed_BL & is_predicted(final_BL, self.never_predicted)).nonzero(as_tuple=True)
         token_R, beta = final_BL[row_R, position_R], float(self.steps.log_score_coefficients[x.k])
         nats_R = cross_entropy(x.logits_BLV, row_R, position_R, token_R, x.mask_token_id, beta)
         self.nats_B += x.spread(row_R, position_R, nats_R, 0.0).sum(1).cpu()
         return torch.where(revealed_BL, final_BL, x.sample_BL), revealed_BL.float()
+
+    def reveals(self, x: StepInput) -> torch.Tensor:
+        """Where the sampler reveals tokens, `(B, L)`. Which ones is known."""
+        assert isinstance(self.rule, Order)
+        return self.rule.reveals(x, self.plan)[0]
 
     def _final(self, x: StepInput) -> torch.Tensor:
         if self.canvas_index >= len(self.finals) or self.finals[self.canvas_index].shape != x.sample_BL.shape:
@@ -68,6 +74,13 @@ class HeldOutRecorder(Recorder):
                 " elsewhere what it holds."
             )
         return final_BL
+
+
+def with_other_noise(runs: PipelineRuns) -> PipelineRuns:
+    """The same runs, with noise that does not depend on a teacher's."""
+    other = copy.copy(runs)
+    other.seed = int(np.random.SeedSequence([runs.seed, 1]).generate_state(1, np.uint64)[0])
+    return other
 
 
 def held_out_nats(

@@ -60,9 +60,11 @@ class AdaptiveOrder(Order):
             return super().reveals(x, plan)
         return self.choose(x, plan, choice), x.canvas.v_BL
 
-    def choose(self, x: StepInput, plan: StepPlan, choice: PositionChoice) -> torch.Tensor:
-        """Which masked positions a step other than the last one reveals, `(B, L)`; no token is drawn."""
-        seen = self.look(x, choice)
+    def choose(self, x: StepInput, plan: StepPlan, choice: PositionChoice, seen: Open | None = None) -> torch.Tensor:
+        """Which masked positions a step other than the last one reveals, `(B, L)`; no token is drawn. `seen` is what
+        [`look`] returned, if that was called before.
+        """
+        seen = self.look(x, choice) if seen is None else seen
         share = float(choice.shares[x.k])
         mass_BL = seen.open_BL.double() if choice.budget == "position_shares" else seen.entropy_BL
         num_B, limit_B = seen.open_BL.sum(1), None

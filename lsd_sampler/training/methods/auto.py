@@ -10,14 +10,12 @@ The criterion is a path KL, whose optimum is draws at most as sharp as the denoi
 (beta > 1) are worth.
 """
 
-import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from ...denoisers.sizes import ModelSize
@@ -25,17 +23,17 @@ from ...learned.description import KINDS, Records
 from ...sampling.learned_numbers import LearnedSampler
 from ...sampling.left_out import is_predicted
 from ...sampling.orders import ORDERS
-from ...sampling.pipeline_runs import PipelineRuns
 from ...scheduling_lsd import LSDScheduler
 from ...support.workers import Workers
 from ..config import DistillConfig
-from ..held_out import HeldOutBatch, held_out_nats
+from ..held_out import HeldOutBatch, held_out_nats, with_other_noise
 from ..method import METHODS, ChosenSampler, Method, method_of
 from ..options import MethodOptions, option
 from ..paths import source_paths
 from ..recipe import Recipe
 from ..shared_options import SharedOptions, affordable_source
 from ..task import Task
+from ..teacher_plan import TeacherPlan
 
 
 HELD_OUT = "held_out"
@@ -77,6 +75,10 @@ class Auto(Method):
                 f"`data` has {len(data)} sequences, fewer than {wanted}: `num_sequences` to learn from, and"
                 " `held_out_sequences` to choose a method by."
             )
+
+    def default_sequences(self, source: str, plan: TeacherPlan, bootstrap_steps: int) -> int:
+        methods = [METHODS[name] for name in METHODS.names() if not METHODS[name].chooses]
+        return max(method.default_sequences(source, plan, bootstrap_steps) for method in methods)
 
     def outcomes(self, recipe: Recipe, workers: Workers | None = None) -> list[Recipe]:
         return list(candidates(recipe, workers)[0].values())
@@ -226,7 +228,7 @@ def _part(task: Task, name: str, recipe: Recipe) -> Task:
 
 
 def _base(task: Task, recipe: Recipe) -> LSDScheduler:
-    return LSDScheduler.from_config(task.base.config, order=recipe.order)
+    return LSDScheduler.from_config(task.base.config, **method_of(recipe).scheduler_options(recipe.order))
 
 
 # ---- measuring ----
@@ -256,7 +258,7 @@ def _measure(task: Task, recipes: dict[str, Recipe], learned: dict[str, LearnedS
     """Nats per token of each candidate, by NFE and held-out sequence: `(num_nfe, S)`."""
     held_out = held_out_task(task)
     batches, tokens_S = held_out_sequences(held_out)
-    runs, first, share = _with_other_noise(task.runs), held_out.first, held_out.sequences
+    runs, first, share = with_other_noise(task.runs), held_out.first, held_out.sequences
     nats = {}
     for name, recipe in recipes.items():
         key = name.replace(":", "-")
@@ -274,13 +276,6 @@ def _measure(task: Task, recipes: dict[str, Recipe], learned: dict[str, LearnedS
         task.runs.network_calls = int(stored["network_calls"])
         nats[name] = stored["nats"]
     return nats
-
-
-def _with_other_noise(runs: PipelineRuns) -> PipelineRuns:
-    """The same runs, with noise that depends on none of the teacher's."""
-    other = copy.copy(runs)
-    other.seed = int(np.random.SeedSequence([runs.seed, 1]).generate_state(1, np.uint64)[0])
-    return other
 
 
 def _mean_and_error(values_S: torch.Tensor) -> tuple[float, float]:
