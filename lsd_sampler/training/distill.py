@@ -130,7 +130,8 @@ def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDSch
     known = inspect.signature(LSDScheduler.__init__).parameters  # other schedulers have entries of their own
     kept = {name: value for name, value in pipeline.scheduler.config.items() if name in known}
     options: dict[str, Any] = {
-        "solver": config.solver, "solver_options": None, "count": config.count, "schedule": "uniform", "draws": "exact",  # other draws cannot be replayed; a sampler may be loaded with them
+        "solver": config.solver, "solver_options": None, "count": config.count, "schedule": "uniform",
+        "draws": "exact",  # other draws cannot be replayed; a sampler may be loaded with them
     }  # fmt: skip
     own = METHODS[config.method].scheduler_options(config.base_order)
     return LSDScheduler(**kept | options | own)

@@ -78,7 +78,8 @@ class Candidate:
     @property
     def is_simple(self) -> bool:
         """Whether it does not look at the logits."""
-        return self.weights is None or not any(self.weights[:3]) and self.free_below == 0 and self.beta == 1
+        plain = self.free_below == 0 and self.beta == 1 and self.budget == BUDGETS[0]
+        return plain and self.weights is not None and not any(self.weights[:3])
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def _other_shares(candidate: Candidate, measured: Measured) -> Iterator[Candidat
 
 
 def _shares_together(candidate: Candidate, measured: Measured) -> Iterator[Candidate]:
-    """One position more or less in several of three calls in a row: there are minima that single changes do not leave."""
+    """One position more or less in several of three calls in a row. Single changes do not leave every minimum."""
     M = len(candidate.shares)
     if candidate.budget != BUDGETS[0] or M > MOST_TOGETHER:
         return

@@ -14,16 +14,18 @@ correlation of the positions that are revealed together.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ...learned.choice_description import describe_choice
 from ...learned.description import Description, Records
 from ...sampling.canvas import StepInput
 from ...sampling.dependence import Dependence
-from ...sampling.learned_numbers import LearnedSampler, LearnedSteps
+from ...sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorTable
 from ...sampling.orders import ORDERS, AdaptiveOrder, Order
 from ...sampling.position_choice import BUDGETS, WEIGHTS
 from ...sampling.schedules import replay_states
@@ -35,17 +37,19 @@ from ..paths import source_paths
 from ..position_search import FREE_BELOW, Candidate, Found, Measured, search
 from ..ranked_costs import RankedCosts, RankingRecorder, StateCosts
 from ..recipe import Recipe
-from ..share_search import best_shares, plain_shares
+from ..share_search import best_shares, plain_shares, shares_of_curve
 from ..shared_options import SharedOptions
 from ..task import Task
 from ..teacher_plan import TeacherPlan
+from .path_kl import estimate_table
 
 
-MOST_SEQUENCES = 256
-SOURCE_EVALUATIONS = 8192
+MOST_SEQUENCES = 1024
+SOURCE_EVALUATIONS = 16384
 """Sequences are made until they cost this many network calls, each on one sequence, but no more than the number above
 and no fewer than other methods take."""
-TABLE_SEQUENCES = 24
+TABLE_SEQUENCES, MOST_MEASURED = 24, 256
+"""Sequences of the tables, and the most that a candidate is measured on."""
 NUM_STATES, NUM_STATES_OF_SIMPLE = 40, 128
 FEW_CALLS = 8
 """Numbers of calls up to this one have a search of their own; all larger ones share as many evaluations."""
@@ -97,7 +101,8 @@ class ForcedKL(Method):
         super().check_config(config)
         if config.count != "exact":
             raise ValueError(
-                f"`method` 'forced_kl' learns how many tokens a step reveals: `count` must be 'exact', got {config.count!r}."
+                f"`method` 'forced_kl' learns how many tokens a step reveals: `count` must be 'exact', got"
+                f" {config.count!r}."
             )
 
     def check_order(self, order: str) -> None:
@@ -125,7 +130,8 @@ class ForcedKL(Method):
         super().check(recipe)
         if recipe.num_sequences < 4:
             raise ValueError(
-                f"`num_sequences` must be at least 4, because half of them check what is found, got {recipe.num_sequences}."
+                "`num_sequences` must be at least 4, because half of them check what is found, got"
+                f" {recipe.num_sequences}."
             )
 
     def learn(self, task: Task) -> LearnedSampler:
@@ -149,7 +155,7 @@ class ForcedKL(Method):
         return plan.num_canvases * (1 + own)
 
     def describe(self, learned: LearnedSampler, records: Records) -> Description:
-        return super().describe(learned, records)
+        return describe_choice(self.name, learned, records)
 
 
 def logit_orders() -> list[str]:
@@ -176,8 +182,9 @@ class PositionSearch:
         layouts = self._layouts() if self.is_adaptive else {}
         candidates, self.dependence = self._candidates(layouts)
         steps: dict[int, LearnedSteps] = {}
+        best: Candidate | None = None
         for M in task.config.nfe:
-            steps[M] = self._searched(M, candidates[M])
+            steps[M], best = self._searched(M, [*continued(best, M), *candidates[M]])
         is_used = self.dependence is not None and any(s.choice is not None for s in steps.values())
         return LearnedSampler(steps, dependence=self.dependence if is_used else None)
 
@@ -224,7 +231,7 @@ class PositionSearch:
         return self._sorted(priced), layouts[layout]
 
     def _sorted(self, priced: list[tuple[float, Candidate]]) -> dict[int, list[Candidate]]:
-        """By number of calls: the cheapest ones by the tables, at most two of the same weights, and the simple ones."""
+        """By number of calls: the cheapest ones by the tables, at most two of the same weights, and simple ones."""
         found: dict[int, list[Candidate]] = {}
         for M in self.task.config.nfe:
             kept: list[Candidate] = []
@@ -232,7 +239,7 @@ class PositionSearch:
             for _, candidate in ranked:
                 same = sum(other.weights == candidate.weights for other in kept)
                 room = len([other for other in kept if not other.is_simple]) < (10 if M <= FEW_CALLS else 4)
-                if (candidate.is_simple and not same) or (not candidate.is_simple and same < 2 and room):
+                if (candidate.is_simple and same < 2) or (not candidate.is_simple and same < 2 and room):
                     kept.append(candidate)
             found[M] = kept
         return found
@@ -291,22 +298,31 @@ class PositionSearch:
         is_simple = weights is None or not any(weights[:3])
         found, canvases, before = [], self.task.plan.num_canvases, None
         starts = {M: plain_shares(M) for M in self.task.config.nfe}
+        if is_simple:
+            starts = {M: torch.cat([shortest_path(states, M, name), starts[M]]) for M in starts}
         for free_below in FREE_BELOW[:1] if weights is None else FREE_BELOW:
             costs = RankedCosts.of(states, free_below)
             if before is not None and bool(torch.equal(before, costs.free_GR)):
                 continue  # no entropy lies between the two thresholds
             before = costs.free_GR
             for M, budget in itertools.product(self.task.config.nfe, BUDGETS[:1] if weights is None else BUDGETS):
+                if is_simple and budget == BUDGETS[0] and free_below == 0:  # as it is, and as descent may improve it
+                    first = starts[M][:1]
+                    nats = float(costs.follow(first, budget)[0].mean())
+                    found.append((nats * canvases, Candidate(name, tuple(first[0].tolist()), weights, 0.0, budget)))
                 shares_M, nats = best_shares(costs, budget, starts[M])
-                label = name if is_simple and free_below == 0 and budget == BUDGETS[0] else "table"
-                found.append((nats * canvases, Candidate(label, tuple(shares_M.tolist()), weights, free_below, budget)))
+                simple = is_simple and free_below == 0 and budget == BUDGETS[0]
+                label = name if simple else "table"
+                found.append(
+                    (nats * canvases, Candidate(label, tuple(shares_M.tolist()), weights, free_below, budget))
+                )
                 if budget == BUDGETS[0]:
                     starts[M] = torch.stack([shares_M, *starts[M][:2]])
         return found
 
     # ---- search ----
 
-    def _searched(self, M: int, candidates: list[Candidate]) -> LearnedSteps:
+    def _searched(self, M: int, candidates: list[Candidate]) -> tuple[LearnedSteps, Candidate]:
         task, key = self.task, f"search-{M}"
         stored = task.progress.load(key)
         if stored is None:
@@ -317,7 +333,8 @@ class PositionSearch:
         found = _from_tensors(stored, self.is_adaptive)
         task.runs.network_calls = int(stored["network_calls"])
         self._log(M, found)
-        return found.best.steps(found.measured.known_M, task.base.noise, task.base.config.sampling_eps)
+        steps = found.best.steps(found.measured.known_M, task.base.noise, task.base.config.sampling_eps)
+        return steps, found.best
 
     def _most_evaluations(self, M: int) -> int:
         larger = [each for each in self.task.config.nfe if each > FEW_CALLS]
@@ -366,7 +383,8 @@ class ForcedFigure:
     def __init__(self, of: PositionSearch):
         self.of, task = of, of.task
         self.num_fit, self.num_check = (
-            sum(len(sequences) for sequences, _ in of.parts[part]) * task.workers.size for part in ("fit", "check")
+            min(MOST_MEASURED, sum(len(sequences) for sequences, _ in of.parts[part]) * task.workers.size)
+            for part in ("fit", "check")
         )
 
     def __call__(self, candidate: Candidate, part: str, num: int | None = None) -> Measured:
@@ -379,7 +397,8 @@ class ForcedFigure:
         dependence = self.of.dependence if steps.choice is not None else None
         recorder.set_learned_sampler(LearnedSampler({M: steps}, dependence=dependence))
         recorder.watch(M)
-        batches = self.of.parts[part] if num is None else _first(self.of.parts[part], self.of._share(num))
+        num = (self.num_fit if part == "fit" else self.num_check) if num is None else num
+        batches = _first(self.of.parts[part], self.of._share(num))
         runs, nats = self.of.runs, []
         runs.network_calls = task.runs.network_calls
         for sequences, finals in batches:
@@ -436,6 +455,55 @@ def _first(batches: Sequence[HeldOutBatch], num: int) -> list[HeldOutBatch]:
             kept.append((sequences[:num], [final_BL[:num] for final_BL in finals]))
             num -= len(sequences)
     return kept
+
+
+def continued(best: Candidate | None, num_calls: int) -> list[Candidate]:
+    """Candidates that spread what was found for fewer calls over more: along the same curve, or with first calls that
+    take less.
+    """
+    if best is None or num_calls <= len(best.shares):
+        return []
+    shares = torch.tensor(best.shares, dtype=torch.float64)
+    open_after = torch.cat([shares.new_ones(1), torch.cumprod(1 - shares, 0)])
+    place, own_place = (np.linspace(0, 1, n + 1) for n in (num_calls, len(shares)))
+    curve = 1 - torch.from_numpy(np.interp(place, own_place, open_after.numpy()))
+    more = num_calls - len(shares)
+    slower = torch.cat([shares[:1] * 0.5 ** torch.arange(more, 0, -1), shares])
+    return [
+        replace(best, shares=tuple(each.tolist()), name="table")
+        for each in (shares_of_curve(curve[1:]), slower.clamp(0, 1))
+    ]
+
+
+def shortest_path(states: list[StateCosts], num_calls: int, order: str) -> torch.Tensor:
+    """Shares of positions that path_kl would find for an order that does not look at the logits. `(1, M)`.
+
+    Args:
+        states: costs by rank, in that order.
+        num_calls (`int`): M; no more than there are states.
+        order (`str`): its name.
+    """
+    L = int(states[0].masked_R.max())
+    nats_GL, seen_GL = torch.zeros(2, len(states), L, dtype=torch.float64)
+    grid = []
+    for g, state in enumerate(states):
+        known_R = states[0].masked_R - state.masked_R
+        grid.append(int(known_R.double().mean().round()))
+        rank_RL = torch.arange(state.nats_RL.shape[1])
+        masked_RL = rank_RL < state.masked_R[:, None]
+        place_RL = ((rank_RL + known_R[:, None]) * L // states[0].masked_R[:, None].clamp(min=1)).clamp(max=L - 1)
+        nats_GL[g].index_add_(0, place_RL[masked_RL], state.nats_RL[masked_RL].double())
+        seen_GL[g].index_add_(0, place_RL[masked_RL], torch.ones_like(state.nats_RL[masked_RL], dtype=torch.float64))
+    kept = [g for g in range(len(grid)) if g == 0 or grid[g] > max(grid[:g])]
+    exchangeable = ORDERS[order].exchangeable if order in ORDERS.names() else False
+    table = estimate_table(nats_GL[kept], seen_GL[kept], exchangeable)
+    step_error = StepErrorTable(table, torch.tensor([grid[g] for g in kept]))
+    counts = torch.tensor(step_error.solve(min(num_calls, len(kept)))[0], dtype=torch.float64)
+    taken, left = counts.diff(), L - counts[:-1]
+    # halfway between two numbers of positions, so that rounding up is safe
+    shares = ((taken - 0.5) / left).clamp(0, 1)
+    shares = torch.cat([shares[:-1], shares.new_ones(1)])
+    return torch.cat([shares.new_zeros(num_calls - len(shares)), shares])[None]
 
 
 def _joined(states: list[StateCosts], task: Task) -> StateCosts:
