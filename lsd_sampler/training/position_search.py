@@ -12,12 +12,13 @@ import torch
 
 from ..sampling.learned_numbers import LearnedSteps
 from ..sampling.noise import NoiseSchedule
+from ..sampling.orders.adaptive import LEAST_NATS
 from ..sampling.position_choice import BUDGETS, WEIGHTS, PositionChoice
 from ..sampling.schedules import grid_from_counts
 from .share_search import neighbours, whole
 
 
-FREE_BELOW = (0.0, 0.01, 0.1, 0.3)
+FREE_BELOW = (LEAST_NATS, 0.01, 0.1, 0.3)
 """Thresholds, in nats, below which a position is free."""
 STARTS, WIDE = 6, 0.6
 """How many candidates are improved on few sequences, and the share of the evaluations for that."""

@@ -18,7 +18,6 @@ from ..sampling.canvas import StepInput
 from ..sampling.draws import gumbel
 from ..sampling.left_out import is_predicted
 from ..sampling.orders import AdaptiveOrder, SurestFirst
-from ..sampling.orders.adaptive import LEAST_NATS
 from .cross_entropy import cross_entropy
 from .held_out import HeldOutRecorder
 
@@ -122,9 +121,7 @@ class RankedCosts:
         for state in states:
             rank_L = torch.arange(state.nats_RL.shape[1])
             masked_RL = rank_L < state.masked_R[:, None]
-            is_open_RL = (rank_L < state.open_R[:, None]) & (state.entropy_RL >= max(free_below, LEAST_NATS))
-            if free_below == 0:
-                is_open_RL = rank_L < state.open_R[:, None]
+            is_open_RL = (rank_L < state.open_R[:, None]) & (state.entropy_RL >= free_below)
             index_RL = (~is_open_RL).int().argsort(dim=1, stable=True)
             parts = (value.double() * is_open_RL for value in (state.nats_RL, state.entropy_RL))
             sums = [torch.nn.functional.pad(part.gather(1, index_RL).cumsum(1), (1, 0)) for part in parts]

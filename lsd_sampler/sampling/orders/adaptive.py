@@ -11,7 +11,7 @@ from .halton import HaltonOrder
 
 
 LEAST_NATS = 1e-5
-"""Positions of a smaller entropy are always free: their tokens are certain, up to rounding."""
+"""The token of a position of a smaller entropy is certain, up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class AdaptiveOrder(Order):
         row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
         entropy_R = certainty.of_rows(certainty.entropy, x.logits_BLV, row_R, position_R, x.mask_token_id)
         entropy_BL = x.spread(row_R, position_R, entropy_R, 0.0)
-        free_BL = x.masked_BL & (entropy_BL < max(LEAST_NATS, float(choice.free_below)))
+        free_BL = x.masked_BL & (entropy_BL < float(choice.free_below))
         open_BL = x.masked_BL & ~free_BL
         return Open(free_BL, open_BL, entropy_BL * open_BL)
 

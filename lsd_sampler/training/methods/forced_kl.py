@@ -234,14 +234,13 @@ class PositionSearch:
         """By number of calls: the cheapest ones by the tables, at most two of the same weights, and simple ones."""
         found: dict[int, list[Candidate]] = {}
         for M in self.task.config.nfe:
-            kept: list[Candidate] = []
-            ranked = sorted((each for each in priced if len(each[1].shares) == M), key=lambda each: each[0])
-            for _, candidate in ranked:
-                same = sum(other.weights == candidate.weights for other in kept)
-                room = len([other for other in kept if not other.is_simple]) < (10 if M <= FEW_CALLS else 4)
-                if (candidate.is_simple and same < 2) or (not candidate.is_simple and same < 2 and room):
-                    kept.append(candidate)
-            found[M] = kept
+            ranked = [c for _, c in sorted(priced, key=lambda each: each[0]) if len(c.shares) == M]
+            others: list[Candidate] = []
+            for candidate in ranked:
+                same = sum(other.weights == candidate.weights for other in others)
+                if not candidate.is_simple and same < 2 and len(others) < (10 if M <= FEW_CALLS else 4):
+                    others.append(candidate)
+            found[M] = [*(c for c in ranked if c.is_simple), *others]
         return found
 
     def _priced(
@@ -275,7 +274,9 @@ class PositionSearch:
         recorder = RankingRecorder.from_config(task.base.config)
         recorder.never_predicted = task.plan.never_predicted
         # only its weights matter here
-        plain = Candidate("", (0.5,) * (len(states) - 1) + (1.0,), weights)
+        plain = Candidate(
+            "", (0.5,) * (len(states) - 1) + (1.0,), weights, 0.0 if is_simple(weights) else FREE_BELOW[0]
+        )
         known_M = torch.tensor([*states[1:], L], dtype=torch.float64) / L
         steps = plain.steps(known_M, task.base.noise, task.base.config.sampling_eps)
         recorder.set_learned_sampler(LearnedSampler({len(states): steps}, dependence=dependence if weights else None))
@@ -295,29 +296,28 @@ class PositionSearch:
         self, name: str, weights: tuple[float, ...] | None, states: list[StateCosts]
     ) -> list[tuple[float, Candidate]]:
         """The best shares for each number of calls, threshold and budget, by the tables."""
-        is_simple = weights is None or not any(weights[:3])
-        found, canvases, before = [], self.task.plan.num_canvases, None
-        starts = {M: plain_shares(M) for M in self.task.config.nfe}
-        if is_simple:
-            starts = {M: torch.cat([shortest_path(states, M, name), starts[M]]) for M in starts}
-        for free_below in FREE_BELOW[:1] if weights is None else FREE_BELOW:
+        found: list[tuple[float, Candidate]] = []
+        simple, nfe, before = is_simple(weights), self.task.config.nfe, None
+        starts = {M: plain_shares(M) for M in nfe}
+        if simple:
+            starts = {M: torch.cat([shortest_path(states, M, name), starts[M]]) for M in nfe}
+        thresholds = (0.0, *(FREE_BELOW if weights else ())) if simple else FREE_BELOW
+        for free_below in thresholds:
             costs = RankedCosts.of(states, free_below)
             if before is not None and bool(torch.equal(before, costs.free_GR)):
                 continue  # no entropy lies between the two thresholds
             before = costs.free_GR
-            for M, budget in itertools.product(self.task.config.nfe, BUDGETS[:1] if weights is None else BUDGETS):
-                if is_simple and budget == BUDGETS[0] and free_below == 0:  # as it is, and as descent may improve it
-                    first = starts[M][:1]
-                    nats = float(costs.follow(first, budget)[0].mean())
-                    found.append((nats * canvases, Candidate(name, tuple(first[0].tolist()), weights, 0.0, budget)))
-                shares_M, nats = best_shares(costs, budget, starts[M])
-                simple = is_simple and free_below == 0 and budget == BUDGETS[0]
-                label = name if simple else "table"
-                found.append(
-                    (nats * canvases, Candidate(label, tuple(shares_M.tolist()), weights, free_below, budget))
-                )
+            for M, budget in itertools.product(nfe, BUDGETS if weights else BUDGETS[:1]):
+                tried = [best_shares(costs, budget, starts[M])]
+                if simple and free_below == 0 and budget == BUDGETS[0]:  # the path as it is, too
+                    tried.append((starts[M][0], float(costs.follow(starts[M][:1], budget)[0].mean())))
+                for shares_M, nats in tried:
+                    candidate = Candidate("table", tuple(shares_M.tolist()), weights, free_below, budget)
+                    if candidate.is_simple or weights is None:
+                        candidate = replace(candidate, name=name)
+                    found.append((nats * self.task.plan.num_canvases, candidate))
                 if budget == BUDGETS[0]:
-                    starts[M] = torch.stack([shares_M, *starts[M][:2]])
+                    starts[M] = torch.stack([tried[0][0], *starts[M][:2]])
         return found
 
     # ---- search ----
@@ -455,6 +455,11 @@ def _first(batches: Sequence[HeldOutBatch], num: int) -> list[HeldOutBatch]:
             kept.append((sequences[:num], [final_BL[:num] for final_BL in finals]))
             num -= len(sequences)
     return kept
+
+
+def is_simple(weights: tuple[float, ...] | None) -> bool:
+    """Whether these weights do not look at the logits, or there are none."""
+    return weights is None or not any(weights[:3])
 
 
 def continued(best: Candidate | None, num_calls: int) -> list[Candidate]:
