@@ -79,7 +79,7 @@ def _steps(M: int, parts: dict[str, torch.Tensor], where: str) -> LearnedSteps:
     choice = None
     if budgets:
         choice = PositionChoice(parts["choice_weights"], parts["free_below"], parts[budgets[0]], budgets[0])
-    return LearnedSteps(*(parts[name] for name in _EVERY_NFE), choice)
+    return LearnedSteps(**{name: parts[name] for name in _EVERY_NFE}, choice=choice)
 
 
 def _step_error(tensors: Mapping[str, torch.Tensor], where: str) -> StepErrorTable | None:

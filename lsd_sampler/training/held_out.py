@@ -76,6 +76,27 @@ class HeldOutRecorder(Recorder):
         return final_BL
 
 
+def first_of(batches: Sequence[HeldOutBatch], num: int) -> list[HeldOutBatch]:
+    """The first `num` sequences, batch by batch."""
+    kept: list[HeldOutBatch] = []
+    for sequences, finals in batches:
+        if num > 0:
+            kept.append((sequences[:num], [final_BL[:num] for final_BL in finals]))
+            num -= len(sequences)
+    return kept
+
+
+def rest_of(batches: Sequence[HeldOutBatch], num: int) -> list[HeldOutBatch]:
+    """All but the first `num` sequences, batch by batch."""
+    kept: list[HeldOutBatch] = []
+    for sequences, finals in batches:
+        skipped = min(max(num, 0), len(sequences))
+        if skipped < len(sequences):
+            kept.append((sequences[skipped:], [final_BL[skipped:] for final_BL in finals]))
+        num -= len(sequences)
+    return kept
+
+
 def with_other_noise(runs: PipelineRuns) -> PipelineRuns:
     """The same runs, with noise that does not depend on a teacher's."""
     other = copy.copy(runs)

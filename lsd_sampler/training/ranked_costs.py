@@ -132,7 +132,10 @@ class RankedCosts:
             free_nats.append((state.nats_RL.double() * (masked_RL & ~is_open_RL)).sum(1))
         start_R = states[0].masked_R
         known_GR = torch.stack([start_R - state.masked_R for state in states])
-        return cls(*map(torch.stack, (nats, entropy, opened)), known_GR, *map(torch.stack, (free, free_nats)), start_R)
+        nats_GRL, entropy_GRL, open_GR, free_GR, free_nats_GR = map(
+            torch.stack, (nats, entropy, opened, free, free_nats)
+        )
+        return cls(nats_GRL, entropy_GRL, open_GR, known_GR, free_GR, free_nats_GR, start_R)
 
     def follow(self, shares_CM: torch.Tensor, budget: str) -> tuple[torch.Tensor, torch.Tensor]:
         """What candidates' shares cost, by following the measured states.

@@ -13,7 +13,6 @@ correlation of the positions that are revealed together.
 """
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +28,7 @@ from ...sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorT
 from ...sampling.orders import ORDERS, AdaptiveOrder, Order
 from ...sampling.position_choice import BUDGETS, WEIGHTS
 from ...sampling.schedules import replay_states
-from ..held_out import HeldOutBatch, HeldOutRecorder, with_other_noise
+from ..held_out import HeldOutBatch, HeldOutRecorder, first_of, with_other_noise
 from ..measured_dependence import measured_dependence, states_of_pairs
 from ..method import Method
 from ..options import MethodOptions, check_positive, option
@@ -284,7 +283,7 @@ class PositionSearch:
         self.runs.network_calls = task.runs.network_calls
         seen: list[list[StateCosts]] = []
         for sequences, finals in tqdm(
-            _first(self.parts["fit"], self._share(TABLE_SEQUENCES)), desc="tables", unit="batch"
+            first_of(self.parts["fit"], self._share(TABLE_SEQUENCES)), desc="tables", unit="batch"
         ):
             recorder.force(finals)
             self.runs.run(recorder, len(states), sequences)
@@ -339,6 +338,8 @@ class PositionSearch:
     def _most_evaluations(self, M: int) -> int:
         larger = [each for each in self.task.config.nfe if each > FEW_CALLS]
         most = self.task.options.search_evaluations
+        if not self.is_adaptive:  # there are only shares to find
+            most //= 4
         return most if M <= FEW_CALLS else most * M // sum(larger)
 
     def _log(self, M: int, found: Found) -> None:
@@ -398,7 +399,7 @@ class ForcedFigure:
         recorder.set_learned_sampler(LearnedSampler({M: steps}, dependence=dependence))
         recorder.watch(M)
         num = (self.num_fit if part == "fit" else self.num_check) if num is None else num
-        batches = _first(self.of.parts[part], self.of._share(num))
+        batches = first_of(self.of.parts[part], self.of._share(num))
         runs, nats = self.of.runs, []
         runs.network_calls = task.runs.network_calls
         for sequences, finals in batches:
@@ -445,16 +446,6 @@ def _halves(batch: HeldOutBatch) -> tuple[HeldOutBatch, HeldOutBatch]:
         (sequences[:middle], [final_BL[:middle] for final_BL in finals]),
         (sequences[middle:], [final_BL[middle:] for final_BL in finals]),
     )
-
-
-def _first(batches: Sequence[HeldOutBatch], num: int) -> list[HeldOutBatch]:
-    """The first sequences, in as many batches as they are in."""
-    kept: list[HeldOutBatch] = []
-    for sequences, finals in batches:
-        if num > 0:
-            kept.append((sequences[:num], [final_BL[:num] for final_BL in finals]))
-            num -= len(sequences)
-    return kept
 
 
 def is_simple(weights: tuple[float, ...] | None) -> bool:
