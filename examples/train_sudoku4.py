@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--samples", type=int, default=500, help="grids to judge the model by")
-    add_arguments(parser, batch_size=128, steps=4000)
+    add_arguments(parser, batch_size=128, steps=2000)
     args = parser.parse_args()
     if not 1 <= args.num_grids <= 288:
         parser.error(f"`--num-grids` must be in [1, 288], got {args.num_grids}.")
