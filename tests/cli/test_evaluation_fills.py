@@ -115,8 +115,9 @@ def test_lines_that_are_filled_in_once_are_counted(tmp_path: Path, capsys: pytes
 
 @pytest.mark.parametrize("clues", [0, 4])
 def test_a_set_judges_another_model_from_its_clues(clues: int, tmp_path: Path) -> None:
-    """Half of the other model's grids have equal rows. From clues that no such grid has, it is right too: all but
-    the few canvases whose 4 clues lie in 4 columns or fit these.
+    """Half of the other model's weight is on one impossible grid. Without clues that is half of its samples; 4 clues
+    of a real grid nearly always exclude it. The other samples are spread as they should be: the ratio has a standard
+    deviation of 0.08.
     """
     grids = sudoku4().sequences
     table = "\n".join(" ".join(map(str, row)) for row in [*grids.tolist(), *[[0, 1, 2, 3] * 4] * 288])
@@ -127,7 +128,7 @@ def test_a_set_judges_another_model_from_its_clues(clues: int, tmp_path: Path) -
     assert floor["valid_share"] == 1 and ("fills_differ" in row) == bool(clues)
     # without clues, 400 fair coins: 0.025 is a standard deviation
     assert 0.375 < row["valid_share"] < 0.625 if not clues else 0.8 < row["valid_share"] <= 1
-    assert row["distinct_valid"] > 50 and (row["spread_ratio"] < 1.7)
+    assert row["distinct_valid"] > 100 and row["spread_ratio"] < 1.5
 
 
 # ---- the sequences behind the canvases ----
