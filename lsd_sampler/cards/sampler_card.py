@@ -20,7 +20,6 @@ from ..support.atomic import write_atomically
 from ..support.hub import is_hub_id
 from .choice_section import choice_section
 from .coefficients_section import coefficients_section
-from .fills_section import fills_section
 
 
 BEGIN, END = "<!-- lsd_sampler: written by lsd-train, refreshed by it -->", "<!-- lsd_sampler: end -->"
@@ -146,7 +145,6 @@ def make_card(
             table=learned.table(),
             coefficients=coefficients_section(learned.records),
             choice=choice,
-            fills=fills_section(records),
             plot="![learned schedule](schedule.png)" if plotted else "",
             protocol=_protocol(config, learned),
             conditions=_conditions(call_kwargs or {}),

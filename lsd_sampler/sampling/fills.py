@@ -49,26 +49,26 @@ def differing(
 def fill_shares(
     fills: torch.Tensor, other_fills: torch.Tensor, masked: torch.Tensor, truth: torch.Tensor | None = None
 ) -> dict[str, float]:
-    """How two fills of some canvases vary, as the record of a run holds it: event `fills`, which the card shows.
+    """How two fills of some canvases vary, as the record of a run holds it: event `variety`, which the card shows.
 
     Args:
         fills, other_fills, masked: as for [`two_fill_disagreement`].
         truth (`torch.LongTensor` of shape `(num_canvases, length)`, *optional*): the sequences behind the canvases.
 
     Returns:
-        `canvases`, their number; `fills_differ`; `fill_error`, with the truth, of both fills together; and their
-        standard errors over canvases, `fills_differ_error` and `fill_error_error` (0 for one canvas).
+        `sequences`, the number of canvases; `fills_differ`; `fill_differs_from_truth`, of both fills together; and
+        the standard error of each over canvases, with `_error` behind its name (0 for one canvas).
 
     Raises:
         ValueError: as [`two_fill_disagreement`].
     """
     two_fill_disagreement(fills, other_fills, masked)  # checks
     differ_N, masked_N = differing(fills, other_fills, masked)
-    shares = {"canvases": len(fills), **_share("fills_differ", differ_N, masked_N)}
+    shares = {"sequences": len(fills), **_share("fills_differ", differ_N, masked_N)}
     if truth is None:
         return shares
     wrong_N = (differing(fills, truth, masked)[0] + differing(other_fills, truth, masked)[0]) / 2
-    return shares | _share("fill_error", wrong_N, masked_N)
+    return shares | _share("fill_differs_from_truth", wrong_N, masked_N)
 
 
 def _share(name: str, differ_N: torch.Tensor, masked_N: torch.Tensor) -> dict[str, float]:

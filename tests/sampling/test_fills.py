@@ -89,9 +89,11 @@ def test_shares_of_a_record_by_hand() -> None:
     other = torch.tensor([[0, 2, 1], [1, 1, 2]])
     masked = torch.tensor([[True, True, False], [False, True, False]])
     found = fill_shares(one, other, masked, torch.tensor([[0, 1, 1], [1, 1, 2]]))
-    assert (found["canvases"], found["fills_differ"], found["fill_error"]) == (2, 1 / 3, 1 / 6)
+    assert (found["sequences"], found["fills_differ"], found["fill_differs_from_truth"]) == (2, 1 / 3, 1 / 6)
+    assert found["fills_differ_error"] == pytest.approx(2 / 9)
+    assert found["fill_differs_from_truth_error"] == pytest.approx(1 / 9)
     assert found["fills_differ"] == two_fill_disagreement(one, other, masked)
-    assert set(fill_shares(one, other, masked)) == {"canvases", "fills_differ", "fills_differ_error"}
+    assert set(fill_shares(one, other, masked)) == {"sequences", "fills_differ", "fills_differ_error"}
     with pytest.raises(ValueError, match="`masked`"):
         fill_shares(one, other, masked & False)
 
@@ -103,6 +105,6 @@ def test_standard_errors_are_those_over_canvases() -> None:
     """
     first, second, truth, masked = two_fills("markov2:V=3,L=8,clues=3", 20_000)
     sets = [fill_shares(*parts) for parts in zip(*(x.split(50) for x in (first, second, masked, truth)), strict=True)]
-    for name in ("fills_differ", "fill_error"):
+    for name in ("fills_differ", "fill_differs_from_truth"):
         shares, errors = (torch.tensor([found[key] for found in sets]) for key in (name, f"{name}_error"))
         assert float(shares.std()) == pytest.approx(float(errors.mean()), rel=0.2)
