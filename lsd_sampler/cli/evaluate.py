@@ -24,8 +24,8 @@ from .common import (
     say,
     within_memory,
 )
+from .evaluation_fills import FillTask
 from .evaluation_parts import BASELINE_FORM, finished_rows, keeping_rows, make_metrics, make_samplers, refuse_unused
-from .infill_files import read_canvases
 
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -135,14 +135,14 @@ def evaluate(args: argparse.Namespace) -> None:
     if not args.resume and not args.overwrite:
         check_no_row_is_lost(output)
     pipeline = load_pipeline(args)
-    canvases = read_canvases(args.infill, pipeline) if args.infill else None
+    task = FillTask.read(args.infill, pipeline, args.num_samples) if args.infill else None
     samplers = make_samplers(args, pipeline.denoiser.scheduler_config())
     temperatures = choose_temperatures(args, pipeline.denoiser, samplers)
     num_rows = min(args.batch_size, args.num_samples)
     with keeping_rows(output), within_memory(args, "--batch-size", num_rows):
         args.output_dir.mkdir(parents=True, exist_ok=True)
         _say_folder(args)
-        metrics, floor = make_metrics(args, pipeline, canvases)
+        metrics, floor = make_metrics(args, pipeline, task)
         if args.frontier and floor is None:
             raise ValueError("`--frontier` is read off at the entropy of real data: give more `--reference` text.")
         if args.frontier and metrics.likelihood_key is None:
@@ -160,7 +160,7 @@ def evaluate(args: argparse.Namespace) -> None:
             labels=labels(args, pipeline.denoiser, metrics),
             workers=workers,
             num_texts=args.num_texts if metrics.tokenizer is not None else 0,
-            canvases=metrics.canvases if canvases is None else canvases,
+            canvases=metrics.canvases if task is None else task.canvases,
             **({"length": args.length} if args.length else {}),
         )
         report = conclude(args, harness, floor, temperatures)
@@ -289,7 +289,7 @@ def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatu
     return {
         "Model": args.model,
         "Samples": f"{args.num_samples} {what} in every row, in batches of {args.batch_size}",
-        "Real data": "exact samples of the oracle" if by_oracle else str(reference),
+        "Real data": "exact samples of the oracle" if by_oracle and not args.infill else str(reference),
         "Judge": f"{args.judge}, {args.judge_dtype or 'precision as stored'}" if args.judge else "none",
         "Precision": f"network {dtype}; draws float64 with 53-bit uniforms",
         "Temperatures": f"{chosen}, chosen {where} on other samples" if comparison.sweep else f"{temperatures[0]:g}",

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from ..denoisers.oracle import Oracle
 from ..denoisers.vocabulary import token_names
 from ..evaluation.embedding import Features, denoiser_features
 from ..evaluation.harness import fill_in, floor_row, joined
@@ -24,6 +25,7 @@ from ..scheduling_lsd import LSDScheduler
 from ..support.workers import Workers
 from ..training.recording import TeacherRecorder
 from .common import load_sampler
+from .evaluation_fills import FillTask
 from .texts import cut_texts
 
 
@@ -96,7 +98,7 @@ def make_samplers(args: argparse.Namespace, config: dict[str, Any]) -> dict[str,
 
 
 def make_metrics(
-    args: argparse.Namespace, pipeline: Any, canvases: Sequence[torch.Tensor] | None = None
+    args: argparse.Namespace, pipeline: Any, task: FillTask | None = None
 ) -> tuple[MetricSet, Row | None]:
     """The metric set that fits the model, and the row of real data of the same size.
 
@@ -108,18 +110,9 @@ def make_metrics(
         OSError: if the judge, the oracle or the reference cannot be loaded.
     """
     denoiser, oracle = pipeline.denoiser, _oracle(args, pipeline.denoiser)
+    canvases = None if task is None else task.canvases
     if oracle is not None:
-        length = args.length or denoiser.length
-        if canvases is not None:
-            if oracle.clues:
-                raise ValueError("`--infill` has canvases of its own: leave the oracle's `clues` out.")
-            length = max(map(len, canvases))
-        metrics = oracle_metrics(oracle, args.num_samples, length=length, seed=args.seed + _CANVAS_SEED)
-        if canvases is not None:
-            filled = _teacher_samples(args, pipeline, canvases)[: args.num_samples]
-            return metrics, floor_row(metrics, filled, name=_TEACHER)
-        real = exact_samples(oracle, metrics, args.num_samples, length, args.seed + _REAL_SEED)
-        return metrics, floor_row(metrics, real)
+        return _judged_by_oracle(args, pipeline, oracle, task)
     if denoiser.canvas_shape is not None:
         print(_IMAGES_NEEDED, file=sys.stderr)
     judge = load_judge(args, pipeline.tokenizer)
@@ -142,6 +135,8 @@ def make_metrics(
     else:
         metrics = TextMetrics(pipeline.tokenizer, judge, real[:half], **options)
         name = "real text" if args.reference else name
+    if task is not None:
+        metrics = task.metrics(metrics, denoiser.hole_id)
     if filled is not None:
         num_texts = 0 if pipeline.tokenizer is None else args.num_texts
         return metrics, floor_row(metrics, filled[: args.num_samples], name=_TEACHER, num_texts=num_texts)
@@ -152,6 +147,22 @@ def make_metrics(
     return metrics, floor_row(metrics, real[half : half + args.num_samples], name=name, num_texts=num_texts)
 
 
+def _judged_by_oracle(
+    args: argparse.Namespace, pipeline: Any, oracle: Oracle, task: FillTask | None
+) -> tuple[MetricSet, Row]:
+    """The metric set of an oracle, and the row of its own samples, or of the teacher's fills."""
+    seed, hole, num = args.seed + _CANVAS_SEED, pipeline.denoiser.hole_id, args.num_samples
+    if task is None:
+        length = args.length or pipeline.denoiser.length
+        metrics = oracle_metrics(oracle, num, length=length, seed=seed, mask_token_id=hole)
+        return metrics, floor_row(metrics, exact_samples(oracle, metrics, num, length, args.seed + _REAL_SEED))
+    if oracle.clues:
+        raise ValueError("`--infill` has canvases of its own: leave the oracle's `clues` out.")
+    whole = oracle_metrics(oracle, num, length=task.longest, given=True)
+    metrics = task.metrics(whole, hole, oracle, seed)
+    return metrics, floor_row(metrics, _teacher_samples(args, pipeline, task.canvases)[:num], name=_TEACHER)
+
+
 def _oracle(args: argparse.Namespace, denoiser: Any) -> Any:
     """The exact oracle that samples are judged by: `--oracle`, or the denoiser where it is one; else None.
 
@@ -160,7 +171,6 @@ def _oracle(args: argparse.Namespace, denoiser: Any) -> Any:
         OSError: if it cannot be loaded.
     """
     from ..denoisers import load_denoiser
-    from ..denoisers.oracle import Oracle
 
     oracle = denoiser if args.oracle is None else load_denoiser(args.oracle)
     if args.oracle is None:

@@ -1,6 +1,7 @@
 """Evaluation that nobody can fool: distances between distributions, exact oracles, likelihood only beside entropy."""
 
 from ..learned.schedule_plot import plot_schedule
+from ..sampling.fills import two_fill_disagreement
 from .bootstrap import (
     Interval,
     bootstrap_weights,
@@ -28,6 +29,7 @@ from .metric_sets import (
     SetMetrics,
     TextMetrics,
     TokenMetrics,
+    exact_fills,
     exact_samples,
     oracle_metrics,
 )
@@ -88,6 +90,7 @@ __all__ = [
     "energy_replicates",
     "entropy_replicates",
     "evaluate",
+    "exact_fills",
     "exact_samples",
     "floor_row",
     "forbidden_samples",
@@ -115,6 +118,7 @@ __all__ = [
     "sequence_l2",
     "spread",
     "text_windows",
+    "two_fill_disagreement",
     "winners",
     "with_interval",
     "write_jsonl",

@@ -4,7 +4,7 @@ from .chain_metrics import OracleMetrics
 from .fill_metrics import FillMetrics
 from .known_sets import METRIC_SETS, check_metric_set, columns_of, known_columns
 from .metric_set import Layout, MetricSet, Values
-from .oracle_metrics import exact_samples, oracle_metrics
+from .oracle_metrics import exact_fills, exact_samples, oracle_metrics
 from .set_metrics import SetMetrics
 from .text_metrics import TextMetrics
 from .token_metrics import TokenMetrics
@@ -12,5 +12,5 @@ from .token_metrics import TokenMetrics
 
 __all__ = [
     "METRIC_SETS", "FillMetrics", "Layout", "MetricSet", "OracleMetrics", "SetMetrics", "TextMetrics", "TokenMetrics",
-    "Values", "check_metric_set", "columns_of", "exact_samples", "known_columns", "oracle_metrics",
+    "Values", "check_metric_set", "columns_of", "exact_fills", "exact_samples", "known_columns", "oracle_metrics",
 ]  # fmt: skip
