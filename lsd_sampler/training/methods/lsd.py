@@ -87,9 +87,7 @@ class LSD(Method):
                 task.progress.save(f"nfe-{M}", {**numbers, "network_calls": torch.tensor(task.runs.network_calls)})
             else:
                 task.runs.network_calls = int(done.pop("network_calls"))
-                steps[M] = LearnedSteps(
-                    **{name: done[name] for name in ("timesteps", "score_coefficients", "log_score_coefficients")}
-                )
+                steps[M] = LearnedSteps(done["timesteps"], done["score_coefficients"], done["log_score_coefficients"])
             task.log(
                 event="coefficients",
                 nfe=M,
