@@ -113,9 +113,12 @@ def partly_given(args: argparse.Namespace, pipeline: Any, config: DistillConfig)
     if not args.given and not clues:
         return None
     _check_call(args, "clues")
-    data = _data(args, pipeline, _num_used(config)) if args.data else None
-    num = _num_used(config) if data is None else len(data)
-    length = len(data[0]) if data is not None else args.length or denoiser.length
+    data = _data(args, pipeline) if args.data else None
+    length = args.length or denoiser.length if data is None else data.shape[1]
+    num = _num_used(config, TeacherPlan(length, 1, length, denoiser.hole_id), data is not None)
+    if data is not None:
+        data = data[: max(num, MAX_REFERENCES)]
+        num = len(data)
     masked_NL = _masked(num, length, config.seed, _clues(clues, length) if clues else _shares(args.given, length))
     sequences, kind = _sequences(denoiser, data, masked_NL, config.seed)
     canvases = sequences.masked_fill(masked_NL, denoiser.hole_id)
@@ -151,10 +154,11 @@ def _check_call(args: argparse.Namespace, by: str) -> None:
         raise ValueError(f"`--pipeline-kwargs`: `{by}` says what is given: leave `{taken[0]}` out.")
 
 
-def _num_used(config: DistillConfig) -> int:
-    """How many sequences a run uses at most: to learn from, to choose by, and to compare samples with."""
+def _num_used(config: DistillConfig, plan: TeacherPlan, has_data: bool) -> int:
+    """How many sequences a run uses: to learn from, to choose by, and to compare samples with."""
     compares = METHODS[config.method].chooses if config.coefficients is None else config.coefficients == "two_sided"
-    return config.most_sequences + config.held_out_sequences + (config.reference_sequences if compares else 0)
+    references = config.reference_sequences if compares else 0
+    return config.resolve(plan, has_data).num_sequences + config.held_out_sequences + references
 
 
 def _clues(clues: int, length: int) -> Callable[[float], int]:
@@ -193,9 +197,9 @@ def _masked(num: int, length: int, seed: int, num_given: Callable[[float], int])
     return torch.stack(rows)
 
 
-def _data(args: argparse.Namespace, pipeline: Any, num_used: int) -> torch.Tensor:
-    """The real sequences of `--data`, as many as can be used, without a frame."""
-    data = read_sequences(args.data, pipeline, args.length, bool(args.data_lines))[: max(num_used, MAX_REFERENCES)]
+def _data(args: argparse.Namespace, pipeline: Any) -> torch.Tensor:
+    """The real sequences of `--data`, without a frame."""
+    data = read_sequences(args.data, pipeline, args.length, bool(args.data_lines))
     try:
         pipeline.canvas_of(data)
     except ValueError as error:
