@@ -67,8 +67,7 @@ class PartlyGiven:
 
     def calls_to_make(self, config: DistillConfig) -> int:
         """Network calls that make what is given."""
-        num, length = self.input_ids.shape
-        return 0 if self.is_made else -(-num // config.batch_size) * min(config.bootstrap_steps, length)
+        return 0 if self.is_made else _calls_to_make(*self.input_ids.shape, config)
 
 
 def check_given(args: argparse.Namespace) -> None:
@@ -89,6 +88,13 @@ def check_given(args: argparse.Namespace) -> None:
     if args.given and not (len(args.given) < 3 and 0 <= args.given[0] <= args.given[-1] < 1):
         shown = " ".join(f"{share:g}" for share in args.given)
         raise ValueError(f"`--given` must be a share of the tokens in [0, 1), or the least and the most, got {shown}.")
+
+
+def calls_of_published(args: argparse.Namespace, config: DistillConfig, plan: TeacherPlan) -> int:
+    """Network calls that make what is given, for a network that is not loaded."""
+    if not args.given or args.data:
+        return 0
+    return _calls_to_make(_num_used(config, plan, has_data=False), plan.num_masked, config)
 
 
 def partly_given(args: argparse.Namespace, pipeline: Any, config: DistillConfig) -> PartlyGiven | None:
@@ -152,6 +158,10 @@ def _check_call(args: argparse.Namespace, by: str) -> None:
     taken = [name for name in GIVEN_BY if name in (args.pipeline_kwargs or {})]
     if taken:
         raise ValueError(f"`--pipeline-kwargs`: `{by}` says what is given: leave `{taken[0]}` out.")
+
+
+def _calls_to_make(num: int, length: int, config: DistillConfig) -> int:
+    return -(-num // config.batch_size) * min(config.bootstrap_steps, length)
 
 
 def _num_used(config: DistillConfig, plan: TeacherPlan, has_data: bool) -> int:

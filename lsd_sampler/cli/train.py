@@ -49,7 +49,7 @@ from .dry_run import as_if_all_masked, describe_cost, describe_download, plan_of
 from .environment import PrintVersions
 from .events import in_one_line, in_words
 from .faults import keeping_progress
-from .partly_given import PartlyGiven, check_given, make_given, partly_given
+from .partly_given import PartlyGiven, calls_of_published, check_given, make_given, partly_given
 from .texts import read_sequences
 
 
@@ -146,6 +146,8 @@ def train(args: argparse.Namespace) -> None:
     if model := published(args):
         config, plan = configure(args, lambda config: plan_of_published(model.size, config, call_kwargs))
         cost = describe_cost(model.size, config, as_if_all_masked(args, plan()), process)
+        if args.infill or args.given:
+            cost["network_calls_for_canvases"] = calls_of_published(args, config, plan())
         print_json({"model": name, **config.to_dict(), **describe_download(model), **cost})
         return
     has_text = any(isinstance(call_kwargs.get(name), str) for name in ("prefix", "suffix"))

@@ -40,7 +40,8 @@ class DataCanvases:
         rows = slice(sequences.start, sequences.stop)
         if sequences.stop > len(self.masked_NL):
             raise ValueError(f"`data`: {sequences.stop} sequences are needed, and {len(self.masked_NL)} are there.")
-        parts = (x.split([*self.lengths], dim=1) for x in (self.masked_NL[rows], data[rows]))
+        both = self.masked_NL[rows].to(data.device), data[rows]
+        parts = (x.split([*self.lengths], dim=1) for x in both)
         return [
             TeacherPath(masked_BL, final_BL, torch.where(masked_BL, 0, -1).int())
             for masked_BL, final_BL in zip(*parts, strict=True)
@@ -48,7 +49,7 @@ class DataCanvases:
 
     def asked_for(self, data: torch.Tensor) -> torch.Tensor:
         """The tokens of the data at masked positions, `(num,)`."""
-        return data[: len(self.masked_NL)][self.masked_NL]
+        return data[: len(self.masked_NL)][self.masked_NL.to(data.device)]
 
 
 def look_at_canvases(

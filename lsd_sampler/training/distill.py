@@ -52,7 +52,8 @@ def distill(
     The network is never called from here: schedulers that record what passes through `step` are put into the pipeline,
     and it is run. Its own scheduler is put back at the end. This takes
 
-        C (1 + batches N + ...)         calls, as the method's `network_calls` says, and
+        C (1 + batches N + ...)         calls, as the method's `network_calls` says,
+        C batches                       to see what is given of real sequences, unless that is nothing, and
         C (18 batches * sum of the NFEs up to 32)           at most for two-sided coefficients (reference apart),
 
     for C canvases in a run (1, or the blocks of LLaDA2Pipeline) and N teacher steps. On canvases of length L, `13 C L`

@@ -313,6 +313,21 @@ def test_the_models_own_sequences_with_a_share_given(
     assert files[0] == files[1] == files[2]
 
 
+def test_a_published_model_need_not_be_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    """For a dry run; with data and without."""
+    argv = ["--model", "radd", "--nfe", "4", "--num-sequences", "8", "--method", "path_kl", "--dry-run"]
+    costs = []
+    for more in ([], ["--given", "0.5"], ["--data", "f.txt"], ["--data", "f.txt", "--given", "0.5"]):
+        assert train.main([*argv, *more]) == 0
+        out, err = capsys.readouterr()
+        costs.append(json.loads(out))
+        assert ("count as all masked" in err) == ("--given" in more)
+    assert costs[0]["network_calls"] == costs[1]["network_calls"]
+    assert costs[1]["network_calls_for_canvases"] == 64
+    assert costs[3]["network_calls"] == costs[2]["network_calls"] + 1
+    assert costs[3]["network_calls_for_canvases"] == 0 and "network_calls_for_canvases" not in costs[2]
+
+
 # ---- progress ----
 
 

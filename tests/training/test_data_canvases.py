@@ -14,7 +14,8 @@ from lsd_sampler.denoisers import MarkovDenoiser, random_chain
 from lsd_sampler.sampling.pipeline_runs import PipelineRuns
 from lsd_sampler.training.cost import network_calls
 from lsd_sampler.training.distill import base_scheduler
-from lsd_sampler.training.recording import TeacherRecorder, teacher_plan
+from lsd_sampler.training.paths import TeacherPath
+from lsd_sampler.training.recording import StepErrorRecorder, TeacherRecorder, teacher_plan
 
 
 L, MASK = 8, 4
@@ -226,6 +227,17 @@ def test_data_that_complete_other_canvases_are_refused(call: dict[str, Any], wor
     with pytest.raises(ValueError, match=words):
         distill(pipeline_of(CHAIN), config, data=data, checkpoint_dir=tmp_path / "p", **call)
     assert not (tmp_path / "p").exists()
+
+
+def test_a_replay_is_of_the_canvases_that_were_looked_at() -> None:
+    """A pipeline may pad prompts by the batch, and so begin from other canvases."""
+    recorder = StepErrorRecorder(mask_token_id=MASK)
+    final_BL = torch.zeros(2, L, dtype=torch.int64)
+    path = TeacherPath(final_BL.bool().logical_not(), final_BL, final_BL.int())
+    recorder.replay(torch.arange(2), [path], L)
+    runs = PipelineRuns(pipeline_of(CHAIN), 0, {"prefix": [1]})
+    with pytest.raises(ValueError, match="`data` do not hold what the canvases of this pipeline call give"):
+        runs.run(recorder, 2, range(2))
 
 
 def test_held_out_rows_are_checked_before_the_work(tmp_path: Path) -> None:
