@@ -67,7 +67,8 @@ class PartlyGiven:
 
     def calls_to_make(self, config: DistillConfig) -> int:
         """Network calls that make what is given."""
-        return 0 if self.is_made else _calls_to_make(*self.input_ids.shape, config)
+        num, length = self.input_ids.shape
+        return 0 if self.is_made else _calls_to_make(num, length, config)
 
 
 def check_given(args: argparse.Namespace) -> None:
