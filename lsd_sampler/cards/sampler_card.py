@@ -162,7 +162,8 @@ def make_card(
             variety=variety_section(learned.records),
             plot="![learned schedule](schedule.png)" if plotted else "",
             protocol=_protocol(config, learned),
-            conditions=_conditions(call_kwargs or {}),
+            conditions=_conditions(call_kwargs or {}, records),
+            canvases=_canvases(records),
             versions=f"torch {torch.__version__.split('+')[0]}, diffusers {diffusers.__version__}",
         )
     )
@@ -252,11 +253,22 @@ def _first(name: str, value: Any) -> Any:
     return value[0] if isinstance(value[0], str) else value
 
 
-def _conditions(call_kwargs: dict[str, Any]) -> str:
-    """The arguments of every call of the pipeline; a long one by its name only."""
-    written = {name: repr(value) for name, value in call_kwargs.items()}
+def _conditions(call_kwargs: dict[str, Any], records: Records) -> str:
+    """The arguments of every call of the pipeline, except for canvases that differ; a long one by its name only."""
+    given = {"input_ids"} if _canvases(records) else set()
+    written = {name: repr(value) for name, value in call_kwargs.items() if name not in given}
     parts = [f"`{name}={value}`" if len(value) <= MAX_SHOWN else f"`{name}`" for name, value in written.items()]
     return ", ".join(parts)
+
+
+def _canvases(records: Records) -> str:
+    """The partly given canvases that it learned on; empty if nothing was given, or the same in all."""
+    canvases = next((r for r in records if r["event"] == "canvases"), None)
+    if canvases is None:
+        return ""
+    fewest, most = canvases["fewest_masked"], canvases["most_masked"]
+    masked = str(most) if fewest == most else f"{fewest} to {most}"
+    return f"{canvases['given']}; {masked} positions were masked"
 
 
 def _protocol(config: Run, learned: Description) -> str:

@@ -26,7 +26,7 @@ from ..sampling.pipeline_runs import PipelineRuns
 from ..sampling.solvers import SOLVERS
 from ..scheduling_lsd import LSDScheduler
 from .cross_entropy import cross_entropy
-from .recording import Recorder
+from .recording import Recorder, fits
 
 
 HeldOutBatch = tuple[Sequence[int], list[torch.Tensor]]
@@ -68,7 +68,7 @@ class HeldOutRecorder(Recorder):
                 " call."
             )
         final_BL = self.finals[self.canvas_index].to(x.sample_BL.device)
-        if x.k == 0 and not bool(torch.where(x.masked_BL, final_BL != x.mask_token_id, final_BL == x.sample_BL).all()):
+        if x.k == 0 and not fits(final_BL, x):
             raise ValueError(
                 "The held-out sequences do not fit the pipeline's canvas: where that is masked they must hold a token,"
                 " elsewhere what it holds."

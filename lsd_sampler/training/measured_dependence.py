@@ -16,13 +16,15 @@ from tqdm.auto import tqdm
 from ..sampling import certainty
 from ..sampling.canvas import StepInput
 from ..sampling.dependence import LAYOUTS, Dependence
-from .held_out import HeldOutBatch, HeldOutRecorder, with_other_noise
+from .held_out import HeldOutBatch, HeldOutRecorder, first_of, with_other_noise
 from .task import Task
 
 
 NUM_BUCKETS = 4
 MOST_CALLS = 64
 """Network calls for each sequence: one for each state if a canvas has no more, else two for each of half as many."""
+MOST_EVALUATIONS = 16384
+"""Network calls, each on one sequence."""
 LARGEST_MATRIX = 256
 """Canvases of more positions get no matrix: it would be large, and every entry rarely measured."""
 _LEAST_NATS = 1e-4
@@ -156,7 +158,8 @@ def measured_dependence(
     if stored is None:
         recorder.visit(states, task.plan.num_masked, layouts)
         runs = with_other_noise(task.runs)
-        for sequences, finals in tqdm(batches, desc="dependence", unit="batch"):
+        num = max(1, MOST_EVALUATIONS // len(states) // task.workers.size)
+        for sequences, finals in tqdm(first_of(batches, num), desc="dependence", unit="batch"):
             recorder.force(finals)
             runs.run(recorder, len(states), sequences)
         stored = {"network_calls": torch.tensor(runs.network_calls)}

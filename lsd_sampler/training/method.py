@@ -111,6 +111,10 @@ class Method(ABC):
         """
         return NUM_SEQUENCES[source]
 
+    def num_data(self, recipe: Recipe) -> int:
+        """How many real sequences it takes, if it takes any: those to learn from and those to choose by."""
+        return recipe.num_sequences + (recipe.config.held_out_sequences if self.chooses else 0)
+
     def is_paired(self, options: Any) -> bool:
         """Whether teacher and student of all sequences run in one batch."""
         return False

@@ -50,8 +50,8 @@ from ..teacher_plan import TeacherPlan
 
 MOST_SEQUENCES = 1024
 SOURCE_EVALUATIONS = 16384
-"""Sequences are made until they cost this many network calls, each on one sequence, but no more than the number above
-and no fewer than other methods take.
+"""As many sequences are used by default as can be made, and forced in random order, with this many network calls on
+one sequence each; but no more than the number above, and no fewer than other methods take.
 """
 
 
@@ -101,7 +101,8 @@ class ForcedKL(Method):
         return {"order": order, "confidence_temperature": 0.0}
 
     def default_sequences(self, source: str, plan: TeacherPlan, bootstrap_steps: int) -> int:
-        steps = {"teacher": plan.num_steps, "bootstrap": bootstrap_steps, "data": 1}[source]
+        made = {"teacher": plan.num_steps, "bootstrap": bootstrap_steps, "data": 1}[source]
+        steps = max(made, len(states_of_pairs(plan.num_masked)))
         return max(
             super().default_sequences(source, plan, bootstrap_steps), min(MOST_SEQUENCES, SOURCE_EVALUATIONS // steps)
         )
