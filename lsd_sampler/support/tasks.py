@@ -17,6 +17,7 @@ from typing import Any, Protocol, cast
 import torch
 
 from .registry import Registry
+from .sudoku import BOXES, is_solved
 from .validation import did_you_mean
 
 
@@ -31,7 +32,6 @@ _FORM = (
     ' {"canvas": [1, null, 3]}'
 )
 _NUMBER = re.compile(r"(?:(?<![\w)])-)?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)")
-_BOXES = {16: (2, 2), 36: (2, 3), 81: (3, 3)}  # cells of a sudoku -> height and width of a box
 
 
 class Checker(Protocol):
@@ -135,17 +135,12 @@ def sudoku(output: Output, item: Task) -> bool:
     """Whether token ids are a complete sudoku of 4 x 4, 6 x 6 or 9 x 9 cells, row by row, that keeps the clues of the
     canvas. Any such grid is right, where a puzzle has several.
     """
-    if len(output) not in _BOXES:
-        raise ValueError(f"a sudoku has {', '.join(map(str, _BOXES))} cells, got {len(output)}.")
-    height, width = _BOXES[len(output)]
-    size, cells = height * width, list(output)
-    box_of = [i // size // height * size + i % size // width for i in range(len(cells))]
-    groups: dict[tuple[int, int], list[Any]] = {}
-    for i, cell in enumerate(cells):
-        for kind, group in enumerate((i // size, i % size, box_of[i])):
-            groups.setdefault((kind, group), []).append(cell)
-    digits = set(range(size))
-    return all(set(group) == digits for group in groups.values()) and keeps_clues(cells, item, holes=(size,))
+    size = math.isqrt(len(output))
+    if size not in BOXES or size * size != len(output):
+        raise ValueError(f"a sudoku has {', '.join(str(n * n) for n in BOXES)} cells, got {len(output)}.")
+    cells = [int(cell) for cell in output]
+    digits = all(0 <= cell < size for cell in cells)
+    return digits and bool(is_solved(torch.tensor([cells]), size)) and keeps_clues(cells, item, holes=(size,))
 
 
 setattr(sudoku, "reads_ids", True)  # noqa: B010  (a function has no such attribute for type checkers)
@@ -272,7 +267,7 @@ def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     """Token ids of a prompt, without special tokens, as a pipeline's `prefix` has them."""
     if hasattr(tokenizer, "encode_batch"):
         return tokenizer.encode(prompt, add_special_tokens=False).ids
-    return list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    return list(tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _behind_prompt(row: list[int], item: Task, tokenizer: Any) -> list[int]:
