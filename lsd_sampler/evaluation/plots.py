@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..support.figures import COLOURS, default_style, new_figure, save_figure, style_axes
+from .columns import with_ends
 from .rows import Row, check_columns
 
 
@@ -78,6 +79,37 @@ def plot_frontier(
         for nfe in sorted({row["nfe"] for row in sweep})
     }
     _save_panels(panels, path, title)
+
+
+def plot_accuracy(rows: Sequence[Row], curves: Mapping[str, Sequence[Row]], path: str | Path, title: str = "") -> None:
+    """The share of right answers against mean network calls: one line for each sampler.
+
+    Args:
+        rows: judged rows with `right_share` and `mean_calls`, and the ends of their intervals.
+        curves: name -> rows of samplers whose constant was swept, drawn in place of their readings in `rows`.
+        path: where to save; the suffix chooses the format.
+        title (`str`): over the panel.
+
+    Raises:
+        ValueError: if there is nothing to draw.
+    """
+    if not rows and not curves:
+        raise ValueError("`rows` and `curves` must not both be empty.")
+    _save_panels({"right answers": lambda ax: draw_accuracy(ax, rows, curves)}, path, title)
+
+
+def draw_accuracy(ax: Any, rows: Sequence[Row], curves: Mapping[str, Sequence[Row]]) -> None:
+    """One line for each sampler, with the interval of the share as a band."""
+    every = [*rows, *({**row, "sampler": name} for name, curve in curves.items() for row in curve)]
+    for name, style in styles(every).items():
+        own = curves.get(name) or [row for row in rows if row["sampler"] == name]
+        line = sorted(own, key=lambda row: row["mean_calls"])
+        x, y, low, high = ([row[key] for row in line] for key in ("mean_calls", *with_ends("right_share")))
+        ax.plot(x, y, label=name, clip_on=False, **style.line())
+        ax.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.set(xlabel="mean network calls", ylabel="share of right answers", ylim=(0, 1))
 
 
 def draw_quality(

@@ -72,6 +72,10 @@ class MetricSet(Protocol):
         """Metrics that follow from a row's other numbers, its `network_calls` for example."""
         return {}
 
+    def of_calls(self, calls: torch.Tensor) -> Values:
+        """Metrics of the network calls of each sample, `torch.LongTensor` of shape `(num_samples,)`."""
+        return {}
+
     def check_num_samples(self, num_samples: int) -> None:
         """Raises `ValueError` if `num_samples` samples could not be measured. It is called before any is made."""
 
