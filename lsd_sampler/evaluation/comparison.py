@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from .harness import Harness, best_per_sampler
 from .metric_sets import MetricSet
-from .parallelism import read_at_calls
+from .parallelism import read_at_calls, undominated
 from .rows import Row
 
 
@@ -27,7 +27,8 @@ class Comparison:
         floor: the metrics of real data of the same size, or None.
         left_out: sampler -> the numbers of calls that it was not learned for.
         further: the base solver at more calls than all were judged at, with all metrics; see [`measure_further`].
-        curves: name -> rows of samplers whose constant was swept, with all metrics; see [`measure_curves`].
+        curves: name -> rows of samplers whose constant was swept, with all metrics, and under `read` "yes" for those
+            that the curve is read off between, else None; see [`measure_curves`].
         notes: sentences about what could not be read off these curves.
     """
 
@@ -148,6 +149,9 @@ def measure_curves(
 ) -> Comparison:
     """Measures samplers whose calls vary at several constants, and reads them off at the calls of the others.
 
+    Constants to which another is as good with as few calls are left out of the reading, as told by the samples that
+    temperatures are chosen on (with one temperature, by those that are judged).
+
     Args:
         harness ([`Harness`]), found ([`Comparison`]): what was compared; the metrics have `mean_calls`.
         swept: name -> samplers of `harness` that differ in a constant.
@@ -160,12 +164,16 @@ def measure_curves(
     """
     for name, samplers in swept.items():
         measured = compare(harness.only(*samplers), [steps], temperatures, seed=seed)
-        readings, notes = read_at_calls(measured.judged, name, nfe)
+        chosen = {(row["sampler"], row["temperature"]) for row in measured.judged}
+        tried = [row for row in measured.sweep if (row["sampler"], row["temperature"]) in chosen]
+        kept = {row["sampler"] for row in undominated(tried or measured.judged)}
+        curve = [row | {"read": "yes" if row["sampler"] in kept else None} for row in measured.judged]
+        readings, notes = read_at_calls([row for row in curve if row["read"]], name, nfe)
         found = replace(
             found,
             judged=[*found.judged, *readings],
             sweep=[*found.sweep, *measured.sweep],
-            curves={**found.curves, name: measured.judged},
+            curves={**found.curves, name: curve},
             notes=[*found.notes, *notes],
         )
     return found

@@ -67,26 +67,38 @@ def read_at_calls(
 ) -> tuple[list[Row], list[str]]:
     """A swept sampler at given mean calls, by linear interpolation in the logarithm of the mean calls.
 
-    Nothing is extrapolated. Both the calls and the shares of each resample enter the interval.
+    The interval is that of resamples of both the calls and the shares, or the interpolated one of the rows where that
+    reaches further: resamples of rows without a wrong answer have none. Nothing is extrapolated: where even the most
+    calls of the curve are fewer, the reading is its last point, with the calls that it took.
 
     Args:
-        curve: rows of one sampler with different constants, with `mean_calls` and `wrong_share` and their replicates.
+        curve: rows of one sampler with different constants, with `mean_calls` and `wrong_share` and their replicates;
+            none is dominated by another (see [`undominated`]).
         name (`str`): of the sampler.
         calls: where to read.
         confidence (`float`): of the intervals.
 
     Returns:
-        a row for each number of calls that the curve reaches, as that of a sampler with so many calls, and a sentence
-        about those that it does not reach.
+        a row for each number of calls that is not below the curve, as that of a sampler with at most so many calls,
+        and a sentence about the others.
     """
     rows = sorted(curve, key=lambda row: row["mean_calls"])
-    least, most = rows[0]["mean_calls"], rows[-1]["mean_calls"]
-    reached = [M for M in calls if least <= M <= most]
-    found = [_read(rows, name, M, confidence) for M in reached]
-    if len(reached) == len(calls):
-        return found, []
-    missed = ", ".join(f"{M:g}" for M in calls if M not in reached)
-    return found, [f"{name} takes {least:.1f} to {most:.1f} calls on average: it is not read off at {missed}."]
+    least = rows[0]["mean_calls"]
+    found = [_read(rows, name, M, confidence) for M in calls if M >= least]
+    missed = ", ".join(f"{M:g}" for M in calls if M < least)
+    note = f"{name} takes {least:.1f} calls or more on average: it is not read off at {missed}."
+    return found, [note] if missed else []
+
+
+def undominated(rows: Sequence[Row]) -> list[Row]:
+    """The rows to which no other is as good with as few mean calls. A careless constant may take more calls, because
+    wrong answers contradict each other.
+    """
+    kept: list[Row] = []
+    for row in sorted(rows, key=lambda row: (row["mean_calls"], row["wrong_share"])):
+        if not kept or row["wrong_share"] < kept[-1]["wrong_share"]:
+            kept.append(row)
+    return kept
 
 
 def _read(rows: Sequence[Row], name: str, calls: float, confidence: float) -> Row:
@@ -96,11 +108,13 @@ def _read(rows: Sequence[Row], name: str, calls: float, confidence: float) -> Ro
     row = {"sampler": name, "nfe": calls, "temperature": _common(rows, "temperature")}
     row |= {key: _common(rows, key) for key in ("num_samples", "length")}
     row |= with_interval("wrong_share", wrong, again, confidence)
-    row["wrong_share_high"] = min(row["wrong_share_high"], 1.0)
+    low, high = (_at(calls, *_columns(rows, "mean_calls", f"wrong_share_{end}")) for end in ("low", "high"))
+    row["wrong_share_low"] = min(row["wrong_share_low"], low)
+    row["wrong_share_high"] = min(max(row["wrong_share_high"], high), 1.0)
     row |= {"right_share": 1 - wrong} | {
         f"right_share_{end}": 1 - row[f"wrong_share_{other}"] for end, other in (("low", "high"), ("high", "low"))
     }
-    row |= {f"mean_calls{end}": float(calls) for end in _ENDS}
+    row |= {f"mean_calls{end}": min(float(calls), rows[-1]["mean_calls"]) for end in _ENDS}
     for key in ("tokens_per_call", "distinct_answers"):
         row[key] = _at(calls, *_columns(rows, "mean_calls", key))
     return row | kept_replicates({"wrong_share": again})
@@ -166,13 +180,13 @@ def aup_of_samplers(rows: Sequence[Row], curves: Mapping[str, Sequence[Row]]) ->
     """AUP of each sampler: of its rows at all numbers of calls, or of its curve where its constant was swept.
 
     Returns:
-        a dict with `sampler`, `points` (how many), `from_tokens` (tokens per call of the first point) and `aup`, the
-        largest first.
+        a dict each with `sampler`, `points` (how many), `from_tokens` (tokens per call of the first point) and `aup`,
+        the largest first.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["sampler"], []).append(row)
-    groups |= {name: list(curve) for name, curve in curves.items()}
+    groups |= {name: [row for row in curve if row["read"]] for name, curve in curves.items()}
     best = max((row["right_share"] for group in groups.values() for row in group), default=0.0)
     found = []
     for name, group in groups.items():

@@ -102,7 +102,8 @@ def draw_accuracy(ax: Any, rows: Sequence[Row], curves: Mapping[str, Sequence[Ro
     """One line for each sampler, with the interval of the share as a band."""
     every = [*rows, *({**row, "sampler": name} for name, curve in curves.items() for row in curve)]
     for name, style in styles(every).items():
-        own = curves.get(name) or [row for row in rows if row["sampler"] == name]
+        curve = [row for row in curves.get(name, ()) if row["read"]]
+        own = curve or [row for row in rows if row["sampler"] == name]
         line = sorted(own, key=lambda row: row["mean_calls"])
         x, y, low, high = ([row[key] for row in line] for key in ("mean_calls", *with_ends("right_share")))
         ax.plot(x, y, label=name, clip_on=False, **style.line())

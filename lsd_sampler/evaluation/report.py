@@ -8,7 +8,7 @@ from typing import Any
 from .columns import Column, headings, present, with_ends
 from .comparison import Comparison
 from .frontier import Reading, read_frontier
-from .metric_sets import MetricSet, columns_of
+from .metric_sets import MetricSet, TaskMetrics, columns_of
 from .parallelism import aup_of_samplers
 from .rows import Row, json_line
 from .tables import format_table
@@ -72,14 +72,14 @@ class Report:
         """The verdict in words, the headline first, and what weakens it."""
         farther = [found for found in self.matched if found.calls <= found.fewest]
         closer = [found.sentence() for found in self.matched if found not in farther]
-        best = [found.sentence() for found in self.winners]
+        best = [found.sentence(self.metrics.verdict_words) for found in self.winners]
         notes = self.comparison.notes
         return [*closer, *_no_calls_saved(farther), *best, *self._edges(), *self._left_out(), *notes]
 
     def _edges(self) -> list[str]:
         """Samplers whose best temperature may lie beyond those that were tried."""
         tried = {row["temperature"] for row in self.comparison.sweep}
-        ends = {min(tried), max(tried)} if tried else set()
+        ends = {min(tried), max(tried)} - {0.0} if tried else set()  # nothing is beyond 0
         names = dict.fromkeys(row["sampler"] for row in self.comparison.judged if row["temperature"] in ends)
         if not names:
             return []
@@ -94,6 +94,11 @@ class Report:
     def curve_rows(self) -> list[Row]:
         """The samplers whose constant was swept, each at every constant."""
         return [row for curve in self.comparison.curves.values() for row in curve]
+
+    @property
+    def curve_columns(self) -> list[Column]:
+        """The columns of their table."""
+        return [*(columns_of(self.metrics)[key] for key in _CURVE_KEYS), Column("read", "read off")]
 
     def reading_rows(self) -> list[Row]:
         """The frontier's readings as rows of a table."""
@@ -120,7 +125,7 @@ READING_COLUMNS = (
 )
 
 
-CURVE_KEYS = ("sampler", "temperature", *with_ends("mean_calls", "right_share"), "tokens_per_call")
+_CURVE_KEYS = ("sampler", "temperature", *with_ends("mean_calls", "right_share"), "tokens_per_call")
 AUP_COLUMNS = (
     Column("sampler", "sampler"),
     Column("points", "points"),
@@ -168,8 +173,7 @@ def make_report(
         options = {"entropy_key": entropy_key, "likelihood_key": likelihood_key, "confidence": confidence}
         readings = read_frontier(comparison.sweep, floor[entropy_key], **options)
     best = winners(comparison.judged, key, confidence=confidence)
-    judges_answers = comparison.rows and all("tokens_per_call" in row for row in comparison.rows)
-    answers = aup_of_samplers(comparison.rows, comparison.curves) if judges_answers else []
+    answers = aup_of_samplers(comparison.rows, comparison.curves) if isinstance(metrics, TaskMetrics) else []
     return Report(title, comparison, metrics, base, matched, list(ours), best, readings, protocol or {}, answers)
 
 
@@ -181,8 +185,7 @@ def as_text(report: Report, digits: int = 4) -> str:
         heading = f"Frontier: {likelihood} at the entropy of real data"
         parts.append(f"{heading}\n{format_table(report.reading_rows(), headings(READING_COLUMNS), digits=digits)}")
     if report.curve_rows:
-        columns = [columns_of(report.metrics)[key] for key in CURVE_KEYS]
-        table = format_table(report.curve_rows, headings(columns), digits=digits)
+        table = format_table(report.curve_rows, headings(report.curve_columns), digits=digits)
         parts.append(f"Swept constants, each until every answer is complete\n{table}")
     if report.answers:
         table = format_table(report.answers, headings(AUP_COLUMNS), digits=2)

@@ -61,6 +61,7 @@ class FillMetrics(MetricSet):
         self.whole, self.canvases, self.truth = metrics, canvases, truth
         self.metrics = (*metrics.metrics, *type(self).metrics)
         self.verdict_key, self.replicates = metrics.verdict_key, metrics.replicates
+        self.verdict_words = metrics.verdict_words
         self.likelihood_key, self.entropy_key = metrics.likelihood_key, metrics.entropy_key
         self.tokenizer, self.judge = metrics.tokenizer, metrics.judge
         self.masked = canvases == mask_token_id

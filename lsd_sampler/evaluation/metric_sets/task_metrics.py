@@ -64,6 +64,7 @@ class TaskMetrics(MetricSet):
 
     metrics = (RIGHT_SHARE, WRONG_SHARE, MEAN_CALLS, TOKENS_PER_CALL, DISTINCT_ANSWERS)
     verdict_key = "wrong_share"
+    verdict_words = ("has the fewest wrong answers", "has more")
     replicates = ("wrong_share", "mean_calls")
 
     def __init__(
