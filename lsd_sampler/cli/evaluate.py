@@ -34,6 +34,7 @@ from .evaluation_parts import (
     refuse_unused,
 )
 from .evaluation_tasks import (
+    CHOOSING,
     TASK_TEMPERATURES,
     add_task_arguments,
     check_task_options,
@@ -152,6 +153,8 @@ def evaluate(args: argparse.Namespace) -> None:
     output = args.output_dir / "metrics.jsonl"
     if not args.resume and not args.overwrite:
         check_no_row_is_lost(output)
+        if args.tasks is not None:
+            check_no_row_is_lost(args.output_dir / CHOOSING)
     pipeline = load_pipeline(args)
     canvases = read_canvases(args.infill, pipeline) if args.infill else None
     samplers = make_samplers(args, pipeline.denoiser.scheduler_config())

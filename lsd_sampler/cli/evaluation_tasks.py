@@ -18,6 +18,8 @@ from ..support.tasks import CHECKERS, OWN_CHECKER, VALID
 
 
 TASK_TEMPERATURES = (0.0, 1.0)
+CHOOSING = "choosing.jsonl"
+"""Rows of the half of the items that temperatures are chosen on."""
 SEPARATOR = "/"
 """Between the values of a constant that is swept: `entropy_bounded@gamma=0.1/1`."""
 _NOT_FOR_TASKS = ("infill", "judge", "reference", "features", "mauve", "frontier", "images")
@@ -142,7 +144,7 @@ def chooser(
     """What chooses temperatures on the other half of the items; its rows have a file of their own."""
     if tasks is None or tasks.choosing is None:
         return None
-    part, output = tasks.choosing, args.output_dir / "choosing.jsonl"
+    part, output = tasks.choosing, args.output_dir / CHOOSING
     return Harness(pipeline, samplers, part.metrics, output=output, canvases=part.canvases, **options)
 
 

@@ -68,6 +68,9 @@ def test_temperatures_are_chosen_on_the_other_half(tmp_path: Path, capsys: pytes
     assert run(tmp_path, *argv, "--resume")["rows"] == summary["rows"]
     assert [(tmp_path / f"{name}.jsonl").read_text() for name in ("choosing", "metrics")] == stamps
     assert "not reused" not in capsys.readouterr().err
+    (tmp_path / "metrics.jsonl").unlink()  # as where a run was stopped while it chose
+    assert evaluate.main([*argv, "--output-dir", str(tmp_path)]) == 1
+    assert "8 finished rows" in capsys.readouterr().err and (tmp_path / "choosing.jsonl").read_text() == stamps[0]
 
 
 def test_the_law_of_an_oracle_says_what_the_rule_says(tmp_path: Path) -> None:
