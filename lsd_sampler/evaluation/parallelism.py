@@ -115,8 +115,9 @@ def _read(rows: Sequence[Row], name: str, calls: float, confidence: float) -> Ro
         f"right_share_{end}": 1 - row[f"wrong_share_{other}"] for end, other in (("low", "high"), ("high", "low"))
     }
     row |= {f"mean_calls{end}": min(float(calls), rows[-1]["mean_calls"]) for end in _ENDS}
-    for key in ("tokens_per_call", "distinct_answers"):
-        row[key] = _at(calls, *_columns(rows, "mean_calls", key))
+    mean_calls, tokens, distinct = _columns(rows, "mean_calls", "tokens_per_call", "distinct_answers")
+    row["tokens_per_call"] = math.exp(_at(calls, mean_calls, np.log(tokens)))
+    row["distinct_answers"] = _at(calls, mean_calls, distinct)
     return row | kept_replicates({"wrong_share": again})
 
 

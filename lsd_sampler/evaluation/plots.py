@@ -14,6 +14,7 @@ from .rows import Row, check_columns
 
 
 MARKERS = "osD^vP*X"
+_CHARACTERS_PER_INCH, _HANDLE_CHARACTERS, _LINE_INCHES = 11.5, 6, 0.22  # of a legend
 _INK, _LINE = "#010203", "#030201"  # stand in for a page's own colours
 
 
@@ -206,14 +207,23 @@ def svg_chart(draw: Callable[[Any], None], label: str) -> str:
 
 def _save_panels(panels: Mapping[str, Callable[[Any], None]], path: str | Path, title: str) -> None:
     with default_style():
-        figure = new_figure(figsize=(4.2 * len(panels) + 0.6, 4.4))
+        width, height = 4.2 * len(panels) + 0.6, 4.4
+        figure = new_figure(figsize=(width, height))
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for ax, (heading, draw) in zip(axes, panels.items(), strict=True):
             draw(ax)
             style_axes(ax, heading)
         handles, names = max((ax.get_legend_handles_labels() for ax in axes), key=lambda pair: len(pair[1]))
-        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
+        columns = _legend_columns(names, width)
+        figure.set_figheight(height + _LINE_INCHES * max(0, -(-len(names) // columns) - 2))
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
         save_figure(figure, path, title)
+
+
+def _legend_columns(names: Sequence[str], width: float) -> int:
+    """How many names, each with its line, fit side by side into so many inches; at most 4."""
+    longest = max(map(len, names), default=0) + _HANDLE_CHARACTERS
+    return max(1, min(len(names), 4, int(width * _CHARACTERS_PER_INCH / longest)))
 
 
 def _ink() -> str:

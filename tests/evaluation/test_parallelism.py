@@ -68,6 +68,7 @@ def test_a_swept_sampler_is_read_off_at_equal_mean_calls() -> None:
     assert [row["nfe"] for row in readings] == [2, math.sqrt(32), 16]
     assert [row["wrong_share"] for row in readings] == pytest.approx([0.8, 0.3, 0.2])
     assert [row["mean_calls"] for row in readings] == pytest.approx([2, math.sqrt(32), 8])
+    assert all(row["tokens_per_call"] == pytest.approx(50 / row["mean_calls"]) for row in readings)
     assert all(row["sampler"] == "x@c=0/1/2" and row["right_share"] == 1 - row["wrong_share"] for row in readings)
     for row in readings:  # 1.96 standard errors of 0.01 to each side; 400 replicates give the ends to 10 %
         assert row["wrong_share_high"] - row["wrong_share_low"] == pytest.approx(2 * 1.96 * 0.01, rel=0.15)
