@@ -26,6 +26,7 @@ from ..support.workers import Workers
 from ..training.recording import TeacherRecorder
 from .common import load_sampler
 from .evaluation_fills import FillTask
+from .evaluation_tasks import TaskParts, expand_sweeps
 from .texts import cut_texts
 
 
@@ -83,7 +84,8 @@ def make_samplers(args: argparse.Namespace, config: dict[str, Any]) -> dict[str,
     Raises:
         ValueError: if there is none, if one can do none of `--nfe`, or if one is of a model with another mask.
     """
-    samplers = {text: baseline(text, config) for text in args.baselines}
+    expanded = dict.fromkeys(text for texts in expand_sweeps(args.baselines).values() for text in texts)
+    samplers = {text: baseline(text, config) for text in expanded}
     for name in args.sampler:
         short = Path(os.path.expanduser(name)).resolve().name
         sampler = samplers[name if short in samplers else short] = load_sampler(name)
@@ -98,9 +100,12 @@ def make_samplers(args: argparse.Namespace, config: dict[str, Any]) -> dict[str,
 
 
 def make_metrics(
-    args: argparse.Namespace, pipeline: Any, task: FillTask | None = None
+    args: argparse.Namespace,
+    pipeline: Any,
+    task: FillTask | None = None,
+    tasks: TaskParts | None = None,
 ) -> tuple[MetricSet, Row | None]:
-    """The metric set that fits the model, and the row of real data of the same size.
+    """The metric set that fits the model, and the row of real data of the same size; no such row for tasks.
 
     One half of the real data is the reference, and the floor comes from the other. For canvases to fill in, no real
     data are known; the teacher's samples, one token a step, take their place.
@@ -109,7 +114,9 @@ def make_metrics(
         ValueError: if an option does not fit the model, or there is too little real data for `--features`.
         OSError: if the judge, the oracle or the reference cannot be loaded.
     """
-    denoiser, oracle = pipeline.denoiser, _oracle(args, pipeline.denoiser)
+    if tasks is not None:
+        return tasks.judged.metrics, None
+    denoiser, oracle = pipeline.denoiser, find_oracle(args, pipeline.denoiser)
     canvases = None if task is None else task.canvases
     if oracle is not None:
         return _judged_by_oracle(args, pipeline, oracle, task)
@@ -163,7 +170,7 @@ def _judged_by_oracle(
     return metrics, floor_row(metrics, _teacher_samples(args, pipeline, task.canvases)[:num], name=_TEACHER)
 
 
-def _oracle(args: argparse.Namespace, denoiser: Any) -> Any:
+def find_oracle(args: argparse.Namespace, denoiser: Any) -> Any:
     """The exact oracle that samples are judged by: `--oracle`, or the denoiser where it is one; else None.
 
     Raises:

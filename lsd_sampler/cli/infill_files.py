@@ -1,7 +1,6 @@
 """`--infill FILE`: canvases with masks to be filled in, one a line, of any lengths; and real sequences beside them."""
 
 import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ import torch
 
 from ..denoisers.frames import without_frame
 from ..denoisers.mask_token import USUAL_MASKS
+from ..denoisers.task_canvases import masked_text_ids
 from ..denoisers.vocabulary import unknown_share
-from ..evaluation.tokens import encode
 from .texts import read_lines
 
 
@@ -115,26 +114,13 @@ def _parsed(line: str) -> str | list[int]:
 def _ids_of(content: str | list[int], pipeline: Any) -> list[int]:
     hole = pipeline.denoiser.hole_id
     if isinstance(content, str) and pipeline.tokenizer is not None:
-        return _ids_of_text(content, pipeline.tokenizer, hole)
+        return masked_text_ids(content, pipeline.tokenizer, hole)
     if isinstance(content, str):
         try:
             content = [int(word) for word in content.split()]
         except ValueError:
             raise ValueError(f"the model has no tokenizer: write token ids, got {content!r}.") from None
     return [hole if i == -1 else i for i in content]
-
-
-def _ids_of_text(text: str, tokenizer: Any, hole: int) -> list[int]:
-    own, own_id = getattr(tokenizer, "mask_token", None), getattr(tokenizer, "mask_token_id", None)
-    others = [mask for mask in USUAL_MASKS if mask != own]
-    ids: list[int] = []
-    parts = re.split("|".join(map(re.escape, others)), text)
-    for k, part in enumerate(parts):
-        # a space before a mask belongs to the word in its place
-        part = part if k == len(parts) - 1 else part.rstrip(" ")
-        encoded = encode(tokenizer, [part])[0] if part else []
-        ids += ([hole] if k else []) + [hole if i == own_id else i for i in encoded]
-    return ids
 
 
 def _mask_of(pipeline: Any) -> str:

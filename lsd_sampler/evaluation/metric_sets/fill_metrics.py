@@ -78,6 +78,7 @@ class FillMetrics(MetricSet):
         own = (*([FILLS_DIFFER] if len(self.pairs) else []), *([] if self.known is None else [FILL_ERROR]))
         self.metrics = (*metrics.metrics, *own)
         self.verdict_key, self.replicates = metrics.verdict_key, metrics.replicates
+        self.verdict_words = metrics.verdict_words
         self.likelihood_key, self.entropy_key = metrics.likelihood_key, metrics.entropy_key
         self.tokenizer, self.judge = metrics.tokenizer, metrics.judge
         self.num_resamples, self.seed, self.confidence = num_resamples, seed, confidence
