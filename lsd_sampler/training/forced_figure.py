@@ -14,7 +14,7 @@ from .position_search import Candidate, Measured
 from .task import Task
 
 
-MOST_MEASURED = 256
+MOST_MEASURED = 512
 """The most sequences of a part that a candidate is measured on."""
 
 

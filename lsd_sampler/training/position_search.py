@@ -20,6 +20,8 @@ from .share_search import neighbours, whole
 
 FREE_BELOW = (LEAST_NATS, 0.01, 0.1, 0.3)
 """Thresholds, in nats, below which a position is free."""
+LEAST_CHECKED = 64
+"""Sequences to compare what was found on, at least."""
 STARTS, WIDE = 6, 0.6
 """How many candidates are improved on few sequences, and the share of the evaluations for that."""
 CHANGES = 60
@@ -165,8 +167,9 @@ def search(figure: Figure, candidates: list[Candidate], most_evaluations: int, b
         betas: other coefficients of the log-score to try.
     """
     M, budget = len(candidates[0].shares), Budget(most_evaluations)
-    budget.most = max(0, budget.most - 4 * M * figure.num_check)  # for the end
-    few = max(16, min(32, figure.num_fit // 4))
+    num_check = max(LEAST_CHECKED, min(figure.num_check, most_evaluations // (16 * M)))
+    budget.most = max(0, budget.most - 4 * M * num_check)  # for the end
+    few = max(16, min(64, figure.num_fit // 4, budget.most // (M * 4 * len(candidates))))
     scored = [
         (candidate, figure(candidate, "fit", few))
         for i, candidate in enumerate(candidates)
@@ -187,7 +190,7 @@ def search(figure: Figure, candidates: list[Candidate], most_evaluations: int, b
             found, _, spent = improve(figure, start, figure(start, "fit", num), num, budget.rest(), betas)
             budget.spent += spent
             finalists |= {each: figure(each, "fit") for each in (start, found)}
-    return _decide(figure, finalists, budget.spent)
+    return _decide(figure, finalists, num_check, budget.spent)
 
 
 def improve(
@@ -234,6 +237,9 @@ def _other_shares(candidate: Candidate, measured: Measured) -> Iterator[Candidat
     shares = torch.tensor(candidate.shares, dtype=torch.float64)
     for other in neighbours(shares, measured.open_M, candidate.budget, (0.8, 1.25), (-1, 1)):
         yield replace(candidate, shares=tuple(other.tolist()), name="found")
+    for factor in (0.7, 0.85, 1.2, 1.4):
+        other = (shares * factor).clamp(max=1)
+        yield replace(candidate, shares=(*other[:-1].tolist(), 1.0), name="found")
 
 
 def _shares_together(candidate: Candidate, measured: Measured) -> Iterator[Candidate]:
@@ -297,15 +303,15 @@ def _beats(first: Measured, second: Measured, errors: float) -> bool:
     return float(difference_S.mean()) > errors * error
 
 
-def _decide(figure: Figure, finalists: dict[Candidate, Measured], spent: int) -> Found:
+def _decide(figure: Figure, finalists: dict[Candidate, Measured], num: int, spent: int) -> Found:
     """Compares the best few on sequences that nothing was fitted to."""
     ranked = sorted(finalists, key=lambda c: finalists[c].mean)
     shown = ranked[:3]
     simple = next((c for c in ranked if c.is_simple), None)
     if simple is not None and simple not in shown:
         shown.append(simple)
-    checked = {c: figure(c, "check") for c in shown}
-    spent += len(shown) * figure.num_check * len(shown[0].shares)
+    checked = {c: figure(c, "check", num) for c in shown}
+    spent += sum(len(measured.costs_S) * len(c.shares) for c, measured in checked.items())
     best = min(shown, key=lambda c: checked[c].mean)
     if simple is not None and not best.is_simple and not _beats(checked[best], checked[simple], 2.0):
         best = simple

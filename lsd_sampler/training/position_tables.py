@@ -38,6 +38,7 @@ def _weights(**terms: float) -> tuple[float, ...]:
 SIMPLE = {"random": _weights(random=1), "halton": _weights(halton=1)}
 PROBES = (_weights(redundancy=1, gain=1, random=0.01), _weights(redundancy=1, gain=0.3, halton=0.01))
 """Weights by which layouts of kappa are compared."""
+CONSTANT = tuple(_weights(redundancy=1, gain=gain, random=0.01) for gain in (0.3, 1, 3))
 OTHERS = (
     *(
         _weights(own=own, redundancy=redundancy, gain=gain, **{base: weight})
@@ -96,6 +97,8 @@ class PositionTables:
                 if not candidate.is_simple and same < 2 and len(others) < (10 if M <= FEW_CALLS else 4):
                     others.append(candidate)
             found[M] = [*(c for c in ranked if c.is_simple), *others]
+            if M <= FEW_CALLS and any(c.weights not in (None, *SIMPLE.values()) for c in others):
+                found[M] += constant_shares(M)
         return found
 
     def _priced(
@@ -177,6 +180,15 @@ class PositionTables:
 def is_simple(weights: tuple[float, ...] | None) -> bool:
     """Whether these weights do not look at the logits, or there are none."""
     return weights is None or not any(weights[:3])
+
+
+def constant_shares(num_calls: int) -> list[Candidate]:
+    """Candidates that take the same share of the entropy in each call: what tables misjudge where little is left."""
+    return [
+        Candidate("constant", (share,) * (num_calls - 1) + (1.0,), weights, FREE_BELOW[0], BUDGETS[1])
+        for weights in CONSTANT
+        for share in (0.05, 0.1, 0.2, 0.35)
+    ]
 
 
 def continued(best: Candidate | None, num_calls: int) -> list[Candidate]:
