@@ -1,8 +1,8 @@
 """Time that the order `adaptive` spends on its choice in one call, beside reading the rows that it chooses from.
 
 Entropies are drawn at random, everything is masked, and a call takes a quarter of the positions. The redundancy of a
-position changes with every pick, so they are taken one by one. The fastest of repeated times counts, because other load
-on the machine only adds to it.
+position changes with every pick, so they are taken one by one. The fastest of repeated times counts, because other
+load on the machine only adds to it.
 """
 
 import argparse
