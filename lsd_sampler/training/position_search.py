@@ -22,6 +22,8 @@ FREE_BELOW = (LEAST_NATS, 0.01, 0.1, 0.3)
 """Thresholds, in nats, below which a position is free."""
 LEAST_CHECKED = 64
 """Sequences to compare what was found on, at least."""
+AGAIN = 12
+"""How many candidates are measured on more sequences."""
 STARTS, WIDE = 6, 0.6
 """How many candidates are improved on few sequences, and the share of the evaluations for that."""
 CHANGES = 60
@@ -81,7 +83,7 @@ class Candidate:
     @property
     def is_simple(self) -> bool:
         """Whether it does not look at the logits."""
-        plain = self.free_below == 0 and self.beta == 1 and self.budget == BUDGETS[0]
+        plain = self.free_below == 0 and self.budget == BUDGETS[0]
         return plain and self.weights is not None and not any(self.weights[:3])
 
 
@@ -175,6 +177,10 @@ def search(figure: Figure, candidates: list[Candidate], most_evaluations: int, b
         for i, candidate in enumerate(candidates)
         if budget.allows(M, few) or i == 0
     ]
+    if (more := min(figure.num_fit, 3 * few)) > few:
+        kept = sorted(scored, key=lambda each: each[1].mean)[:AGAIN]
+        kept += [each for each in _best(scored, 1) if each not in kept]
+        scored = [(c, figure(c, "fit", more)) for c, _ in kept if budget.allows(M, more)] or scored
     finalists = {c: figure(c, "fit") for c, _ in _best(scored, 4) if budget.allows(M, figure.num_fit)} or dict(scored)
     simple = min((c for c in finalists if c.is_simple), key=lambda c: finalists[c].mean, default=None)
     best = min(finalists, key=lambda c: finalists[c].mean)

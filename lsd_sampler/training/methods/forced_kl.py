@@ -24,13 +24,14 @@ from ...sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ...sampling.orders import ORDERS, AdaptiveOrder
 from ...sampling.position_choice import BUDGETS, WEIGHTS
 from ...sampling.schedules import replay_states
+from ..answers import AnswerFigure
 from ..forced_figure import ForcedFigure
 from ..held_out import HeldOutBatch
 from ..measured_dependence import measured_dependence, states_of_pairs
 from ..method import Method
 from ..options import MethodOptions, check_positive, option
 from ..paths import source_paths
-from ..position_search import Candidate, Found, Measured, search
+from ..position_search import Candidate, Figure, Found, Measured, search
 from ..position_tables import (
     FEW_CALLS,
     NUM_STATES,
@@ -41,6 +42,7 @@ from ..position_tables import (
     TABLE_SEQUENCES,
     PositionTables,
     continued,
+    for_answers,
 )
 from ..recipe import Recipe
 from ..shared_options import SharedOptions
@@ -48,6 +50,11 @@ from ..task import Task
 from ..teacher_plan import TeacherPlan
 
 
+OBJECTIVES = ("likelihood", "answers")
+BETAS = (1.0, 1.5, 3.0, 100.0)
+"""Inverse temperatures that are tried for right answers; the last one takes the most likely token."""
+ANSWERS = 512
+"""Tasks to answer by default."""
 MOST_SEQUENCES = 1024
 SOURCE_EVALUATIONS = 16384
 """As many sequences are used by default as can be made, and forced in random order, with this many network calls on
@@ -62,6 +69,10 @@ class ForcedKLOptions(MethodOptions):
     search_evaluations: int = option(
         65536, "most network calls, each on one sequence, of the search for one number of calls (of all above 8)"
     )
+    objective: str = option(
+        "likelihood", "what is searched on: the cost of forced sequences, or the share of right answers to tasks",
+        choices=OBJECTIVES, own=True,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,6 +90,10 @@ class ForcedKL(Method):
 
     def check_config(self, config: SharedOptions) -> None:
         super().check_config(config)
+        if config.coefficients == "two_sided" and getattr(config, "objective", None) == "answers":
+            raise ValueError(
+                "`coefficients` 'two_sided' would replace the temperature that right answers chose: 'plain'."
+            )
         if config.count != "exact":
             raise ValueError(
                 f"`method` 'forced_kl' learns how many tokens a step reveals: `count` must be 'exact', got"
@@ -109,6 +124,8 @@ class ForcedKL(Method):
 
     def check(self, recipe: Recipe) -> None:
         super().check(recipe)
+        if recipe.options.objective == "answers" and recipe.order != AdaptiveOrder.name:
+            raise ValueError(f"`objective` 'answers' is for `order` 'adaptive', got {recipe.order!r}.")
         if recipe.num_sequences < 4:
             raise ValueError(
                 "`num_sequences` must be at least 4, because half of them check what is found, got"
@@ -153,16 +170,28 @@ class PositionSearch:
         halves = [_halves(batch) for batch in self.batches]
         self.parts = {"fit": [fit for fit, _ in halves], "check": [check for _, check in halves]}
 
+    @property
+    def is_for_answers(self) -> bool:
+        """Whether right answers decide."""
+        return self.task.options.objective == "answers"
+
     def learn(self) -> LearnedSampler:
         """All numbers."""
         layouts = self._layouts() if self.is_adaptive else {}
         candidates, dependence = PositionTables(self.task, self.parts["fit"], layouts).candidates()
-        self.figure = ForcedFigure(self.task, self.parts, dependence)
+        self.figure = self._figure(dependence)
         steps: dict[int, LearnedSteps] = {}
         best: Candidate | None = None
         for M in self.task.config.nfe:
             steps[M], best = self._searched(M, [*continued(best, M), *candidates[M]])
         return LearnedSampler(steps, dependence=dependence if any(map(_uses_dependence, steps.values())) else None)
+
+    def _figure(self, dependence: Dependence | None) -> Figure:
+        """What is searched on."""
+        if self.task.options.objective == "likelihood":
+            return ForcedFigure(self.task, self.parts, dependence)
+        assert self.task.answers is not None
+        return AnswerFigure(self.task, self.task.answers, dependence)
 
     def _layouts(self) -> dict[str, Dependence]:
         """Kappa in all layouts that the canvases admit."""
@@ -185,7 +214,9 @@ class PositionSearch:
         task, key = self.task, f"search-{M}"
         stored = task.progress.load(key)
         if stored is None:
-            found = search(self.figure, candidates, self._most_evaluations(M))
+            betas = BETAS if self.is_for_answers else ()
+            begins = for_answers(candidates, M, BETAS[-1]) if betas else candidates
+            found = search(self.figure, begins, self._most_evaluations(M), betas)
             stored = _to_tensors(found, task.runs.network_calls)
             task.progress.save(key, stored)
         found = _from_tensors(stored, self.is_adaptive)
@@ -215,7 +246,7 @@ class PositionSearch:
                 free_below=candidate.free_below,
                 budget=candidate.budget,
                 shares=list(candidate.shares),
-                nats=measured.mean,
+                nats=measured.mean,  # of right answers: the share that is wrong
                 standard_error=float(measured.costs_S.std()) / root,
                 difference=float(difference_S.mean()),
                 difference_error=float(difference_S.std()) / root,
@@ -224,8 +255,8 @@ class PositionSearch:
         self.task.log(
             event="schedule",
             nfe=M,
-            nats=found.measured.mean,
-            objective="likelihood",
+            **({"right": 1 - found.measured.mean} if self.is_for_answers else {"nats": found.measured.mean}),
+            objective=self.task.options.objective,
             temperature=1 / found.best.beta,
             known_after_step=(found.measured.known_M * self.task.plan.num_masked).tolist(),
             evaluations=found.evaluations,
