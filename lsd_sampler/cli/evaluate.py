@@ -1,4 +1,4 @@
-"""`lsd-eval`: compare samplers of one model at equal network calls, each at its own best temperature."""
+"""`lsd-eval`: compare samplers of one model at equal network calls, each at its own best temperature and guidance."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 from ..denoisers.oracle import Oracle
 from ..denoisers.oracle_names import is_oracle_spec
-from ..evaluation.metric_sets import MetricSet
+from ..evaluation.metric_sets import ImageMetrics, MetricSet
 from ..support.afterwards import as_warning, optional_plot
 from ..support.atomic import write_atomically
 from ..support.workers import Workers
@@ -24,7 +24,16 @@ from .common import (
     say,
     within_memory,
 )
-from .evaluation_parts import BASELINE_FORM, finished_rows, keeping_rows, make_metrics, make_samplers, refuse_unused
+from .evaluation_parts import (
+    BASELINE_FORM,
+    check_guidance,
+    classes_of,
+    finished_rows,
+    keeping_rows,
+    make_metrics,
+    make_samplers,
+    refuse_unused,
+)
 from .infill_files import read_canvases
 
 
@@ -71,9 +80,13 @@ def build_parser() -> argparse.ArgumentParser:
         f"{' '.join(map(str, TEMPERATURES))}",
     )  # fmt: skip
     parser.add_argument(
+        "--guidance-scale", type=float, nargs="+", metavar="W",
+        help="strengths of classifier-free guidance to try for each sampler, 0 for none; default: none",
+    )  # fmt: skip
+    parser.add_argument(
         "--temperature-nfe",
         type=positive_int,
-        help="choose temperatures at this number of calls only, which is cheaper",
+        help="choose temperatures and guidance at this number of calls only, which is cheaper",
     )
     parser.add_argument(
         "--frontier", action="store_true", help="add likelihood against entropy along the temperatures"
@@ -138,6 +151,7 @@ def evaluate(args: argparse.Namespace) -> None:
     canvases = read_canvases(args.infill, pipeline) if args.infill else None
     samplers = make_samplers(args, pipeline.denoiser.scheduler_config())
     temperatures = choose_temperatures(args, pipeline.denoiser, samplers)
+    check_guidance(args, pipeline.denoiser)
     num_rows = min(args.batch_size, args.num_samples)
     with keeping_rows(output), within_memory(args, "--batch-size", num_rows):
         args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -162,6 +176,7 @@ def evaluate(args: argparse.Namespace) -> None:
             num_texts=args.num_texts if metrics.tokenizer is not None else 0,
             canvases=metrics.canvases if canvases is None else canvases,
             **({"length": args.length} if args.length else {}),
+            **classes_of(pipeline.denoiser),
         )
         report = conclude(args, harness, floor, temperatures)
         if workers.is_main:
@@ -178,12 +193,13 @@ def conclude(args: argparse.Namespace, harness: Any, floor: Any, temperatures: l
     nfe = args.headline_nfe or (8 if 8 in args.nfe else min(args.nfe))
     ours = [name for name in harness.samplers if name not in args.baselines]
     common: dict[str, Any] = {"choose_at": args.temperature_nfe, "seed": args.seed}
+    common["guidance_scales"] = args.guidance_scale or [None]
     found = compare(harness, args.nfe, temperatures, frontier=args.frontier, floor=floor, **common)
     if base is not None:
         common |= {"temperatures": temperatures, "limit": args.headline_limit or most_masked(harness)}
         found = measure_further(harness, found, base, nfe=nfe, ours=ours, **common)
     title = f"Samplers of {Path(args.model).name or args.model}"
-    described = protocol(args, harness.pipeline, found, temperatures)
+    described = protocol(args, harness.pipeline, harness.metrics, found, temperatures)
     return make_report(title, found, harness.metrics, base=base, headline_nfe=nfe, ours=ours, protocol=described)
 
 
@@ -274,7 +290,16 @@ def precision(denoiser: Any) -> str | None:
     return next((str(p.dtype).removeprefix("torch.") for p in denoiser.parameters()), None)
 
 
-def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatures: list[float]) -> dict[str, str]:
+def described_judge(args: argparse.Namespace, metrics: MetricSet) -> str:
+    """What judges the samples, and how good it is, as far as that is known."""
+    if args.judge:
+        return f"{args.judge}, {args.judge_dtype or 'precision as stored'}"
+    return metrics.described_judge if isinstance(metrics, ImageMetrics) else "none"
+
+
+def protocol(
+    args: argparse.Namespace, pipeline: Any, metrics: MetricSet, comparison: Any, temperatures: list[float]
+) -> dict[str, str]:
     """How the numbers were made, as name -> sentence."""
     from ..evaluation.comparison import SWEEP_SEED
     from ..evaluation.protocol import hardware, versions
@@ -285,14 +310,23 @@ def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatu
     length = comparison.judged[0]["length"]
     what = f"that fill in the lines of {args.infill}" if args.infill else f"of {length} tokens"
     by_oracle = args.oracle is not None or isinstance(pipeline.denoiser, Oracle)
+    scales, classes = args.guidance_scale or [0], classes_of(pipeline.denoiser)
+    guided = f"each sampler's best of {', '.join(f'{g:g}' for g in scales)}, chosen with the temperature"
     reference = args.reference or "the model's own teacher, one token a step"
+    if isinstance(metrics, ImageMetrics):
+        reference = f"{metrics.reference.number} test images; the row: others, through the codebook"
+    conditions = {
+        "Classes": "in turn",
+        "Guidance": guided if len(set(scales)) > 1 else f"{scales[0]:g}",
+    }
     return {
         "Model": args.model,
         "Samples": f"{args.num_samples} {what} in every row, in batches of {args.batch_size}",
         "Real data": "exact samples of the oracle" if by_oracle else str(reference),
-        "Judge": f"{args.judge}, {args.judge_dtype or 'precision as stored'}" if args.judge else "none",
+        "Judge": described_judge(args, metrics),
         "Precision": f"network {dtype}; draws float64 with 53-bit uniforms",
         "Temperatures": f"{chosen}, chosen {where} on other samples" if comparison.sweep else f"{temperatures[0]:g}",
+        **(conditions if classes else {}),
         "Seeds": f"judged samples {args.seed} + batch, temperatures {args.seed + SWEEP_SEED} + batch",
         "Intervals": "95 %, 200 bootstrap resamples of whole samples, the reference held fixed",
         "Hardware": hardware(args.device),

@@ -1,7 +1,9 @@
 """The parts of an `lsd-eval` run: samplers, metrics, real data, and errors that say what was kept."""
 
 import argparse
+import inspect
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,14 +14,25 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from ..denoisers.auto import find_checkpoint
+from ..denoisers.patch_codebook import CODEBOOK_NAME, PatchCodebook
 from ..denoisers.vocabulary import token_names
 from ..evaluation.embedding import Features, denoiser_features
 from ..evaluation.harness import fill_in, floor_row, joined
+from ..evaluation.image_classifier import CLASSIFIER_NAME, ImageClassifier
+from ..evaluation.image_reference import REFERENCE_NAME, ImageReference
 from ..evaluation.judge import JudgeError, JudgeNLL
-from ..evaluation.metric_sets import MetricSet, TextMetrics, TokenMetrics, exact_samples, oracle_metrics
+from ..evaluation.metric_sets import (
+    ImageMetrics,
+    MetricSet,
+    TextMetrics,
+    TokenMetrics,
+    exact_samples,
+    oracle_metrics,
+)
 from ..evaluation.rows import Row, read_jsonl
 from ..sampling.left_out import check_predicted
-from ..sampling.pipeline_runs import PipelineRuns, scheduler_in_place
+from ..sampling.pipeline_runs import LABELS, PipelineRuns, entries_of, scheduler_in_place
 from ..scheduling_lsd import LSDScheduler
 from ..support.workers import Workers
 from ..training.recording import TeacherRecorder
@@ -32,8 +45,10 @@ _IMAGES_NEEDED = (
     "These samples are tokens of images and are compared as such; FID needs images: decode samples with the model's VQ"
     " decoder, save them, and give their folders to `--images`."
 )
+_IMAGE_FILES = (CODEBOOK_NAME, CLASSIFIER_NAME, REFERENCE_NAME)
 _SCHEDULER_OPTIONS = ("count", "draws", "confidence_temperature", "certainty")  # the others are the solver's
 _TEACHER = "teacher, one token a step"
+_REAL_IMAGES = "real, by the codebook"
 _REAL_SEED = 1_000_000  # of real data and teacher samples: far from the seeds of what is judged
 _CANVAS_SEED = 2_000_000  # of what an oracle's `clues` give
 
@@ -120,6 +135,10 @@ def make_metrics(
             return metrics, floor_row(metrics, filled, name=_TEACHER)
         real = exact_samples(oracle, metrics, args.num_samples, length, args.seed + _REAL_SEED)
         return metrics, floor_row(metrics, real)
+    if denoiser.canvas_shape is not None and canvases is None:
+        judged = _image_metrics(args, denoiser)
+        if judged is not None:
+            return judged
     if denoiser.canvas_shape is not None:
         print(_IMAGES_NEEDED, file=sys.stderr)
     judge = load_judge(args, pipeline.tokenizer)
@@ -150,6 +169,65 @@ def make_metrics(
         return metrics, None
     num_texts = 0 if pipeline.tokenizer is None else args.num_texts
     return metrics, floor_row(metrics, real[half : half + args.num_samples], name=name, num_texts=num_texts)
+
+
+def classes_of(denoiser: Any) -> dict[str, Any]:
+    """The classes that are asked for, as options of a call: each in turn. None for a model without classes."""
+    num_classes = getattr(denoiser, "num_classes", None)
+    return {} if num_classes is None else {LABELS: torch.arange(num_classes)}
+
+
+def check_guidance(args: argparse.Namespace, denoiser: Any) -> None:
+    """Refuses guidance that the model does not have, or that cannot be chosen.
+
+    Raises:
+        ValueError: naming the flag.
+    """
+    scales = args.guidance_scale or []
+    if scales and not (classes_of(denoiser) and "guidance_scale" in inspect.signature(denoiser.forward).parameters):
+        raise ValueError(f"`--guidance-scale`: {args.model} knows no classes to be guided to. Leave it out.")
+    if any(not 0 <= scale < math.inf for scale in scales):
+        raise ValueError(f"`--guidance-scale` must hold numbers of at least 0, got {' '.join(map(str, scales))}.")
+    if len(set(scales)) > 1 and args.frontier:
+        raise ValueError("`--frontier` runs along temperatures: give one `--guidance-scale`.")
+
+
+def _image_metrics(args: argparse.Namespace, denoiser: Any) -> tuple[MetricSet, Row | None] | None:
+    """The metrics of images, and real ones, if the model's folder holds a codebook, a judge and a reference.
+
+    Raises:
+        ValueError: if a file is damaged or does not fit, or a flag is of texts or tokens.
+        OSError: if the folder is out of reach.
+    """
+    folder = find_checkpoint(args.model, revision=args.revision)[1].folder
+    missing = [name for name in _IMAGE_FILES if not (folder / name).exists()]
+    if missing:
+        if len(missing) < len(_IMAGE_FILES):
+            print(f"{folder} lacks {' and '.join(missing)} to judge images by.", file=sys.stderr)
+        return None
+    for name in ("judge", "reference", "features", "mauve"):
+        if getattr(args, name):
+            raise ValueError(f"`--{name}`: these samples are judged as images, by {folder / CLASSIFIER_NAME}.")
+    codebook, classifier = (kind.from_pretrained(folder).to(args.device) for kind in (PatchCodebook, ImageClassifier))
+    reference = ImageReference.from_pretrained(folder)
+    _check_images(folder, denoiser, codebook, reference)
+    metrics = ImageMetrics(codebook, classifier, reference, labels=classes_of(denoiser).get(LABELS))
+    print(f"Judge: {metrics.described_judge}", file=sys.stderr)
+    real = reference.sequences[: args.num_samples]
+    if len(real) < args.num_samples:
+        print(f"{REFERENCE_NAME} holds {len(real)} real images, too few for a row of them.", file=sys.stderr)
+        return metrics, None
+    return metrics, floor_row(metrics, real, name=_REAL_IMAGES)
+
+
+def _check_images(folder: Path, denoiser: Any, codebook: PatchCodebook, reference: ImageReference) -> None:
+    """Refuses files of another model."""
+    if len(codebook.patches) != denoiser.vocab_size:
+        sizes = f"{len(codebook.patches)} codes, the model {denoiser.vocab_size}"
+        raise ValueError(f"{folder / CODEBOOK_NAME} has {sizes}: it is that of another one.")
+    if reference.sequences.shape[1] != denoiser.length:
+        sizes = f"{reference.sequences.shape[1]} tokens, the model {denoiser.length}"
+        raise ValueError(f"{folder / REFERENCE_NAME} holds images of {sizes}: it is that of another one.")
 
 
 def _oracle(args: argparse.Namespace, denoiser: Any) -> Any:
@@ -256,16 +334,22 @@ def _teacher_samples(args: argparse.Namespace, pipeline: Any, asked: int | Seque
     total, workers, hole = 2 * args.num_samples, Workers.here(), pipeline.denoiser.hole_id
     steps = asked if isinstance(asked, int) else max(1, *(int((canvas == hole).sum()) for canvas in asked))
     batches = range(0, total, args.batch_size)
+    conditions = classes_of(pipeline.denoiser)
+    if args.guidance_scale:
+        if len(set(args.guidance_scale)) > 1:
+            raise ValueError("Samples are compared with the teacher's, which needs one `--guidance-scale`.")
+        conditions["guidance_scale"] = args.guidance_scale[0]
     with scheduler_in_place(pipeline, teacher):
         for first in tqdm(batches[workers.rank :: workers.size], desc="teacher samples", unit="batch"):
             generator = torch.Generator().manual_seed(args.seed + _REAL_SEED + first)
             rows = range(first, min(first + args.batch_size, total))
+            here = {"generator": generator, **entries_of(LABELS, conditions, rows)}
             if isinstance(asked, int):
-                options = {"length": asked, "generator": generator, "output_type": "ids"}
-                made = pipeline(num_samples=len(rows), num_inference_steps=steps, **options).sequences.cpu()
+                options = {"length": asked, "num_inference_steps": steps, "output_type": "ids"}
+                made = pipeline(num_samples=len(rows), **options, **here).sequences.cpu()
             else:
                 chosen = [asked[i % len(asked)] for i in rows]
-                made, _ = fill_in(pipeline, chosen, num_inference_steps=steps, generator=generator)
+                made, _ = fill_in(pipeline, chosen, num_inference_steps=steps, **here)
             sequences.append(made)
     shares = workers.gather(sequences)
     return joined([shares[i % workers.size][i // workers.size] for i in range(len(batches))])

@@ -73,13 +73,17 @@ class Report:
         return [*closer, *_no_calls_saved(farther), *best, *self._edges(), *self._left_out()]
 
     def _edges(self) -> list[str]:
-        """Samplers whose best temperature may lie beyond those that were tried."""
-        tried = {row["temperature"] for row in self.comparison.sweep}
-        ends = {min(tried), max(tried)} if tried else set()
-        names = dict.fromkeys(row["sampler"] for row in self.comparison.judged if row["temperature"] in ends)
-        if not names:
-            return []
-        return [f"At the edge of the temperatures tried, so perhaps not yet at their best: {', '.join(names)}."]
+        """Samplers whose best temperature or guidance may lie beyond those that were tried."""
+        found = []
+        for key, what in (("temperature", "temperatures"), ("guidance_scale", "guidance scales")):
+            tried = {row.get(key) for row in self.comparison.sweep} - {None}
+            # a temperature may be the only one; less guidance than none is not tried
+            ends = {min(tried), max(tried)} if len(tried) > 1 else set()
+            ends -= {0} if key == "guidance_scale" else set()
+            names = dict.fromkeys(row["sampler"] for row in self.comparison.judged if row.get(key) in ends)
+            if names:
+                found.append(f"At the edge of the {what} tried, so perhaps not yet at their best: {', '.join(names)}.")
+        return found
 
     def _left_out(self) -> list[str]:
         """Samplers that lack some rows."""
