@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--model", default=str(MODEL), help="with a codebook.safetensors")
     parser.add_argument("--samplers", nargs="+", default=["random", "halton", "confidence"])
     parser.add_argument("--nfe", type=int, nargs="+", help="network calls; default: 2 4 8 16 and one token a call")
-    parser.add_argument("--classes", type=int, nargs="+", default=[0, 3, 8, 9])
+    parser.add_argument("--classes", type=int, nargs="+", default=[0, 5, 8, 9])
     for flag, kind, default in (("seed", int, 0), ("guidance-scale", float, 0.5), ("temperature", float, 1.0)):
         parser.add_argument(f"--{flag}", type=kind, default=default, help="default: %(default)s")
     parser.add_argument("--output", type=lambda name: Path(name).expanduser(), default=Path("picture_grid.png"))
