@@ -208,7 +208,8 @@ def _image_metrics(args: argparse.Namespace, denoiser: Any) -> tuple[MetricSet, 
     for name in ("judge", "reference", "features", "mauve"):
         if getattr(args, name):
             raise ValueError(f"`--{name}`: these samples are judged as images, by {folder / CLASSIFIER_NAME}.")
-    codebook, classifier = (kind.from_pretrained(folder).to(args.device) for kind in (PatchCodebook, ImageClassifier))
+    codebook = PatchCodebook.from_pretrained(folder).to(args.device)
+    classifier = ImageClassifier.from_pretrained(folder).to(args.device)
     reference = ImageReference.from_pretrained(folder)
     _check_images(folder, denoiser, codebook, reference)
     metrics = ImageMetrics(codebook, classifier, reference, labels=classes_of(denoiser).get(LABELS))

@@ -76,7 +76,7 @@ class Report:
         """Samplers whose best temperature or guidance may lie beyond those that were tried."""
         found = []
         for key, what in (("temperature", "temperatures"), ("guidance_scale", "guidance scales")):
-            tried = {row.get(key) for row in self.comparison.sweep} - {None}
+            tried = {row[key] for row in self.comparison.sweep if row.get(key) is not None}
             # a temperature may be the only one; less guidance than none is not tried
             ends = {min(tried), max(tried)} if len(tried) > 1 else set()
             ends -= {0} if key == "guidance_scale" else set()
