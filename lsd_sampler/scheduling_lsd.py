@@ -13,7 +13,6 @@ from diffusers.utils.outputs import BaseOutput
 
 from .learned.sampler_files import check_description
 from .learned.sampler_numbers import SamplerNumbers
-from .learned.tensor_file import FORMAT_VERSION
 from .sampling.canvas import Canvas, DrawOptions, StepInput, as_rows, check_known_tokens
 from .sampling.certainty import check_certainty
 from .sampling.corruptions import check_states
@@ -165,7 +164,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         vocab_size: int | None = None,
         base_model: str | None = None,
         base_model_revision: str | None = None,
-        format_version: int = FORMAT_VERSION,
+        format_version: int = 1,
         learned: bool = False,
         tensors_sha256: str | None = None,
     ):
@@ -181,8 +180,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         if solver_options is not None:  # as JSON holds it, and a copy
             self.register_to_config(solver_options={name: self._options[name] for name in solver_options})
         # tensors do not travel in a config: from_config of a learned sampler gives the plain base solver
-        self.register_to_config(learned=False, tensors_sha256=None, format_version=FORMAT_VERSION)
-        self.learned_sampler = LearnedSampler()
+        self.set_learned_sampler(LearnedSampler())
         self.num_inference_steps: int | None = None
         self.timesteps: torch.Tensor = torch.empty(0)
         self._follows_amused = False
@@ -242,6 +240,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
                 places=self._calls(len(steps.timesteps) - 1)[1],
                 in_blocks=block_length is not None,
                 options=self._options,
+                dependence=self.learned_sampler.dependence,
             )
             self.num_inference_steps = num_inference_steps
             self.timesteps = steps.timesteps[:-1].to(device=device, dtype=torch.float32)

@@ -21,6 +21,7 @@ OPTIONAL = [
     "flash_attn",
     "matplotlib",
     "mauve",
+    "reasoning_gym",
     "tensorboard",
     "torchmetrics",
     "trackio",

@@ -1,9 +1,7 @@
 """The parts of an `lsd-eval` run: samplers, metrics, real data, and errors that say what was kept."""
 
 import argparse
-import inspect
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,22 +12,12 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from ..denoisers.auto import find_checkpoint
-from ..denoisers.patch_codebook import CODEBOOK_NAME, PatchCodebook
+from ..denoisers.oracle import Oracle
 from ..denoisers.vocabulary import token_names
 from ..evaluation.embedding import Features, denoiser_features
 from ..evaluation.harness import fill_in, floor_row, joined
-from ..evaluation.image_classifier import CLASSIFIER_NAME, ImageClassifier
-from ..evaluation.image_reference import REFERENCE_NAME, ImageReference
 from ..evaluation.judge import JudgeError, JudgeNLL
-from ..evaluation.metric_sets import (
-    ImageMetrics,
-    MetricSet,
-    TextMetrics,
-    TokenMetrics,
-    exact_samples,
-    oracle_metrics,
-)
+from ..evaluation.metric_sets import MetricSet, TextMetrics, TokenMetrics, exact_samples, oracle_metrics
 from ..evaluation.rows import Row, read_jsonl
 from ..sampling.left_out import check_predicted
 from ..sampling.pipeline_runs import LABELS, PipelineRuns, entries_of, scheduler_in_place
@@ -37,6 +25,10 @@ from ..scheduling_lsd import LSDScheduler
 from ..support.workers import Workers
 from ..training.recording import TeacherRecorder
 from .common import load_sampler
+from .evaluation_classes import classes_of
+from .evaluation_fills import FillTask
+from .evaluation_images import image_metrics
+from .evaluation_tasks import TaskParts, expand_sweeps
 from .texts import cut_texts
 
 
@@ -45,10 +37,8 @@ _IMAGES_NEEDED = (
     "These samples are tokens of images and are compared as such; FID needs images: decode samples with the model's VQ"
     " decoder, save them, and give their folders to `--images`."
 )
-_IMAGE_FILES = (CODEBOOK_NAME, CLASSIFIER_NAME, REFERENCE_NAME)
 _SCHEDULER_OPTIONS = ("count", "draws", "confidence_temperature", "certainty")  # the others are the solver's
 _TEACHER = "teacher, one token a step"
-_REAL_IMAGES = "real, by the codebook"
 _REAL_SEED = 1_000_000  # of real data and teacher samples: far from the seeds of what is judged
 _CANVAS_SEED = 2_000_000  # of what an oracle's `clues` give
 
@@ -96,7 +86,8 @@ def make_samplers(args: argparse.Namespace, config: dict[str, Any]) -> dict[str,
     Raises:
         ValueError: if there is none, if one can do none of `--nfe`, or if one is of a model with another mask.
     """
-    samplers = {text: baseline(text, config) for text in args.baselines}
+    expanded = dict.fromkeys(text for texts in expand_sweeps(args.baselines).values() for text in texts)
+    samplers = {text: baseline(text, config) for text in expanded}
     for name in args.sampler:
         short = Path(os.path.expanduser(name)).resolve().name
         sampler = samplers[name if short in samplers else short] = load_sampler(name)
@@ -111,9 +102,12 @@ def make_samplers(args: argparse.Namespace, config: dict[str, Any]) -> dict[str,
 
 
 def make_metrics(
-    args: argparse.Namespace, pipeline: Any, canvases: Sequence[torch.Tensor] | None = None
+    args: argparse.Namespace,
+    pipeline: Any,
+    task: FillTask | None = None,
+    tasks: TaskParts | None = None,
 ) -> tuple[MetricSet, Row | None]:
-    """The metric set that fits the model, and the row of real data of the same size.
+    """The metric set that fits the model, and the row of real data of the same size; no such row for tasks.
 
     One half of the real data is the reference, and the floor comes from the other. For canvases to fill in, no real
     data are known; the teacher's samples, one token a step, take their place.
@@ -122,21 +116,14 @@ def make_metrics(
         ValueError: if an option does not fit the model, or there is too little real data for `--features`.
         OSError: if the judge, the oracle or the reference cannot be loaded.
     """
-    denoiser, oracle = pipeline.denoiser, _oracle(args, pipeline.denoiser)
+    if tasks is not None:
+        return tasks.judged.metrics, None
+    denoiser, oracle = pipeline.denoiser, find_oracle(args, pipeline.denoiser)
+    canvases = None if task is None else task.canvases
     if oracle is not None:
-        length = args.length or denoiser.length
-        if canvases is not None:
-            if oracle.clues:
-                raise ValueError("`--infill` has canvases of its own: leave the oracle's `clues` out.")
-            length = max(map(len, canvases))
-        metrics = oracle_metrics(oracle, args.num_samples, length=length, seed=args.seed + _CANVAS_SEED)
-        if canvases is not None:
-            filled = _teacher_samples(args, pipeline, canvases)[: args.num_samples]
-            return metrics, floor_row(metrics, filled, name=_TEACHER)
-        real = exact_samples(oracle, metrics, args.num_samples, length, args.seed + _REAL_SEED)
-        return metrics, floor_row(metrics, real)
-    if denoiser.canvas_shape is not None and canvases is None:
-        judged = _image_metrics(args, denoiser)
+        return _judged_by_oracle(args, pipeline, oracle, task)
+    if denoiser.canvas_shape is not None and task is None:
+        judged = image_metrics(args, denoiser)
         if judged is not None:
             return judged
     if denoiser.canvas_shape is not None:
@@ -161,6 +148,8 @@ def make_metrics(
     else:
         metrics = TextMetrics(pipeline.tokenizer, judge, real[:half], **options)
         name = "real text" if args.reference else name
+    if task is not None:
+        metrics = task.metrics(metrics, denoiser.hole_id)
     if filled is not None:
         num_texts = 0 if pipeline.tokenizer is None else args.num_texts
         return metrics, floor_row(metrics, filled[: args.num_samples], name=_TEACHER, num_texts=num_texts)
@@ -171,67 +160,23 @@ def make_metrics(
     return metrics, floor_row(metrics, real[half : half + args.num_samples], name=name, num_texts=num_texts)
 
 
-def classes_of(denoiser: Any) -> dict[str, Any]:
-    """The classes that are asked for, as options of a call: each in turn. None for a model without classes."""
-    num_classes = getattr(denoiser, "num_classes", None)
-    return {} if num_classes is None else {LABELS: torch.arange(num_classes)}
+def _judged_by_oracle(
+    args: argparse.Namespace, pipeline: Any, oracle: Oracle, task: FillTask | None
+) -> tuple[MetricSet, Row]:
+    """The metric set of an oracle, and the row of its own samples, or of the teacher's fills."""
+    seed, hole, num = args.seed + _CANVAS_SEED, pipeline.denoiser.hole_id, args.num_samples
+    if task is None:
+        length = args.length or pipeline.denoiser.length
+        metrics = oracle_metrics(oracle, num, length=length, seed=seed, mask_token_id=hole)
+        return metrics, floor_row(metrics, exact_samples(oracle, metrics, num, length, args.seed + _REAL_SEED))
+    if oracle.clues:
+        raise ValueError("`--infill` has canvases of its own: leave the oracle's `clues` out.")
+    whole = oracle_metrics(oracle, num, length=task.longest, given=True)
+    metrics = task.metrics(whole, hole, oracle, seed)
+    return metrics, floor_row(metrics, _teacher_samples(args, pipeline, task.canvases)[:num], name=_TEACHER)
 
 
-def check_guidance(args: argparse.Namespace, denoiser: Any) -> None:
-    """Refuses guidance that the model does not have, or that cannot be chosen.
-
-    Raises:
-        ValueError: naming the flag.
-    """
-    scales = args.guidance_scale or []
-    if scales and not (classes_of(denoiser) and "guidance_scale" in inspect.signature(denoiser.forward).parameters):
-        raise ValueError(f"`--guidance-scale`: {args.model} knows no classes to be guided to. Leave it out.")
-    if any(not 0 <= scale < math.inf for scale in scales):
-        raise ValueError(f"`--guidance-scale` must hold numbers of at least 0, got {' '.join(map(str, scales))}.")
-    if len(set(scales)) > 1 and args.frontier:
-        raise ValueError("`--frontier` runs along temperatures: give one `--guidance-scale`.")
-
-
-def _image_metrics(args: argparse.Namespace, denoiser: Any) -> tuple[MetricSet, Row | None] | None:
-    """The metrics of images, and real ones, if the model's folder holds a codebook, a judge and a reference.
-
-    Raises:
-        ValueError: if a file is damaged or does not fit, or a flag is of texts or tokens.
-        OSError: if the folder is out of reach.
-    """
-    folder = find_checkpoint(args.model, revision=args.revision)[1].folder
-    missing = [name for name in _IMAGE_FILES if not (folder / name).exists()]
-    if missing:
-        if len(missing) < len(_IMAGE_FILES):
-            print(f"{folder} lacks {' and '.join(missing)} to judge images by.", file=sys.stderr)
-        return None
-    for name in ("judge", "reference", "features", "mauve"):
-        if getattr(args, name):
-            raise ValueError(f"`--{name}`: these samples are judged as images, by {folder / CLASSIFIER_NAME}.")
-    codebook = PatchCodebook.from_pretrained(folder).to(args.device)
-    classifier = ImageClassifier.from_pretrained(folder).to(args.device)
-    reference = ImageReference.from_pretrained(folder)
-    _check_images(folder, denoiser, codebook, reference)
-    metrics = ImageMetrics(codebook, classifier, reference, labels=classes_of(denoiser).get(LABELS))
-    print(f"Judge: {metrics.described_judge}", file=sys.stderr)
-    real = reference.sequences[: args.num_samples]
-    if len(real) < args.num_samples:
-        print(f"{REFERENCE_NAME} holds {len(real)} real images, too few for a row of them.", file=sys.stderr)
-        return metrics, None
-    return metrics, floor_row(metrics, real, name=_REAL_IMAGES)
-
-
-def _check_images(folder: Path, denoiser: Any, codebook: PatchCodebook, reference: ImageReference) -> None:
-    """Refuses files of another model."""
-    if len(codebook.patches) != denoiser.vocab_size:
-        sizes = f"{len(codebook.patches)} codes, the model {denoiser.vocab_size}"
-        raise ValueError(f"{folder / CODEBOOK_NAME} has {sizes}: it is that of another one.")
-    if reference.sequences.shape[1] != denoiser.length:
-        sizes = f"{reference.sequences.shape[1]} tokens, the model {denoiser.length}"
-        raise ValueError(f"{folder / REFERENCE_NAME} holds images of {sizes}: it is that of another one.")
-
-
-def _oracle(args: argparse.Namespace, denoiser: Any) -> Any:
+def find_oracle(args: argparse.Namespace, denoiser: Any) -> Any:
     """The exact oracle that samples are judged by: `--oracle`, or the denoiser where it is one; else None.
 
     Raises:
@@ -239,7 +184,6 @@ def _oracle(args: argparse.Namespace, denoiser: Any) -> Any:
         OSError: if it cannot be loaded.
     """
     from ..denoisers import load_denoiser
-    from ..denoisers.oracle import Oracle
 
     oracle = denoiser if args.oracle is None else load_denoiser(args.oracle)
     if args.oracle is None:
@@ -335,7 +279,7 @@ def _teacher_samples(args: argparse.Namespace, pipeline: Any, asked: int | Seque
     total, workers, hole = 2 * args.num_samples, Workers.here(), pipeline.denoiser.hole_id
     steps = asked if isinstance(asked, int) else max(1, *(int((canvas == hole).sum()) for canvas in asked))
     batches = range(0, total, args.batch_size)
-    conditions = classes_of(pipeline.denoiser)
+    conditions = classes_of(pipeline.denoiser, None if isinstance(asked, int) else asked)
     if args.guidance_scale:
         if len(set(args.guidance_scale)) > 1:
             raise ValueError("Samples are compared with the teacher's, which needs one `--guidance-scale`.")

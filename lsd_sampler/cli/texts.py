@@ -63,7 +63,7 @@ def cut_texts(path: Path, flag: str, tokenizer: Any, length: int, by_lines: bool
     sequences = torch.cat(windows)
     if said := unknown_share(tokenizer, sequences.flatten()):
         print(f"`{flag}` {str(path)!r}: {said}", file=sys.stderr)
-    return _shuffled(sequences)
+    return shuffled(sequences)
 
 
 def read_sequences(path: Path, pipeline: Any, length: int | None, by_lines: bool = False) -> torch.Tensor:
@@ -76,7 +76,7 @@ def read_sequences(path: Path, pipeline: Any, length: int | None, by_lines: bool
             length.
     """
     if path.suffix == ".jsonl":
-        return _shuffled(_read_ids(path))
+        return shuffled(_read_ids(path))
     tokenizer, denoiser = getattr(pipeline, "tokenizer", None), getattr(pipeline, "denoiser", None)
     if tokenizer is None or denoiser is None:
         raise ValueError("`--data`: no tokenizer of a `--model` to cut a text into tokens: give .jsonl with ids.")
@@ -94,7 +94,8 @@ def read_lines(path: Path, flag: str) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def _shuffled(sequences: torch.Tensor) -> torch.Tensor:
+def shuffled(sequences: torch.Tensor) -> torch.Tensor:
+    """The rows in an order that depends on their number alone."""
     return sequences[torch.randperm(len(sequences), generator=torch.Generator().manual_seed(0))]
 
 

@@ -1,6 +1,7 @@
 """Evaluation that nobody can fool: distances between distributions, exact oracles, likelihood only beside entropy."""
 
 from ..learned.schedule_plot import plot_schedule
+from ..sampling.fills import two_fill_disagreement
 from .bootstrap import (
     Interval,
     bootstrap_weights,
@@ -29,8 +30,10 @@ from .metric_sets import (
     MetricSet,
     OracleMetrics,
     SetMetrics,
+    TaskMetrics,
     TextMetrics,
     TokenMetrics,
+    exact_fills,
     exact_samples,
     oracle_metrics,
 )
@@ -75,6 +78,7 @@ __all__ = [
     "Row",
     "SetMetrics",
     "Spread",
+    "TaskMetrics",
     "TextMetrics",
     "TokenMetrics",
     "Winner",
@@ -94,6 +98,7 @@ __all__ = [
     "energy_replicates",
     "entropy_replicates",
     "evaluate",
+    "exact_fills",
     "exact_samples",
     "floor_row",
     "forbidden_samples",
@@ -122,6 +127,7 @@ __all__ = [
     "sequence_l2",
     "spread",
     "text_windows",
+    "two_fill_disagreement",
     "winners",
     "with_interval",
     "write_jsonl",

@@ -75,6 +75,8 @@ class Harness:
             another, of any lengths; shorter samples are filled up with `LEFT_OUT` (-1).
         workers ([`Workers`], *optional*): processes that share the rows. All make the same calls, and the first one
             writes `output`. Default: this process makes all rows.
+        chooser ([`Harness`], *optional*): makes the samples that temperatures and guidance are chosen on, with the
+            same samplers and on other canvases, for example. Default: this one.
         call_options: passed to the pipeline (`length`, `prefix`, ...). Of `class_labels` that are a list or a 1-D
             tensor, sample i gets entry `i % len`.
 
@@ -98,6 +100,7 @@ class Harness:
         num_texts: int = 0,
         canvases: torch.Tensor | Sequence[torch.Tensor] | None = None,
         workers: Workers | None = None,
+        chooser: "Harness | None" = None,
         **call_options: Any,
     ):
         for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
@@ -112,7 +115,7 @@ class Harness:
         self.pipeline: Any = pipeline if hasattr(pipeline, "scheduler") else pipeline()
         self.samplers, self.metrics, self.call_options, self.canvases = samplers, metrics, call_options, canvases
         self.num_samples, self.batch_size, self.num_texts = num_samples, batch_size, num_texts
-        self.progress, self.workers = progress, workers or Workers()
+        self.progress, self.workers, self.chooser = progress, workers or Workers(), chooser
         self.output = output if self.workers.is_main else None
         filled = {} if canvases is None else {"canvases": list(canvases), "length": max(map(len, canvases))}
         identity_here = _identity(self.pipeline, metrics, call_options | filled)
@@ -120,11 +123,12 @@ class Harness:
         self._said: set[str] = set()
         self._done = self._reusable(self.workers.broadcast(_start_output(self.output, resume)))
 
-    def only(self, name: str) -> "Harness":
-        """This harness, with one of its samplers; rows are shared."""
-        one = copy.copy(self)
-        one.samplers = {name: self.samplers[name]}
-        return one
+    def only(self, *names: str) -> "Harness":
+        """This harness, with some of its samplers; rows are shared."""
+        some = copy.copy(self)
+        some.samplers = {name: self.samplers[name] for name in names}
+        some.chooser = None if self.chooser is None else self.chooser.only(*names)
+        return some
 
     def points(
         self,
@@ -192,8 +196,8 @@ class Harness:
         guidance = "" if point.guidance_scale is None else f", guidance {point.guidance_scale:g}"
         bar.set_description(f"{point.sampler}, {point.nfe} steps, temperature {point.temperature:g}{guidance}")
         self.pipeline.scheduler = self.samplers[point.sampler]
-        sequences, cost = _generate(self.pipeline, point, self.call_options, self.canvases)
-        row = self.identity | point.described | cost
+        sequences, calls, cost = _generate(self.pipeline, point, self.call_options, self.canvases)
+        row = self.identity | point.described | cost | self.metrics.of_calls(calls)
         return row | metrics_of(sequences, row)
 
     def _bar(self, num_rows: int) -> tqdm:
@@ -338,9 +342,9 @@ def _generate(
     point: Point,
     options: Mapping[str, Any],
     canvases: torch.Tensor | Sequence[torch.Tensor] | None = None,
-) -> tuple[torch.Tensor, Row]:
-    """All sequences of one row, `(num_samples, length)` on the CPU, and what they cost."""
-    batches, calls, began = [], 0, time.perf_counter()
+) -> tuple[torch.Tensor, torch.Tensor, Row]:
+    """All sequences of one row, `(num_samples, length)` on the CPU, the network calls of each, and what they cost."""
+    batches, calls, began = [], [], time.perf_counter()
     for index, start in enumerate(range(0, point.num_samples, point.batch_size)):
         rows = range(start, min(start + point.batch_size, point.num_samples))
         call = {
@@ -357,29 +361,29 @@ def _generate(
         else:
             sequences, made = fill_in(pipeline, [canvases[i % len(canvases)] for i in rows], **call)
         batches.append(sequences)
-        calls += made
+        calls.append(made)
     seconds = time.perf_counter() - began
-    sequences = joined(batches)
-    cost = {"length": sequences.shape[1], "seconds": seconds, "network_calls": calls / len(sequences)}
-    return sequences, cost
+    sequences, calls_N = joined(batches), torch.cat(calls)
+    cost = {"length": sequences.shape[1], "seconds": seconds, "network_calls": int(calls_N.sum()) / len(sequences)}
+    return sequences, calls_N, cost
 
 
 def fill_in(
     pipeline: Any, canvases: Sequence[torch.Tensor], *, num_inference_steps: int, **options: Any
-) -> tuple[torch.Tensor, int]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One sample for each canvas, `(num_canvases, longest)`, with `LEFT_OUT` behind the end of shorter ones; and the
-    network calls that they took together. Canvases of one length share a call of the pipeline. A list of
+    network calls that each took, `(num_canvases,)`. Canvases of one length share a call of the pipeline. A list of
     `class_labels` has an entry for each.
     """
     lengths = torch.tensor([len(canvas) for canvas in canvases])
-    sequences, calls = torch.full((len(canvases), int(lengths.max())), LEFT_OUT), 0
+    sequences, calls = torch.full((len(canvases), int(lengths.max())), LEFT_OUT), torch.zeros_like(lengths)
     options |= {"num_inference_steps": num_inference_steps, "output_type": "ids"}
     for length in lengths.unique().tolist():
         rows = (lengths == length).nonzero()[:, 0]
         here = entries_of(LABELS, options, rows.tolist())
         output = pipeline(input_ids=torch.stack([canvases[i] for i in rows]), **here)
         sequences[rows, :length] = torch.as_tensor(output.sequences).cpu()
-        calls += _calls_of(output, num_inference_steps)
+        calls[rows] = _calls_of(output, num_inference_steps)
     return sequences, calls
 
 
@@ -389,10 +393,11 @@ def joined(batches: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.cat([F.pad(batch, (0, longest - batch.shape[1]), value=LEFT_OUT) for batch in batches])
 
 
-def _calls_of(output: Any, num_inference_steps: int) -> int:
-    """Network calls of all sequences of a call together."""
+def _calls_of(output: Any, num_inference_steps: int) -> torch.Tensor:
+    """Network calls of each sequence of a call, `(num_sequences,)`."""
     made = getattr(output, "sequence_calls", None)  # of a pipeline that saves some
-    return len(output.sequences) * num_inference_steps if made is None else int(made.sum())
+    every = torch.full((len(output.sequences),), num_inference_steps)
+    return every if made is None else torch.as_tensor(made).cpu()
 
 
 def _start_output(output: str | Path | None, resume: bool) -> list[Row]:

@@ -11,7 +11,7 @@ from ..support.workers import Workers
 from .method import METHODS, methods_where
 from .options import MethodOptions, option
 from .recipe import Recipe
-from .shared_options import NUM_SEQUENCES, SharedOptions, affordable_source, sorted_nfe
+from .shared_options import SharedOptions, affordable_source, sorted_nfe
 from .teacher_plan import TeacherPlan
 
 
@@ -136,8 +136,8 @@ class DistillConfig(SharedOptions):
         method = METHODS[self.method]
         wanted = config.paths or affordable_source(plan.num_steps)
         source = next(s for s in (wanted, *method.sources) if s in method.sources and (has_data or s != "data"))
-        # a method that chooses makes enough sequences for all candidates
-        number = config.most_sequences if method.chooses else config.num_sequences or NUM_SEQUENCES[source]
+        bootstrap_steps = min(config.bootstrap_steps, plan.num_masked)
+        number = config.num_sequences or method.default_sequences(source, plan, bootstrap_steps)
         if not config.num_sequences:
             number = (workers or Workers()).multiple(number)
         own = config.own_options

@@ -7,6 +7,7 @@ from .fill_metrics import FillMetrics
 from .image_metrics import ImageMetrics
 from .metric_set import MetricSet
 from .set_metrics import SetMetrics
+from .task_metrics import TaskMetrics
 from .text_metrics import TextMetrics
 from .token_metrics import TokenMetrics
 
@@ -16,6 +17,7 @@ METRIC_SETS.register("chain", OracleMetrics)
 METRIC_SETS.register("set", SetMetrics)
 METRIC_SETS.register("fill", FillMetrics)
 METRIC_SETS.register("image", ImageMetrics)
+METRIC_SETS.register("task", TaskMetrics)
 METRIC_SETS.register("text", TextMetrics)
 METRIC_SETS.register("token", TokenMetrics)
 

@@ -121,12 +121,6 @@ def test_flags_that_do_not_fit(
     assert words in error_of(capsys)
 
 
-def test_a_model_without_classes_has_no_guidance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["--model", "countdown:V=4,L=8", "--guidance-scale", "1", "--output-dir", str(tmp_path / "out")]
-    assert evaluate.main(argv) == 1
-    assert "`--guidance-scale`: countdown:V=4,L=8 knows no classes" in error_of(capsys)
-
-
 def test_files_of_another_model_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from lsd_sampler.denoisers.patch_codebook import PatchCodebook
 
