@@ -82,7 +82,8 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
 
     A learned sampler holds, for each number of steps M, `timesteps` (M + 1), `score_coefficients` (M: multiply the
     score, that is, how many tokens a step reveals) and `log_score_coefficients` (M: multiply the log-score; an inverse
-    temperature), or a step-error table from which the best timesteps follow for any M. They come with
+    temperature), or a step-error table from which the best timesteps follow for any M. For the order `"adaptive"` it
+    holds what decides the positions of each step, and how strongly these depend on each other. They come with
     [`from_pretrained`] or [`~lsd_sampler.distill`]. Without them, as after `LSDScheduler(...)` or `from_config`, it is
     the plain base solver: coefficients 1 on the base grid.
 
@@ -102,7 +103,8 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         solver_options (`dict`, *optional*): constants of such a baseline, by name; the others have their defaults.
         order (`str`, defaults to `"random"`): which masked positions come first: `"random"`, `"halton"` (far apart),
             `"halton_maskgit"` (that of Halton-MaskGIT), or those of which the network is surest: by the drawn token
-            (`"confidence"`, as MaskGIT), the lead of the most likely one (`"margin"`), or `"entropy"`.
+            (`"confidence"`, as MaskGIT), the lead of the most likely one (`"margin"`), or `"entropy"`; or
+            `"adaptive"`, which positions and how many as learned for a model (`"halton"` until something is learned).
         count (`str`, defaults to `"exact"`): `"exact"` (`round(alpha L)` of L masked positions are known after a step
             of `tweedie`; a coefficient or another solver scales what the step adds) or `"bernoulli"` (independent
             reveals, as in the CTMC). `"llada"` and `"dream"` reveal as many tokens as the code of LLaDA (equally many

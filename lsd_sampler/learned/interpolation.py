@@ -79,21 +79,24 @@ def interpolated_choice(learned: Mapping[int, LearnedSteps], num_steps: int) -> 
         max((n for n in known if n < num_steps), default=None),
         min((n for n in known if n > num_steps), default=None),
     )
-    choice = _choice(known[nearest])
-    sources = {nearest: 1.0}
+    place = np.linspace(0, 1, num_steps + 1)
+    open_after, times = _curves(known[nearest], place)
     if low is not None and high is not None and _alike(_choice(known[low]), _choice(known[high])):
         weight = math.log(num_steps / low) / math.log(high / low)
-        sources = {low: 1 - weight, high: weight}
-    place = np.linspace(0, 1, num_steps + 1)
-    open_after, times = np.zeros(num_steps + 1), np.zeros(num_steps + 1)
-    for n, weight in sources.items():
-        steps, own_place = known[n], np.linspace(0, 1, n + 1)
-        left = np.cumprod(np.append(1.0, 1 - _choice(steps).shares.numpy()))
-        open_after += weight * np.interp(place, own_place, left)
-        times += weight * np.interp(place, own_place, steps.timesteps.numpy())
+        pairs = zip(_curves(known[low], place), _curves(known[high], place), strict=True)
+        # so that equal ones stay equal to the last bit
+        open_after, times = (of_low + weight * (of_high - of_low) for of_low, of_high in pairs)
     shares = torch.from_numpy(1 - open_after[1:] / np.maximum(open_after[:-1], 1e-12)).clamp(0, 1)
     shares[-1] = 1
-    return replace(LearnedSteps.plain(torch.from_numpy(times)), choice=replace(choice, shares=shares))
+    steps = LearnedSteps.plain(torch.from_numpy(times))
+    return replace(steps, choice=replace(_choice(known[nearest]), shares=shares))
+
+
+def _curves(steps: LearnedSteps, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The share of the budget that is open, and the time, after each part of the steps."""
+    own_place = np.linspace(0, 1, len(steps.timesteps))
+    left = np.cumprod(np.append(1.0, 1 - _choice(steps).shares.numpy()))
+    return np.interp(place, own_place, left), np.interp(place, own_place, steps.timesteps.numpy())
 
 
 def _choice(steps: LearnedSteps) -> PositionChoice:

@@ -96,10 +96,11 @@ class SamplerNumbers(SamplerFiles):
         return LearnedSteps.plain(self._calls(M)[0])
 
     def _solved(self, M: int) -> LearnedSteps:
-        """Steps for a number that was not learned, with coefficients 1."""
+        """Steps for a number that was not learned, with coefficients 1. A choice of positions goes before a table."""
         learned = self.learned_sampler
-        if learned.step_error is None:
+        if learned.chooses:
             return interpolated_choice(learned.steps, M)
+        assert learned.step_error is not None
         counts, _ = learned.step_error.solve(M)
         return LearnedSteps.plain(grid_from_counts(counts, self.noise, self.config.sampling_eps))
 

@@ -79,7 +79,8 @@ def _steps(M: int, parts: dict[str, torch.Tensor], where: str) -> LearnedSteps:
     choice = None
     if budgets:
         choice = PositionChoice(parts["choice_weights"], parts["free_below"], parts[budgets[0]], budgets[0])
-    return LearnedSteps(**{name: parts[name] for name in _EVERY_NFE}, choice=choice)
+    timesteps, score_coefficients, log_score_coefficients = (parts[name] for name in _EVERY_NFE)
+    return LearnedSteps(timesteps, score_coefficients, log_score_coefficients, choice)
 
 
 def _step_error(tensors: Mapping[str, torch.Tensor], where: str) -> StepErrorTable | None:
@@ -120,12 +121,16 @@ def dump_learned(learned: LearnedSampler, where: str, made_for: Mapping[str, Any
         made_for (`dict`, *optional*): entries of the config that the numbers were made for; kept as metadata.
 
     Raises:
-        ValueError: if a number is unusable; the message names `where` and the key.
+        ValueError: if a number is unusable, or the file would be larger than one that is read; the message names
+            `where`, and the key.
     """
     learned.check(where)
     metadata = {"format_version": str(format_version(learned)), "library_version": __version__}
     metadata |= {key: _as_text(value) for key, value in (made_for or {}).items()}
-    return _with_metadata(save(_to_tensors(learned)), metadata)
+    data = _with_metadata(save(_to_tensors(learned)), metadata)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{where} would be larger than any sampler's ({MAX_BYTES >> 10} KiB): learn fewer numbers.")
+    return data
 
 
 def _with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:

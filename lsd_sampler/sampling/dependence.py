@@ -1,11 +1,14 @@
 """How strongly the tokens of two positions depend on each other, as learned for a model.
 
-Shape suffixes: B batch, L positions, K buckets of the known share, D offsets.
+Shape suffixes: B batch, L positions, P positions with a margin, K buckets of the known share, Y rows, X columns, W
+positions that depend on one.
 """
 
-import functools
+import itertools
 import math
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -13,6 +16,8 @@ from ..support.validation import check_float
 
 
 LAYOUTS = ("matrix", "offset", "offset_2d")
+_MOST_CANVASES = 8
+"""Kinds of canvases for which kappa is kept as it is looked up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +34,7 @@ class Dependence:
 
     kappa: torch.Tensor
     layout: str
+    _on: dict[Any, "CanvasDependence"] = field(default_factory=dict, init=False, repr=False)
 
     def check(self, where: str) -> None:
         """Raises `ValueError`, naming `where` and the key, unless all numbers are usable."""
@@ -55,7 +61,7 @@ class Dependence:
         return (known_B * self.num_buckets // L).clamp(max=self.num_buckets - 1)
 
     def on(self, shape: tuple[int, ...], device: torch.device) -> "CanvasDependence":
-        """The dependence of positions of a canvas.
+        """The dependence between the positions of a canvas. It is made once for each shape and device.
 
         Args:
             shape: `(seq_len,)` or `(height, width)`.
@@ -64,29 +70,65 @@ class Dependence:
         Raises:
             ValueError: if it was learned for another kind of canvas.
         """
-        L = math.prod(shape)
-        if self.layout == "matrix" and self.kappa.shape[1] != L:
+        key = tuple(shape), device
+        if key not in self._on:
+            self._check_shape(shape)
+            if len(self._on) >= _MOST_CANVASES:
+                self._on.clear()
+            self._on[key] = self._made(shape, device)
+        return self._on[key]
+
+    def _made(self, shape: tuple[int, ...], device: torch.device) -> "CanvasDependence":
+        if self.layout == "matrix":
+            return MatrixDependence(self.kappa.to(device))
+        if self.layout == "offset":
+            return OffsetDependence(self.kappa[:, None], (1, *shape), device)
+        return OffsetDependence(self.kappa, shape, device)
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        learned, L = self.kappa.shape[1], math.prod(shape)
+        if self.layout == "matrix" and learned != L:
             raise ValueError(
-                f"This sampler was learned for canvases of {self.kappa.shape[1]} positions, this one has {L}: distil"
-                " it again for this length."
+                f"This sampler was learned for canvases of {learned} positions, this one has {L}: distil it again for"
+                " this length."
             )
         if self.layout == "offset_2d" and len(shape) != 2:
             raise ValueError(
                 f"This sampler was learned for images of rows and columns, this canvas has the shape {shape}: distil"
                 " it again for texts."
             )
-        if self.layout == "offset":
-            return OffsetDependence(_padded(self.kappa, (L,)).to(device))
-        return MatrixDependence(_matrix(self, shape).to(device))
+        if self.layout == "offset" and len(shape) != 1:
+            raise ValueError(
+                f"This sampler was learned for texts, this canvas has the shape {shape}: distil it again for images."
+            )
 
 
-class CanvasDependence:
-    """The dependence between all positions of one kind of canvas."""
+class CanvasDependence(ABC):
+    """The dependence between all positions of one kind of canvas, so laid out that what depends on one position is
+    found at once.
+    """
 
-    def of(self, position_B: torch.Tensor, bucket_B: torch.Tensor) -> torch.Tensor:
-        """The dependence of every position on one position of its row. `(B, L)`."""
-        raise NotImplementedError
+    @abstractmethod
+    def laid_out(self, value_BL: torch.Tensor, elsewhere: float) -> torch.Tensor:
+        """A copy of a value of each position, with the margin that [`near`] needs. `(B, P)`."""
 
+    @abstractmethod
+    def taken_back(self, value_BP: torch.Tensor) -> torch.Tensor:
+        """The same without the margin. `(B, L)`."""
+
+    @abstractmethod
+    def near(self, place_B1: torch.Tensor, bucket_B: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """What depends on one position of each canvas, and how much.
+
+        Args:
+            place_B1 (`torch.LongTensor` of shape `(batch_size, 1)`): the position, in the layout with a margin.
+            bucket_B (`torch.LongTensor` of shape `(batch_size,)`): from [`Dependence.bucket`].
+
+        Returns:
+            places in that layout, `(B, W)`, or None for all; and kappa, `(B, W)`.
+        """
+
+    @abstractmethod
     def gain(self, entropy_BL: torch.Tensor, bucket_B: torch.Tensor) -> torch.Tensor:
         """What revealing each position would tell about the others: `sum_l kappa_il min(H_i, H_l)`, nats. `(B, L)`.
 
@@ -94,22 +136,27 @@ class CanvasDependence:
             entropy_BL (`torch.DoubleTensor` of shape `(batch_size, seq_len)`): H; 0 where nothing is to be told.
             bucket_B (`torch.LongTensor` of shape `(batch_size,)`): from [`Dependence.bucket`].
         """
-        raise NotImplementedError
 
 
 class MatrixDependence(CanvasDependence):
-    """A matrix for each bucket, `(K, L, L)`."""
+    """A matrix for each bucket, `(K, L, L)`. There is no margin."""
 
     def __init__(self, kappa_KLL: torch.Tensor):
-        self.kappa_KLL = kappa_KLL
+        L = kappa_KLL.shape[1]
+        self.kappa_KLL = kappa_KLL.masked_fill(torch.eye(L, dtype=torch.bool, device=kappa_KLL.device), 0)
 
-    def of(self, position_B: torch.Tensor, bucket_B: torch.Tensor) -> torch.Tensor:
-        return self.kappa_KLL[bucket_B, position_B]
+    def laid_out(self, value_BL: torch.Tensor, elsewhere: float) -> torch.Tensor:
+        return value_BL.clone()
+
+    def taken_back(self, value_BP: torch.Tensor) -> torch.Tensor:
+        return value_BP
+
+    def near(self, place_B1: torch.Tensor, bucket_B: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+        return None, self.kappa_KLL[bucket_B, place_B1[:, 0]]
 
     def gain(self, entropy_BL: torch.Tensor, bucket_B: torch.Tensor) -> torch.Tensor:
-        L = entropy_BL.shape[1]
-        size = max(1, 2**22 // L**2)  # canvases at a time
-        parts = []
+        size = max(1, 2**22 // entropy_BL.shape[1] ** 2)  # canvases at a time
+        parts = [torch.empty_like(entropy_BL[:0])]
         for H_bL, bucket_b in zip(entropy_BL.split(size), bucket_B.split(size), strict=True):
             shared_bLL = torch.minimum(H_bL[:, :, None], H_bL[:, None, :])
             parts.append(shared_bLL.mul_(self.kappa_KLL[bucket_b]).sum(2))
@@ -117,40 +164,87 @@ class MatrixDependence(CanvasDependence):
 
 
 class OffsetDependence(CanvasDependence):
-    """A number for each distance, `(K, L)`."""
+    """A number for each distance in rows and in columns. A text is an image of one row.
 
-    def __init__(self, kappa_KL: torch.Tensor):
-        self.kappa_KL = kappa_KL
-        reach = (kappa_KL > 0).any(0).nonzero()
-        self.reach = int(reach.max()) if len(reach) else 0
-        self.place_L = torch.arange(kappa_KL.shape[1], device=kappa_KL.device)
+    Only a window around a position depends on it. Where the window would be larger than the canvas, the whole canvas
+    is looked up instead, and there is no margin.
 
-    def of(self, position_B: torch.Tensor, bucket_B: torch.Tensor) -> torch.Tensor:
-        return self.kappa_KL[bucket_B[:, None], (self.place_L - position_B[:, None]).abs()]
+    Args:
+        kappa_KYX (`torch.DoubleTensor` of shape `(num_buckets, rows, columns)`): by distance; 0 beyond.
+        shape: height and width of the canvas.
+        device: where it is needed.
+    """
+
+    def __init__(self, kappa_KYX: torch.Tensor, shape: tuple[int, ...], device: torch.device):
+        (height, width), kappa_KYX = shape, kappa_KYX[:, : shape[0], : shape[1]]
+        reach = [_last_used(kappa_KYX.amax((0, 3 - axis))) for axis in (1, 2)]
+        self.is_local = math.prod(2 * r + 1 for r in reach) < height * width
+        self.shape, self.reach = (height, width), reach if self.is_local else [height - 1, width - 1]
+        self.margin = self.reach if self.is_local else [0, 0]
+        self.window_KYX = _mirrored(kappa_KYX, self.reach).to(device)
+        self.kappa_KW = self.window_KYX.flatten(1)
+        if self.is_local:
+            self.place_W = _places([range(-r, r + 1) for r in self.reach], self._width).to(device)
+        else:
+            self.place_L = _places([range(height), range(width)], 2 * width - 1).to(device)
+
+    @property
+    def _width(self) -> int:
+        """Of a row with its margins."""
+        return self.shape[1] + 2 * self.margin[1]
+
+    def laid_out(self, value_BL: torch.Tensor, elsewhere: float) -> torch.Tensor:
+        if not self.is_local:
+            return value_BL.clone()
+        return self._padded(value_BL, elsewhere).flatten(1)
+
+    def taken_back(self, value_BP: torch.Tensor) -> torch.Tensor:
+        if not self.is_local:
+            return value_BP
+        (height, width), (above, left) = self.shape, self.margin
+        value_BYX = value_BP.view(len(value_BP), -1, self._width)
+        return value_BYX[:, above : above + height, left : left + width].flatten(1)
+
+    def near(self, place_B1: torch.Tensor, bucket_B: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+        if self.is_local:
+            first = self.margin[0] * self._width + self.margin[1]  # a canvas without any left has the place 0
+            return place_B1.clamp(min=first) + self.place_W, self.kappa_KW[bucket_B]
+        num_offsets = self.kappa_KW.shape[1]
+        start_B1 = bucket_B[:, None] * num_offsets + num_offsets // 2 - self.place_L[place_B1]
+        return None, self.kappa_KW.take(self.place_L + start_B1)
 
     def gain(self, entropy_BL: torch.Tensor, bucket_B: torch.Tensor) -> torch.Tensor:
-        H_BL, gain_BL, kappa_BL = entropy_BL, torch.zeros_like(entropy_BL), self.kappa_KL[bucket_B]
-        for d in range(1, self.reach + 1):
-            told_Bl = torch.minimum(H_BL[:, d:], H_BL[:, :-d]) * kappa_BL[:, d, None]
-            gain_BL[:, d:] += told_Bl
-            gain_BL[:, :-d] += told_Bl
-        return gain_BL
+        (height, width), B = self.shape, len(entropy_BL)
+        H_BYX, kappa_BYX = entropy_BL.reshape(B, height, width), self.window_KYX[bucket_B]
+        gain_BYX, shared_BYX = torch.zeros_like(H_BYX), torch.empty_like(H_BYX)
+        padded = self._padded(entropy_BL, 0.0, self.reach)
+        for y, x in itertools.product(*(range(2 * r + 1) for r in self.reach)):
+            torch.minimum(padded[:, y : y + height, x : x + width], H_BYX, out=shared_BYX)
+            gain_BYX.addcmul_(shared_BYX, kappa_BYX[:, y, x, None, None])
+        return gain_BYX.flatten(1)
+
+    def _padded(self, value_BL: torch.Tensor, elsewhere: float, margin: list[int] | None = None) -> torch.Tensor:
+        y, x = self.margin if margin is None else margin
+        return torch.nn.functional.pad(value_BL.reshape(len(value_BL), *self.shape), (x, x, y, y), value=elsewhere)
 
 
-def _padded(kappa_KD: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Kappa by offset, for all offsets that a canvas has; 0 where none was learned."""
-    kept = kappa_KD[(slice(None), *(slice(size) for size in shape))]
-    out = kappa_KD.new_zeros(len(kappa_KD), *shape)
-    out[(slice(None), *(slice(size) for size in kept.shape[1:]))] = kept
-    return out
+def _last_used(kappa_D: torch.Tensor) -> int:
+    """The last index at which there is anything."""
+    used = kappa_D.nonzero()
+    return int(used.max()) if len(used) else 0
 
 
-@functools.lru_cache(maxsize=4)
-def _matrix(dependence: Dependence, shape: tuple[int, ...]) -> torch.Tensor:
-    """Kappa of each pair of positions, `(K, L, L)`; 0 of a position with itself."""
-    if dependence.layout == "matrix":
-        return dependence.kappa
-    row_L, column_L = (axis.flatten() for axis in torch.meshgrid(*map(torch.arange, shape), indexing="ij"))
-    rows_LL, columns_LL = ((x[:, None] - x).abs() for x in (row_L, column_L))
-    matrix = _padded(dependence.kappa, shape)[:, rows_LL, columns_LL]
-    return matrix.masked_fill_(torch.eye(len(row_L), dtype=torch.bool), 0)
+def _mirrored(kappa_KYX: torch.Tensor, reach: list[int]) -> torch.Tensor:
+    """Kappa by signed offset; 0 where none was learned, and of a position with itself. `(K, 2 reach + 1, ...)`."""
+    missing = [max(0, r + 1 - size) for r, size in zip(reach, kappa_KYX.shape[1:], strict=True)]
+    known_KYX = torch.nn.functional.pad(kappa_KYX, (0, missing[1], 0, missing[0]))
+    y, x = (torch.arange(-r, r + 1).abs() for r in reach)
+    window_KYX = known_KYX[:, y][:, :, x]
+    window_KYX[:, reach[0], reach[1]] = 0
+    return window_KYX
+
+
+def _places(axes: list[range], width: int) -> torch.Tensor:
+    """The place of each pair of row and column, where a row takes up this width."""
+    y, x = (torch.tensor(axis) for axis in axes)
+    return (y[:, None] * width + x).flatten()

@@ -151,6 +151,11 @@ class LearnedSampler:
                 raise ValueError(
                     f"{where}: kappa.{self.dependence.layout} goes with choice_weights, and there are none."
                 )
+        for M, steps in self.steps.items():
+            if self.dependence is None and steps.choice is not None and steps.choice.needs_dependence:
+                raise ValueError(
+                    f"{where}: nfe_{M}.choice_weights of redundancy and gain go with kappa, and there is none."
+                )
 
 
 def _check_step_error(step_error: StepErrorTable, where: str) -> None:

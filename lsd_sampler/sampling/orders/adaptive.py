@@ -5,7 +5,7 @@ import torch
 from .. import certainty
 from ..canvas import StepInput
 from ..plan import StepPlan
-from ..position_choice import PositionChoice, apart, in_order, num_within, within
+from ..position_choice import PositionChoice, apart, in_order, mass_within, num_within, within
 from .base import Order
 from .halton import HaltonOrder
 
@@ -66,18 +66,16 @@ class AdaptiveOrder(Order):
         """
         seen = self.look(x, choice) if seen is None else seen
         share = float(choice.shares[x.k])
-        mass_BL = seen.open_BL.double() if choice.budget == "position_shares" else seen.entropy_BL
-        num_B, limit_B = seen.open_BL.sum(1), None
+        num_B = seen.open_BL.sum(1)
         if choice.budget == "position_shares":
             num_B = num_within(share, num_B)
-        else:
-            limit_B = share * mass_BL.sum(1)
-        place_BL = self.places(x, plan, choice, seen, num_B, mass_BL, limit_B)
-        if limit_B is None:
+            place_BL = self.places(x, plan, choice, seen, num_B)
             chosen_BL = place_BL < num_B[:, None]
         else:
-            chosen_BL = within(place_BL, mass_BL, limit_B)
-        chosen_BL = (chosen_BL & seen.open_BL) | seen.free_BL
+            limit_B = mass_within(share, seen.entropy_BL)
+            place_BL = self.places(x, plan, choice, seen, num_B, limit_B)
+            chosen_BL = within(place_BL, seen.entropy_BL, limit_B)
+        chosen_BL = chosen_BL | seen.free_BL
         if plan.in_blocks:  # a block that is complete early would end early
             chosen_BL = _leave_one(chosen_BL, x.masked_BL, place_BL)
         return chosen_BL
@@ -98,14 +96,15 @@ class AdaptiveOrder(Order):
         choice: PositionChoice,
         seen: Open,
         num_B: torch.Tensor,
-        mass_BL: torch.Tensor | None = None,
         limit_B: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The place of each open position among those to be revealed, from 0; L if it is not needed. `(B, L)`.
+        """The place of each open position in the order in which they are taken, from 0. `(B, L)`.
+
+        The place is L where nothing is open, and may be L for positions that are not needed.
 
         Args:
             x, plan: as for `reveals`; `choice`: the weights; `seen`: from [`look`].
-            num_B, mass_BL, limit_B: as for [`~lsd_sampler.sampling.position_choice.apart`].
+            num_B, limit_B: as for [`~lsd_sampler.sampling.position_choice.apart`].
         """
         score_BL = torch.zeros_like(seen.entropy_BL)
         if weight := choice.weight("own"):
@@ -123,16 +122,8 @@ class AdaptiveOrder(Order):
             score_BL -= gain * gain_BL / (seen.mean_B * seen.num_B)[:, None]
         if not redundancy:
             return in_order(seen.open_BL, score_BL)
-        return apart(
-            seen.open_BL,
-            score_BL,
-            seen.entropy_BL,
-            redundancy / seen.mean_B,
-            lambda position_B: dependence.of(position_B, bucket_B),
-            num_B,
-            mass_BL,
-            None if limit_B is None else limit_B - 1e-9,
-        )
+        weight_B = redundancy / seen.mean_B
+        return apart(seen.open_BL, score_BL, seen.entropy_BL, weight_B, dependence, bucket_B, num_B, limit_B)
 
 
 def _leave_one(chosen_BL: torch.Tensor, masked_BL: torch.Tensor, place_BL: torch.Tensor) -> torch.Tensor:
