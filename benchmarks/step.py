@@ -4,8 +4,9 @@ One tensor of random logits serves every step, as if the denoiser had returned i
 cost about the same at every step, so they are timed on a few, spread over the generation, and scaled. The fastest of
 repeated times counts, for everyone, because other load on the machine only adds to it.
 
-Every registered order is timed, `adaptive` with numbers as they may be learned for a text. Beside it is what its steps take over one `log_softmax` each of the rows that are
-masked then: the yardstick of orders that read them all. The default sizes need up to 4 GiB, or 2 with `--ours-only`.
+Every registered order is timed, `adaptive` with numbers as they may be learned for a text. Beside it is what its steps
+take over one `log_softmax` each of the rows that are masked then: the yardstick of orders that read them all. The
+default sizes need up to 4 GiB, or 2 with `--ours-only`.
 """
 
 import argparse

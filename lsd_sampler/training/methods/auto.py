@@ -26,6 +26,7 @@ from ...sampling.orders import ORDERS
 from ...scheduling_lsd import LSDScheduler
 from ...support.workers import Workers
 from ..config import DistillConfig
+from ..consistent import MOST_CALLS, consistent
 from ..held_out import HeldOutBatch, first_of, held_out_nats, rest_of, with_other_noise
 from ..method import METHODS, ChosenSampler, Method, method_of
 from ..options import MethodOptions, option
@@ -125,7 +126,8 @@ class Auto(Method):
         calls = first + sum(method_of(candidate).network_calls(candidate) - first for candidate in each)
         if len(each) > 1:
             batches = len(ROUNDS) + -(-recipe.config.held_out_sequences // recipe.config.batch_size)
-            calls += first * batches * (recipe.source_steps + len(each) * sum(recipe.config.nfe))
+            checked = 0 if recipe.source == "data" else min(MOST_CALLS, recipe.plan.num_masked)
+            calls += first * batches * (recipe.source_steps + checked + len(each) * sum(recipe.config.nfe))
         return calls
 
     def memory(self, size: ModelSize, recipe: Recipe) -> dict[str, int]:
@@ -267,7 +269,8 @@ def held_out_sequences(task: Task) -> tuple[list[HeldOutBatch], torch.Tensor]:
     # the cost of a sequence without any is 0
     counted_S = torch.cat([torch.stack(canvases).sum(0) for canvases in counted]).clamp(min=1)
     finals = [[path.final_BL for path in canvases] for canvases in paths]
-    return list(zip(task.batches(), finals, strict=True)), counted_S.double()
+    batches, index_S = consistent(task, list(zip(task.batches(), finals, strict=True)))
+    return batches, counted_S.double()[index_S]
 
 
 def _measure(task: Task, recipes: dict[str, Recipe], learned: dict[str, LearnedSampler]) -> dict[str, torch.Tensor]:

@@ -25,6 +25,7 @@ from ...sampling.orders import ORDERS, AdaptiveOrder
 from ...sampling.position_choice import BUDGETS, WEIGHTS
 from ...sampling.schedules import replay_states
 from ..answers import AnswerFigure
+from ..consistent import MOST_CALLS, consistent
 from ..forced_figure import ForcedFigure
 from ..held_out import HeldOutBatch
 from ..measured_dependence import measured_dependence, states_of_pairs
@@ -148,7 +149,8 @@ class ForcedKL(Method):
         searches = sum(M <= FEW_CALLS for M in nfe) + any(M > FEW_CALLS for M in nfe)
         search = -(-recipe.options.search_evaluations // rows) * searches
         batches = recipe.num_batches
-        own = batches * (recipe.source_steps + (pairs if adaptive else 0)) + table_batches * tables + search
+        checked = 0 if recipe.source == "data" else min(MOST_CALLS, plan.num_masked)
+        own = batches * (recipe.source_steps + checked + (pairs if adaptive else 0)) + table_batches * tables + search
         return plan.num_canvases * (1 + own)
 
     def describe(self, learned: LearnedSampler, records: Records) -> Description:
@@ -166,7 +168,7 @@ class PositionSearch:
     def __init__(self, task: Task):
         self.task, self.is_adaptive = task, task.recipe.order == AdaptiveOrder.name
         finals = [[path.final_BL for path in canvases] for canvases in source_paths(task)]
-        self.batches: list[HeldOutBatch] = list(zip(task.batches(), finals, strict=True))
+        self.batches, _ = consistent(task, list(zip(task.batches(), finals, strict=True)))
         halves = [_halves(batch) for batch in self.batches]
         self.parts = {"fit": [fit for fit, _ in halves], "check": [check for _, check in halves]}
 
