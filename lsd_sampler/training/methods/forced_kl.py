@@ -71,8 +71,8 @@ class ForcedKLOptions(MethodOptions):
         65536, "most network calls, each on one sequence, of the search for one number of calls (of all above 8)"
     )
     objective: str = option(
-        "likelihood", "what is searched on: the cost of forced sequences, or the share of right answers to tasks",
-        choices=OBJECTIVES, own=True,
+        None, "what is searched on: likelihood (the cost of forced sequences), or answers (the share of right answers to"
+        " tasks); default: likelihood", choices=OBJECTIVES, unset="likelihood", own=True,
     )  # fmt: skip
 
     def __post_init__(self) -> None:
