@@ -146,7 +146,7 @@ class PositionTables:
             self.runs.run(recorder, len(states), sequences)
             seen += recorder.seen
         task.runs.network_calls = self.runs.network_calls
-        return [_joined([canvas[g] for canvas in seen], task) for g in range(len(states))]
+        return [_joined([_at(canvas, g) for canvas in seen], task) for g in range(len(states))]
 
     def _solved(
         self, name: str, weights: tuple[float, ...] | None, states: list[StateCosts]
@@ -238,6 +238,14 @@ def shortest_path(states: list[StateCosts], num_calls: int, order: str) -> torch
     shares = ((taken - 0.5) / left).clamp(0, 1)
     shares = torch.cat([shares[:-1], shares.new_ones(1)])
     return torch.cat([shares.new_zeros(num_calls - len(shares)), shares])[None]
+
+
+def _at(canvas: list[StateCosts], g: int) -> StateCosts:
+    """A state of a canvas. A pipeline calls no network for a block that is complete: nothing is left there."""
+    if g < len(canvas):
+        return canvas[g]
+    none_R = torch.zeros_like(canvas[-1].masked_R)
+    return replace(canvas[-1], open_R=none_R, masked_R=none_R)
 
 
 def _joined(states: list[StateCosts], task: Task) -> StateCosts:

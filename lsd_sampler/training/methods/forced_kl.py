@@ -25,7 +25,7 @@ from ...sampling.orders import ORDERS, AdaptiveOrder
 from ...sampling.position_choice import BUDGETS, WEIGHTS
 from ...sampling.schedules import replay_states
 from ..forced_figure import ForcedFigure
-from ..held_out import HeldOutBatch
+from ..held_out import HeldOutBatch, first_of, rest_of
 from ..measured_dependence import measured_dependence, states_of_pairs
 from ..method import Method
 from ..options import MethodOptions, check_positive, option
@@ -150,8 +150,7 @@ class PositionSearch:
         self.task, self.is_adaptive = task, task.recipe.order == AdaptiveOrder.name
         finals = [[path.final_BL for path in canvases] for canvases in source_paths(task)]
         self.batches: list[HeldOutBatch] = list(zip(task.batches(), finals, strict=True))
-        halves = [_halves(batch) for batch in self.batches]
-        self.parts = {"fit": [fit for fit, _ in halves], "check": [check for _, check in halves]}
+        self.parts = _parts(self.batches)
 
     def learn(self) -> LearnedSampler:
         """All numbers."""
@@ -238,13 +237,17 @@ def _uses_dependence(steps: LearnedSteps) -> bool:
     return choice is not None and bool(choice.weight("redundancy") or choice.weight("gain"))
 
 
-def _halves(batch: HeldOutBatch) -> tuple[HeldOutBatch, HeldOutBatch]:
-    sequences, finals = batch
-    middle = max(1, len(sequences) // 2)
-    return (
-        (sequences[:middle], [final_BL[:middle] for final_BL in finals]),
-        (sequences[middle:], [final_BL[middle:] for final_BL in finals]),
-    )
+def _parts(batches: list[HeldOutBatch]) -> dict[str, list[HeldOutBatch]]:
+    """Half of each batch to fit, half to check; the spare sequences of odd batches go to each part in turn."""
+    parts: dict[str, list[HeldOutBatch]] = {"fit": [], "check": []}
+    spare = 1
+    for batch in batches:
+        half, odd = divmod(len(batch[0]), 2)
+        middle = half + odd * spare
+        spare ^= odd
+        parts["fit"] += first_of([batch], middle)
+        parts["check"] += rest_of([batch], middle)
+    return parts
 
 
 def _to_tensors(found: Found, network_calls: int) -> dict[str, torch.Tensor]:
