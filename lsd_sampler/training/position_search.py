@@ -179,11 +179,9 @@ def search(figure: Figure, candidates: list[Candidate], most_evaluations: int, b
     simple = min((c for c in finalists if c.is_simple), key=lambda c: finalists[c].mean, default=None)
     best = min(finalists, key=lambda c: finalists[c].mean)
     if simple is None or betas or _beats(finalists[best], finalists[simple], 1.0):
-        starts = [each for each in _best(scored, STARTS) if not each[0].is_simple]
-        wide = [
-            improve(figure, *start, few, Budget(int(WIDE * (budget.most - budget.spent) / len(starts))), betas)
-            for start in starts
-        ]
+        starts = [c for c, _ in _best(scored, STARTS) if not c.is_simple]
+        each, fewer = int(WIDE * (budget.most - budget.spent) / len(starts)), max(16, few // 2)
+        wide = [improve(figure, c, figure(c, "fit", fewer), fewer, Budget(each), betas) for c in starts]
         budget.spent += sum(spent for _, _, spent in wide)
         for start, _ in _best([(c, m) for c, m, _ in wide], 2):
             num = max(few, min(figure.num_fit, (budget.most - budget.spent) // (M * CHANGES)))

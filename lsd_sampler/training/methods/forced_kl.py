@@ -60,7 +60,7 @@ class ForcedKLOptions(MethodOptions):
     """Options of [`ForcedKL`]."""
 
     search_evaluations: int = option(
-        32768, "most network calls, each on one sequence, of the search for one number of calls (of all above 8)"
+        65536, "most network calls, each on one sequence, of the search for one number of calls (of all above 8)"
     )
 
     def __post_init__(self) -> None:
