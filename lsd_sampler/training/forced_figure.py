@@ -43,7 +43,7 @@ class ForcedFigure:
         task, M = self.task, len(candidate.shares)
         recorder = ForcedRecorder.from_config(task.base.config)
         recorder.never_predicted = task.plan.never_predicted
-        known_M = whole_shares(candidate.shares, task.plan.num_masked)
+        known_M = known_after(candidate.shares, task.plan.num_masked)
         steps = candidate.steps(known_M, task.base.noise, task.base.config.sampling_eps)
         dependence = self.dependence if steps.choice is not None else None
         recorder.set_learned_sampler(LearnedSampler({M: steps}, dependence=dependence))
@@ -58,7 +58,7 @@ class ForcedFigure:
         return recorder.measured(torch.cat(nats), task)
 
 
-def whole_shares(shares: Sequence[float], num_masked: int) -> torch.Tensor:
+def known_after(shares: Sequence[float], num_masked: int) -> torch.Tensor:
     """The share of all positions that is known after each call, if shares of what is left are rounded up to whole
     positions. `(M,)`.
     """

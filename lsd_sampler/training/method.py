@@ -71,11 +71,21 @@ class Method(ABC):
 
     def check_order(self, order: str) -> None:
         """Raises `ValueError` unless it can learn for an order of revealing."""
-        if ORDERS[order].looks_at_logits:
+        if not self.suits(order):
+            owners = methods_where(lambda method: method.suits(order) and not method.chooses)
+            other = f", or `method` {owners} in this order" if owners else ""
             raise ValueError(
                 f"`order` {order!r} looks at the logits; teacher paths can only be replayed for orders that do"
-                f" not. Use one of {[name for name in ORDERS.names() if not ORDERS[name].looks_at_logits]}."
+                f" not. Use one of {[name for name in ORDERS.names() if self.suits(name)]}{other}."
             )
+
+    def suits(self, order: str) -> bool:
+        """Whether it can learn for an order of revealing."""
+        return not ORDERS[order].looks_at_logits
+
+    def least_sequences(self, num_processes: int) -> int:
+        """The smallest number of sequences, over all processes, that it can learn from."""
+        return 1
 
     def check(self, recipe: Recipe) -> None:
         """Checks that the method can be used for this pipeline.

@@ -161,6 +161,9 @@ def candidates(recipe: Recipe, workers: Workers | None = None) -> tuple[dict[str
     if (asked or affordable_source(recipe.plan.num_steps)) == "bootstrap":
         needs = f"it needs a teacher of {recipe.plan.num_steps} steps, which `paths` 'teacher' asks for."
         _leave_out(recipes, left_out, lambda each: "bootstrap" not in method_of(each).sources, needs)
+    reason = f"`num_sequences` {recipe.num_sequences} are too few: half of them would check what it finds."
+    few = recipe.num_sequences
+    _leave_out(recipes, left_out, lambda each: few < method_of(each).least_sequences(workers.size), reason)
     most = recipe.config.batch_size // 2 * workers.size
     if not most:
         reason = "teacher and student are put in one batch: `batch_size` must be at least 2."
@@ -351,7 +354,10 @@ def _reason(winner: str, nats_CMS: dict[str, torch.Tensor], nfe: Sequence[int], 
             f" network calls. {_words(cheapest).capitalize()} costs them {difference:.4f} less (standard error"
             f" {error:.4f}): that may be chance, so the simpler one is taken."
         )
-    second = min((name for name in nats_CMS if name != winner), key=lambda name: float(nats_CMS[name].mean()))
+    # one that few sequences ruled out is not next to it, whatever these cost
+    fully = [name for name, nats_MS in nats_CMS.items() if name != winner and nats_MS.shape[1] == num]
+    others = fully or [name for name in nats_CMS if name != winner]
+    second = min(others, key=lambda name: _difference(nats_CMS, name, winner)[0])
     difference, error = _difference(nats_CMS, second, winner)
     return (
         f"{num} held-out {kind} sequences cost {_words(winner)} the least, {mean:.4f} nats per token on average over"

@@ -12,6 +12,7 @@ correlation of the positions that are revealed together.
    ([`~lsd_sampler.training.position_search`]).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +25,14 @@ from ...sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ...sampling.orders import ORDERS, AdaptiveOrder
 from ...sampling.position_choice import BUDGETS, WEIGHTS
 from ...sampling.schedules import replay_states
-from ..forced_figure import ForcedFigure
+from ...support.workers import Workers
+from ..forced_figure import ForcedFigure, known_after
 from ..held_out import HeldOutBatch, first_of, rest_of
 from ..measured_dependence import measured_dependence, states_of_pairs
 from ..method import Method
 from ..options import MethodOptions, check_positive, option
 from ..paths import source_paths
-from ..position_search import Candidate, Found, Measured, search
+from ..position_search import FEWEST, Candidate, Found, Measured, most_spent, search
 from ..position_tables import (
     FEW_CALLS,
     NUM_STATES,
@@ -86,16 +88,20 @@ class ForcedKL(Method):
             )
 
     def check_order(self, order: str) -> None:
+        known = [name for name in ORDERS.names() if self.suits(name)]
         if ORDERS[order].looks_at_tokens:
             raise ValueError(
                 f"`order` {order!r} looks at the tokens that it draws, so it cannot be forced along other ones, and"
-                f" nothing says what they cost it. Use one of {logit_orders()}."
+                f" nothing says what they cost it. Use one of {known}."
             )
-        if not ORDERS[order].looks_at_logits:
+        if not self.suits(order):
             raise ValueError(
                 f"`order` {order!r} does not look at the logits: `method` 'path_kl' finds its times at a smaller cost."
-                f" Use one of {logit_orders()} with 'forced_kl'."
+                f" Use one of {known} with 'forced_kl'."
             )
+
+    def suits(self, order: str) -> bool:
+        return ORDERS[order].looks_at_logits and not ORDERS[order].looks_at_tokens
 
     def scheduler_options(self, order: str) -> dict[str, Any]:
         return {"order": order, "confidence_temperature": 0.0}
@@ -109,11 +115,14 @@ class ForcedKL(Method):
 
     def check(self, recipe: Recipe) -> None:
         super().check(recipe)
-        if recipe.num_sequences < 4:
+        if recipe.num_sequences < (least := self.least_sequences(Workers.here().size)):
             raise ValueError(
-                "`num_sequences` must be at least 4, because half of them check what is found, got"
+                f"`num_sequences` must be at least {least}, because half of them check what is found, got"
                 f" {recipe.num_sequences}."
             )
+
+    def least_sequences(self, num_processes: int) -> int:
+        return max(4, 2 * num_processes)
 
     def learn(self, task: Task) -> LearnedSampler:
         return PositionSearch(task).learn()
@@ -122,25 +131,22 @@ class ForcedKL(Method):
         """`C (1 + batches (N + pairs) + tables + search)`, where the search is bounded by `search_evaluations`."""
         plan, nfe = recipe.plan, recipe.config.nfe
         rows = max(1, min(recipe.config.batch_size, recipe.num_sequences) // 2)
+        fewest = min(FEWEST, max(1, recipe.num_sequences // 2))
         pairs = len(states_of_pairs(plan.num_masked))
         adaptive = recipe.order == AdaptiveOrder.name
         tables = len(replay_states(plan.num_masked, NUM_STATES)) * (len(OTHERS) + 2 * len(PROBES) if adaptive else 1)
         if adaptive:
             tables += len(SIMPLE) * len(replay_states(plan.num_masked, NUM_STATES_OF_SIMPLE))
         table_batches = -(-min(TABLE_SEQUENCES, max(1, recipe.num_sequences // 2)) // rows)
-        searches = sum(M <= FEW_CALLS for M in nfe) + any(M > FEW_CALLS for M in nfe)
-        search = -(-recipe.options.search_evaluations // rows) * searches
+        evaluations = sum(most_spent(_most_evaluations(recipe, M), M) for M in nfe)
+        # n sequences make one batch, or at most one more than their share of full ones
+        search = math.ceil(evaluations * max(1 / fewest, 2 / (rows + 1)))
         batches = recipe.num_batches
         own = batches * (recipe.source_steps + (pairs if adaptive else 0)) + table_batches * tables + search
         return plan.num_canvases * (1 + own)
 
     def describe(self, learned: LearnedSampler, records: Records) -> Description:
         return describe_choice(self.name, learned, records)
-
-
-def logit_orders() -> list[str]:
-    """The orders that it can learn for."""
-    return [name for name in ORDERS.names() if ORDERS[name].looks_at_logits and not ORDERS[name].looks_at_tokens]
 
 
 class PositionSearch:
@@ -184,21 +190,15 @@ class PositionSearch:
         task, key = self.task, f"search-{M}"
         stored = task.progress.load(key)
         if stored is None:
-            found = search(self.figure, candidates, self._most_evaluations(M))
+            found = search(self.figure, candidates, _most_evaluations(task.recipe, M))
             stored = _to_tensors(found, task.runs.network_calls)
             task.progress.save(key, stored)
         found = _from_tensors(stored, self.is_adaptive)
         task.runs.network_calls = int(stored["network_calls"])
         self._log(M, found)
-        steps = found.best.steps(found.measured.known_M, task.base.noise, task.base.config.sampling_eps)
-        return steps, found.best
-
-    def _most_evaluations(self, M: int) -> int:
-        larger = [each for each in self.task.config.nfe if each > FEW_CALLS]
-        most = self.task.options.search_evaluations
-        if not self.is_adaptive:  # there are only shares to find
-            most //= 4
-        return most if M <= FEW_CALLS else most * M // sum(larger)
+        # where the choice of positions does not say how many they are, the times must say what was measured
+        known_M = found.measured.known_M if self.is_adaptive else known_after(found.best.shares, task.plan.num_masked)
+        return found.best.steps(known_M, task.base.noise, task.base.config.sampling_eps), found.best
 
     def _log(self, M: int, found: Found) -> None:
         compared = [(found.best, found.measured), *found.others]
@@ -230,6 +230,14 @@ class PositionSearch:
             evaluations=found.evaluations,
             network_calls=self.task.runs.network_calls,
         )
+
+
+def _most_evaluations(recipe: Recipe, num_calls: int) -> int:
+    """The budget of the search for a number of calls. All above `FEW_CALLS` share one."""
+    most = recipe.options.search_evaluations
+    if recipe.order != AdaptiveOrder.name:  # there are only shares to find
+        most //= 4
+    return most if num_calls <= FEW_CALLS else most * num_calls // sum(M for M in recipe.config.nfe if M > FEW_CALLS)
 
 
 def _uses_dependence(steps: LearnedSteps) -> bool:
