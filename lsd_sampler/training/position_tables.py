@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..sampling.dependence import Dependence
+from ..sampling.dependence import LAYOUTS, Dependence
 from ..sampling.learned_numbers import LearnedSampler, StepErrorTable
 from ..sampling.orders import ORDERS, AdaptiveOrder
 from ..sampling.position_choice import BUDGETS, WEIGHTS
@@ -175,6 +175,16 @@ class PositionTables:
                 if budget == BUDGETS[0]:
                     starts[M] = torch.stack([tried[0][0], *starts[M][:2]])
         return found
+
+
+def calls_of_tables(num_masked: int, order: str) -> int:
+    """Network calls of all tables, at most, for each batch and canvas."""
+    simple = len(replay_states(num_masked, NUM_STATES_OF_SIMPLE))
+    if order != AdaptiveOrder.name:
+        return simple
+    return len(SIMPLE) * simple + (len(LAYOUTS) * len(PROBES) + len(OTHERS)) * len(
+        replay_states(num_masked, NUM_STATES)
+    )
 
 
 def is_simple(weights: tuple[float, ...] | None) -> bool:

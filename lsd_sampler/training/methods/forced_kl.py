@@ -24,7 +24,6 @@ from ...sampling.dependence import Dependence
 from ...sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ...sampling.orders import ORDERS, AdaptiveOrder
 from ...sampling.position_choice import BUDGETS, WEIGHTS
-from ...sampling.schedules import replay_states
 from ...support.workers import Workers
 from ..forced_figure import ForcedFigure, known_after
 from ..held_out import HeldOutBatch, first_of, rest_of
@@ -35,13 +34,9 @@ from ..paths import source_paths
 from ..position_search import FEWEST, Candidate, Found, Measured, most_spent, search
 from ..position_tables import (
     FEW_CALLS,
-    NUM_STATES,
-    NUM_STATES_OF_SIMPLE,
-    OTHERS,
-    PROBES,
-    SIMPLE,
     TABLE_SEQUENCES,
     PositionTables,
+    calls_of_tables,
     continued,
 )
 from ..recipe import Recipe
@@ -132,17 +127,13 @@ class ForcedKL(Method):
         plan, nfe = recipe.plan, recipe.config.nfe
         rows = max(1, min(recipe.config.batch_size, recipe.num_sequences) // 2)
         fewest = min(FEWEST, max(1, recipe.num_sequences // 2))
-        pairs = len(states_of_pairs(plan.num_masked))
-        adaptive = recipe.order == AdaptiveOrder.name
-        tables = len(replay_states(plan.num_masked, NUM_STATES)) * (len(OTHERS) + 2 * len(PROBES) if adaptive else 1)
-        if adaptive:
-            tables += len(SIMPLE) * len(replay_states(plan.num_masked, NUM_STATES_OF_SIMPLE))
+        pairs = len(states_of_pairs(plan.num_masked)) if recipe.order == AdaptiveOrder.name else 0
+        tables = calls_of_tables(plan.num_masked, recipe.order)
         table_batches = -(-min(TABLE_SEQUENCES, max(1, recipe.num_sequences // 2)) // rows)
         evaluations = sum(most_spent(_most_evaluations(recipe, M), M) for M in nfe)
         # n sequences make one batch, or at most one more than their share of full ones
         search = math.ceil(evaluations * max(1 / fewest, 2 / (rows + 1)))
-        batches = recipe.num_batches
-        own = batches * (recipe.source_steps + (pairs if adaptive else 0)) + table_batches * tables + search
+        own = recipe.num_batches * (recipe.source_steps + pairs) + table_batches * tables + search
         return plan.num_canvases * (1 + own)
 
     def describe(self, learned: LearnedSampler, records: Records) -> Description:
