@@ -179,12 +179,10 @@ class PositionTables:
 
 def calls_of_tables(num_masked: int, order: str) -> int:
     """Network calls of all tables, at most, for each batch and canvas."""
-    simple = len(replay_states(num_masked, NUM_STATES_OF_SIMPLE))
+    simple, other = (len(replay_states(num_masked, num)) for num in (NUM_STATES_OF_SIMPLE, NUM_STATES))
     if order != AdaptiveOrder.name:
         return simple
-    return len(SIMPLE) * simple + (len(LAYOUTS) * len(PROBES) + len(OTHERS)) * len(
-        replay_states(num_masked, NUM_STATES)
-    )
+    return len(SIMPLE) * simple + (len(LAYOUTS) * len(PROBES) + len(OTHERS)) * other
 
 
 def is_simple(weights: tuple[float, ...] | None) -> bool:
