@@ -1,4 +1,4 @@
-"""`lsd-eval`: compare samplers of one model at equal network calls, each at its own best temperature."""
+"""`lsd-eval`: compare samplers of one model at equal network calls, each at its own best temperature and guidance."""
 
 import argparse
 import json
@@ -24,6 +24,7 @@ from .common import (
     say,
     within_memory,
 )
+from .evaluation_classes import check_guidance, classes_of
 from .evaluation_fills import FillTask
 from .evaluation_parts import (
     BASELINE_FORM,
@@ -34,6 +35,7 @@ from .evaluation_parts import (
     make_samplers,
     refuse_unused,
 )
+from .evaluation_protocol import precision, protocol
 from .evaluation_tasks import (
     CHOOSING,
     TASK_TEMPERATURES,
@@ -42,7 +44,6 @@ from .evaluation_tasks import (
     chooser,
     expand_sweeps,
     make_task_parts,
-    task_protocol,
 )
 
 
@@ -89,9 +90,13 @@ def build_parser() -> argparse.ArgumentParser:
         f"{' '.join(f'{t:g}' for t in TASK_TEMPERATURES)} with --tasks, else {' '.join(map(str, TEMPERATURES))}",
     )  # fmt: skip
     parser.add_argument(
+        "--guidance-scale", type=float, nargs="+", metavar="W",
+        help="strengths of classifier-free guidance to try for each sampler, 0 for none; default: none",
+    )  # fmt: skip
+    parser.add_argument(
         "--temperature-nfe",
         type=positive_int,
-        help="choose temperatures at this number of calls only, which is cheaper",
+        help="choose temperatures and guidance at this number of calls only, which is cheaper",
     )
     parser.add_argument(
         "--frontier", action="store_true", help="add likelihood against entropy along the temperatures"
@@ -159,10 +164,12 @@ def evaluate(args: argparse.Namespace) -> None:
     task = FillTask.read(args.infill, pipeline, args.num_samples or 1024) if args.infill else None
     samplers = make_samplers(args, pipeline.denoiser.scheduler_config())
     temperatures = choose_temperatures(args, pipeline.denoiser, samplers)
+    check_guidance(args, pipeline.denoiser)
     tasks, canvases = None, None if task is None else task.canvases
     if args.tasks is not None:
         oracle = find_oracle(args, pipeline.denoiser)
-        tasks = make_task_parts(args, pipeline, oracle, chooses=len(set(temperatures)) > 1)
+        chooses = len(set(temperatures)) > 1 or len(set(args.guidance_scale or ())) > 1
+        tasks = make_task_parts(args, pipeline, oracle, chooses)
         canvases = tasks.judged.canvases
     args.num_samples = args.num_samples or (1024 if tasks is None else len(tasks.judged.canvases))
     num_rows = min(args.batch_size, args.num_samples)
@@ -189,6 +196,7 @@ def evaluate(args: argparse.Namespace) -> None:
             canvases=metrics.canvases if canvases is None else canvases,
             chooser=chooser(args, pipeline, samplers, tasks, common),
             **common,
+            **classes_of(pipeline.denoiser, canvases),
             **({"length": args.length} if args.length and tasks is None else {}),
         )
         report = conclude(args, harness, floor, temperatures)
@@ -208,15 +216,16 @@ def conclude(args: argparse.Namespace, harness: Any, floor: Any, temperatures: l
     fixed = [name for name in harness.samplers if not any(name in names for names in sweeps.values())]
     ours = [name for name in fixed if name not in args.baselines]
     common: dict[str, Any] = {"choose_at": args.temperature_nfe, "seed": args.seed}
+    common["guidance_scales"] = args.guidance_scale or [None]
     found = compare(harness.only(*fixed), args.nfe, temperatures, frontier=args.frontier, floor=floor, **common)
     if sweeps:
-        steps, options = most_masked(harness) or 1, {"temperatures": temperatures, "seed": args.seed}
-        found = measure_curves(harness, found, sweeps, args.nfe, steps=steps, **options)
+        steps, options = most_masked(harness) or 1, {key: common[key] for key in ("seed", "guidance_scales")}
+        found = measure_curves(harness, found, sweeps, args.nfe, steps=steps, temperatures=temperatures, **options)
     if base is not None:
         common |= {"temperatures": temperatures, "limit": args.headline_limit or most_masked(harness)}
         found = measure_further(harness, found, base, nfe=nfe, ours=ours, **common)
     title = f"Samplers of {Path(args.model).name or args.model}"
-    described = protocol(args, harness.pipeline, found, temperatures)
+    described = protocol(args, harness.pipeline, harness.metrics, found, temperatures)
     return make_report(title, found, harness.metrics, base=base, headline_nfe=nfe, ours=ours, protocol=described)
 
 
@@ -304,39 +313,6 @@ def labels(args: argparse.Namespace, denoiser: Any, metrics: MetricSet) -> dict[
     if args.tasks is not None:
         named |= {"tasks": args.tasks, "checker": args.checker}
     return {name: None if value is None else str(value) for name, value in named.items()}
-
-
-def precision(denoiser: Any) -> str | None:
-    """Precision of the loaded weights; None for an oracle, which has none."""
-    return next((str(p.dtype).removeprefix("torch.") for p in denoiser.parameters()), None)
-
-
-def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatures: list[float]) -> dict[str, str]:
-    """How the numbers were made, as name -> sentence."""
-    from ..evaluation.comparison import SWEEP_SEED
-    from ..evaluation.protocol import hardware, versions
-
-    dtype = precision(pipeline.denoiser) or "float64, exact"
-    chosen = f"each sampler's best of {', '.join(f'{t:g}' for t in temperatures)}"
-    where = f"at {args.temperature_nfe} calls" if args.temperature_nfe else "at each number of calls"
-    length = comparison.judged[0]["length"]
-    what = f"that fill in the lines of {args.infill}" if args.infill else f"of {length} tokens"
-    if args.tasks is not None:
-        return task_protocol(args, dtype, comparison, chosen)
-    by_oracle = args.oracle is not None or isinstance(pipeline.denoiser, Oracle)
-    reference = args.reference or "the model's own teacher, one token a step"
-    return {
-        "Model": args.model,
-        "Samples": f"{args.num_samples} {what} in every row, in batches of {args.batch_size}",
-        "Real data": "exact samples of the oracle" if by_oracle and not args.infill else str(reference),
-        "Judge": f"{args.judge}, {args.judge_dtype or 'precision as stored'}" if args.judge else "none",
-        "Precision": f"network {dtype}; draws float64 with 53-bit uniforms",
-        "Temperatures": f"{chosen}, chosen {where} on other samples" if comparison.sweep else f"{temperatures[0]:g}",
-        "Seeds": f"judged samples {args.seed} + batch, temperatures {args.seed + SWEEP_SEED} + batch",
-        "Intervals": "95 %, 200 bootstrap resamples of whole samples, the reference held fixed",
-        "Hardware": hardware(args.device),
-        "Versions": versions(),
-    }
 
 
 def write_report(report: Any, folder: Path) -> None:

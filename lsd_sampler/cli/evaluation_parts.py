@@ -20,12 +20,14 @@ from ..evaluation.judge import JudgeError, JudgeNLL
 from ..evaluation.metric_sets import MetricSet, TextMetrics, TokenMetrics, exact_samples, oracle_metrics
 from ..evaluation.rows import Row, read_jsonl
 from ..sampling.left_out import check_predicted
-from ..sampling.pipeline_runs import PipelineRuns, scheduler_in_place
+from ..sampling.pipeline_runs import LABELS, PipelineRuns, entries_of, scheduler_in_place
 from ..scheduling_lsd import LSDScheduler
 from ..support.workers import Workers
 from ..training.recording import TeacherRecorder
 from .common import load_sampler
+from .evaluation_classes import classes_of
 from .evaluation_fills import FillTask
+from .evaluation_images import image_metrics
 from .evaluation_tasks import TaskParts, expand_sweeps
 from .texts import cut_texts
 
@@ -120,6 +122,10 @@ def make_metrics(
     canvases = None if task is None else task.canvases
     if oracle is not None:
         return _judged_by_oracle(args, pipeline, oracle, task)
+    if denoiser.canvas_shape is not None and task is None:
+        judged = image_metrics(args, denoiser)
+        if judged is not None:
+            return judged
     if denoiser.canvas_shape is not None:
         print(_IMAGES_NEEDED, file=sys.stderr)
     judge = load_judge(args, pipeline.tokenizer)
@@ -273,16 +279,22 @@ def _teacher_samples(args: argparse.Namespace, pipeline: Any, asked: int | Seque
     total, workers, hole = 2 * args.num_samples, Workers.here(), pipeline.denoiser.hole_id
     steps = asked if isinstance(asked, int) else max(1, *(int((canvas == hole).sum()) for canvas in asked))
     batches = range(0, total, args.batch_size)
+    conditions = classes_of(pipeline.denoiser, None if isinstance(asked, int) else asked)
+    if args.guidance_scale:
+        if len(set(args.guidance_scale)) > 1:
+            raise ValueError("Samples are compared with the teacher's, which needs one `--guidance-scale`.")
+        conditions["guidance_scale"] = args.guidance_scale[0]
     with scheduler_in_place(pipeline, teacher):
         for first in tqdm(batches[workers.rank :: workers.size], desc="teacher samples", unit="batch"):
             generator = torch.Generator().manual_seed(args.seed + _REAL_SEED + first)
             rows = range(first, min(first + args.batch_size, total))
+            here = {"generator": generator, **entries_of(LABELS, conditions, rows)}
             if isinstance(asked, int):
-                options = {"length": asked, "generator": generator, "output_type": "ids"}
-                made = pipeline(num_samples=len(rows), num_inference_steps=steps, **options).sequences.cpu()
+                options = {"length": asked, "num_inference_steps": steps, "output_type": "ids"}
+                made = pipeline(num_samples=len(rows), **options, **here).sequences.cpu()
             else:
                 chosen = [asked[i % len(asked)] for i in rows]
-                made, _ = fill_in(pipeline, chosen, num_inference_steps=steps, generator=generator)
+                made, _ = fill_in(pipeline, chosen, num_inference_steps=steps, **here)
             sequences.append(made)
     shares = workers.gather(sequences)
     return joined([shares[i % workers.size][i // workers.size] for i in range(len(batches))])

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from ..denoisers.task_canvases import task_canvases
-from ..evaluation.comparison import SWEEP_SEED, Comparison
+from ..evaluation.comparison import SWEEP_SEED
 from ..evaluation.harness import Harness
 from ..evaluation.metric_sets import TaskMetrics
 from ..evaluation.protocol import hardware, versions
 from ..support.task_sources import FORM, TaskSet, load_tasks
 from ..support.tasks import CHECKERS, OWN_CHECKER, VALID
+from .evaluation_classes import classes_of
 
 
 TASK_TEMPERATURES = (0.0, 1.0)
@@ -141,22 +142,23 @@ def _part(args: argparse.Namespace, pipeline: Any, tasks: TaskSet) -> TaskPart:
 def chooser(
     args: argparse.Namespace, pipeline: Any, samplers: Mapping[str, Any], tasks: TaskParts | None, options: Any
 ) -> Harness | None:
-    """What chooses temperatures on the other half of the items; its rows have a file of their own."""
+    """What chooses temperatures and guidance on the other half of the items; its rows have a file of their own."""
     if tasks is None or tasks.choosing is None:
         return None
     part, output = tasks.choosing, args.output_dir / CHOOSING
-    return Harness(pipeline, samplers, part.metrics, output=output, canvases=part.canvases, **options)
+    options = {**options, "canvases": part.canvases, **classes_of(pipeline.denoiser, part.canvases)}
+    return Harness(pipeline, samplers, part.metrics, output=output, **options)
 
 
-def task_protocol(args: argparse.Namespace, dtype: str, comparison: Comparison, temperatures: str) -> dict[str, str]:
-    """How the numbers were made, as name -> sentence."""
+def task_protocol(args: argparse.Namespace, dtype: str, settings: Mapping[str, str]) -> dict[str, str]:
+    """How the numbers were made, as name -> sentence; among them `settings`, those that were chosen."""
     law = f", of {args.oracle}" if args.oracle else ""
     return {
         "Model": args.model,
         "Tasks": f"{args.tasks}; right by {args.checker or 'the checker of the source, or equal to the answer'}{law}",
         "Samples": f"{args.num_samples} answers in every row, in batches of {args.batch_size}",
         "Precision": f"network {dtype}; draws float64 with 53-bit uniforms",
-        "Temperatures": temperatures + (", chosen on the other half of the items" if comparison.sweep else ""),
+        **settings,
         "Seeds": f"judged samples {args.seed} + batch, temperatures {args.seed + SWEEP_SEED} + batch",
         "Intervals": "95 %: Wilson's; of calls and of swept samplers, 200 bootstrap resamples of whole items",
         "Hardware": hardware(args.device),

@@ -13,10 +13,13 @@ import torch
 
 from ..denoisers.frames import without_frame
 from ..denoisers.oracle import Oracle
+from ..denoisers.task_canvases import task_canvases
 from ..sampling.draws import row_generators
 from ..sampling.pipeline_runs import PipelineRuns
+from ..support.task_sources import load_tasks
 from ..support.workers import Workers
 from ..training import METHODS, DistillConfig
+from ..training.answers import Answers
 from ..training.coefficients import MAX_REFERENCES
 from ..training.distill import base_scheduler
 from ..training.path_cache import PathCache
@@ -31,6 +34,9 @@ from .texts import read_sequences, shuffled
 GIVEN_BY = ("prefix", "suffix", "input_ids")
 """Arguments of a pipeline's call that give tokens."""
 _MADE = "a sequence that the model made"
+NUM_TASKS = 2048
+"""The most tasks to learn on."""
+_TASK_SEED = 3_000_000  # far from those of an evaluation
 _POSITIONS, _SEQUENCES = 2, 3  # streams of a seed that nothing else is drawn from
 
 
@@ -46,6 +52,7 @@ class PartlyGiven:
         data (`torch.LongTensor` of shape `(num_data, length)`, *optional*): real sequences; row i completes canvas
             `i % num`.
         is_made (`bool`): whether the canvases hold what is given.
+        answers ([`Answers`], *optional*): which answers are right, where the canvases are tasks.
     """
 
     input_ids: torch.Tensor
@@ -53,6 +60,7 @@ class PartlyGiven:
     hole: int
     data: torch.Tensor | None = None
     is_made: bool = True
+    answers: Answers | None = None
 
     @property
     def masked_positions(self) -> list[int]:
@@ -77,9 +85,14 @@ def check_given(args: argparse.Namespace) -> None:
     Raises:
         ValueError: if there are any; the message names the flag.
     """
-    flag = "--infill" if args.infill else "--given" if args.given else None
-    if args.infill and args.given:
-        raise ValueError("`--infill` says what is given: leave `--given` out.")
+    flags = [f"--{name}" for name in ("tasks", "infill", "given") if getattr(args, name)]
+    flag = flags[0] if flags else None
+    if len(flags) > 1:
+        raise ValueError(f"`{flags[0]}` says what is given: leave `{flags[1]}` out.")
+    if args.tasks and args.data:
+        raise ValueError("`--tasks` are not answered by `--data`: leave one of them out.")
+    if args.checker and not args.tasks:
+        raise ValueError("`--checker` goes with `--tasks`.")
     if flag and args.pipeline:
         raise ValueError(f"`{flag}` goes with `--model`; with `--pipeline` use `--pipeline-kwargs`.")
     if args.infill and args.length:
@@ -112,9 +125,11 @@ def partly_given(args: argparse.Namespace, pipeline: Any, config: DistillConfig)
     """
     denoiser = pipeline.denoiser
     clues = denoiser.clues if isinstance(denoiser, Oracle) else 0
-    if clues and (args.infill or args.given):
-        flag = "--infill" if args.infill else "--given"
+    if clues and (args.tasks or args.infill or args.given):
+        flag = next(f"--{name}" for name in ("tasks", "infill", "given") if getattr(args, name))
         raise ValueError(f"`{flag}` says what is given: leave the oracle's `clues` out.")
+    if args.tasks:
+        return _of_tasks(args, pipeline)
     if args.infill:
         return _of_file(args.infill, args.data, pipeline)
     if not args.given and not clues:
@@ -131,6 +146,22 @@ def partly_given(args: argparse.Namespace, pipeline: Any, config: DistillConfig)
     canvases = sequences.masked_fill(masked_NL, denoiser.hole_id)
     said = f"{clues} random tokens" if clues else f"{' to '.join(f'{x:.0%}' for x in args.given)} of the tokens"
     return PartlyGiven(canvases, f"each with {said} of {kind}", denoiser.hole_id, data, is_made=kind != _MADE)
+
+
+def _of_tasks(args: argparse.Namespace, pipeline: Any) -> PartlyGiven:
+    """The canvases of tasks, all of one length, and which answers are right."""
+    oracle = pipeline.denoiser if isinstance(pipeline.denoiser, Oracle) else None
+    tasks = load_tasks(args.tasks, NUM_TASKS, seed=args.seed + _TASK_SEED, checker=args.checker, oracle=oracle)
+    canvases = task_canvases(tasks.items, pipeline, args.length)
+    if len({len(canvas) for canvas in canvases}) > 1:
+        shortest, longest = (f(map(len, canvases)) for f in (min, max))
+        raise ValueError(
+            f"`--tasks` {args.tasks} has canvases of {shortest} to {longest} tokens: a sampler is learned on canvases"
+            " of one length. Give prompts (with `--length`), or one file for each length."
+        )
+    answers = Answers(tasks.items, tasks.checker, pipeline.tokenizer)
+    said = f"those of the tasks {args.tasks}"
+    return PartlyGiven(torch.stack(canvases), said, pipeline.denoiser.hole_id, answers=answers)
 
 
 def make_given(

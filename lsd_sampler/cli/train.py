@@ -56,7 +56,7 @@ from .texts import read_sequences
 # flags that a sampler depends on, beside the fields of `DistillConfig`
 RUN_FLAGS = (
     "model", "pipeline", "revision", "dtype", "length", "mask_token_id", "trust_remote_code", "model_kwargs", "data",
-    "data_lines", "infill", "given", "prompts", "pipeline_kwargs", "license",
+    "data_lines", "tasks", "checker", "infill", "given", "prompts", "pipeline_kwargs", "license",
 )  # fmt: skip
 
 
@@ -78,6 +78,15 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         help="each line of --data is a text, as in .smi",
     )
+    parser.add_argument(
+        "--tasks", metavar="NAME",
+        help="learn on these prompts or canvases: a .jsonl file, sudoku:clues=30,size=9 or"
+        " reasoning-gym:NAME; with --objective answers their right answers decide",
+    )  # fmt: skip
+    parser.add_argument(
+        "--checker", metavar="NAME", help="what says that an answer is right: exact, contains, last_number, sudoku,"
+        " valid or MODULE:FUNCTION; default: the tasks' own",
+    )  # fmt: skip
     parser.add_argument(
         "--infill", type=Path, metavar="FILE",
         help="learn on the canvases of this file, as lsd-sample --infill takes it; --data then holds real sequences "
@@ -151,7 +160,7 @@ def train(args: argparse.Namespace) -> None:
         print_json({"model": name, **config.to_dict(), **describe_download(model), **cost})
         return
     has_text = any(isinstance(call_kwargs.get(name), str) for name in ("prefix", "suffix"))
-    has_text = has_text or args.data is not None or args.infill is not None
+    has_text = has_text or args.data is not None or args.infill is not None or args.tasks is not None
     pipeline = load_pipeline(args, has_text) if args.model else load_diffusers_pipeline(args)
     given = partly_given(args, pipeline, DistillConfig(**options_of(args, nfe=(1,)))) if args.model else None
     call = call_kwargs if given is None else {**call_kwargs, "input_ids": given.input_ids}
@@ -205,6 +214,7 @@ def learn(
         "resume": args.resume,
         "cache_dir": args.cache_dir,
         "data": given.data if given else data,
+        "answers": given.answers if given and config.to_dict()["objective"] == "answers" else None,
     }
     shown_kwargs = call_kwargs
     if given is not None:

@@ -18,11 +18,14 @@ from .diversity import conditional_entropy, distinct_n, entropy_replicates, repe
 from .embedding import denoiser_features, energy_distance, energy_replicates, mauve_score
 from .frontier import Reading, read_frontier
 from .harness import Harness, best_per_sampler, evaluate, floor_row
+from .image_classifier import ImageClassifier, frechet_distance
+from .image_reference import ImageReference
 from .images import frechet_inception_distance
 from .judge import JudgeError, JudgeNLL, JudgeScores, perplexity
 from .metric_sets import (
     METRIC_SETS,
     FillMetrics,
+    ImageMetrics,
     Layout,
     MetricSet,
     OracleMetrics,
@@ -58,6 +61,9 @@ __all__ = [
     "Comparison",
     "FillMetrics",
     "Harness",
+    "ImageClassifier",
+    "ImageMetrics",
+    "ImageReference",
     "Interval",
     "JudgeError",
     "JudgeNLL",
@@ -98,6 +104,7 @@ __all__ = [
     "forbidden_samples",
     "forbidden_share",
     "format_table",
+    "frechet_distance",
     "frechet_inception_distance",
     "grouped_weights",
     "js_divergence",

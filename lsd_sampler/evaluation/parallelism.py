@@ -105,8 +105,8 @@ def _read(rows: Sequence[Row], name: str, calls: float, confidence: float) -> Ro
     replicates = [_replicates(row) for row in rows]
     again = np.array([_at(calls, *np.array(points).T) for points in zip(*replicates, strict=True)])
     wrong = _at(calls, *_columns(rows, "mean_calls", "wrong_share"))
-    row = {"sampler": name, "nfe": calls, "temperature": _common(rows, "temperature")}
-    row |= {key: _common(rows, key) for key in ("num_samples", "length")}
+    row = {"sampler": name, "nfe": calls}
+    row |= {key: _common(rows, key) for key in ("temperature", "guidance_scale", "num_samples", "length")}
     row |= with_interval("wrong_share", wrong, again, confidence)
     low, high = (_at(calls, *_columns(rows, "mean_calls", f"wrong_share_{end}")) for end in ("low", "high"))
     row["wrong_share_low"] = min(row["wrong_share_low"], low)

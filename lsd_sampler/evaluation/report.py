@@ -77,13 +77,16 @@ class Report:
         return [*closer, *_no_calls_saved(farther), *best, *self._edges(), *self._left_out(), *notes]
 
     def _edges(self) -> list[str]:
-        """Samplers whose best temperature may lie beyond those that were tried."""
-        tried = {row["temperature"] for row in self.comparison.sweep}
-        ends = {min(tried), max(tried)} - {0.0} if tried else set()  # nothing is beyond 0
-        names = dict.fromkeys(row["sampler"] for row in self.comparison.judged if row["temperature"] in ends)
-        if not names:
-            return []
-        return [f"At the edge of the temperatures tried, so perhaps not yet at their best: {', '.join(names)}."]
+        """Samplers whose best temperature or guidance may lie beyond those that were tried."""
+        found = []
+        for key, what in (("temperature", "temperatures"), ("guidance_scale", "guidance scales")):
+            tried = {row[key] for row in self.comparison.sweep if row.get(key) is not None}
+            # one value alone has no beyond, and nothing is below 0
+            ends = {min(tried), max(tried)} - {0} if len(tried) > 1 else set()
+            names = dict.fromkeys(row["sampler"] for row in self.comparison.judged if row.get(key) in ends)
+            if names:
+                found.append(f"At the edge of the {what} tried, so perhaps not yet at their best: {', '.join(names)}.")
+        return found
 
     def _left_out(self) -> list[str]:
         """Samplers that lack some rows."""
@@ -98,7 +101,8 @@ class Report:
     @property
     def curve_columns(self) -> list[Column]:
         """The columns of their table."""
-        return [*(columns_of(self.metrics)[key] for key in _CURVE_KEYS), Column("read", "read off")]
+        columns = [*(columns_of(self.metrics)[key] for key in _CURVE_KEYS), Column("read", "read off")]
+        return present(columns, self.curve_rows)
 
     def reading_rows(self) -> list[Row]:
         """The frontier's readings as rows of a table."""
@@ -125,7 +129,9 @@ READING_COLUMNS = (
 )
 
 
-_CURVE_KEYS = ("sampler", "temperature", *with_ends("mean_calls", "right_share"), "tokens_per_call")
+_CURVE_KEYS = (
+    "sampler", "temperature", "guidance_scale", *with_ends("mean_calls", "right_share"), "tokens_per_call",
+)  # fmt: skip
 AUP_COLUMNS = (
     Column("sampler", "sampler"),
     Column("points", "points"),

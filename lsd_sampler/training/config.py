@@ -47,7 +47,8 @@ class DistillConfig(SharedOptions):
         for each in shared_options():
             object.__setattr__(self, each.name, values.pop(each.name, each.default))
         if self.method is None:
-            object.__setattr__(self, "method", DEFAULT_METHOD)
+            for_answers = values.get("objective") == "answers"  # held-out costs do not choose what answers best
+            object.__setattr__(self, "method", "forced_kl" if for_answers else DEFAULT_METHOD)
         if unknown := sorted(set(values) - set(method_options())):
             hint = did_you_mean(unknown[0], [*known, *method_options()])
             raise TypeError(f"DistillConfig has no option {unknown[0]!r}.{hint}")

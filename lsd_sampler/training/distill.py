@@ -19,6 +19,7 @@ from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
 from ..support.workers import Workers
 from . import coefficients
+from .answers import Answers, checked_answers
 from .config import DistillConfig
 from .data import token_ids
 from .data_canvases import DataCanvases, look_at_canvases
@@ -46,6 +47,7 @@ def distill(
     resume: bool = False,
     cache_dir: str | os.PathLike | None = None,
     data: torch.Tensor | None = None,
+    answers: Answers | None = None,
     **call_kwargs: Any,
 ) -> LSDScheduler:
     """Learns a few-step sampler for the model in a pipeline.
@@ -79,6 +81,8 @@ def distill(
             pipeline with several, one after another): where the pipeline gives a token (a prompt, `input_ids`), it
             holds the same. The data may include tokens that the denoiser puts around a canvas (`[CLS]`, `[SEP]`).
             Others that the model never predicts (`[UNK]`) are left out of every sum, with a warning.
+        answers ([`Answers`], *optional*): tasks with a checker, for `objective` `"answers"`. The pipeline must be
+            called for them (`prompt`, `input_ids`, one entry for each). For an exact oracle what is valid is right.
         call_kwargs: passed to every call of the pipeline, for example a prompt. Sequence i gets entry `i % len` of a
             list of prompts, of class labels or of canvases (`input_ids`). Tokens are drawn at temperature 1.
 
@@ -91,6 +95,7 @@ def distill(
     config = config or DistillConfig()
     frame = getattr(getattr(pipeline, "denoiser", None), "frame_token_ids", None)
     data, before = (None, 0) if data is None else _without_frame(token_ids(data), frame)
+    answers = checked_answers(pipeline, config, answers, call_kwargs)
     base = base_scheduler(pipeline, config)
     config.check_data_given(data is not None)
     METHODS[config.method].check_mask(base.config.corruption == "absorbing")
@@ -100,6 +105,8 @@ def distill(
     identity = {"config": config.to_dict(), "scheduler": scheduler, "call": call_kwargs}
     if data is not None:
         identity["data"] = data
+    if answers is not None:
+        identity["answers"] = answers.identity()
     if config.num_sequences:
         workers.share(config.num_sequences)  # refuses what cannot be shared
     if checkpoint_dir is not None:  # progress made with other weights must not be resumed
@@ -114,7 +121,7 @@ def distill(
     cache = None
     if (cache_folder := _folder(cache_dir)) is not None:
         cache = PathCache(cache_folder, pipeline, call_kwargs, identity.get("pipeline"))
-    task = Task(runs, base, recipe, write, progress, cache, data, workers, canvases=canvases)
+    task = Task(runs, base, recipe, write, progress, cache, data, workers, canvases=canvases, answers=answers)
     learned, winner = METHODS[config.method].learn(task), config
     if isinstance(learned, ChosenSampler):
         winner, own = learned.recipe.config, method_of(learned.recipe).scheduler_options(learned.recipe.order)

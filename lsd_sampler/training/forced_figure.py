@@ -43,7 +43,7 @@ class ForcedFigure:
         task, M = self.task, len(candidate.shares)
         recorder = ForcedRecorder.from_config(task.base.config)
         recorder.never_predicted = task.plan.never_predicted
-        known_M = known_after(candidate.shares, task.plan.num_masked)
+        known_M = whole_shares(candidate.shares, task.plan.num_masked)
         steps = candidate.steps(known_M, task.base.noise, task.base.config.sampling_eps)
         dependence = self.dependence if steps.choice is not None else None
         recorder.set_learned_sampler(LearnedSampler({M: steps}, dependence=dependence))
@@ -55,10 +55,10 @@ class ForcedFigure:
             self.runs.run(recorder, M, sequences)
             nats.append(recorder.nats_B)
         task.runs.network_calls = self.runs.network_calls
-        return recorder.measured(torch.cat(nats), task)
+        return recorder.seen.measured(torch.cat(nats), task)
 
 
-def known_after(shares: Sequence[float], num_masked: int) -> torch.Tensor:
+def whole_shares(shares: Sequence[float], num_masked: int) -> torch.Tensor:
     """The share of all positions that is known after each call, if shares of what is left are rounded up to whole
     positions. `(M,)`.
     """
@@ -69,12 +69,38 @@ def known_after(shares: Sequence[float], num_masked: int) -> torch.Tensor:
     return torch.tensor(known, dtype=torch.float64)
 
 
+class Watch:
+    """Counts how many positions are known and open in each of M calls."""
+
+    def __init__(self, M: int):
+        self.known_M, self.open_M, self.rows_M = torch.zeros(3, M, dtype=torch.float64)
+
+    def add(self, x: StepInput, revealed_BL: torch.Tensor, open_BL: torch.Tensor) -> None:
+        """Counts the canvases of one step.
+
+        Args:
+            x ([`StepInput`]): the step.
+            revealed_BL, open_BL (`torch.BoolTensor` of shape `(batch_size, seq_len)`): what it reveals, and what it
+                could choose from.
+        """
+        start_B = x.canvas.masked_BL.sum(1).clamp(min=1)
+        self.known_M[x.k] += float((1 - (x.masked_BL & ~revealed_BL).sum(1) / start_B).sum())
+        self.open_M[x.k] += float(open_BL.sum())
+        self.rows_M[x.k] += len(open_BL)
+
+    def measured(self, costs_S: torch.Tensor, task: Task) -> Measured:
+        """These costs of the sequences of this process, and what was seen, of all processes."""
+        known_M, open_M, rows_M = task.workers.sum(torch.stack([self.known_M, self.open_M, self.rows_M]))
+        rows_M = rows_M.clamp(min=1)
+        return Measured(task.workers.concatenate(costs_S), known_M / rows_M, open_M / rows_M)
+
+
 class ForcedRecorder(HeldOutRecorder):
     """A sampler that is forced along sequences; it also sees how many tokens are known and open in each call."""
 
     def watch(self, M: int) -> None:
         """Begins to count, for runs of M steps."""
-        self.known_M, self.open_M, self.rows_M = torch.zeros(3, M, dtype=torch.float64)
+        self.seen = Watch(M)
 
     def reveals(self, x: StepInput) -> torch.Tensor:
         """Where the sampler reveals tokens. `(B, L)`."""
@@ -86,14 +112,5 @@ class ForcedRecorder(HeldOutRecorder):
             revealed_BL, open_BL = rule.choose(x, self.plan, choice, seen), seen.open_BL
         else:
             revealed_BL, _ = rule.reveals(x, self.plan)
-        start_B = x.canvas.masked_BL.sum(1).clamp(min=1)
-        self.known_M[x.k] += float((1 - (x.masked_BL & ~revealed_BL).sum(1) / start_B).sum())
-        self.open_M[x.k] += float(open_BL.sum())
-        self.rows_M[x.k] += len(open_BL)
+        self.seen.add(x, revealed_BL, open_BL)
         return revealed_BL
-
-    def measured(self, costs_S: torch.Tensor, task: Task) -> Measured:
-        """These costs of the sequences of this process, and what was seen, of all processes."""
-        known_M, open_M, rows_M = task.workers.sum(torch.stack([self.known_M, self.open_M, self.rows_M]))
-        rows_M = rows_M.clamp(min=1)
-        return Measured(task.workers.concatenate(costs_S), known_M / rows_M, open_M / rows_M)

@@ -24,6 +24,8 @@ LEAST_CHECKED, LEAST_FITTED = 64, 32
 """Sequences to compare what was found on, at least: others than those of the search, and those of the search."""
 FEWEST = 16
 """Sequences that a candidate is measured on, at least, if there are as many."""
+AGAIN = 12
+"""How many candidates are measured on more sequences."""
 FINALISTS = 4
 """How many candidates are compared at the end, at most."""
 STARTS, WIDE = 6, 0.6
@@ -85,7 +87,7 @@ class Candidate:
     @property
     def is_simple(self) -> bool:
         """Whether it does not look at the logits."""
-        plain = self.free_below == 0 and self.beta == 1 and self.budget == BUDGETS[0]
+        plain = self.free_below == 0 and self.budget == BUDGETS[0]
         return plain and self.weights is not None and not any(self.weights[:3])
 
 
@@ -201,6 +203,10 @@ def search(figure: Figure, candidates: list[Candidate], most_evaluations: int, b
         for i, candidate in enumerate(sorted(candidates, key=lambda c: not c.is_simple))
         if budget.allows(M, few) or i == 0
     ]
+    if (more := min(num_fit, 3 * few)) > few:
+        kept = [each for each in _best(scored, 1) if each[0].is_simple]
+        kept += [each for each in sorted(scored, key=lambda each: each[1].mean)[:AGAIN] if each not in kept]
+        scored = [(c, figure(c, "fit", more)) for c, _ in kept if budget.allows(M, more)] or scored
     finalists = {c: figure(c, "fit", num_fit) for c, _ in _best(scored, 4) if budget.allows(M, num_fit)}
     finalists = finalists or dict(scored)
     simple = min((c for c in finalists if c.is_simple), key=lambda c: finalists[c].mean, default=None)

@@ -199,6 +199,26 @@ def constant_shares(num_calls: int) -> list[Candidate]:
     ]
 
 
+def for_answers(candidates: Sequence[Candidate], num_calls: int, beta: float) -> list[Candidate]:
+    """Where a search for right answers begins: also with the most likely tokens, and with certain positions first, as
+    samplers with a threshold have it.
+
+    Args:
+        candidates: of the tables.
+        num_calls (`int`): M.
+        beta (`float`): an inverse temperature at which the most likely token is taken.
+    """
+    even = tuple(1 / (num_calls - k) for k in range(num_calls))
+    surest = [
+        Candidate("surest first", even, _weights(own=1, redundancy=redundancy, random=0.01), free_below, budget)
+        for redundancy in (0, 1)
+        for free_below in FREE_BELOW
+        for budget in BUDGETS
+    ]
+    both = [*candidates, *surest]
+    return [*both, *(replace(each, beta=beta) for each in both)]
+
+
 def continued(best: Candidate | None, num_calls: int) -> list[Candidate]:
     """Candidates that spread what was found for fewer calls over more: along the same curve, or with first calls that
     take less.

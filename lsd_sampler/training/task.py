@@ -17,6 +17,7 @@ from .teacher_plan import TeacherPlan
 
 
 if TYPE_CHECKING:
+    from .answers import Answers
     from .data_canvases import DataCanvases
 
 
@@ -35,6 +36,7 @@ class Task:
         workers ([`Workers`]): the processes that share the work.
         first (`int`): index of the first sequence; the seed of each is its own.
         canvases ([`DataCanvases`], *optional*): what the pipeline gives of the real sequences; None: nothing.
+        answers ([`Answers`], *optional*): tasks, and which answers to them are right.
     """
 
     runs: PipelineRuns
@@ -47,6 +49,7 @@ class Task:
     workers: Workers = field(default_factory=Workers)
     first: int = 0
     canvases: "DataCanvases | None" = None
+    answers: "Answers | None" = None
 
     @property
     def config(self) -> SharedOptions:

@@ -361,7 +361,7 @@ def test_site_is_built_without_warnings(tmp_path: Path) -> None:
             assert not anchor or f'id="{anchor}"' in file.read_text(encoding="utf-8"), there
 
 
-@pytest.mark.parametrize("names", ["text, token", "chain", "set, fill", "task"])
+@pytest.mark.parametrize("names", ["text, token", "chain", "set, fill", "image", "task"])
 def test_tables_of_metrics_are_the_metric_sets(names: str) -> None:
     """Every metric of these sets has a row under its heading, and the verdicts are marked."""
     sets = [METRIC_SETS[name] for name in names.split(", ")]

@@ -19,6 +19,7 @@ from lsd_sampler import MaskedDiffusionPipeline, load_denoiser
 from lsd_sampler.cli import evaluate
 from lsd_sampler.denoisers.patch_codebook import PatchCodebook
 from lsd_sampler.evaluation.image_classifier import ImageClassifier
+from lsd_sampler.evaluation.image_reference import ImageReference
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -162,6 +163,17 @@ def test_train_garments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     images = PatchCodebook.from_pretrained(tmp_path / "g").decode(out.sequences)
     assert images.shape == (2, 28, 28) and pipe.denoiser.canvas_shape == (14, 14)
     assert ImageClassifier.from_pretrained(tmp_path / "g")(images).shape == (2, 10)
+    reference = ImageReference.from_pretrained(tmp_path / "g")
+    assert (reference.number, reference.labels.tolist()) == (40, list(range(10)))
+    # held-out training pictures, through the codebook: the bright square of class k
+    real = PatchCodebook.from_pretrained(tmp_path / "g").decode(reference.sequences)
+    inside = torch.stack([image[2 * k : 2 * k + 6, 4:20].mean() for k, image in enumerate(real)])
+    assert bool((inside > 0.3).all()) and float(real.mean()) < 0.2
+    # the mean of the features of the test pictures, and how often the judge is right on them
+    test, labels = load("train_garments").read_images(str(tmp_path), "t10k", "cpu")
+    features, classes = load("train_garments").classify(ImageClassifier.from_pretrained(tmp_path / "g"), test)
+    torch.testing.assert_close(reference.moments.mean, features.double().mean(0))
+    assert reference.accuracy == pytest.approx(float((classes == labels).double().mean()))
 
 
 # ---- sudoku ----

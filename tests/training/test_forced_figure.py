@@ -14,7 +14,7 @@ from lsd_sampler.sampling.dependence import Dependence
 from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps
 from lsd_sampler.sampling.position_choice import BUDGETS
 from lsd_sampler.sampling.schedules import grid_from_counts
-from lsd_sampler.training.forced_figure import ForcedFigure, known_after
+from lsd_sampler.training.forced_figure import ForcedFigure, whole_shares
 from lsd_sampler.training.held_out import held_out_nats, with_other_noise
 from lsd_sampler.training.position_search import Candidate
 from lsd_sampler.training.position_tables import SIMPLE
@@ -96,8 +96,8 @@ def test_parts_and_numbers_of_sequences() -> None:
 
 
 def test_known_after_shares_of_what_is_left() -> None:
-    assert (known_after((0.25, 0.5, 0.0, 1.0), 16) * 16).tolist() == [4, 10, 10, 16]
-    assert (known_after((0.01, 0.01, 1.0), 10) * 10).round().tolist() == [1, 2, 10]  # rounded up
+    assert (whole_shares((0.25, 0.5, 0.0, 1.0), 16) * 16).tolist() == [4, 10, 10, 16]
+    assert (whole_shares((0.01, 0.01, 1.0), 10) * 10).round().tolist() == [1, 2, 10]  # rounded up
 
 
 def test_the_law_that_is_forced_is_a_law() -> None:

@@ -10,7 +10,7 @@ from helpers.small_distillations import pipeline_of
 from lsd_sampler.denoisers import random_chain
 from lsd_sampler.sampling.learned_numbers import LearnedSampler
 from lsd_sampler.sampling.position_choice import BUDGETS
-from lsd_sampler.training.forced_figure import ForcedFigure, known_after
+from lsd_sampler.training.forced_figure import ForcedFigure, whole_shares
 from lsd_sampler.training.position_search import Candidate
 from lsd_sampler.training.ranked_costs import RankedCosts, RankingRecorder, StateCosts
 
@@ -106,7 +106,7 @@ def test_one_token_a_call_costs_what_it_costs(weights: tuple[float, ...], kind: 
     figure = ForcedFigure(task, {"fit": batches, "check": []}, None)
     forced_S = figure(candidate, "fit").costs_S
     recorder = RankingRecorder.from_config(task.base.config)
-    steps = candidate.steps(known_after(shares, masked), task.base.noise, 1e-4)
+    steps = candidate.steps(whole_shares(shares, masked), task.base.noise, 1e-4)
     recorder.set_learned_sampler(LearnedSampler({masked: steps}))
     recorder.visit(list(range(masked)), masked)
     recorder.force(batches[0][1])

@@ -2,6 +2,7 @@
 
 from .chain_metrics import OracleMetrics
 from .fill_metrics import FillMetrics
+from .image_metrics import ImageMetrics
 from .known_sets import METRIC_SETS, check_metric_set, columns_of, known_columns
 from .metric_set import Layout, MetricSet, Values
 from .oracle_metrics import exact_fills, exact_samples, oracle_metrics
@@ -12,7 +13,7 @@ from .token_metrics import TokenMetrics
 
 
 __all__ = [
-    "METRIC_SETS", "FillMetrics", "Layout", "MetricSet", "OracleMetrics", "SetMetrics", "TaskMetrics", "TextMetrics",
-    "TokenMetrics", "Values", "check_metric_set", "columns_of", "exact_fills", "exact_samples", "known_columns",
-    "oracle_metrics",
+    "METRIC_SETS", "FillMetrics", "ImageMetrics", "Layout", "MetricSet", "OracleMetrics", "SetMetrics", "TaskMetrics",
+    "TextMetrics", "TokenMetrics", "Values", "check_metric_set", "columns_of", "exact_fills", "exact_samples",
+    "known_columns", "oracle_metrics",
 ]  # fmt: skip

@@ -97,4 +97,5 @@ class MetricSet(Protocol):
         ordered = sorted(self.metrics, key=lambda metric: metric.key == self.verdict_key)
         table = [column.key for metric in ordered for column in metric.columns]
         drawn = (self.verdict_key, *([self.entropy_key] if self.entropy_key else []))
-        return Layout(("temperature", *table), ("temperature", "length", "seconds", "network_calls"), drawn)
+        settings = ("temperature", "guidance_scale")
+        return Layout((*settings, *table), (*settings, "length", "seconds", "network_calls"), drawn)

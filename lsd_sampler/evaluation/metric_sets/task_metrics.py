@@ -122,7 +122,8 @@ class TaskMetrics(MetricSet):
     def layout(self) -> Layout:
         """The share of right answers and the calls that they took."""
         table = (*with_ends("right_share"), *with_ends("mean_calls"), "tokens_per_call", "distinct_answers")
-        details = ("temperature", *with_ends("wrong_share"), "length", "seconds", "network_calls")
+        settings = ("temperature", "guidance_scale")
+        details = (*settings, *with_ends("wrong_share"), "length", "seconds", "network_calls")
         return Layout(table, details, ("wrong_share",))
 
     def _place(self, num: int) -> torch.Tensor:

@@ -74,6 +74,11 @@ class Auto(Method):
     needs_mask = False
     chooses = True
 
+    def check_config(self, config: SharedOptions) -> None:
+        super().check_config(config)
+        if getattr(config, "objective", None) == "answers":
+            raise ValueError("`objective` 'answers' is of `method` 'forced_kl': 'auto' goes by what sequences cost.")
+
     def check(self, recipe: Recipe) -> None:
         for each in self.outcomes(recipe):
             method_of(each).check(each)

@@ -25,19 +25,21 @@ from ...sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ...sampling.orders import ORDERS, AdaptiveOrder
 from ...sampling.position_choice import BUDGETS, WEIGHTS
 from ...support.workers import Workers
-from ..forced_figure import ForcedFigure, known_after
+from ..answers import AnswerFigure
+from ..forced_figure import ForcedFigure, whole_shares
 from ..held_out import HeldOutBatch, first_of, rest_of
 from ..measured_dependence import measured_dependence, states_of_pairs
 from ..method import Method
 from ..options import MethodOptions, check_positive, option
 from ..paths import source_paths
-from ..position_search import FEWEST, Candidate, Found, Measured, most_spent, search
+from ..position_search import FEWEST, Candidate, Figure, Found, Measured, most_spent, search
 from ..position_tables import (
     FEW_CALLS,
     TABLE_SEQUENCES,
     PositionTables,
     calls_of_tables,
     continued,
+    for_answers,
 )
 from ..recipe import Recipe
 from ..shared_options import SharedOptions
@@ -45,6 +47,11 @@ from ..task import Task
 from ..teacher_plan import TeacherPlan
 
 
+OBJECTIVES = ("likelihood", "answers")
+BETAS = (1.0, 1.5, 3.0, 100.0)
+"""Inverse temperatures that are tried for right answers; the last one takes the most likely token."""
+ANSWERS = 512
+"""Tasks to answer by default."""
 MOST_SEQUENCES = 1024
 SOURCE_EVALUATIONS = 16384
 """As many sequences are used by default as can be made, and forced in random order, with this many network calls on
@@ -59,6 +66,10 @@ class ForcedKLOptions(MethodOptions):
     search_evaluations: int = option(
         65536, "most network calls, each on one sequence, of the search for one number of calls (of all above 8)"
     )
+    objective: str = option(
+        "likelihood", "what is searched on: the cost of forced sequences, or the share of right answers to tasks",
+        choices=OBJECTIVES, own=True,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,6 +87,10 @@ class ForcedKL(Method):
 
     def check_config(self, config: SharedOptions) -> None:
         super().check_config(config)
+        if config.coefficients == "two_sided" and getattr(config, "objective", None) == "answers":
+            raise ValueError(
+                "`coefficients` 'two_sided' would replace the temperature that right answers chose: 'plain'."
+            )
         if config.count != "exact":
             raise ValueError(
                 f"`method` 'forced_kl' learns how many tokens a step reveals: `count` must be 'exact', got"
@@ -110,6 +125,8 @@ class ForcedKL(Method):
 
     def check(self, recipe: Recipe) -> None:
         super().check(recipe)
+        if recipe.options.objective == "answers" and recipe.order != AdaptiveOrder.name:
+            raise ValueError(f"`objective` 'answers' is for `order` 'adaptive', got {recipe.order!r}.")
         if recipe.num_sequences < (least := self.least_sequences(Workers.here().size)):
             raise ValueError(
                 f"`num_sequences` must be at least {least}, because half of them check what is found, got"
@@ -149,16 +166,28 @@ class PositionSearch:
         self.batches: list[HeldOutBatch] = list(zip(task.batches(), finals, strict=True))
         self.parts = _parts(self.batches)
 
+    @property
+    def is_for_answers(self) -> bool:
+        """Whether right answers decide."""
+        return self.task.options.objective == "answers"
+
     def learn(self) -> LearnedSampler:
         """All numbers."""
         layouts = self._layouts() if self.is_adaptive else {}
         candidates, dependence = PositionTables(self.task, self.parts["fit"], layouts).candidates()
-        self.figure = ForcedFigure(self.task, self.parts, dependence)
+        self.figure = self._figure(dependence)
         steps: dict[int, LearnedSteps] = {}
         best: Candidate | None = None
         for M in self.task.config.nfe:
             steps[M], best = self._searched(M, [*continued(best, M), *candidates[M]])
         return LearnedSampler(steps, dependence=dependence if any(map(_uses_dependence, steps.values())) else None)
+
+    def _figure(self, dependence: Dependence | None) -> Figure:
+        """What is searched on."""
+        if self.task.options.objective == "likelihood":
+            return ForcedFigure(self.task, self.parts, dependence)
+        assert self.task.answers is not None
+        return AnswerFigure(self.task, self.task.answers, dependence)
 
     def _layouts(self) -> dict[str, Dependence]:
         """Kappa in all layouts that the canvases admit."""
@@ -181,14 +210,16 @@ class PositionSearch:
         task, key = self.task, f"search-{M}"
         stored = task.progress.load(key)
         if stored is None:
-            found = search(self.figure, candidates, _most_evaluations(task.recipe, M))
+            betas = BETAS if self.is_for_answers else ()
+            begins = for_answers(candidates, M, BETAS[-1]) if betas else candidates
+            found = search(self.figure, begins, _most_evaluations(task.recipe, M), betas)
             stored = _to_tensors(found, task.runs.network_calls)
             task.progress.save(key, stored)
         found = _from_tensors(stored, self.is_adaptive)
         task.runs.network_calls = int(stored["network_calls"])
         self._log(M, found)
         # where the choice of positions does not say how many they are, the times must say what was measured
-        known_M = found.measured.known_M if self.is_adaptive else known_after(found.best.shares, task.plan.num_masked)
+        known_M = found.measured.known_M if self.is_adaptive else whole_shares(found.best.shares, task.plan.num_masked)
         return found.best.steps(known_M, task.base.noise, task.base.config.sampling_eps), found.best
 
     def _log(self, M: int, found: Found) -> None:
@@ -205,7 +236,7 @@ class PositionSearch:
                 free_below=candidate.free_below,
                 budget=candidate.budget,
                 shares=list(candidate.shares),
-                nats=measured.mean,
+                nats=measured.mean,  # of right answers: the share that is wrong
                 standard_error=float(measured.costs_S.std()) / root,
                 difference=float(difference_S.mean()),
                 difference_error=float(difference_S.std()) / root,
@@ -214,8 +245,8 @@ class PositionSearch:
         self.task.log(
             event="schedule",
             nfe=M,
-            nats=found.measured.mean,
-            objective="likelihood",
+            **({"right": 1 - found.measured.mean} if self.is_for_answers else {"nats": found.measured.mean}),
+            objective=self.task.options.objective,
             temperature=1 / found.best.beta,
             known_after_step=(found.measured.known_M * self.task.plan.num_masked).tolist(),
             evaluations=found.evaluations,
