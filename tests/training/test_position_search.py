@@ -93,7 +93,7 @@ def test_numbers_of_a_candidate() -> None:
         ({}, True),
         ({"free_below": 0.01}, False),
         ({"budget": BUDGETS[1]}, False),
-        ({"beta": 1.1}, False),
+        ({"beta": 1.1}, True),
         ({"weights": GREEDY}, False),
         ({"weights": None}, False),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.enumerated_paths import all_sequences, nats_in_order
+from helpers.learned_tensors import same_learned
 from helpers.small_distillations import pipeline_of, seen_by
 
 from lsd_sampler import Denoiser, DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
@@ -41,12 +42,6 @@ def of(records: list[dict[str, Any]], event: str) -> list[dict[str, Any]]:
 def the_choice(records: list[dict[str, Any]]) -> tuple[str, str]:
     (choice,) = of(records, "choice")
     return choice["method"], choice["order"]
-
-
-def same_numbers(first: LSDScheduler, second: LSDScheduler) -> bool:
-    a, b = first.learned_sampler.steps, second.learned_sampler.steps
-    pairs = [zip(vars(a[M]).values(), vars(b[M]).values(), strict=True) for M in a]
-    return a.keys() == b.keys() and all(torch.equal(x, y) for pair in pairs for x, y in pair)
 
 
 # ---- the choice ----
@@ -83,7 +78,7 @@ def test_countdown_is_revealed_far_apart() -> None:
     scheduler, records = choose(countdown(8, 32), **options)
     assert the_choice(records) == ("path_kl", "halton") and scheduler.config.order == "halton"
     alone, _ = choose(countdown(8, 32), **options, method="path_kl")
-    assert same_numbers(scheduler, alone)
+    assert same_learned(scheduler, alone)
     rows = of(records, "candidate")
     assert [(r["method"], r["order"], r["nfe"]) for r in rows] == [(*name, M) for name in DEFAULT for M in (4, 8)]
     for r in rows:
@@ -111,7 +106,7 @@ def test_the_winner_may_be_any_candidate() -> None:
         method = name.split(":")[0]
         scheduler, records = choose(chain, **SMALL, candidates=(name,), epochs=2)
         alone, _ = choose(chain, **SMALL, method=method, epochs=2)
-        assert the_choice(records)[0] == method and same_numbers(scheduler, alone)
+        assert the_choice(records)[0] == method and same_learned(scheduler, alone)
         assert not of(records, "candidate")
 
 
@@ -143,7 +138,7 @@ def test_without_masks_it_is_lsd() -> None:
     options: dict[str, Any] = {"nfe": (2,), "num_sequences": 8, "teacher_steps": 8}
     scheduler, records = choose(Unmasked(), **options)
     assert the_choice(records) == ("lsd", "random")
-    assert same_numbers(scheduler, choose(Unmasked(), **options, method="lsd")[0])
+    assert same_learned(scheduler, choose(Unmasked(), **options, method="lsd")[0])
     assert all("masks" in r["left_out"] for r in of(records, "candidate")) and len(of(records, "candidate")) == 2
     recipe = DistillConfig(**options).resolve(TeacherPlan(8, 1, 8, NO_MASK))
     assert of(records, "done")[0]["network_calls"] == network_calls(recipe)
@@ -265,7 +260,7 @@ def test_a_killed_run_goes_on_to_the_same_result(after: int, tmp_path: Path) -> 
     with pytest.raises(Killed):
         choose(broken, {"checkpoint_dir": tmp_path}, **options)
     resumed, again = choose(countdown(4, 12), {"checkpoint_dir": tmp_path, "resume": True}, **options)
-    assert same_numbers(whole, resumed) and whole.config.order == resumed.config.order
+    assert same_learned(whole, resumed) and whole.config.order == resumed.config.order
     logged, again = ([{k: v for k, v in r.items() if k != "seconds"} for r in rows] for rows in (logged, again))
     assert logged == again
 
@@ -290,7 +285,7 @@ def test_from_the_command_line(
     assert out[4] == f"Network calls: {plan['network_calls']}. Saved to countdown-V8-L32-auto."
     loaded = LSDScheduler.from_pretrained("countdown-V8-L32-auto")
     in_python, records = choose(countdown(8, 32), nfe=(4, 8), num_sequences=8)
-    assert loaded.config.order == "halton" and same_numbers(loaded, in_python)
+    assert loaded.config.order == "halton" and same_learned(loaded, in_python)
 
     text = Path("countdown-V8-L32-auto", "README.md").read_text()
     assert f"# {MODEL}.path_kl-halton\n" in text and "- path_kl\n" in text and "auto" not in text.split("## Use")[0]
