@@ -71,13 +71,15 @@ class Method(ABC):
 
     def check_order(self, order: str) -> None:
         """Raises `ValueError` unless it can learn for an order of revealing."""
-        if not self.suits(order):
-            owners = methods_where(lambda method: method.suits(order) and not method.chooses)
-            other = f", or `method` {owners} in this order" if owners else ""
-            raise ValueError(
-                f"`order` {order!r} looks at the logits; teacher paths can only be replayed for orders that do"
-                f" not. Use one of {[name for name in ORDERS.names() if self.suits(name)]}{other}."
-            )
+        if self.suits(order):
+            return
+        why = "looks at the logits; teacher paths can only be replayed for orders that do not"
+        if ORDERS[order].looks_at_tokens:
+            why = "looks at the tokens that it draws, so nothing says what other ones would cost it"
+        owners = methods_where(lambda method: method.suits(order) and not method.chooses)
+        other = f", or `method` {owners} in this order" if owners else ""
+        known = [name for name in ORDERS.names() if self.suits(name)]
+        raise ValueError(f"`order` {order!r} {why}. Use one of {known}{other}.")
 
     def suits(self, order: str) -> bool:
         """Whether it can learn for an order of revealing."""

@@ -22,7 +22,7 @@ FLAT: dict[str, Any] = {
         "path_kl:random", "path_kl:halton", "forced_kl:margin", "forced_kl:entropy", "forced_kl:adaptive",
         "lsd:random",
     ],
-    "coefficients": None, "coefficient_sequences": 128, "reference_sequences": 512, "held_out_sequences": 64,
+    "coefficients": None, "coefficient_sequences": 128, "reference_sequences": 512, "held_out_sequences": 128,
     "seed": 0, "search_evaluations": 65536, "objective": "likelihood",
 }  # fmt: skip
 CHOSEN = {

@@ -98,17 +98,13 @@ class ForcedKL(Method):
             )
 
     def check_order(self, order: str) -> None:
-        known = [name for name in ORDERS.names() if self.suits(name)]
-        if ORDERS[order].looks_at_tokens:
-            raise ValueError(
-                f"`order` {order!r} looks at the tokens that it draws, so it cannot be forced along other ones, and"
-                f" nothing says what they cost it. Use one of {known}."
-            )
-        if not self.suits(order):
+        if not ORDERS[order].looks_at_logits:
+            known = [name for name in ORDERS.names() if self.suits(name)]
             raise ValueError(
                 f"`order` {order!r} does not look at the logits: `method` 'path_kl' finds its times at a smaller cost."
                 f" Use one of {known} with 'forced_kl'."
             )
+        super().check_order(order)
 
     def suits(self, order: str) -> bool:
         return ORDERS[order].looks_at_logits and not ORDERS[order].looks_at_tokens
