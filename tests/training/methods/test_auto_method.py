@@ -188,7 +188,7 @@ def test_the_simplest_within_two_standard_errors_is_taken(
 
 
 def test_what_few_sequences_rule_out_is_measured_no_further_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """16 sequences, then 64; only those that are still in the race meet all."""
+    """16 sequences, then 64; nothing more is measured once only one is left."""
     later = {
         "random": lambda i: 1.0 + 0.01 * (i % 2),
         "halton": lambda i: 2.0 + 0.01 * (i // 2 % 2),  # at once
@@ -201,25 +201,24 @@ def test_what_few_sequences_rule_out_is_measured_no_further_and_reported(monkeyp
     assert rows["halton_maskgit"]["nats_per_token"] == pytest.approx((16 * 1.005 + 48 * 1.505) / 64)
     assert rows["halton"]["difference"] == pytest.approx(1.0, abs=0.01)
     (choice,) = of(records, "choice")
-    assert choice["reason"].startswith("128 held-out teacher sequences cost `path_kl` in `random` order the least")
+    assert choice["reason"].startswith("64 held-out teacher sequences cost `path_kl` in `random` order the least")
+    assert "next is `path_kl` in `halton_maskgit` order with 0.37" in choice["reason"]
 
 
 # ---- what it picks on exact oracles ----
 
 
-@pytest.mark.parametrize(
-    ("oracle", "winner"), [(sudoku4(), ("forced_kl", "adaptive")), (hamming(), ("forced_kl", "margin"))]
-)
-def test_it_finds_the_order_that_a_problem_needs(oracle: Any, winner: tuple[str, str]) -> None:
-    """Constraints of pairs; and parity, which pairs do not show, but which a fixed order meets. 4 calls, small budget:
-    at least nine in ten of 512 samples are valid.
+@pytest.mark.parametrize(("oracle", "calls", "winner"), [(sudoku4, 4, "adaptive"), (hamming, 2, "margin")])
+def test_it_finds_the_order_that_a_problem_needs(oracle: Callable[[], Any], calls: int, winner: str) -> None:
+    """Constraints of pairs; and parity, which pairs do not show, but which a fixed order meets. With a small budget,
+    512 samples: half of the grids are valid in 4 calls (of simple orders, one in five), and all words in 2.
     """
-    options: dict[str, Any] = {"nfe": (4,), "num_sequences": 256, "search_evaluations": 32768}
+    options: dict[str, Any] = {"nfe": (calls,), "num_sequences": 96, "search_evaluations": 8192}
     names = ("path_kl:random", "forced_kl:margin", "forced_kl:adaptive")
-    scheduler, records = choose(oracle, **options, candidates=names, held_out_sequences=64)
-    assert the_choice(records) == winner
-    x = samples(oracle, scheduler, 4, num=512)
-    assert float(torch.isfinite(oracle.log_prob(x)).double().mean()) >= 0.9
+    scheduler, records = choose(oracle(), **options, candidates=names, held_out_sequences=64)
+    assert the_choice(records) == ("forced_kl", winner)
+    x = samples(oracle(), scheduler, calls, num=512)
+    assert float(torch.isfinite(oracle().log_prob(x)).double().mean()) >= (0.5 if winner == "adaptive" else 1)
 
 
 class Unmasked(Denoiser):
