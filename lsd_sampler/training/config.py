@@ -83,7 +83,8 @@ class DistillConfig(SharedOptions):
         method = METHODS[self.method]
         refused = [] if method.chooses else [name for name, each in method_options().items() if each.metadata["own"]]
         for name in refused:
-            if values.get(name) and not has_option(method.options, name):
+            value, default = values.get(name), method_options()[name].default
+            if value and value != default and not has_option(method.options, name):
                 owners = methods_where(lambda other, name=name: has_option(other.options, name))
                 raise ValueError(f"`{name}` is of `method` {owners}: {self.method!r} has no such option.")
 
