@@ -90,11 +90,21 @@ def build_parser() -> argparse.ArgumentParser:
         help="stride of the judge's windows over long samples; default: half a window",
     )
     parser.add_argument(
-        "--reference", type=Path, help="held-out .txt, .txt.xz, .smi or a folder; default: the teacher"
+        "--reference", type=Path, help="held-out .txt, .txt.xz, .smi, .smi.xz or a folder; default: the teacher"
     )
     parser.add_argument(
         "--reference-lines", action="store_true", help="each line of --reference is a text, as in .smi"
     )
+    parser.add_argument(
+        "--molecules",
+        action="store_true",
+        help="the samples are SMILES: valid, unique and novel ones, Fréchet ChemNet distance to --reference (needs "
+        "lsd_sampler[molecules])",
+    )
+    parser.add_argument(
+        "--training-set", type=Path, metavar="FILE",
+        help="with --molecules: the molecules that the model was trained on, .smi or .smi.xz, which are not novel",
+    )  # fmt: skip
     parser.add_argument(
         "--infill",
         type=Path,

@@ -16,15 +16,23 @@ from ..denoisers.vocabulary import token_names
 from ..evaluation.embedding import Features, denoiser_features
 from ..evaluation.harness import fill_in, floor_row, joined
 from ..evaluation.judge import JudgeError, JudgeNLL
-from ..evaluation.metric_sets import MetricSet, TextMetrics, TokenMetrics, exact_samples, oracle_metrics
+from ..evaluation.metric_sets import (
+    MetricSet,
+    MoleculeMetrics,
+    TextMetrics,
+    TokenMetrics,
+    exact_samples,
+    oracle_metrics,
+)
 from ..evaluation.rows import Row, read_jsonl
-from ..sampling.left_out import check_predicted
+from ..evaluation.tokens import encode
+from ..sampling.left_out import LEFT_OUT, check_predicted
 from ..sampling.pipeline_runs import PipelineRuns, scheduler_in_place
 from ..scheduling_lsd import LSDScheduler
 from ..support.workers import Workers
 from ..training.recording import TeacherRecorder
 from .common import load_sampler
-from .texts import cut_texts
+from .texts import cut_texts, read_texts, shuffled
 
 
 BASELINE_FORM = "SOLVER[@OPTION=VALUE,...][:ORDER[:SCHEDULE]]"
@@ -44,9 +52,18 @@ def refuse_unused(args: argparse.Namespace, is_oracle: bool) -> None:
     Raises:
         ValueError: if there are any; the message names the flag.
     """
-    for name in ("judge", "reference", "features", "mauve") if is_oracle else ():
-        if getattr(args, name):
+    for name in ("judge", "reference", "features", "mauve", "molecules") if is_oracle else ():
+        if getattr(args, name, None):
             raise ValueError(f"`--{name}` is of texts: these samples are judged by an exact oracle. Leave it out.")
+    if not getattr(args, "molecules", False):
+        if getattr(args, "training_set", None):
+            raise ValueError("`--training-set` says which molecules are new: give `--molecules` too.")
+        return
+    for name in ("judge", "features", "mauve", "frontier"):
+        if getattr(args, name):
+            raise ValueError(f"`--{name}` is not of molecules: leave it, or `--molecules`, out.")
+    if args.reference is None:
+        raise ValueError("`--molecules` are compared with real ones: give their file, `--reference test.smi`.")
 
 
 def baseline(text: str, config: dict[str, Any]) -> LSDScheduler:
@@ -120,6 +137,8 @@ def make_metrics(
             return metrics, floor_row(metrics, filled, name=_TEACHER)
         real = exact_samples(oracle, metrics, args.num_samples, length, args.seed + _REAL_SEED)
         return metrics, floor_row(metrics, real)
+    if getattr(args, "molecules", False):
+        return _molecule_metrics(args, pipeline, canvases)
     if denoiser.canvas_shape is not None:
         print(_IMAGES_NEEDED, file=sys.stderr)
     judge = load_judge(args, pipeline.tokenizer)
@@ -150,6 +169,29 @@ def make_metrics(
         return metrics, None
     num_texts = 0 if pipeline.tokenizer is None else args.num_texts
     return metrics, floor_row(metrics, real[half : half + args.num_samples], name=name, num_texts=num_texts)
+
+
+def _molecule_metrics(
+    args: argparse.Namespace, pipeline: Any, canvases: Sequence[torch.Tensor] | None
+) -> tuple[MetricSet, Row | None]:
+    """As `make_metrics`, of molecules: they are compared as whole lines, whatever their length."""
+    tokenizer, num = pipeline.tokenizer, args.num_samples
+    if tokenizer is None:
+        raise ValueError(f"`--molecules`: {args.model} has no tokenizer, so its samples cannot be read as SMILES.")
+    real = shuffled(read_texts(args.reference, "--reference", by_lines=True))
+    known = args.training_set and read_texts(args.training_set, "--training-set", by_lines=True)
+    half = len(real) // 2
+    metrics = MoleculeMetrics(tokenizer, real[:half], known, device=args.device)
+    if canvases is not None:
+        filled = _teacher_samples(args, pipeline, canvases)[:num]
+        return metrics, floor_row(metrics, filled, name=_TEACHER, num_texts=args.num_texts)
+    if len(real) - half < num:
+        print("Too few reference molecules for a floor of the same size: it is left out.", file=sys.stderr)
+        return metrics, None
+    texts = real[half : half + num]
+    ids = [torch.tensor(row, dtype=torch.long) for row in encode(tokenizer, texts)]
+    sequences = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=LEFT_OUT)
+    return metrics, floor_row(metrics, sequences, name="real molecules", num_texts=args.num_texts, texts=texts)
 
 
 def _oracle(args: argparse.Namespace, denoiser: Any) -> Any:

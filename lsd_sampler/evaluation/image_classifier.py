@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..denoisers.files import check_tensors, read_tensors, resolve_folder, write_tensors
+from .frechet import FrechetReference
 
 
 CLASSIFIER_NAME = "classifier.safetensors"
@@ -79,11 +80,8 @@ def frechet_distance(features: torch.Tensor, reference: torch.Tensor) -> float:
     Raises:
         ValueError: if the shapes do not fit.
     """
-    both = [x.detach().to("cpu", torch.float64) for x in (features, reference)]
+    both = (features, reference)
     if any(x.ndim != 2 or len(x) < 2 for x in both) or both[0].shape[1] != both[1].shape[1]:
         shapes = " and ".join(str(tuple(x.shape)) for x in both)
         raise ValueError(f"`features` and `reference` must be of at least two images and one width, got {shapes}.")
-    (mean, covariance), (mean_ref, covariance_ref) = ((x.mean(0), x.T.cov()) for x in both)
-    # the product of two covariances has real eigenvalues >= 0; rounding adds imaginary parts
-    root = torch.linalg.eigvals(covariance @ covariance_ref).real.clamp(min=0).sqrt().sum()
-    return float((mean - mean_ref).square().sum() + covariance.trace() + covariance_ref.trace() - 2 * root)
+    return float(FrechetReference(both[1]).distances(both[0])[0])

@@ -4,6 +4,7 @@ from .chain_metrics import OracleMetrics
 from .fill_metrics import FillMetrics
 from .known_sets import METRIC_SETS, check_metric_set, columns_of, known_columns
 from .metric_set import Layout, MetricSet, Values
+from .molecule_metrics import MoleculeMetrics
 from .oracle_metrics import exact_samples, oracle_metrics
 from .set_metrics import SetMetrics
 from .text_metrics import TextMetrics
@@ -11,6 +12,7 @@ from .token_metrics import TokenMetrics
 
 
 __all__ = [
-    "METRIC_SETS", "FillMetrics", "Layout", "MetricSet", "OracleMetrics", "SetMetrics", "TextMetrics", "TokenMetrics",
-    "Values", "check_metric_set", "columns_of", "exact_samples", "known_columns", "oracle_metrics",
+    "METRIC_SETS", "FillMetrics", "Layout", "MetricSet", "MoleculeMetrics", "OracleMetrics", "SetMetrics",
+    "TextMetrics", "TokenMetrics", "Values", "check_metric_set", "columns_of", "exact_samples", "known_columns",
+    "oracle_metrics",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ from ..columns import CIRCUMSTANCES, Column
 from .chain_metrics import OracleMetrics
 from .fill_metrics import FillMetrics
 from .metric_set import MetricSet
+from .molecule_metrics import MoleculeMetrics
 from .set_metrics import SetMetrics
 from .text_metrics import TextMetrics
 from .token_metrics import TokenMetrics
@@ -14,6 +15,7 @@ METRIC_SETS: Registry[type[MetricSet]] = Registry("metrics")
 METRIC_SETS.register("chain", OracleMetrics)
 METRIC_SETS.register("set", SetMetrics)
 METRIC_SETS.register("fill", FillMetrics)
+METRIC_SETS.register("molecules", MoleculeMetrics)
 METRIC_SETS.register("text", TextMetrics)
 METRIC_SETS.register("token", TokenMetrics)
 

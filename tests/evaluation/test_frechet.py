@@ -1,0 +1,50 @@
+"""Fréchet distances of resamples: those of the rows that were drawn, whatever the rank of their covariance."""
+
+import numpy as np
+import pytest
+import torch
+
+from lsd_sampler.evaluation.frechet import FrechetReference
+
+
+def gaussian(num: int, dim: int, seed: int) -> torch.Tensor:
+    return torch.randn(num, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + seed
+
+
+def by_definition(x: torch.Tensor, y: torch.Tensor) -> float:
+    linalg = pytest.importorskip("scipy.linalg")
+    c, d = (np.cov(z.numpy(), rowvar=False) for z in (x, y))
+    root = linalg.sqrtm(linalg.sqrtm(d).real @ c @ linalg.sqrtm(d).real).real
+    return float((x.mean(0) - y.mean(0)).square().sum()) + np.trace(c + d - 2 * root)
+
+
+@pytest.mark.parametrize("num", [50, 4])
+def test_a_resample_is_the_rows_that_were_drawn(num: int) -> None:
+    """Also with fewer samples than features."""
+    x, y = gaussian(num, 6, 1), gaussian(40, 6, 2)
+    weights = torch.tensor([[0.0, 1.0], [2.0, 1.0], [3.0, 0.0], [1.0, 2.0]] + [[1.0, 1.0]] * (num - 4))
+    found = FrechetReference(y).distances(x, weights)
+    drawn = [x.repeat_interleave(w.long(), dim=0) for w in weights.T]
+    assert found == pytest.approx([by_definition(rows, y) for rows in drawn], abs=1e-6)
+    assert FrechetReference(y).distances(x) == pytest.approx([by_definition(x, y)], abs=1e-6)
+
+
+def test_no_distance_from_itself_and_the_same_in_both_directions() -> None:
+    x, y = gaussian(20, 3, 1), gaussian(30, 3, 2)
+    assert FrechetReference(x).distances(x) == pytest.approx([0], abs=1e-9)
+    assert FrechetReference(x).distances(y) == pytest.approx(FrechetReference(y).distances(x))
+
+
+def test_one_sample_is_a_point_and_none_is_the_origin() -> None:
+    y = gaussian(30, 3, 2)
+    spread = float(torch.cov(y.T).trace())
+    expected = [float((y[0] - y.mean(0)).square().sum()) + spread, float(y.mean(0).square().sum()) + spread]
+    assert FrechetReference(y).distances(y[:1], torch.tensor([[1.0, 0.0]])) == pytest.approx(expected)
+    assert FrechetReference(y).distances(y[:0]) == pytest.approx(expected[1:])
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="`features` must be of at least two samples"):
+        FrechetReference(torch.zeros(1, 3))
+    with pytest.raises(ValueError, match="`features` must have width 3"):
+        FrechetReference(torch.zeros(2, 3)).distances(torch.zeros(2, 4))
