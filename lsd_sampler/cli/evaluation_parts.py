@@ -25,7 +25,6 @@ from ..evaluation.metric_sets import (
     oracle_metrics,
 )
 from ..evaluation.rows import Row, read_jsonl
-from ..evaluation.tokens import encode
 from ..sampling.left_out import LEFT_OUT, check_predicted
 from ..sampling.pipeline_runs import PipelineRuns, scheduler_in_place
 from ..scheduling_lsd import LSDScheduler
@@ -189,8 +188,8 @@ def _molecule_metrics(
         print("Too few reference molecules for a floor of the same size: it is left out.", file=sys.stderr)
         return metrics, None
     texts = real[half : half + num]
-    ids = [torch.tensor(row, dtype=torch.long) for row in encode(tokenizer, texts)]
-    sequences = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=LEFT_OUT)
+    # real molecules may hold what the model has no token for
+    sequences = torch.full((num, args.length or pipeline.denoiser.length), LEFT_OUT)
     return metrics, floor_row(metrics, sequences, name="real molecules", num_texts=args.num_texts, texts=texts)
 
 

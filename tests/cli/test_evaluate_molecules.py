@@ -15,7 +15,7 @@ from lsd_sampler.evaluation import MoleculeMetrics, read_jsonl
 from lsd_sampler.evaluation.tokens import load_tokenizer_file
 
 
-REAL = [f"{'C' * n}{end}" for n in range(1, 9) for end in ("O", "N", "OC", "NC")]  # 32 of them
+REAL = [f"{'C' * n}{end}" for n in range(1, 9) for end in ("O", "N", "OC", "Br")]  # 32 of them, some with no token
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def write_model(folder: Path, tokens: str) -> Path:
     model = {"hidden_size": 8, "n_heads": 2, "n_blocks": 1, "length": 6, "dropout": 0.0}
     torch.manual_seed(0)
     RADDDenoiser({"tokens": len(tokens), "model": model}).save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token=tokens[0]))
+    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")  # pyright: ignore
     tokenizer.decoder = decoders.Fuse()  # pyright: ignore
     tokenizer.save(str(folder / "tokenizer.json"))
