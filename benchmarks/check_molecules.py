@@ -28,7 +28,6 @@ from lsd_sampler.denoisers.radd import RADDDenoiser
 
 SAMPLERS = {"tweedie": "random", "tweedie:confidence:cosine": "confidence"}
 INTERVAL = 2 * 1.96  # standard errors from one end to the other
-FIGURES = ("valid", "unique", "logp_distance", "weight_distance", "qed_distance", "fcd")
 
 
 @torch.inference_mode()
@@ -47,7 +46,7 @@ def sample(network: Any, rule: str, num: int, calls: int, temperature: float, ge
             x = torch.where(masked & (order < known), drawn, x)
             continue
         noise = -torch.rand(num, length, dtype=torch.float64, generator=generator).log().neg().log()
-        score = log_p.gather(-1, drawn[..., None])[..., 0] + (1 - (k - 1) / (calls - 1)) * noise
+        score = log_p.gather(-1, drawn[..., None])[..., 0] + (1 - (k - 1) / max(1, calls - 1)) * noise
         rank = score.masked_fill(~masked, -math.inf).argsort(1, descending=True).argsort(1)
         x = torch.where(masked & (rank < known - (~masked).sum(1, keepdim=True)), drawn, x)
     return x
@@ -85,15 +84,19 @@ class Yardstick:
         read = [Chem.MolFromSmiles(text) for text in texts]
         valid = [molecule for molecule in read if molecule is not None and molecule.GetNumAtoms()]
         names = [Chem.MolToSmiles(molecule) for molecule in valid]
-        found = {"valid": len(valid) / len(texts), "unique": len({*names}) / len(names)}
+        found = {"valid": len(valid) / len(texts)}
+        if len(valid) < 2:
+            return found
+        found["unique"] = len({*names}) / len(names)
         found |= {key: wasserstein_distance(of, self.real[key]) for key, of in properties(valid).items()}
         return found | {"fcd": float(self.fcd(gen=names, pref=self.moments))}
 
 
 def rows_of(folder: Path, calls: int) -> list[dict[str, Any]]:
-    rows = json.loads((folder / "summary.json").read_text())["rows"]
-    rows = [row for row in rows if row["sampler"] in SAMPLERS and row["nfe"] == calls]
-    if not rows or "fcd" not in rows[0]:
+    """The rows of these samplers that were measured in full: those for choosing a temperature have no interval."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if row["sampler"] in SAMPLERS and row["nfe"] == calls and "fcd_low" in row]
+    if not rows:
         raise SystemExit(f"{folder} holds no molecules of {' or '.join(SAMPLERS)} at {calls} calls.")
     return rows
 
@@ -120,9 +123,9 @@ def main() -> None:
             rule, temperature = SAMPLERS[row["sampler"]], row["temperature"]
             made.append(sample(network, rule, num, args.calls, temperature, generator))
         found = yardstick.figures(decode(torch.cat(made), args.model))
-        for key in FIGURES:
+        for key in found:
             error = (row[f"{key}_high"] - row[f"{key}_low"]) / INTERVAL * np.sqrt(2)
-            apart = (found[key] - row[key]) / error if error else float("nan")
+            apart = (found[key] - row[key]) / error if error else float("nan")  # all alike, as where all are valid
             print(f"{row['sampler']:28}{key:18}{found[key]:12.4f}{row[key]:12.4f}{apart:18.2f}", flush=True)
 
 

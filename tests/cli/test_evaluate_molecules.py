@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from helpers.tiny_molecules import write_model
 
 from lsd_sampler import MaskedDiffusionPipeline
 from lsd_sampler.cli import evaluate
-from lsd_sampler.denoisers.radd import RADDDenoiser
 from lsd_sampler.evaluation import MoleculeMetrics, read_jsonl
 from lsd_sampler.evaluation.tokens import load_tokenizer_file
 
@@ -22,18 +21,6 @@ REAL = [f"{'C' * n}{end}" for n in range(1, 9) for end in ("O", "N", "OC", "Br")
 def packages() -> None:
     for library in ("rdkit", "fcd_torch"):
         pytest.importorskip(library, reason=f"{library} is not installed")
-
-
-def write_model(folder: Path, tokens: str) -> Path:
-    """A random RADD model of these characters, 6 positions."""
-    model = {"hidden_size": 8, "n_heads": 2, "n_blocks": 1, "length": 6, "dropout": 0.0}
-    torch.manual_seed(0)
-    RADDDenoiser({"tokens": len(tokens), "model": model}).save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")  # pyright: ignore
-    tokenizer.decoder = decoders.Fuse()  # pyright: ignore
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
 
 
 def arguments(tmp_path: Path, tokens: str, *more: str) -> list[str]:
