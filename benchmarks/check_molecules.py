@@ -5,7 +5,7 @@ python benchmarks/check_molecules.py eval-molecules --reference test.smi.xz
 Nothing of the package but the network itself takes part: no scheduler, no pipeline, no metric. Weights are read by
 safetensors, the tokens by json, and the samplers are the loop below. Molecules are read by rdkit, and the Fréchet
 distance is that of fcd-torch. The samples are others than those of `lsd-eval`, so the last column should be of size 1:
-the difference in standard errors, those of `lsd-eval`'s own intervals, times the root of 2.
+the difference in its standard errors, which are those of `lsd-eval`'s own intervals times the root of 2.
 """
 
 import argparse
