@@ -3,6 +3,9 @@
 One tensor of random logits serves every step, as if the denoiser had returned it. Ours runs all its steps. The others
 cost about the same at every step, so they are timed on a few, spread over the generation, and scaled. The fastest of
 repeated times counts, for everyone, because other load on the machine only adds to it.
+
+Every registered order is timed. Beside it is what its steps take over one `log_softmax` each of the rows that are
+masked then: the yardstick of orders that read them all. The default sizes need up to 4 GiB, or 2 with `--ours-only`.
 """
 
 import argparse
@@ -22,6 +25,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from lsd_sampler import LSDScheduler
+from lsd_sampler.sampling.orders import ORDERS
 
 
 Step = Callable[[int, Tensor], Tensor]  # (step index, canvas) -> next canvas
@@ -56,6 +60,7 @@ class Row:
     steps_timed: str
     seconds: float
     peak_bytes: int
+    reading_seconds: float | None = None  # one `log_softmax` of the masked rows in each step, added up
 
 
 def library_step(scheduler: SchedulerMixin, setting: Setting, logits: Tensor, **options: object) -> Step:
@@ -118,7 +123,9 @@ def measure_ours(setting: Setting, logits: Tensor, order: str, repeats: int) -> 
     times = [first] if first > 5 else [seconds(run, setting.device) for _ in range(repeats)]
     assert not (canvases[-1] == setting.vocab).any(), "masks are left on the canvas"
     canvases.clear()
-    return Row(f"ours, order {order}", "all", min(times), peak_bytes(run, setting.device)), canvases
+    peak = peak_bytes(run, setting.device)
+    reading = reading_seconds(setting, logits, canvases[:-1], len(times))
+    return Row(f"ours, order {order}", "all", min(times), peak, reading), canvases
 
 
 def measure_some(name: str, step: Step, setting: Setting, timed_steps: int) -> Row:
@@ -141,6 +148,15 @@ def measure_others(setting: Setting, logits: Tensor, timed_steps: int) -> list[R
     return [*rows, measure_some("textbook Euler, Gumbel", textbook_euler(setting, logits), setting, timed_steps)]
 
 
+def reading_seconds(setting: Setting, logits: Tensor, canvases: list[Tensor], repeats: int) -> float:
+    """One `log_softmax` over the rows masked on each canvas, summed over canvases; picking the rows is not timed."""
+    total = 0.0
+    for canvas in canvases:
+        masked = logits[canvas == setting.vocab]
+        total += min(seconds(lambda x=masked: x.log_softmax(-1), setting.device) for _ in range(repeats))
+    return total
+
+
 def logsumexp_seconds(setting: Setting, logits: Tensor, canvases: list[Tensor], repeats: int) -> float:
     """One `logsumexp` over the rows revealed in each step, summed over the steps; picking the rows is not timed."""
     revealed = [logits[before != after] for before, after in pairwise(canvases)]
@@ -161,11 +177,15 @@ def show(setting: Setting, rows: list[Row], references: dict[str, float]) -> Non
     kind = str(setting.dtype).removeprefix("torch.")
     print(f"{device_name(setting.device)}; torch {torch.__version__}; {setting.steps} steps of {kind} logits")
     print(f"B = {setting.batch}, L = {setting.length}, V = {setting.vocab}: {size / 2**20:.0f} MiB of logits\n")
-    print(f"{'scheduler':34} {'steps timed':>12} {'seconds':>10} {'x ours':>8} {'extra MiB':>10} {'% logits':>9}")
+    head = f"{'scheduler':34} {'steps timed':>12} {'seconds':>10} {'x ours':>8} {'x read':>8}"
+    print(f"{head} {'extra MiB':>10} {'% logits':>9}")
     for row in rows:
         ratio, memory, share = row.seconds / rows[0].seconds, row.peak_bytes / 2**20, 100 * row.peak_bytes / size
-        print(f"{row.name:34} {row.steps_timed:>12} {row.seconds:10.3f} {ratio:8.1f} {memory:10.1f} {share:9.2f}")
-    print("\n`logsumexp` over the rows that are revealed:")
+        read = f"{row.seconds / row.reading_seconds:.2f}" if row.reading_seconds else ""
+        line = f"{row.name:34} {row.steps_timed:>12} {row.seconds:10.3f} {ratio:8.1f} {read:>8}"
+        print(f"{line} {memory:10.1f} {share:9.2f}")
+    print("\n`x read`: over one `log_softmax` a step of the rows that are masked then.")
+    print("`logsumexp` over the rows that are revealed:")
     for name, reference in references.items():
         print(f"  {name}: {reference:.3f} s; {rows[0].name} takes {rows[0].seconds / reference:.2f} times that")
 
@@ -173,10 +193,12 @@ def show(setting: Setting, rows: list[Row], references: dict[str, float]) -> Non
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    sizes = {"batch": 2, "length": 1024, "vocab": 50257, "steps": 64}
+    sizes = {"batch": 16, "length": 1024, "vocab": 8192, "steps": 32}
     for name, default in (sizes | {"timed-steps": 3, "repeats": 5}).items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--orders", nargs="+", default=["random", "halton", "confidence"], help="the first is `ours`")
+    parser.add_argument(
+        "--orders", nargs="+", default=ORDERS.names(), choices=ORDERS.names(), help="the first is `ours`"
+    )
     parser.add_argument("--dtype", type=lambda name: getattr(torch, name), default=torch.float32, help="of logits")
     parser.add_argument("--ours-only", action="store_true", help="leave out the schedulers of others")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")

@@ -5,8 +5,9 @@
 The folder of the data holds the four IDX files (gzip). A picture of 28 x 28 is a canvas of 14 x 14 tokens: patches of
 2 x 2, a codebook of 256 by k-means. A run that was stopped goes on from its last checkpoint when called again. At the
 end the folder holds the model in bfloat16 safetensors, `codebook.safetensors` (tokens to pictures),
-`classifier.safetensors` (the judge), `training.jsonl`, and a card with the held-out loss and what samples of one token
-a call are worth (`--judge` samples and writes the card again).
+`classifier.safetensors` (the judge), `image_reference.safetensors` (what `lsd-eval` compares samples with),
+`training.jsonl`, and a card with the held-out loss and what samples of one token a call are worth (`--judge` samples
+and writes the card again).
 """
 
 import argparse
@@ -26,7 +27,9 @@ from trainer import Batch, Trainer, add_arguments, mask_tokens, masked_loss, tra
 from lsd_sampler import MaskedDiffusionPipeline
 from lsd_sampler.denoisers.maskgit import MaskGITDenoiser
 from lsd_sampler.denoisers.patch_codebook import CODEBOOK_NAME, PatchCodebook
-from lsd_sampler.evaluation.image_classifier import CLASSIFIER_NAME, ImageClassifier, frechet_distance
+from lsd_sampler.evaluation.frechet import frechet_distance, moments
+from lsd_sampler.evaluation.image_classifier import CLASSIFIER_NAME, ImageClassifier
+from lsd_sampler.evaluation.image_reference import REFERENCE_NAME, ImageReference, in_turn
 
 
 CLASSES = ["T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
@@ -159,6 +162,25 @@ def sample(args: argparse.Namespace, guidance_scale: float) -> tuple[torch.Tenso
     return torch.cat(images), labels.to(args.device)
 
 
+def make_reference(args: argparse.Namespace) -> None:
+    """Writes what `lsd-eval` compares samples with; says how far held-out training pictures are from test ones."""
+    test, test_labels = read_images(args.data, "t10k", args.device)
+    images, labels = (part[: args.valid] for part in read_images(args.data, "train", args.device))
+    classifier = ImageClassifier.from_pretrained(args.output_dir).to(args.device)
+    codebook = PatchCodebook.from_pretrained(args.output_dir).to(args.device)
+    features, predicted = classify(classifier, test)
+    accuracy = (predicted == test_labels).double().mean().item()
+    chosen = in_turn(labels)
+    tokens = codebook.encode(images[chosen])
+    reference = ImageReference(moments(features), len(test), accuracy, tokens.cpu(), labels[chosen].cpu())
+    reference.save_pretrained(args.output_dir)
+    for name, pictures in (("as they are", images[chosen]), ("through the codebook", codebook.decode(tokens))):
+        found, classes = classify(classifier, pictures)
+        right = (classes == labels[chosen]).double().mean().item()
+        row = {"samples": f"{len(chosen)} held-out pictures {name}", "frechet": frechet_distance(found, features)}
+        print(json.dumps(row | {"accuracy": right}), flush=True)
+
+
 def save_grid(images: torch.Tensor, path: Path, rows: int = 8) -> None:
     """The first pictures in a grid, a column for each class."""
     grid = images[: rows * len(CLASSES)].unflatten(0, (-1, len(CLASSES))).transpose(1, 2).flatten(2, 3).flatten(0, 1)
@@ -209,6 +231,8 @@ Halton-MaskGIT model of {summary["parameters"] / 1e6:.2f} M parameters: pictures
 {training_lines(summary, test[0].numel() // PATCH**2)}
 - Judge: `classifier.safetensors` (`lsd_sampler.evaluation.image_classifier`), accuracy {accuracy:.4f} on the
   {len(test)} test pictures.
+- `lsd-eval --model {args.output_dir}` compares samplers by these two. `image_reference.safetensors` holds the moments
+  of the test pictures' features, and held-out training pictures as tokens.
 - Made by `examples/train_garments.py`.
 
 One token a call, temperature 1; Fréchet distance of the judge's features to the test pictures, and the share of
@@ -234,13 +258,18 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000, help="to judge the model by")
     parser.add_argument("--guidance-scales", type=float, nargs="+", default=[0.0], help="to sample with; 0 is none")
     parser.add_argument("--judge", action="store_true", help="no training: sample, judge and write the card")
+    parser.add_argument("--reference", action="store_true", help=f"nothing but {REFERENCE_NAME}, for lsd-eval")
     add_arguments(parser, batch_size=32, steps=1_000_000, lr=2e-3)
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)
+    if args.reference:
+        make_reference(args)
+        return
     if not args.judge:
         trainer = GarmentTrainer(args)
         trainer.run()
         trainer.export()
+    make_reference(args)
     write_card(args)
 
 

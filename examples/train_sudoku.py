@@ -22,57 +22,10 @@ from trainer import Batch, Trainer, add_arguments, mask_tokens, masked_loss, tra
 
 from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
 from lsd_sampler.denoisers.maskgit import MaskGITDenoiser
+from lsd_sampler.support.sudoku import BOXES, is_solved, random_grids
 
 
-BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}  # height and width of a box
 ORDERS = {"random order": "random", "surest cell first": "entropy"}
-
-
-def peers(size: int, device: str) -> torch.Tensor:
-    """Which cells share a row, a column or a box: `(size ** 2, size ** 2)`, a cell with itself included."""
-    height, width = BOXES[size]
-    cells = torch.arange(size * size, device=device)
-    rows, columns = cells // size, cells % size
-    boxes = rows // height * size + columns // width
-    return torch.stack([part[:, None] == part for part in (rows, columns, boxes)]).any(0)
-
-
-def random_grids(count: int, size: int, generator: torch.Generator, device: str) -> torch.Tensor:
-    """Complete grids `(count, size ** 2)` of digits from 0.
-
-    Cell by cell: one of those with the fewest candidates, and one of its candidates, both at random. Grids that run
-    into a contradiction are thrown away. (So grids are not quite equally likely.)
-    """
-    finished, number = [], 0
-    while number < count:
-        grids = _attempt(min(count, 20_000), size, generator, device)
-        finished.append(grids)
-        number += len(grids)
-    return torch.cat(finished)[:count]
-
-
-def _attempt(count: int, size: int, generator: torch.Generator, device: str) -> torch.Tensor:
-    def random(*shape: int) -> torch.Tensor:
-        return torch.rand(shape, generator=generator, device=device)
-
-    peers_LL, every, L = peers(size, device), torch.arange(count, device=device), size * size
-    allowed_NLV = torch.ones(count, L, size, dtype=torch.bool, device=device)
-    grids_NL = torch.full((count, L), -1, device=device)
-    for _ in range(L):
-        candidates_NL = allowed_NLV.sum(2) + random(count, L)
-        cell_N = candidates_NL.masked_fill(grids_NL >= 0, math.inf).argmin(1)
-        digit_N = (random(count, size) * allowed_NLV[every, cell_N]).argmax(1)
-        grids_NL[every, cell_N] = digit_N
-        taken_NLV = peers_LL[cell_N][:, :, None] & (digit_N[:, None] == torch.arange(size, device=device))[:, None]
-        allowed_NLV &= ~taken_NLV
-    return grids_NL[is_solved(grids_NL, size)]
-
-
-def is_solved(grids: torch.Tensor, size: int) -> torch.Tensor:
-    """Whether no digit occurs twice in a row, a column or a box: `(count,)`, of grids `(count, size ** 2)`."""
-    pairs_LL = peers(size, str(grids.device)).fill_diagonal_(False)
-    return torch.cat([((x[:, :, None] == x[:, None]) & pairs_LL).flatten(1).any(1).logical_not() for x in
-                      grids.split(2000)])  # fmt: skip
 
 
 def transform(grids: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:

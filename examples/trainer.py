@@ -1,6 +1,7 @@
 """The training loop of the example models: Muon and AdamW, limits on steps and time, checkpoints, the best weights.
 
-Not a script: `train_text_model.py`, `train_molecules.py`, `train_garments.py` and `train_sudoku.py` use it.
+Not a script: `train_text_model.py`, `train_molecules.py`, `train_garments.py`, `train_sudoku.py` and
+`train_sudoku4.py` use it.
 """
 
 import argparse

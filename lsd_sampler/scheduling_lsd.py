@@ -13,7 +13,6 @@ from diffusers.utils.outputs import BaseOutput
 
 from .learned.sampler_files import check_description
 from .learned.sampler_numbers import SamplerNumbers
-from .learned.tensor_file import FORMAT_VERSION
 from .sampling.canvas import Canvas, DrawOptions, StepInput, as_rows, check_known_tokens
 from .sampling.certainty import check_certainty
 from .sampling.corruptions import check_states
@@ -83,7 +82,8 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
 
     A learned sampler holds, for each number of steps M, `timesteps` (M + 1), `score_coefficients` (M: multiply the
     score, that is, how many tokens a step reveals) and `log_score_coefficients` (M: multiply the log-score; an inverse
-    temperature), or a step-error table from which the best timesteps follow for any M. They come with
+    temperature), or a step-error table from which the best timesteps follow for any M. For the order `"adaptive"` it
+    holds what decides the positions of each step, and how strongly these depend on each other. They come with
     [`from_pretrained`] or [`~lsd_sampler.distill`]. Without them, as after `LSDScheduler(...)` or `from_config`, it is
     the plain base solver: coefficients 1 on the base grid.
 
@@ -103,7 +103,8 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         solver_options (`dict`, *optional*): constants of such a baseline, by name; the others have their defaults.
         order (`str`, defaults to `"random"`): which masked positions come first: `"random"`, `"halton"` (far apart),
             `"halton_maskgit"` (that of Halton-MaskGIT), or those of which the network is surest: by the drawn token
-            (`"confidence"`, as MaskGIT), the lead of the most likely one (`"margin"`), or `"entropy"`.
+            (`"confidence"`, as MaskGIT), the lead of the most likely one (`"margin"`), or `"entropy"`; or
+            `"adaptive"`, which positions and how many as learned for a model (`"halton"` until something is learned).
         count (`str`, defaults to `"exact"`): `"exact"` (`round(alpha L)` of L masked positions are known after a step
             of `tweedie`; a coefficient or another solver scales what the step adds) or `"bernoulli"` (independent
             reveals, as in the CTMC). `"llada"` and `"dream"` reveal as many tokens as the code of LLaDA (equally many
@@ -165,7 +166,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         vocab_size: int | None = None,
         base_model: str | None = None,
         base_model_revision: str | None = None,
-        format_version: int = FORMAT_VERSION,
+        format_version: int = 1,
         learned: bool = False,
         tensors_sha256: str | None = None,
     ):
@@ -181,8 +182,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         if solver_options is not None:  # as JSON holds it, and a copy
             self.register_to_config(solver_options={name: self._options[name] for name in solver_options})
         # tensors do not travel in a config: from_config of a learned sampler gives the plain base solver
-        self.register_to_config(learned=False, tensors_sha256=None, format_version=FORMAT_VERSION)
-        self.learned_sampler = LearnedSampler()
+        self.set_learned_sampler(LearnedSampler())
         self.num_inference_steps: int | None = None
         self.timesteps: torch.Tensor = torch.empty(0)
         self._follows_amused = False
@@ -242,6 +242,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
                 places=self._calls(len(steps.timesteps) - 1)[1],
                 in_blocks=block_length is not None,
                 options=self._options,
+                dependence=self.learned_sampler.dependence,
             )
             self.num_inference_steps = num_inference_steps
             self.timesteps = steps.timesteps[:-1].to(device=device, dtype=torch.float32)

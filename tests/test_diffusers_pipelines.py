@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from helpers.chosen_positions import adaptive, make_choice, random_kappa
 from helpers.tiny_pipelines import CODEBOOK, TEXT_MASK, amused, llada2, oracle_llada2
 
 from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
@@ -18,7 +19,7 @@ from lsd_sampler.evaluation import forbidden_share
 from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps
 
 
-ORDERS = ("random", "halton", "confidence")
+ORDERS = ("random", "halton", "confidence", "adaptive")
 RADD = {
     "tokens": 5,
     "noise": {"type": "loglinear"},
@@ -37,12 +38,25 @@ def count_calls(network: torch.nn.Module) -> list[int]:
     return calls
 
 
+def scheduler_for(pipe: Any, order: str, layout: str, shape: tuple[int, ...]) -> LSDScheduler:
+    """In the place of a pipeline's own; `adaptive` has a choice for 3 and 8 calls, others lie between or outside."""
+    if order != "adaptive":
+        return LSDScheduler.from_config(pipe.scheduler.config, order=order)
+    choices = [
+        make_choice([*[0.3] * (M - 1), 1], "entropy_shares", 0.05, torch.tensor([0.1, 1, 0.3, 0.1, 0.5]).double())
+        for M in (3, 8)
+    ]
+    scheduler = LSDScheduler.from_config(pipe.scheduler.config, order=order)
+    scheduler.set_learned_sampler(adaptive(choices, random_kappa(layout, shape)).learned_sampler)
+    return scheduler
+
+
 @pytest.mark.parametrize(
     ("order", "steps", "guidance", "batch"), list(itertools.product(ORDERS, (1, 2, 8), (1.0, 4.0), (1, 3)))
 )
 def test_amused(order: str, steps: int, guidance: float, batch: int) -> None:
     pipe = amused()
-    pipe.scheduler = LSDScheduler.from_config(pipe.scheduler.config, order=order)
+    pipe.scheduler = scheduler_for(pipe, order, "offset_2d", (3, 3))
     calls = count_calls(pipe.transformer)
 
     def generate(seed: int, **kwargs: Any) -> torch.Tensor:
@@ -63,7 +77,7 @@ def test_amused(order: str, steps: int, guidance: float, batch: int) -> None:
 def test_llada2(order: str, steps: int, batch: int, side: str) -> None:
     pipe = llada2()
     pipe.tokenizer.padding_side = side
-    pipe.scheduler = LSDScheduler.from_config(pipe.scheduler.config, order=order)
+    pipe.scheduler = scheduler_for(pipe, order, "matrix", (8,))
     calls, prompts = count_calls(pipe.model), ["a b c d e", "f", "g h"][:batch]
     canvases: list[torch.Tensor] = []
 

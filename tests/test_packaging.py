@@ -23,6 +23,7 @@ OPTIONAL = [
     "matplotlib",
     "mauve",
     "rdkit",
+    "reasoning_gym",
     "tensorboard",
     "torchmetrics",
     "trackio",

@@ -20,8 +20,9 @@ def choice_section(records: Records) -> str:
     ]
     meaning = (
         "Nats per token: what sequences that no candidate learned from cost it when it is forced along them, in its\n"
-        "own order, by its own times and coefficients; lower is better. In brackets: standard errors (of differences\n"
-        "over pairs). A candidate's calls are those that it would take alone, with its teacher's."
+        "own order, by its own numbers; lower is better. In brackets: standard errors (of differences over pairs).\n"
+        "A candidate may cost less than the chosen one at some number of calls, or by no more than chance. Its calls\n"
+        "are those that it would take alone, with its teacher's."
     )
     parts = ["## Why this method and this order", choice["reason"]]
     if measured:

@@ -10,6 +10,7 @@ import diffusers
 import torch
 from huggingface_hub import ModelCard, ModelCardData
 
+from ..learned.dependence_plot import plot_dependence
 from ..learned.description import KINDS, Description, Records
 from ..learned.schedule_plot import plot_schedule
 from ..sampling.learned_numbers import LearnedSampler
@@ -20,6 +21,8 @@ from ..support.atomic import write_atomically
 from ..support.hub import is_hub_id
 from .choice_section import choice_section
 from .coefficients_section import coefficients_section
+from .positions_section import DEPENDENCE_PLOT, positions_section
+from .variety_section import variety_section
 
 
 BEGIN, END = "<!-- lsd_sampler: written by lsd-train, refreshed by it -->", "<!-- lsd_sampler: end -->"
@@ -69,7 +72,9 @@ def save_sampler(
     license: str | None = None,
     load_kwargs: dict[str, Any] | None = None,
 ) -> None:
-    """Writes sampler, `config.json` (the run; a Hub download counter), `metrics.jsonl`, `schedule.png` and the card.
+    """Writes sampler, `config.json` (the run; a Hub download counter), `metrics.jsonl`, the card and its plots.
+
+    The plots are `schedule.png` and, for a sampler that learned how positions depend on each other, `dependence.png`.
 
     Args:
         scheduler ([`LSDScheduler`]): a learned one.
@@ -90,6 +95,7 @@ def save_sampler(
     write_atomically(folder / "config.json", (json.dumps(described, indent=2) + "\n").encode())
     write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records).encode())
     plotted = _plot(config.describe(scheduler.learned_sampler, records), folder / "schedule.png", model)
+    dependence_plotted = _plot_dependence(scheduler.learned_sampler, folder / DEPENDENCE_PLOT, model)
     call_kwargs = call_kwargs or {}
     path = folder / "README.md"
     written = None
@@ -97,7 +103,7 @@ def save_sampler(
         arguments = ", ".join([repr(model), *(f"{name}={value!r}" for name, value in (load_kwargs or {}).items())])
         nfe, location = _numbers_of_calls(scheduler, config), repo_id or str(folder)
         snippet = _snippet(nfe, arguments, records, location, pipeline_class, call_kwargs)
-        card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs, license)
+        card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs, license, dependence_plotted)
         written = (refresh(path.read_text(encoding="utf-8"), card) if path.exists() else card).encode()
     if written is not None:
         write_atomically(path, written)
@@ -112,8 +118,15 @@ def make_card(
     plotted: bool,
     call_kwargs: dict[str, Any] | None = None,
     license: str | None = None,
+    dependence_plotted: bool = False,
 ) -> str:
-    """The text of the sampler card; `snippet` is the code that shows its use, the rest is as for [`save_sampler`]."""
+    """The text of the sampler card.
+
+    Args:
+        snippet (`str`): the code that shows its use.
+        plotted (`bool`), dependence_plotted (`bool`): whether `schedule.png` and `dependence.png` are there.
+        scheduler, model, config, records, call_kwargs, license: as for [`save_sampler`].
+    """
     choice = choice_section(records)
     learned = config.describe(scheduler.learned_sampler, records)
     sampler, nfe = scheduler.config, _numbers_of_calls(scheduler, config)
@@ -145,9 +158,12 @@ def make_card(
             table=learned.table(),
             coefficients=coefficients_section(learned.records),
             choice=choice,
+            positions=positions_section(scheduler.learned_sampler, learned.records, dependence_plotted),
+            variety=variety_section(learned.records),
             plot="![learned schedule](schedule.png)" if plotted else "",
             protocol=_protocol(config, learned),
-            conditions=_conditions(call_kwargs or {}),
+            conditions=_conditions(call_kwargs or {}, records),
+            canvases=_canvases(records),
             versions=f"torch {torch.__version__.split('+')[0]}, diffusers {diffusers.__version__}",
         )
     )
@@ -237,11 +253,22 @@ def _first(name: str, value: Any) -> Any:
     return value[0] if isinstance(value[0], str) else value
 
 
-def _conditions(call_kwargs: dict[str, Any]) -> str:
-    """The arguments of every call of the pipeline; a long one by its name only."""
-    written = {name: repr(value) for name, value in call_kwargs.items()}
+def _conditions(call_kwargs: dict[str, Any], records: Records) -> str:
+    """The arguments of every call of the pipeline, except for canvases that differ; a long one by its name only."""
+    given = {"input_ids"} if _canvases(records) else set()
+    written = {name: repr(value) for name, value in call_kwargs.items() if name not in given}
     parts = [f"`{name}={value}`" if len(value) <= MAX_SHOWN else f"`{name}`" for name, value in written.items()]
     return ", ".join(parts)
+
+
+def _canvases(records: Records) -> str:
+    """The partly given canvases that it learned on; empty if nothing was given, or the same in all."""
+    canvases = next((r for r in records if r["event"] == "canvases"), None)
+    if canvases is None:
+        return ""
+    fewest, most = canvases["fewest_masked"], canvases["most_masked"]
+    masked = str(most) if fewest == most else f"{fewest} to {most}"
+    return f"{canvases['given']}; {masked} positions were masked"
 
 
 def _protocol(config: Run, learned: Description) -> str:
@@ -266,13 +293,31 @@ def _sequences(paths: Mapping[str, Any]) -> str:
 
 
 def _plot(learned: Description, path: Path, model: str) -> bool:
-    """Draws the learned numbers, if they can be drawn."""
-    times, coefficients = (
-        {f"{M} calls": values for M, values in curves.items()} for curves in (learned.times, learned.coefficients)
+    """Draws the learned numbers, if they can be drawn; otherwise no plot of an earlier run stays."""
+    times, coefficients, open_after, masked_after = (
+        {_label(M, learned): values for M, values in curves.items()}
+        for curves in (learned.times, learned.coefficients, learned.open_after, learned.masked_after)
     )
-    if not times:
+    if not times and not open_after:
+        path.unlink(missing_ok=True)
         return False
     with optional_plot(path):
-        plot_schedule(times, path, coefficients or None, title=model)
+        plot_schedule(times, path, coefficients, title=model, open_after=open_after, masked_after=masked_after)
+        return True
+    return False
+
+
+def _label(M: int, learned: Description) -> str:
+    """What a curve is of. Numbers of calls may count their budgets differently."""
+    return f"{M} calls ({learned.units[M]})" if M in learned.units else f"{M} calls"
+
+
+def _plot_dependence(learned: LearnedSampler, path: Path, model: str) -> bool:
+    """Draws the dependence between positions, if it was learned; otherwise no plot of an earlier run stays."""
+    if learned.dependence is None:
+        path.unlink(missing_ok=True)
+        return False
+    with optional_plot(path):
+        plot_dependence(learned.dependence, path, title=model)
         return True
     return False

@@ -1,7 +1,11 @@
 """`lsd-train --dry-run`: the downloads, network calls and memory of a run."""
 
 import argparse
+import sys
+from dataclasses import replace
 from typing import Any
+
+import torch
 
 from ..denoisers.published import SHORT_NAMES, HubModel
 from ..denoisers.sizes import ModelSize
@@ -15,7 +19,9 @@ from ..training.teacher_plan import TeacherPlan
 
 def plan_of(pipeline: Any, config: DistillConfig, call_kwargs: dict[str, Any]) -> TeacherPlan:
     """The plan of a call of the pipeline. For our own pipeline it is known; otherwise a run of one step shows it."""
-    denoiser = getattr(pipeline, "denoiser", None)
+    denoiser, canvases = getattr(pipeline, "denoiser", None), call_kwargs.get("input_ids")
+    if denoiser is not None and isinstance(canvases, torch.Tensor) and set(call_kwargs) <= {"length", "input_ids"}:
+        return _plan_of_canvases(canvases, denoiser, config)
     if denoiser is not None and set(call_kwargs) <= {"length"}:
         return _plan(call_kwargs.get("length", denoiser.length), denoiser.time_conditioned, config, denoiser.hole_id)
     return teacher_plan(PipelineRuns(pipeline, config.seed, call_kwargs), base_scheduler(pipeline, config), config)
@@ -30,9 +36,28 @@ def _plan(length: int, time_conditioned: bool, config: DistillConfig, mask_token
     return TeacherPlan(length, 1, config.teacher_steps_for(length, time_conditioned), mask_token_id)
 
 
+def _plan_of_canvases(canvas_NL: torch.Tensor, denoiser: Any, config: DistillConfig) -> TeacherPlan:
+    """The plan of a call for partly given canvases, which depends on those of the first batch."""
+    first = range(min(config.batch_size, config.most_sequences))
+    masked_BL = canvas_NL[[i % len(canvas_NL) for i in first]] == denoiser.hole_id
+    # without a mask, what is given is no matter of the noise
+    masked_B = masked_BL.sum(1) if denoiser.mask_token_id is not None else torch.tensor([masked_BL.shape[1]])
+    fewest, most = (int(number) for number in masked_B.aminmax())
+    plan = _plan(most, denoiser.time_conditioned, config, denoiser.hole_id)
+    return replace(plan, is_whole=False, fewest_masked=fewest)
+
+
 def published(args: argparse.Namespace) -> HubModel | None:
     """The published model of a dry run, if it need not be loaded."""
     return SHORT_NAMES.get(args.model) if args.dry_run and args.model else None
+
+
+def as_if_all_masked(args: argparse.Namespace, plan: TeacherPlan) -> TeacherPlan:
+    """The plan of a model that is not loaded, so that its canvases are not known; a note on stderr says so."""
+    if not args.infill and not args.given:
+        return plan
+    print("The model is not loaded for a dry run: its canvases count as all masked.", file=sys.stderr)
+    return replace(plan, is_whole=False)
 
 
 def describe_download(model: HubModel) -> dict[str, Any]:
@@ -56,6 +81,7 @@ def describe_cost(
         "paths": recipe.source,
         "num_sequences": recipe.num_sequences,
         "canvases": plan.num_canvases,
+        "masked_positions": [plan.fewest_masked or plan.num_masked, plan.num_masked],
         "network_calls": network_calls(recipe),
     }
     if size is None:

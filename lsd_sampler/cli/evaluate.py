@@ -1,4 +1,4 @@
-"""`lsd-eval`: compare samplers of one model at equal network calls, each at its own best temperature."""
+"""`lsd-eval`: compare samplers of one model at equal network calls, each at its own best temperature and guidance."""
 
 import argparse
 import json
@@ -24,8 +24,28 @@ from .common import (
     say,
     within_memory,
 )
-from .evaluation_parts import BASELINE_FORM, finished_rows, keeping_rows, make_metrics, make_samplers, refuse_unused
-from .infill_files import read_canvases
+from .evaluation_classes import check_guidance, classes_of
+from .evaluation_fills import FillTask
+from .evaluation_molecules import add_molecule_arguments, check_molecule_options
+from .evaluation_parts import (
+    BASELINE_FORM,
+    find_oracle,
+    finished_rows,
+    keeping_rows,
+    make_metrics,
+    make_samplers,
+    refuse_unused,
+)
+from .evaluation_protocol import precision, protocol
+from .evaluation_tasks import (
+    CHOOSING,
+    TASK_TEMPERATURES,
+    add_task_arguments,
+    check_task_options,
+    chooser,
+    expand_sweeps,
+    make_task_parts,
+)
 
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -60,20 +80,24 @@ def build_parser() -> argparse.ArgumentParser:
         "to this limit; default: one token a call",
     )  # fmt: skip
     parser.add_argument(
-        "--num-samples", type=positive_int, default=1024, help="samples in each row; default: %(default)s"
+        "--num-samples", type=positive_int, help="samples in each row; default: 1024, or every item of --tasks once"
     )
     parser.add_argument(
         "--batch-size", type=positive_int, default=64, help="samples per network call; default: %(default)s"
     )
     parser.add_argument(
         "--temperatures", type=float, nargs="+",
-        help="temperatures to try for each sampler; default: 1 for oracles without --frontier, else "
-        f"{' '.join(map(str, TEMPERATURES))}",
+        help="temperatures to try for each sampler; default: 1 for oracles without --frontier, "
+        f"{' '.join(f'{t:g}' for t in TASK_TEMPERATURES)} with --tasks, else {' '.join(map(str, TEMPERATURES))}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--guidance-scale", type=float, nargs="+", metavar="W",
+        help="strengths of classifier-free guidance to try for each sampler, 0 for none; default: none",
     )  # fmt: skip
     parser.add_argument(
         "--temperature-nfe",
         type=positive_int,
-        help="choose temperatures at this number of calls only, which is cheaper",
+        help="choose temperatures and guidance at this number of calls only, which is cheaper",
     )
     parser.add_argument(
         "--frontier", action="store_true", help="add likelihood against entropy along the temperatures"
@@ -95,22 +119,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reference-lines", action="store_true", help="each line of --reference is a text, as in .smi"
     )
-    parser.add_argument(
-        "--molecules",
-        action="store_true",
-        help="the samples are SMILES: valid, unique and novel ones, Fréchet ChemNet distance to --reference (needs "
-        "lsd_sampler[molecules])",
-    )
-    parser.add_argument(
-        "--training-set", type=Path, metavar="FILE",
-        help="with --molecules: the molecules that the model was trained on, .smi or .smi.xz, which are not novel",
-    )  # fmt: skip
+    add_molecule_arguments(parser)
     parser.add_argument(
         "--infill",
         type=Path,
         metavar="FILE",
         help="fill in the masks of the lines of this file: texts, ids, or .jsonl",
     )
+    add_task_arguments(parser)
     parser.add_argument("--features", choices=("judge", "denoiser"), help="embedding space of the energy distance")
     parser.add_argument("--mauve", action="store_true", help="MAUVE in that space (needs mauve-text)")
     parser.add_argument("--num-texts", type=positive_int, default=2, help="samples of each row shown in the report")
@@ -144,34 +160,46 @@ def evaluate(args: argparse.Namespace) -> None:
     output = args.output_dir / "metrics.jsonl"
     if not args.resume and not args.overwrite:
         check_no_row_is_lost(output)
+        if args.tasks is not None:
+            check_no_row_is_lost(args.output_dir / CHOOSING)
     pipeline = load_pipeline(args)
-    canvases = read_canvases(args.infill, pipeline) if args.infill else None
+    task = FillTask.read(args.infill, pipeline, args.num_samples or 1024) if args.infill else None
     samplers = make_samplers(args, pipeline.denoiser.scheduler_config())
     temperatures = choose_temperatures(args, pipeline.denoiser, samplers)
+    check_guidance(args, pipeline.denoiser)
+    tasks, canvases = None, None if task is None else task.canvases
+    if args.tasks is not None:
+        oracle = find_oracle(args, pipeline.denoiser)
+        chooses = len(set(temperatures)) > 1 or len(set(args.guidance_scale or ())) > 1
+        tasks = make_task_parts(args, pipeline, oracle, chooses)
+        canvases = tasks.judged.canvases
+    args.num_samples = args.num_samples or (1024 if tasks is None else len(tasks.judged.canvases))
     num_rows = min(args.batch_size, args.num_samples)
     with keeping_rows(output), within_memory(args, "--batch-size", num_rows):
         args.output_dir.mkdir(parents=True, exist_ok=True)
         _say_folder(args)
-        metrics, floor = make_metrics(args, pipeline, canvases)
+        metrics, floor = make_metrics(args, pipeline, task, tasks)
         if args.frontier and floor is None:
             raise ValueError("`--frontier` is read off at the entropy of real data: give more `--reference` text.")
         if args.frontier and metrics.likelihood_key is None:
             raise ValueError(
                 f"`--frontier` is of a likelihood, which samples of {args.oracle or args.model} have not."
             )
+        common: dict[str, Any] = {
+            "num_samples": args.num_samples, "batch_size": args.batch_size, "resume": args.resume,
+            "labels": labels(args, pipeline.denoiser, metrics), "workers": workers,
+        }  # fmt: skip
         harness = Harness(
             pipeline,
             samplers,
             metrics,
-            num_samples=args.num_samples,
-            batch_size=args.batch_size,
             output=output,
-            resume=args.resume,
-            labels=labels(args, pipeline.denoiser, metrics),
-            workers=workers,
             num_texts=args.num_texts if metrics.tokenizer is not None else 0,
             canvases=metrics.canvases if canvases is None else canvases,
-            **({"length": args.length} if args.length else {}),
+            chooser=chooser(args, pipeline, samplers, tasks, common),
+            **common,
+            **classes_of(pipeline.denoiser, canvases),
+            **({"length": args.length} if args.length and tasks is None else {}),
         )
         report = conclude(args, harness, floor, temperatures)
         if workers.is_main:
@@ -181,19 +209,25 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def conclude(args: argparse.Namespace, harness: Any, floor: Any, temperatures: list[float]) -> Any:
     """Makes all rows, including those of the base that the headline needs, and the report."""
-    from ..evaluation.comparison import compare, measure_further
+    from ..evaluation.comparison import compare, measure_curves, measure_further
     from ..evaluation.report import make_report
 
     base = args.baselines[0] if args.baselines else None
     nfe = args.headline_nfe or (8 if 8 in args.nfe else min(args.nfe))
-    ours = [name for name in harness.samplers if name not in args.baselines]
+    sweeps = {text: names for text, names in expand_sweeps(args.baselines).items() if names != [text]}
+    fixed = [name for name in harness.samplers if not any(name in names for names in sweeps.values())]
+    ours = [name for name in fixed if name not in args.baselines]
     common: dict[str, Any] = {"choose_at": args.temperature_nfe, "seed": args.seed}
-    found = compare(harness, args.nfe, temperatures, frontier=args.frontier, floor=floor, **common)
+    common["guidance_scales"] = args.guidance_scale or [None]
+    found = compare(harness.only(*fixed), args.nfe, temperatures, frontier=args.frontier, floor=floor, **common)
+    if sweeps:
+        steps, options = most_masked(harness) or 1, {key: common[key] for key in ("seed", "guidance_scales")}
+        found = measure_curves(harness, found, sweeps, args.nfe, steps=steps, temperatures=temperatures, **options)
     if base is not None:
         common |= {"temperatures": temperatures, "limit": args.headline_limit or most_masked(harness)}
         found = measure_further(harness, found, base, nfe=nfe, ours=ours, **common)
     title = f"Samplers of {Path(args.model).name or args.model}"
-    described = protocol(args, harness.pipeline, found, temperatures)
+    described = protocol(args, harness.pipeline, harness.metrics, found, temperatures)
     return make_report(title, found, harness.metrics, base=base, headline_nfe=nfe, ours=ours, protocol=described)
 
 
@@ -217,7 +251,9 @@ def check_options(args: argparse.Namespace) -> None:
     Raises:
         ValueError: if there are any; the message names the flag.
     """
+    check_task_options(args)
     refuse_unused(args, args.oracle is not None or is_oracle_spec(args.model))
+    check_molecule_options(args)
     if args.infill and args.length:
         raise ValueError("`--infill` has whole canvases: leave `--length` out.")
     if args.headline_nfe not in (None, *args.nfe):
@@ -240,7 +276,8 @@ def choose_temperatures(args: argparse.Namespace, denoiser: Any, samplers: Mappi
     """
     is_oracle = args.oracle is not None or isinstance(denoiser, Oracle)
     refuse_unused(args, is_oracle)
-    temperatures = args.temperatures or ([1.0] if is_oracle and not args.frontier else list(TEMPERATURES))
+    default = [1.0] if is_oracle and not args.frontier else list(TEMPERATURES)
+    temperatures = args.temperatures or (default if args.tasks is None else list(TASK_TEMPERATURES))
     several = len(set(temperatures)) > 1
     if args.frontier and not is_oracle and args.judge is None:
         raise ValueError("`--frontier` is of a likelihood: give a `--judge`.")
@@ -276,38 +313,9 @@ def labels(args: argparse.Namespace, denoiser: Any, metrics: MetricSet) -> dict[
         "reference": args.reference,
         "features": args.features,
     }
+    if args.tasks is not None:
+        named |= {"tasks": args.tasks, "checker": args.checker}
     return {name: None if value is None else str(value) for name, value in named.items()}
-
-
-def precision(denoiser: Any) -> str | None:
-    """Precision of the loaded weights; None for an oracle, which has none."""
-    return next((str(p.dtype).removeprefix("torch.") for p in denoiser.parameters()), None)
-
-
-def protocol(args: argparse.Namespace, pipeline: Any, comparison: Any, temperatures: list[float]) -> dict[str, str]:
-    """How the numbers were made, as name -> sentence."""
-    from ..evaluation.comparison import SWEEP_SEED
-    from ..evaluation.protocol import hardware, versions
-
-    dtype = precision(pipeline.denoiser) or "float64, exact"
-    chosen = f"each sampler's best of {', '.join(f'{t:g}' for t in temperatures)}"
-    where = f"at {args.temperature_nfe} calls" if args.temperature_nfe else "at each number of calls"
-    length = comparison.judged[0]["length"]
-    what = f"that fill in the lines of {args.infill}" if args.infill else f"of {length} tokens"
-    by_oracle = args.oracle is not None or isinstance(pipeline.denoiser, Oracle)
-    reference = args.reference or "the model's own teacher, one token a step"
-    return {
-        "Model": args.model,
-        "Samples": f"{args.num_samples} {what} in every row, in batches of {args.batch_size}",
-        "Real data": "exact samples of the oracle" if by_oracle else str(reference),
-        "Judge": f"{args.judge}, {args.judge_dtype or 'precision as stored'}" if args.judge else "none",
-        "Precision": f"network {dtype}; draws float64 with 53-bit uniforms",
-        "Temperatures": f"{chosen}, chosen {where} on other samples" if comparison.sweep else f"{temperatures[0]:g}",
-        "Seeds": f"judged samples {args.seed} + batch, temperatures {args.seed + SWEEP_SEED} + batch",
-        "Intervals": "95 %, 200 bootstrap resamples of whole samples, the reference held fixed",
-        "Hardware": hardware(args.device),
-        "Versions": versions(),
-    }
 
 
 def write_report(report: Any, folder: Path) -> None:
@@ -322,6 +330,10 @@ def write_report(report: Any, folder: Path) -> None:
     common: dict[str, Any] = {"title": report.title, "floor": comparison.floor}
     with optional_plot(folder / "quality_vs_nfe.png"):
         plots.plot_quality_vs_nfe(comparison.rows, folder / "quality_vs_nfe.png", headings(report.drawn), **common)
+    (folder / "accuracy.png").unlink(missing_ok=True)  # of an earlier run
+    if report.answers:
+        with optional_plot(folder / "accuracy.png"):
+            plots.plot_accuracy(comparison.rows, comparison.curves, folder / "accuracy.png", report.title)
     (folder / "frontier.png").unlink(missing_ok=True)  # of an earlier run
     if report.readings:
         keys = {"likelihood_key": report.metrics.likelihood_key, "entropy_key": report.metrics.entropy_key}

@@ -12,26 +12,25 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from ..denoisers.oracle import Oracle
 from ..denoisers.vocabulary import token_names
 from ..evaluation.embedding import Features, denoiser_features
 from ..evaluation.harness import fill_in, floor_row, joined
 from ..evaluation.judge import JudgeError, JudgeNLL
-from ..evaluation.metric_sets import (
-    MetricSet,
-    MoleculeMetrics,
-    TextMetrics,
-    TokenMetrics,
-    exact_samples,
-    oracle_metrics,
-)
+from ..evaluation.metric_sets import MetricSet, TextMetrics, TokenMetrics, exact_samples, oracle_metrics
 from ..evaluation.rows import Row, read_jsonl
-from ..sampling.left_out import LEFT_OUT, check_predicted
-from ..sampling.pipeline_runs import PipelineRuns, scheduler_in_place
+from ..sampling.left_out import check_predicted
+from ..sampling.pipeline_runs import LABELS, PipelineRuns, entries_of, scheduler_in_place
 from ..scheduling_lsd import LSDScheduler
 from ..support.workers import Workers
 from ..training.recording import TeacherRecorder
 from .common import load_sampler
-from .texts import cut_texts, read_texts, shuffled
+from .evaluation_classes import classes_of
+from .evaluation_fills import FillTask
+from .evaluation_images import image_metrics
+from .evaluation_molecules import molecule_metrics, molecules_floor
+from .evaluation_tasks import TaskParts, expand_sweeps
+from .texts import cut_texts
 
 
 BASELINE_FORM = "SOLVER[@OPTION=VALUE,...][:ORDER[:SCHEDULE]]"
@@ -52,17 +51,8 @@ def refuse_unused(args: argparse.Namespace, is_oracle: bool) -> None:
         ValueError: if there are any; the message names the flag.
     """
     for name in ("judge", "reference", "features", "mauve", "molecules") if is_oracle else ():
-        if getattr(args, name, None):
-            raise ValueError(f"`--{name}` is of texts: these samples are judged by an exact oracle. Leave it out.")
-    if not getattr(args, "molecules", False):
-        if getattr(args, "training_set", None):
-            raise ValueError("`--training-set` says which molecules are new: give `--molecules` too.")
-        return
-    for name in ("judge", "features", "mauve", "frontier"):
         if getattr(args, name):
-            raise ValueError(f"`--{name}` is not of molecules: leave it, or `--molecules`, out.")
-    if args.reference is None:
-        raise ValueError("`--molecules` are compared with real ones: give their file, `--reference test.smi`.")
+            raise ValueError(f"`--{name}` is of texts: these samples are judged by an exact oracle. Leave it out.")
 
 
 def baseline(text: str, config: dict[str, Any]) -> LSDScheduler:
@@ -97,7 +87,8 @@ def make_samplers(args: argparse.Namespace, config: dict[str, Any]) -> dict[str,
     Raises:
         ValueError: if there is none, if one can do none of `--nfe`, or if one is of a model with another mask.
     """
-    samplers = {text: baseline(text, config) for text in args.baselines}
+    expanded = dict.fromkeys(text for texts in expand_sweeps(args.baselines).values() for text in texts)
+    samplers = {text: baseline(text, config) for text in expanded}
     for name in args.sampler:
         short = Path(os.path.expanduser(name)).resolve().name
         sampler = samplers[name if short in samplers else short] = load_sampler(name)
@@ -112,9 +103,12 @@ def make_samplers(args: argparse.Namespace, config: dict[str, Any]) -> dict[str,
 
 
 def make_metrics(
-    args: argparse.Namespace, pipeline: Any, canvases: Sequence[torch.Tensor] | None = None
+    args: argparse.Namespace,
+    pipeline: Any,
+    task: FillTask | None = None,
+    tasks: TaskParts | None = None,
 ) -> tuple[MetricSet, Row | None]:
-    """The metric set that fits the model, and the row of real data of the same size.
+    """The metric set that fits the model, and the row of real data of the same size; no such row for tasks.
 
     One half of the real data is the reference, and the floor comes from the other. For canvases to fill in, no real
     data are known; the teacher's samples, one token a step, take their place.
@@ -123,21 +117,18 @@ def make_metrics(
         ValueError: if an option does not fit the model, or there is too little real data for `--features`.
         OSError: if the judge, the oracle or the reference cannot be loaded.
     """
-    denoiser, oracle = pipeline.denoiser, _oracle(args, pipeline.denoiser)
+    if tasks is not None:
+        return tasks.judged.metrics, None
+    denoiser, oracle = pipeline.denoiser, find_oracle(args, pipeline.denoiser)
+    canvases = None if task is None else task.canvases
     if oracle is not None:
-        length = args.length or denoiser.length
-        if canvases is not None:
-            if oracle.clues:
-                raise ValueError("`--infill` has canvases of its own: leave the oracle's `clues` out.")
-            length = max(map(len, canvases))
-        metrics = oracle_metrics(oracle, args.num_samples, length=length, seed=args.seed + _CANVAS_SEED)
-        if canvases is not None:
-            filled = _teacher_samples(args, pipeline, canvases)[: args.num_samples]
-            return metrics, floor_row(metrics, filled, name=_TEACHER)
-        real = exact_samples(oracle, metrics, args.num_samples, length, args.seed + _REAL_SEED)
-        return metrics, floor_row(metrics, real)
-    if getattr(args, "molecules", False):
-        return _molecule_metrics(args, pipeline, canvases)
+        return _judged_by_oracle(args, pipeline, oracle, task)
+    if args.molecules:
+        return _judged_as_molecules(args, pipeline, task)
+    if denoiser.canvas_shape is not None and task is None:
+        judged = image_metrics(args, denoiser)
+        if judged is not None:
+            return judged
     if denoiser.canvas_shape is not None:
         print(_IMAGES_NEEDED, file=sys.stderr)
     judge = load_judge(args, pipeline.tokenizer)
@@ -160,6 +151,8 @@ def make_metrics(
     else:
         metrics = TextMetrics(pipeline.tokenizer, judge, real[:half], **options)
         name = "real text" if args.reference else name
+    if task is not None:
+        metrics = task.metrics(metrics, denoiser.hole_id)
     if filled is not None:
         num_texts = 0 if pipeline.tokenizer is None else args.num_texts
         return metrics, floor_row(metrics, filled[: args.num_samples], name=_TEACHER, num_texts=num_texts)
@@ -170,30 +163,35 @@ def make_metrics(
     return metrics, floor_row(metrics, real[half : half + args.num_samples], name=name, num_texts=num_texts)
 
 
-def _molecule_metrics(
-    args: argparse.Namespace, pipeline: Any, canvases: Sequence[torch.Tensor] | None
+def _judged_by_oracle(
+    args: argparse.Namespace, pipeline: Any, oracle: Oracle, task: FillTask | None
+) -> tuple[MetricSet, Row]:
+    """The metric set of an oracle, and the row of its own samples, or of the teacher's fills."""
+    seed, hole, num = args.seed + _CANVAS_SEED, pipeline.denoiser.hole_id, args.num_samples
+    if task is None:
+        length = args.length or pipeline.denoiser.length
+        metrics = oracle_metrics(oracle, num, length=length, seed=seed, mask_token_id=hole)
+        return metrics, floor_row(metrics, exact_samples(oracle, metrics, num, length, args.seed + _REAL_SEED))
+    if oracle.clues:
+        raise ValueError("`--infill` has canvases of its own: leave the oracle's `clues` out.")
+    whole = oracle_metrics(oracle, num, length=task.longest, given=True)
+    metrics = task.metrics(whole, hole, oracle, seed)
+    return metrics, floor_row(metrics, _teacher_samples(args, pipeline, task.canvases)[:num], name=_TEACHER)
+
+
+def _judged_as_molecules(
+    args: argparse.Namespace, pipeline: Any, task: FillTask | None
 ) -> tuple[MetricSet, Row | None]:
-    """As `make_metrics`, of molecules: they are compared as whole lines, whatever their length."""
-    tokenizer, num = pipeline.tokenizer, args.num_samples
-    if tokenizer is None:
-        raise ValueError(f"`--molecules`: {args.model} has no tokenizer, so its samples cannot be read as SMILES.")
-    real = shuffled(read_texts(args.reference, "--reference", by_lines=True))
-    known = args.training_set and read_texts(args.training_set, "--training-set", by_lines=True)
-    half = len(real) // 2
-    metrics = MoleculeMetrics(tokenizer, real[:half], known, device=args.device)
-    if canvases is not None:
-        filled = _teacher_samples(args, pipeline, canvases)[:num]
-        return metrics, floor_row(metrics, filled, name=_TEACHER, num_texts=args.num_texts)
-    if len(real) - half < num:
-        print("Too few reference molecules for a floor of the same size: it is left out.", file=sys.stderr)
-        return metrics, None
-    texts = real[half : half + num]
-    # real molecules may hold what the model has no token for
-    sequences = torch.full((num, args.length or pipeline.denoiser.length), LEFT_OUT)
-    return metrics, floor_row(metrics, sequences, name="real molecules", num_texts=args.num_texts, texts=texts)
+    """The metric set of molecules, and the row of real ones, or of the teacher's fills."""
+    metrics, others = molecule_metrics(args, pipeline.tokenizer)
+    if task is None:
+        return metrics, molecules_floor(args, metrics, others, args.length or pipeline.denoiser.length)
+    filled = _teacher_samples(args, pipeline, task.canvases)[: args.num_samples]
+    fills = task.metrics(metrics, pipeline.denoiser.hole_id)
+    return fills, floor_row(fills, filled, name=_TEACHER, num_texts=args.num_texts)
 
 
-def _oracle(args: argparse.Namespace, denoiser: Any) -> Any:
+def find_oracle(args: argparse.Namespace, denoiser: Any) -> Any:
     """The exact oracle that samples are judged by: `--oracle`, or the denoiser where it is one; else None.
 
     Raises:
@@ -201,7 +199,6 @@ def _oracle(args: argparse.Namespace, denoiser: Any) -> Any:
         OSError: if it cannot be loaded.
     """
     from ..denoisers import load_denoiser
-    from ..denoisers.oracle import Oracle
 
     oracle = denoiser if args.oracle is None else load_denoiser(args.oracle)
     if args.oracle is None:
@@ -297,16 +294,22 @@ def _teacher_samples(args: argparse.Namespace, pipeline: Any, asked: int | Seque
     total, workers, hole = 2 * args.num_samples, Workers.here(), pipeline.denoiser.hole_id
     steps = asked if isinstance(asked, int) else max(1, *(int((canvas == hole).sum()) for canvas in asked))
     batches = range(0, total, args.batch_size)
+    conditions = classes_of(pipeline.denoiser, None if isinstance(asked, int) else asked)
+    if args.guidance_scale:
+        if len(set(args.guidance_scale)) > 1:
+            raise ValueError("Samples are compared with the teacher's, which needs one `--guidance-scale`.")
+        conditions["guidance_scale"] = args.guidance_scale[0]
     with scheduler_in_place(pipeline, teacher):
         for first in tqdm(batches[workers.rank :: workers.size], desc="teacher samples", unit="batch"):
             generator = torch.Generator().manual_seed(args.seed + _REAL_SEED + first)
             rows = range(first, min(first + args.batch_size, total))
+            here = {"generator": generator, **entries_of(LABELS, conditions, rows)}
             if isinstance(asked, int):
-                options = {"length": asked, "generator": generator, "output_type": "ids"}
-                made = pipeline(num_samples=len(rows), num_inference_steps=steps, **options).sequences.cpu()
+                options = {"length": asked, "num_inference_steps": steps, "output_type": "ids"}
+                made = pipeline(num_samples=len(rows), **options, **here).sequences.cpu()
             else:
                 chosen = [asked[i % len(asked)] for i in rows]
-                made, _ = fill_in(pipeline, chosen, num_inference_steps=steps, generator=generator)
+                made, _ = fill_in(pipeline, chosen, num_inference_steps=steps, **here)
             sequences.append(made)
     shares = workers.gather(sequences)
     return joined([shares[i % workers.size][i // workers.size] for i in range(len(batches))])

@@ -20,6 +20,12 @@ def in_one_line(record: dict[str, Any]) -> str:
     return f"{record['seconds']:.1f} s  {': '.join([*head, ', '.join(parts)])}"
 
 
+def in_words(record: dict[str, Any]) -> str:
+    """A record of partly given canvases, such as `592, each with 4 random tokens of an exact sample; 12 masked`."""
+    fewest, most = record["fewest_masked"], record["most_masked"]
+    return f"{record['canvases']}, {record['given']}; {fewest if fewest == most else f'{fewest} to {most}'} masked"
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         half = MAX_NUMBERS // 2

@@ -1,7 +1,6 @@
-"""`--infill FILE`: canvases with masks to be filled in, one a line, of any lengths."""
+"""`--infill FILE`: canvases with masks to be filled in, one a line, of any lengths; and real sequences beside them."""
 
 import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,9 +8,10 @@ from typing import Any
 
 import torch
 
+from ..denoisers.frames import without_frame
 from ..denoisers.mask_token import USUAL_MASKS
+from ..denoisers.task_canvases import masked_text_ids
 from ..denoisers.vocabulary import unknown_share
-from ..evaluation.tokens import encode
 from .texts import read_lines
 
 
@@ -29,19 +29,53 @@ def read_canvases(path: Path, pipeline: Any) -> list[torch.Tensor]:
         OSError: if there is no such file.
         ValueError: if a line is no canvas of this model, or none has a mask.
     """
-    canvases = []
-    for number, line in read_lines(path, FLAG):
-        try:
-            ids = _ids_of(_parsed(line) if path.suffix == ".jsonl" else line, pipeline)
-            canvases.append(pipeline.canvas_of(ids)[0])
-        except ValueError as error:
-            raise ValueError(f"`{FLAG}` {str(path)!r}, line {number}: {error}") from error
+    canvases = [canvas for _, canvas in _read_rows(path, FLAG, pipeline)]
     if canvases and (said := unknown_share(pipeline.tokenizer, torch.cat(canvases))):
         print(f"`{FLAG}` {str(path)!r}: {said}", file=sys.stderr)
     hole = pipeline.denoiser.hole_id
     if not any(bool((canvas == hole).any()) for canvas in canvases):
         raise ValueError(f"`{FLAG}` {str(path)!r} has nothing to fill in: write {_mask_of(pipeline)} where to.")
     return canvases
+
+
+def read_completed(path: Path, canvas_path: Path, canvas_NL: torch.Tensor, pipeline: Any) -> torch.Tensor:
+    """Real sequences that complete canvases, from a file of the same kind, line by line: `torch.LongTensor` of shape
+    `(num, length)`. If there are several times as many lines, the canvases are gone through again and again.
+
+    Args:
+        path (`Path`): the file of sequences.
+        canvas_path (`Path`): the file of canvases.
+        canvas_NL (`torch.LongTensor` of shape `(num_canvases, length)`): the canvases, without the model's frame.
+        pipeline ([`MaskedDiffusionPipeline`]): the model's.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if a line is no sequence that completes its canvas, or the numbers of lines do not fit.
+    """
+    rows = _read_rows(path, "--data", pipeline)
+    name, other, frame = str(path), str(canvas_path), getattr(pipeline.denoiser, "frame_token_ids", None)
+    if not rows or len(rows) % len(canvas_NL):
+        raise ValueError(
+            f"`--data` {name!r} has {len(rows)} lines and `{FLAG}` {other!r} has {len(canvas_NL)}: they must belong"
+            " together line by line."
+        )
+    completed = []
+    for i, (number, ids) in enumerate(rows):
+        canvas_L, x_L = canvas_NL[i % len(canvas_NL)], without_frame(ids[None], frame)[0]
+        _check_completed(f"`--data` {name!r}, line {number}", x_L, canvas_L, pipeline.denoiser.hole_id)
+        completed.append(x_L)
+    return torch.stack(completed)
+
+
+def _check_completed(where: str, x_L: torch.Tensor, canvas_L: torch.Tensor, hole: int) -> None:
+    if len(x_L) != len(canvas_L):
+        raise ValueError(f"{where} has {len(x_L)} tokens, its canvas in `{FLAG}` has {len(canvas_L)}.")
+    if bool((x_L == hole).any()):
+        raise ValueError(f"{where} holds the mask: give the whole sequence.")
+    wrong = ((canvas_L != hole) & (x_L != canvas_L)).nonzero()[:, 0].tolist()
+    if wrong:
+        found = f"token {int(x_L[wrong[0]])} at position {wrong[0]} (from 0)"
+        raise ValueError(f"{where} has {found}, where its canvas in `{FLAG}` gives {int(canvas_L[wrong[0]])}.")
 
 
 def of_equal_length(rows: Sequence[int], canvases: Sequence[torch.Tensor], most: int) -> Iterator[list[int]]:
@@ -51,6 +85,18 @@ def of_equal_length(rows: Sequence[int], canvases: Sequence[torch.Tensor], most:
         by_length.setdefault(len(canvases[canvas]), []).append(i)
     for group in by_length.values():
         yield from (group[first : first + most] for first in range(0, len(group), most))
+
+
+def _read_rows(path: Path, flag: str, pipeline: Any) -> list[tuple[int, torch.Tensor]]:
+    """The number of each line, and its ids with holes, as the pipeline takes them."""
+    rows = []
+    for number, line in read_lines(path, flag):
+        try:
+            ids = _ids_of(_parsed(line) if path.suffix == ".jsonl" else line, pipeline)
+            rows.append((number, pipeline.canvas_of(ids)[0]))
+        except ValueError as error:
+            raise ValueError(f"`{flag}` {str(path)!r}, line {number}: {error}") from error
+    return rows
 
 
 def _parsed(line: str) -> str | list[int]:
@@ -68,26 +114,13 @@ def _parsed(line: str) -> str | list[int]:
 def _ids_of(content: str | list[int], pipeline: Any) -> list[int]:
     hole = pipeline.denoiser.hole_id
     if isinstance(content, str) and pipeline.tokenizer is not None:
-        return _ids_of_text(content, pipeline.tokenizer, hole)
+        return masked_text_ids(content, pipeline.tokenizer, hole)
     if isinstance(content, str):
         try:
             content = [int(word) for word in content.split()]
         except ValueError:
             raise ValueError(f"the model has no tokenizer: write token ids, got {content!r}.") from None
     return [hole if i == -1 else i for i in content]
-
-
-def _ids_of_text(text: str, tokenizer: Any, hole: int) -> list[int]:
-    own, own_id = getattr(tokenizer, "mask_token", None), getattr(tokenizer, "mask_token_id", None)
-    others = [mask for mask in USUAL_MASKS if mask != own]
-    ids: list[int] = []
-    parts = re.split("|".join(map(re.escape, others)), text)
-    for k, part in enumerate(parts):
-        # a space before a mask belongs to the word in its place
-        part = part if k == len(parts) - 1 else part.rstrip(" ")
-        encoded = encode(tokenizer, [part])[0] if part else []
-        ids += ([hole] if k else []) + [hole if i == own_id else i for i in encoded]
-    return ids
 
 
 def _mask_of(pipeline: Any) -> str:

@@ -3,6 +3,7 @@
 import json
 import lzma
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def cut_texts(path: Path, flag: str, tokenizer: Any, length: int, by_lines: bool
     sequences = torch.cat(windows)
     if said := unknown_share(tokenizer, sequences.flatten()):
         print(f"`{flag}` {str(path)!r}: {said}", file=sys.stderr)
-    return _shuffled(sequences)
+    return shuffled(sequences)
 
 
 def read_sequences(path: Path, pipeline: Any, length: int | None, by_lines: bool = False) -> torch.Tensor:
@@ -76,7 +77,7 @@ def read_sequences(path: Path, pipeline: Any, length: int | None, by_lines: bool
             length.
     """
     if path.suffix == ".jsonl":
-        return _shuffled(_read_ids(path))
+        return shuffled(_read_ids(path))
     tokenizer, denoiser = getattr(pipeline, "tokenizer", None), getattr(pipeline, "denoiser", None)
     if tokenizer is None or denoiser is None:
         raise ValueError("`--data`: no tokenizer of a `--model` to cut a text into tokens: give .jsonl with ids.")
@@ -94,13 +95,14 @@ def read_lines(path: Path, flag: str) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def shuffled(texts: list[str]) -> list[str]:
-    """The texts in a random order, the same each time."""
-    return [texts[i] for i in _permutation(len(texts)).tolist()]
-
-
-def _shuffled(sequences: torch.Tensor) -> torch.Tensor:
+def shuffled(sequences: torch.Tensor) -> torch.Tensor:
+    """The rows in an order that depends on their number alone."""
     return sequences[_permutation(len(sequences))]
+
+
+def shuffled_texts(texts: Sequence[str]) -> list[str]:
+    """The texts in an order that depends on their number alone."""
+    return [texts[i] for i in _permutation(len(texts)).tolist()]
 
 
 def _permutation(num: int) -> torch.Tensor:

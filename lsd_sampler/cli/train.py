@@ -45,17 +45,18 @@ from .common import (
     run,
     say,
 )
-from .dry_run import describe_cost, describe_download, plan_of, plan_of_published, published
+from .dry_run import as_if_all_masked, describe_cost, describe_download, plan_of, plan_of_published, published
 from .environment import PrintVersions
-from .events import in_one_line
+from .events import in_one_line, in_words
 from .faults import keeping_progress
+from .partly_given import PartlyGiven, calls_of_published, check_given, make_given, partly_given
 from .texts import read_sequences
 
 
 # flags that a sampler depends on, beside the fields of `DistillConfig`
 RUN_FLAGS = (
     "model", "pipeline", "revision", "dtype", "length", "mask_token_id", "trust_remote_code", "model_kwargs", "data",
-    "data_lines", "prompts", "pipeline_kwargs", "license",
+    "data_lines", "tasks", "checker", "infill", "given", "prompts", "pipeline_kwargs", "license",
 )  # fmt: skip
 
 
@@ -77,6 +78,25 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         help="each line of --data is a text, as in .smi",
     )
+    parser.add_argument(
+        "--tasks", metavar="NAME",
+        help="learn on these prompts or canvases: a .jsonl file, sudoku:clues=30,size=9 or"
+        " reasoning-gym:NAME; with --objective answers their right answers decide",
+    )  # fmt: skip
+    parser.add_argument(
+        "--checker", metavar="NAME", help="what says that an answer is right: exact, contains, last_number, sudoku,"
+        " valid or MODULE:FUNCTION; default: the tasks' own",
+    )  # fmt: skip
+    parser.add_argument(
+        "--infill", type=Path, metavar="FILE",
+        help="learn on the canvases of this file, as lsd-sample --infill takes it; --data then holds real sequences "
+        "that complete them, line by line",
+    )  # fmt: skip
+    parser.add_argument(
+        "--given", type=float, nargs="+", metavar="SHARE",
+        help="learn on canvases that give this share of each sequence's tokens at random positions (two numbers: "
+        "drawn evenly between them); sequences are those of --data, or the model's own",
+    )  # fmt: skip
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="with --pipeline: prompts, one a line")
     parser.add_argument(
         "--pipeline-kwargs", type=json_object, metavar="JSON", help="further arguments of the pipeline's call"
@@ -128,25 +148,34 @@ def train(args: argparse.Namespace) -> None:
     name = args.model or args.pipeline
     load_options(args)  # refuses what does not go together
     check_names_for_the_hub(args)
+    check_given(args)
     report_to = available(args.report_to)
     call_kwargs = read_call_kwargs(args)
     process = process_bytes() if args.device.type == "cpu" else 0
     if model := published(args):
         config, plan = configure(args, lambda config: plan_of_published(model.size, config, call_kwargs))
-        cost = describe_cost(model.size, config, plan(), process)
+        cost = describe_cost(model.size, config, as_if_all_masked(args, plan()), process)
+        if args.infill or args.given:
+            cost["network_calls_for_canvases"] = calls_of_published(args, config, plan())
         print_json({"model": name, **config.to_dict(), **describe_download(model), **cost})
         return
-    has_text = args.data is not None or any(isinstance(call_kwargs.get(name), str) for name in ("prefix", "suffix"))
+    has_text = any(isinstance(call_kwargs.get(name), str) for name in ("prefix", "suffix"))
+    has_text = has_text or args.data is not None or args.infill is not None or args.tasks is not None
     pipeline = load_pipeline(args, has_text) if args.model else load_diffusers_pipeline(args)
-    config, plan = configure(args, lambda config: plan_of(pipeline, config, call_kwargs))
+    given = partly_given(args, pipeline, DistillConfig(**options_of(args, nfe=(1,)))) if args.model else None
+    call = call_kwargs if given is None else {**call_kwargs, "input_ids": given.input_ids}
+    config, plan = configure(args, lambda config: plan_of(pipeline, config, call))
     output_dir = args.output_dir or Path("-".join(filter(None, [short_name(name), config.method, config.order])))
     if args.dry_run:
         size = ModelSize.of(pipeline.denoiser) if args.model else None
         cost = describe_cost(size, config, plan(), process)
+        if given is not None:
+            cost["masked_positions"] = given.masked_positions
+            cost["network_calls_for_canvases"] = given.calls_to_make(config)
         kind = "model" if args.model else "pipeline"
         print_json({kind: name, **config.to_dict(), "output_dir": str(output_dir), **cost})
         return
-    learn(args, pipeline, config, output_dir, call_kwargs, report_to)
+    learn(args, pipeline, config, output_dir, call_kwargs, report_to, given)
 
 
 def check_names_for_the_hub(args: argparse.Namespace) -> None:
@@ -164,12 +193,13 @@ def learn(
     output_dir: Path,
     call_kwargs: dict[str, Any],
     report_to: list[str],
+    given: PartlyGiven | None = None,
 ) -> None:
     """Learns a sampler and writes its folder. If it is stopped, finished parts stay for `--resume`."""
     check_output_dir(output_dir)
     if not args.resume and not args.overwrite:
         check_nothing_is_lost(output_dir)
-    data = read_sequences(args.data, pipeline, args.length, bool(args.data_lines)) if args.data else None
+    data = read_sequences(args.data, pipeline, args.length, bool(args.data_lines)) if args.data and not given else None
     is_main = Workers.here().is_main
     # made now, or it is known now that it cannot be
     repo_id = make_repo(args.push_to_hub) if args.push_to_hub and is_main else None
@@ -183,8 +213,13 @@ def learn(
         "checkpoint_dir": output_dir / "progress",
         "resume": args.resume,
         "cache_dir": args.cache_dir,
-        "data": data,
+        "data": given.data if given else data,
+        "answers": given.answers if given and config.to_dict()["objective"] == "answers" else None,
     }
+    shown_kwargs = call_kwargs
+    if given is not None:
+        records.append(given.described())
+        print(f"Canvases: {in_words(records[-1])}.", file=sys.stderr)
     with (
         keeping_progress(output_dir / "progress", config, args.dtype),
         tracking(report_to if is_main else [], output_dir, records[0], args.device.type == "cpu") as track,
@@ -196,14 +231,19 @@ def learn(
                 tqdm.write(in_one_line(record), file=sys.stderr)
                 track(record)
 
+        if given is not None:
+            made = make_given(given, pipeline, config, call_kwargs, args.cache_dir).input_ids
+            call_kwargs, shown_kwargs = ({**call_kwargs, "input_ids": ids} for ids in (made, made[0].tolist()))
         scheduler = distill(pipeline, config, log=log, **options, **call_kwargs)
         if not is_main:
             return
-        described = {"config": config, "records": records, "repo_id": repo_id, "call_kwargs": call_kwargs}
+        described = {"config": config, "records": records, "repo_id": repo_id, "call_kwargs": shown_kwargs}
         save(args, pipeline, scheduler, output_dir, **described)
         Progress(output_dir / "progress")  # the sampler holds all of it now
     print_results(config.describe(scheduler.learned_sampler, records), records)
-    say(f"Network calls: {records[-1]['network_calls']}. Saved to {output_dir}.")
+    also = given.calls_to_make(config) if given else 0
+    and_canvases = f" (and at most {also} for the canvases)" if also else ""
+    say(f"Network calls: {records[-1]['network_calls']}{and_canvases}. Saved to {output_dir}.")
     if repo_id:
         say(f"Uploaded: {upload_saved(output_dir, repo_id)}")
 
@@ -266,15 +306,21 @@ def describe_coefficients(record: dict[str, Any]) -> str:
     return f"{found}  (distance {distances}, change {change}{'' if record['adopted'] else ', not kept'})"
 
 
+def options_of(args: argparse.Namespace, **others: Any) -> dict[str, Any]:
+    """The options of the distillation that the flags give."""
+    options = {option.name: getattr(args, option.name) for option in all_options()} | others
+    if args.data and options["paths"] is None:
+        options["paths"] = "data"
+    return options
+
+
 def configure(
     args: argparse.Namespace, look: Callable[[DistillConfig], TeacherPlan]
 ) -> tuple[DistillConfig, Callable[[], TeacherPlan]]:
     """The options of the run, and the plan of the pipeline, which is looked up at most once. The default numbers of
     calls are those that a canvas has tokens for.
     """
-    options = {option.name: getattr(args, option.name) for option in all_options()}
-    if args.data and options["paths"] is None:
-        options["paths"] = "data"
+    options = options_of(args)
     plan = functools.cache(lambda: look(DistillConfig(**{**options, "nfe": (1,)})))
     if args.nfe is None:
         length = plan().num_masked

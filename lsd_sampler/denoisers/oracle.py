@@ -18,7 +18,8 @@ class Oracle(KeepsDtype, Denoiser):
     than `length` are beginnings.
 
     Attributes:
-        clues (`int`): the number of random positions of a sequence that `canvases` gives away in an evaluation.
+        clues (`int`): the number of random positions of a sequence that are given in an evaluation (`canvases`), and
+            in the training of a sampler by `lsd-train`.
         memory (`int`, *optional*): the number of preceding tokens that a token's law depends on, where samples are
             judged as those of a chain; None where they are judged as elements of a set.
         num_valid (`int`, *optional*): the number of possible sequences, where it is counted.

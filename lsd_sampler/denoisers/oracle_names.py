@@ -108,7 +108,7 @@ def is_oracle_spec(name: str) -> bool:
 def make_oracle(spec: str) -> Any:
     """Builds the oracle that a name describes: `countdown`, `sudoku4:clues=4`, `markov:FILE.json,L=64`, ...
 
-    Every oracle has the option `clues`: the number of random positions of a sequence that an evaluation gives.
+    Every oracle has the option `clues`: the number of random positions of a sequence that the commands give.
 
     Raises:
         OSError: if the file is missing.

@@ -1,6 +1,7 @@
 """Evaluation that nobody can fool: distances between distributions, exact oracles, likelihood only beside entropy."""
 
 from ..learned.schedule_plot import plot_schedule
+from ..sampling.fills import two_fill_disagreement
 from .bootstrap import (
     Interval,
     bootstrap_weights,
@@ -15,20 +16,26 @@ from .comparison import Comparison, compare, measure_further
 from .divergence import js_divergence, js_replicates
 from .diversity import conditional_entropy, distinct_n, entropy_replicates, repetition_n, sequence_entropy
 from .embedding import denoiser_features, energy_distance, energy_replicates, mauve_score
+from .frechet import frechet_distance
 from .frontier import Reading, read_frontier
 from .harness import Harness, best_per_sampler, evaluate, floor_row
+from .image_classifier import ImageClassifier
+from .image_reference import ImageReference
 from .images import frechet_inception_distance
 from .judge import JudgeError, JudgeNLL, JudgeScores, perplexity
 from .metric_sets import (
     METRIC_SETS,
     FillMetrics,
+    ImageMetrics,
     Layout,
     MetricSet,
     MoleculeMetrics,
     OracleMetrics,
     SetMetrics,
+    TaskMetrics,
     TextMetrics,
     TokenMetrics,
+    exact_fills,
     exact_samples,
     oracle_metrics,
 )
@@ -56,6 +63,9 @@ __all__ = [
     "Comparison",
     "FillMetrics",
     "Harness",
+    "ImageClassifier",
+    "ImageMetrics",
+    "ImageReference",
     "Interval",
     "JudgeError",
     "JudgeNLL",
@@ -71,6 +81,7 @@ __all__ = [
     "Row",
     "SetMetrics",
     "Spread",
+    "TaskMetrics",
     "TextMetrics",
     "TokenMetrics",
     "Winner",
@@ -90,11 +101,13 @@ __all__ = [
     "energy_replicates",
     "entropy_replicates",
     "evaluate",
+    "exact_fills",
     "exact_samples",
     "floor_row",
     "forbidden_samples",
     "forbidden_share",
     "format_table",
+    "frechet_distance",
     "frechet_inception_distance",
     "grouped_weights",
     "js_divergence",
@@ -117,6 +130,7 @@ __all__ = [
     "sequence_l2",
     "spread",
     "text_windows",
+    "two_fill_disagreement",
     "winners",
     "with_interval",
     "write_jsonl",

@@ -58,6 +58,12 @@ CIRCUMSTANCES = (
         "Global temperature of the token draws: each sampler's own best, chosen on other samples.",
         digits=2,
     ),
+    Column(
+        "guidance_scale",
+        "guidance",
+        "Strength of classifier-free guidance, 0 for none: each sampler's own best, chosen on other samples.",
+        digits=2,
+    ),
     Column("length", "length"),
     Column("seconds", "seconds"),
     Column("network_calls", "calls", "Calls really made for a sample, on average.", digits=1),

@@ -3,8 +3,53 @@
 Shape suffixes: N samples, D features, B resamples.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
+
+
+class Moments(NamedTuple):
+    """Mean and covariance of features, in float64.
+
+    Attributes:
+        mean: (`torch.Tensor` of shape `(dim,)`).
+        covariance: (`torch.Tensor` of shape `(dim, dim)`), without bias.
+    """
+
+    mean: torch.Tensor
+    covariance: torch.Tensor
+
+
+def moments(features: torch.Tensor) -> Moments:
+    """The moments of features, on the CPU.
+
+    Args:
+        features (`torch.Tensor` of shape `(number, dim)`): of at least two samples.
+
+    Raises:
+        ValueError: if the shape is another.
+    """
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(f"`features` must be of at least two samples, (number, dim), got {tuple(features.shape)}.")
+    x_ND = features.detach().to("cpu", torch.float64)
+    return Moments(x_ND.mean(0), torch.atleast_2d(x_ND.T.cov()))
+
+
+def frechet_distance(features: torch.Tensor, reference: torch.Tensor) -> float:
+    """Distance of two Gaussians fitted to features (https://huggingface.co/papers/1706.08500), 0 at best, in float64.
+
+    It falls as the number of samples grows: compare equal numbers.
+
+    Args:
+        features, reference (`torch.Tensor` of shape `(number, dim)`): of at least two samples each.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    if len(features) < 2:
+        raise ValueError(f"`features` must be of at least two samples, got {len(features)}.")
+    return float(FrechetReference(moments(reference)).distances(features)[0])
 
 
 class FrechetReference:
@@ -14,18 +59,12 @@ class FrechetReference:
     eigenvalues of a symmetric matrix: covariances need not have full rank.
 
     Args:
-        features (`torch.Tensor` of shape `(number, dim)`): of at least two samples.
-
-    Raises:
-        ValueError: if they are fewer.
+        moments ([`Moments`]): of the features of real data.
     """
 
-    def __init__(self, features: torch.Tensor):
-        if features.ndim != 2 or len(features) < 2:
-            raise ValueError(f"`features` must be of at least two samples, got shape {tuple(features.shape)}.")
-        x_ND = features.detach().to("cpu", torch.float64)
-        covariance = torch.atleast_2d(x_ND.T.cov())
-        self.mean_D, self.trace = x_ND.mean(0), covariance.trace()
+    def __init__(self, moments: Moments):
+        self.mean_D, covariance = (x.to("cpu", torch.float64) for x in moments)
+        self.trace = covariance.trace()
         values, vectors = torch.linalg.eigh(covariance)
         self.root_DD = vectors * values.clamp(min=0).sqrt() @ vectors.T
 

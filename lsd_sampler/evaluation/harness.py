@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from ..sampling.left_out import LEFT_OUT
-from ..sampling.pipeline_runs import scheduler_in_place
+from ..sampling.pipeline_runs import LABELS, entries_of, scheduler_in_place
 from ..support.identity import Undescribable, identity
 from ..support.workers import Workers
 from .metric_sets import MetricSet, check_metric_set
@@ -40,9 +40,15 @@ class Point:
     batch_size: int
     seed: int
     fingerprint: str
+    guidance_scale: float | None = None
 
     def matches(self, row: Mapping[str, Any]) -> bool:
         return all(row.get(name) == value for name, value in vars(self).items())
+
+    @property
+    def described(self) -> Row:
+        """What a row holds of it."""
+        return {name: value for name, value in vars(self).items() if (name, value) != ("guidance_scale", None)}
 
 
 class Harness:
@@ -69,7 +75,10 @@ class Harness:
             another, of any lengths; shorter samples are filled up with `LEFT_OUT` (-1).
         workers ([`Workers`], *optional*): processes that share the rows. All make the same calls, and the first one
             writes `output`. Default: this process makes all rows.
-        call_options: passed to the pipeline (`length`, `prefix`, ...).
+        chooser ([`Harness`], *optional*): makes the samples that temperatures and guidance are chosen on, with the
+            same samplers and on other canvases, for example. Default: this one.
+        call_options: passed to the pipeline (`length`, `prefix`, ...). Of `class_labels` that are a list or a 1-D
+            tensor, sample i gets entry `i % len`.
 
     Raises:
         ValueError: if an argument is out of range, samplers cannot be compared by `metrics`, or `metrics` has too few
@@ -91,6 +100,7 @@ class Harness:
         num_texts: int = 0,
         canvases: torch.Tensor | Sequence[torch.Tensor] | None = None,
         workers: Workers | None = None,
+        chooser: "Harness | None" = None,
         **call_options: Any,
     ):
         for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
@@ -105,7 +115,7 @@ class Harness:
         self.pipeline: Any = pipeline if hasattr(pipeline, "scheduler") else pipeline()
         self.samplers, self.metrics, self.call_options, self.canvases = samplers, metrics, call_options, canvases
         self.num_samples, self.batch_size, self.num_texts = num_samples, batch_size, num_texts
-        self.progress, self.workers = progress, workers or Workers()
+        self.progress, self.workers, self.chooser = progress, workers or Workers(), chooser
         self.output = output if self.workers.is_main else None
         filled = {} if canvases is None else {"canvases": list(canvases), "length": max(map(len, canvases))}
         identity_here = _identity(self.pipeline, metrics, call_options | filled)
@@ -113,23 +123,36 @@ class Harness:
         self._said: set[str] = set()
         self._done = self._reusable(self.workers.broadcast(_start_output(self.output, resume)))
 
-    def only(self, name: str) -> "Harness":
-        """This harness, with one of its samplers; rows are shared."""
-        one = copy.copy(self)
-        one.samplers = {name: self.samplers[name]}
-        return one
+    def only(self, *names: str) -> "Harness":
+        """This harness, with some of its samplers; rows are shared."""
+        some = copy.copy(self)
+        some.samplers = {name: self.samplers[name] for name in names}
+        some.chooser = None if self.chooser is None else self.chooser.only(*names)
+        return some
 
-    def points(self, nfe: Sequence[int], temperatures: Sequence[float], seed: int = 0) -> list[Point]:
-        """One point for each sampler, number of steps and temperature.
+    def points(
+        self,
+        nfe: Sequence[int],
+        temperatures: Sequence[float],
+        seed: int = 0,
+        guidance_scales: Sequence[float | None] = (None,),
+    ) -> list[Point]:
+        """One point for each sampler, number of steps, temperature and guidance scale (None: the pipeline's own).
 
         Raises:
-            ValueError: if an argument is empty or out of range, or a sampler's `draws` know no temperature.
+            ValueError: if an argument is empty or out of range, a sampler's `draws` know no temperature, or
+                `call_options` have a `guidance_scale` too.
         """
-        for name, values, least in (("nfe", nfe, 1), ("temperatures", temperatures, 0)):
+        scales = [scale for scale in guidance_scales if scale is not None]
+        if scales and self.call_options.get("guidance_scale") is not None:
+            raise ValueError("`guidance_scales` exclude a `guidance_scale` among the `call_options`: leave one out.")
+        given = (("nfe", nfe, 1), ("temperatures", temperatures, 0), ("guidance_scales", guidance_scales, 0))
+        for name, values, least in given:
             if not values:
                 raise ValueError(f"`{name}` must not be empty.")
-            if min(values) < least:
-                raise ValueError(f"`{name}` must hold numbers of at least {least}, got {min(values)}.")
+            known = [value for value in values if value is not None]
+            if known and min(known) < least:
+                raise ValueError(f"`{name}` must hold numbers of at least {least}, got {min(known)}.")
         points = []
         for name, sampler in self.samplers.items():
             draws = getattr(getattr(sampler, "config", None), "draws", "exact")
@@ -140,7 +163,8 @@ class Harness:
                     self._say_once(f"{name} has no numbers for {steps} steps: left out.")
                     continue
                 rest = (self.num_samples, self.batch_size, seed, _fingerprint(sampler, steps))
-                points += [Point(name, steps, float(t), *rest) for t in temperatures]
+                both = itertools.product(temperatures, guidance_scales)
+                points += [Point(name, steps, float(t), *rest, None if g is None else float(g)) for t, g in both]
         return points
 
     def measure(self, points: Sequence[Point]) -> list[Row]:
@@ -169,10 +193,11 @@ class Harness:
         return [row for point in points if (row := self._find(point, keys)) is not None]
 
     def _make(self, point: Point, metrics_of: Callable[[torch.Tensor, Row], Row], bar: tqdm) -> Row:
-        bar.set_description(f"{point.sampler}, {point.nfe} steps, temperature {point.temperature:g}")
+        guidance = "" if point.guidance_scale is None else f", guidance {point.guidance_scale:g}"
+        bar.set_description(f"{point.sampler}, {point.nfe} steps, temperature {point.temperature:g}{guidance}")
         self.pipeline.scheduler = self.samplers[point.sampler]
-        sequences, cost = _generate(self.pipeline, point, self.call_options, self.canvases)
-        row = self.identity | vars(point) | cost
+        sequences, calls, cost = _generate(self.pipeline, point, self.call_options, self.canvases)
+        row = self.identity | point.described | cost | self.metrics.of_calls(calls)
         return row | metrics_of(sequences, row)
 
     def _bar(self, num_rows: int) -> tqdm:
@@ -325,9 +350,9 @@ def _generate(
     point: Point,
     options: Mapping[str, Any],
     canvases: torch.Tensor | Sequence[torch.Tensor] | None = None,
-) -> tuple[torch.Tensor, Row]:
-    """All sequences of one row, `(num_samples, length)` on the CPU, and what they cost."""
-    batches, calls, began = [], 0, time.perf_counter()
+) -> tuple[torch.Tensor, torch.Tensor, Row]:
+    """All sequences of one row, `(num_samples, length)` on the CPU, the network calls of each, and what they cost."""
+    batches, calls, began = [], [], time.perf_counter()
     for index, start in enumerate(range(0, point.num_samples, point.batch_size)):
         rows = range(start, min(start + point.batch_size, point.num_samples))
         call = {
@@ -335,7 +360,8 @@ def _generate(
             "temperature": point.temperature,
             # The same noise for every sampler, so that rows differ by the sampler and not by luck.
             "generator": torch.Generator().manual_seed(point.seed + index),
-            **options,
+            **({} if point.guidance_scale is None else {"guidance_scale": point.guidance_scale}),
+            **entries_of(LABELS, options, rows),
         }
         if canvases is None:
             output = pipeline(num_samples=len(rows), output_type="ids", **call)
@@ -343,27 +369,29 @@ def _generate(
         else:
             sequences, made = fill_in(pipeline, [canvases[i % len(canvases)] for i in rows], **call)
         batches.append(sequences)
-        calls += made
+        calls.append(made)
     seconds = time.perf_counter() - began
-    sequences = joined(batches)
-    cost = {"length": sequences.shape[1], "seconds": seconds, "network_calls": calls / len(sequences)}
-    return sequences, cost
+    sequences, calls_N = joined(batches), torch.cat(calls)
+    cost = {"length": sequences.shape[1], "seconds": seconds, "network_calls": int(calls_N.sum()) / len(sequences)}
+    return sequences, calls_N, cost
 
 
 def fill_in(
     pipeline: Any, canvases: Sequence[torch.Tensor], *, num_inference_steps: int, **options: Any
-) -> tuple[torch.Tensor, int]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One sample for each canvas, `(num_canvases, longest)`, with `LEFT_OUT` behind the end of shorter ones; and the
-    network calls that they took together. Canvases of one length share a call of the pipeline.
+    network calls that each took, `(num_canvases,)`. Canvases of one length share a call of the pipeline. A list of
+    `class_labels` has an entry for each.
     """
     lengths = torch.tensor([len(canvas) for canvas in canvases])
-    sequences, calls = torch.full((len(canvases), int(lengths.max())), LEFT_OUT), 0
+    sequences, calls = torch.full((len(canvases), int(lengths.max())), LEFT_OUT), torch.zeros_like(lengths)
     options |= {"num_inference_steps": num_inference_steps, "output_type": "ids"}
     for length in lengths.unique().tolist():
         rows = (lengths == length).nonzero()[:, 0]
-        output = pipeline(input_ids=torch.stack([canvases[i] for i in rows]), **options)
+        here = entries_of(LABELS, options, rows.tolist())
+        output = pipeline(input_ids=torch.stack([canvases[i] for i in rows]), **here)
         sequences[rows, :length] = torch.as_tensor(output.sequences).cpu()
-        calls += _calls_of(output, num_inference_steps)
+        calls[rows] = _calls_of(output, num_inference_steps)
     return sequences, calls
 
 
@@ -373,10 +401,11 @@ def joined(batches: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.cat([F.pad(batch, (0, longest - batch.shape[1]), value=LEFT_OUT) for batch in batches])
 
 
-def _calls_of(output: Any, num_inference_steps: int) -> int:
-    """Network calls of all sequences of a call together."""
+def _calls_of(output: Any, num_inference_steps: int) -> torch.Tensor:
+    """Network calls of each sequence of a call, `(num_sequences,)`."""
     made = getattr(output, "sequence_calls", None)  # of a pipeline that saves some
-    return len(output.sequences) * num_inference_steps if made is None else int(made.sum())
+    every = torch.full((len(output.sequences),), num_inference_steps)
+    return every if made is None else torch.as_tensor(made).cpu()
 
 
 def _start_output(output: str | Path | None, resume: bool) -> list[Row]:

@@ -6,8 +6,8 @@ from typing import Any
 from ..support.afterwards import as_warning, lacks_matplotlib
 from .columns import Column, Metric
 from .metric_sets import columns_of
-from .plots import draw_frontier, draw_quality, styles, svg_chart
-from .report import READING_COLUMNS, Report
+from .plots import draw_accuracy, draw_frontier, draw_quality, styles, svg_chart
+from .report import AUP_COLUMNS, READING_COLUMNS, Report
 from .rows import Row, check_columns
 from .tables import cell
 
@@ -41,6 +41,7 @@ def render(report: Report) -> str:
         table=first,
         details=second,
         frontier=_frontier(report),
+        answers=_answers(report),
         samples=_samples(report),
         glossary=_glossary(report),
         protocol=report.protocol,
@@ -132,6 +133,17 @@ def _frontier(report: Report) -> dict[str, Any] | None:
     names = [columns_of(report.metrics)[key].heading for key in keys]
     table = _table(report.reading_rows(), READING_COLUMNS)
     return {"charts": [chart for chart in charts if chart["svg"]], "table": table, "names": names}
+
+
+def _answers(report: Report) -> dict[str, Any] | None:
+    """Right answers against mean calls, the constants that were swept, and AUP."""
+    if not report.answers:
+        return None
+    rows, curves = report.comparison.rows, report.comparison.curves
+    svg = _chart(lambda ax: draw_accuracy(ax, rows, curves), "right answers against mean calls")
+    chart = {"title": "right answers", "meaning": "Of swept constants, all are drawn.", "svg": svg}
+    swept = _table(report.curve_rows, report.curve_columns) if report.curve_rows else None
+    return {"charts": [chart] if svg else [], "swept": swept, "aup": _table(report.answers, AUP_COLUMNS)}
 
 
 def _chart(draw: Any, label: str) -> str:

@@ -1,4 +1,4 @@
-"""A small classifier of grey images, and the Fréchet distance of its features: a judge that needs no download."""
+"""A small classifier of grey images: a judge that needs no download."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..denoisers.files import check_tensors, read_tensors, resolve_folder, write_tensors
-from .frechet import FrechetReference
 
 
 CLASSIFIER_NAME = "classifier.safetensors"
@@ -67,21 +66,3 @@ class ImageClassifier(nn.Module):
         check_tensors(model.state_dict(), tensors, str(file))
         model.load_state_dict(tensors)
         return model.eval()
-
-
-def frechet_distance(features: torch.Tensor, reference: torch.Tensor) -> float:
-    """Distance of two Gaussians fitted to features (https://huggingface.co/papers/1706.08500), 0 at best, in float64.
-
-    It falls as the number of samples grows: compare equal numbers.
-
-    Args:
-        features, reference (`torch.Tensor` of shape `(number, dim)`): of at least two images each.
-
-    Raises:
-        ValueError: if the shapes do not fit.
-    """
-    both = (features, reference)
-    if any(x.ndim != 2 or len(x) < 2 for x in both) or both[0].shape[1] != both[1].shape[1]:
-        shapes = " and ".join(str(tuple(x.shape)) for x in both)
-        raise ValueError(f"`features` and `reference` must be of at least two images and one width, got {shapes}.")
-    return float(FrechetReference(both[1]).distances(both[0])[0])

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..support.figures import COLOURS, default_style, new_figure, save_figure, style_axes
+from .columns import with_ends
 from .rows import Row, check_columns
 
 
 MARKERS = "osD^vP*X"
+_CHARACTERS_PER_INCH, _HANDLE_CHARACTERS, _LINE_INCHES = 11.5, 6, 0.22  # of a legend
 _INK, _LINE = "#010203", "#030201"  # stand in for a page's own colours
 
 
@@ -78,6 +80,38 @@ def plot_frontier(
         for nfe in sorted({row["nfe"] for row in sweep})
     }
     _save_panels(panels, path, title)
+
+
+def plot_accuracy(rows: Sequence[Row], curves: Mapping[str, Sequence[Row]], path: str | Path, title: str = "") -> None:
+    """The share of right answers against mean network calls: one line for each sampler.
+
+    Args:
+        rows: judged rows with `right_share` and `mean_calls`, and the ends of their intervals.
+        curves: name -> rows of samplers whose constant was swept, drawn in place of their readings in `rows`.
+        path: where to save; the suffix chooses the format.
+        title (`str`): over the panel.
+
+    Raises:
+        ValueError: if there is nothing to draw.
+    """
+    if not rows and not curves:
+        raise ValueError("`rows` and `curves` must not both be empty.")
+    _save_panels({"right answers": lambda ax: draw_accuracy(ax, rows, curves)}, path, title)
+
+
+def draw_accuracy(ax: Any, rows: Sequence[Row], curves: Mapping[str, Sequence[Row]]) -> None:
+    """One line for each sampler, with the interval of the share as a band."""
+    every = [*rows, *({**row, "sampler": name} for name, curve in curves.items() for row in curve)]
+    for name, style in styles(every).items():
+        curve = [row for row in curves.get(name, ()) if row["read"]]
+        own = curve or [row for row in rows if row["sampler"] == name]
+        line = sorted(own, key=lambda row: row["mean_calls"])
+        x, y, low, high = ([row[key] for row in line] for key in ("mean_calls", *with_ends("right_share")))
+        ax.plot(x, y, label=name, clip_on=False, **style.line())
+        ax.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.set(xlabel="mean network calls", ylabel="share of right answers", ylim=(0, 1))
 
 
 def draw_quality(
@@ -173,14 +207,23 @@ def svg_chart(draw: Callable[[Any], None], label: str) -> str:
 
 def _save_panels(panels: Mapping[str, Callable[[Any], None]], path: str | Path, title: str) -> None:
     with default_style():
-        figure = new_figure(figsize=(4.2 * len(panels) + 0.6, 4.4))
+        width, height = 4.2 * len(panels) + 0.6, 4.4
+        figure = new_figure(figsize=(width, height))
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for ax, (heading, draw) in zip(axes, panels.items(), strict=True):
             draw(ax)
             style_axes(ax, heading)
         handles, names = max((ax.get_legend_handles_labels() for ax in axes), key=lambda pair: len(pair[1]))
-        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
+        columns = _legend_columns(names, width)
+        figure.set_figheight(height + _LINE_INCHES * max(0, -(-len(names) // columns) - 2))
+        figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
         save_figure(figure, path, title)
+
+
+def _legend_columns(names: Sequence[str], width: float) -> int:
+    """How many names, each with its line, fit side by side into so many inches; at most 4."""
+    longest = max(map(len, names), default=0) + _HANDLE_CHARACTERS
+    return max(1, min(len(names), 4, int(width * _CHARACTERS_PER_INCH / longest)))
 
 
 def _ink() -> str:

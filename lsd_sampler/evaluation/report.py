@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .columns import Column, headings, present
+from .columns import Column, headings, present, with_ends
 from .comparison import Comparison
 from .frontier import Reading, read_frontier
-from .metric_sets import MetricSet, columns_of
+from .metric_sets import MetricSet, TaskMetrics, columns_of
+from .parallelism import aup_of_samplers
 from .rows import Row, json_line
 from .tables import format_table
 from .verdict import MatchedCalls, Winner, matched_calls, winners
@@ -28,6 +29,7 @@ class Report:
         winners: the best sampler at each number of calls.
         readings: the frontier, read off at the entropy of real data.
         protocol: how it was done, as name -> sentence.
+        answers: AUP of each sampler, where answers were judged; see [`aup_of_samplers`].
     """
 
     title: str
@@ -39,6 +41,7 @@ class Report:
     winners: list[Winner] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     protocol: dict[str, str] = field(default_factory=dict)
+    answers: list[Row] = field(default_factory=list)
 
     @property
     def rows(self) -> list[Row]:
@@ -69,22 +72,37 @@ class Report:
         """The verdict in words, the headline first, and what weakens it."""
         farther = [found for found in self.matched if found.calls <= found.fewest]
         closer = [found.sentence() for found in self.matched if found not in farther]
-        best = [found.sentence() for found in self.winners]
-        return [*closer, *_no_calls_saved(farther), *best, *self._edges(), *self._left_out()]
+        best = [found.sentence(self.metrics.verdict_words) for found in self.winners]
+        notes = self.comparison.notes
+        return [*closer, *_no_calls_saved(farther), *best, *self._edges(), *self._left_out(), *notes]
 
     def _edges(self) -> list[str]:
-        """Samplers whose best temperature may lie beyond those that were tried."""
-        tried = {row["temperature"] for row in self.comparison.sweep}
-        ends = {min(tried), max(tried)} if tried else set()
-        names = dict.fromkeys(row["sampler"] for row in self.comparison.judged if row["temperature"] in ends)
-        if not names:
-            return []
-        return [f"At the edge of the temperatures tried, so perhaps not yet at their best: {', '.join(names)}."]
+        """Samplers whose best temperature or guidance may lie beyond those that were tried."""
+        found = []
+        for key, what in (("temperature", "temperatures"), ("guidance_scale", "guidance scales")):
+            tried = {row[key] for row in self.comparison.sweep if row.get(key) is not None}
+            # one value alone has no beyond, and nothing is below 0
+            ends = {min(tried), max(tried)} - {0} if len(tried) > 1 else set()
+            names = dict.fromkeys(row["sampler"] for row in self.comparison.judged if row.get(key) in ends)
+            if names:
+                found.append(f"At the edge of the {what} tried, so perhaps not yet at their best: {', '.join(names)}.")
+        return found
 
     def _left_out(self) -> list[str]:
         """Samplers that lack some rows."""
         lacking = self.comparison.left_out.items()
         return [f"{name} has no numbers for {', '.join(map(str, steps))} calls: left out." for name, steps in lacking]
+
+    @property
+    def curve_rows(self) -> list[Row]:
+        """The samplers whose constant was swept, each at every constant."""
+        return [row for curve in self.comparison.curves.values() for row in curve]
+
+    @property
+    def curve_columns(self) -> list[Column]:
+        """The columns of their table."""
+        columns = [*(columns_of(self.metrics)[key] for key in _CURVE_KEYS), Column("read", "read off")]
+        return present(columns, self.curve_rows)
 
     def reading_rows(self) -> list[Row]:
         """The frontier's readings as rows of a table."""
@@ -108,6 +126,17 @@ READING_COLUMNS = (
     Column("high", "high"),
     Column("temperature", "temp.", digits=2),
     Column("note", "note"),
+)
+
+
+_CURVE_KEYS = (
+    "sampler", "temperature", "guidance_scale", *with_ends("mean_calls", "right_share"), "tokens_per_call",
+)  # fmt: skip
+AUP_COLUMNS = (
+    Column("sampler", "sampler"),
+    Column("points", "points"),
+    Column("from_tokens", "from tokens a call", digits=2),
+    Column("aup", "AUP", digits=1),
 )
 
 
@@ -150,7 +179,8 @@ def make_report(
         options = {"entropy_key": entropy_key, "likelihood_key": likelihood_key, "confidence": confidence}
         readings = read_frontier(comparison.sweep, floor[entropy_key], **options)
     best = winners(comparison.judged, key, confidence=confidence)
-    return Report(title, comparison, metrics, base, matched, list(ours), best, readings, protocol or {})
+    answers = aup_of_samplers(comparison.rows, comparison.curves) if isinstance(metrics, TaskMetrics) else []
+    return Report(title, comparison, metrics, base, matched, list(ours), best, readings, protocol or {}, answers)
 
 
 def as_text(report: Report, digits: int = 4) -> str:
@@ -160,6 +190,12 @@ def as_text(report: Report, digits: int = 4) -> str:
         likelihood = columns_of(report.metrics)[report.metrics.likelihood_key].heading
         heading = f"Frontier: {likelihood} at the entropy of real data"
         parts.append(f"{heading}\n{format_table(report.reading_rows(), headings(READING_COLUMNS), digits=digits)}")
+    if report.curve_rows:
+        table = format_table(report.curve_rows, headings(report.curve_columns), digits=digits)
+        parts.append(f"Swept constants, each until every answer is complete\n{table}")
+    if report.answers:
+        table = format_table(report.answers, headings(AUP_COLUMNS), digits=2)
+        parts.append(f"AUP: area under accuracy in percent against tokens a call\n{table}")
     best = report.headline
     headline = [] if best is None else [f"{best.sampler} at {best.nfe} calls: {best.headline()}."]
     return "\n\n".join([*parts, "\n".join([*headline, *report.sentences()])]) + "\n"
@@ -178,6 +214,8 @@ def as_json(report: Report) -> str:
         "calls_at_matched_quality": [json.loads(json_line(asdict(found))) for found in report.matched],
         "winners": [asdict(found) for found in report.winners],
         "frontier": [asdict(reading) for reading in report.readings],
+        "curves": _numbers(report.curve_rows),
+        "aup": report.answers,
         "sentences": report.sentences(),
     }
     return json.dumps(kept, ensure_ascii=False, indent=2, allow_nan=False) + "\n"

@@ -183,9 +183,10 @@ class Winner:
     low: float | None = 0.0
     high: float | None = 0.0
 
-    def sentence(self) -> str:
-        """What was found, in one sentence."""
-        first = f"At {self.nfe} calls {self.sampler} is closest"
+    def sentence(self, words: tuple[str, str] = ("is closest", "is further away")) -> str:
+        """What was found, in one sentence; `words` as `verdict_words` of a metric set."""
+        best, worse = words
+        first = f"At {self.nfe} calls {self.sampler} {best}"
         if self.second is None:
             return f"{first} ({self.value:.4f})."
         if self.low is None:
@@ -193,7 +194,7 @@ class Winner:
             return f"{first} ({self.value:.4f}), by {self.lead:.4f} ({chance})."
         sure = "by more than chance" if self.low > 0 else "but not by more than chance"
         lead = f"{self.lead:.4f} ({self.low:.4f} to {self.high:.4f})"
-        return f"{first} ({self.value:.4f}), {sure}: {self.second} is further away by {lead}."
+        return f"{first} ({self.value:.4f}), {sure}: {self.second} {worse} by {lead}."
 
 
 def winners(rows: Sequence[Row], key: str, *, confidence: float = 0.95) -> list[Winner]:

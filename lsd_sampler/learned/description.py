@@ -1,10 +1,13 @@
 """A reader's account of what a run learned. Card, terminal and plot all use one [`Description`]."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from ..sampling.learned_numbers import LearnedSampler
+from ..sampling.position_choice import PositionChoice
 
 
 Records = Sequence[Mapping[str, Any]]
@@ -12,6 +15,8 @@ Records = Sequence[Mapping[str, Any]]
 
 KINDS = {"teacher": "teacher", "bootstrap": "bootstrapped", "data": "real"}
 """Names of the sequences from each source."""
+UNITS = {"position_shares": "positions", "entropy_shares": "nats"}
+"""What a budget is counted in."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +29,16 @@ class Description:
         heading (`tuple[str, ...]`), rows (`tuple[tuple[str, ...], ...]`): a table, in Markdown; a row for each number
             of network calls.
         lines (`tuple[str, ...]`): the same for a terminal.
-        times, coefficients (`dict[int, list[float]]`): numbers to draw for each number of calls; coefficients where
-            they are not all 1.
+        times, coefficients (`dict[int, list[float]]`): numbers to draw for each number of calls; times where no choice
+            of positions takes their place, coefficients where they are not all 1.
         records: the records of this sampler.
         num_numbers (`int`): number of columns of the table, from the left, that hold a number each.
         batch_size (`int`, *optional*): sequences in a network call; None for all at once.
+        open_after (`dict[int, list[float]]`): for each number of calls with a choice of positions the share of its
+            budget that is open at the start and after each call, from 1 to 0.
+        units (`dict[int, str]`): for each of these, what the budget is counted in.
+        masked_after (`dict[int, list[float]]`): for each of these, where it was measured, the mean share of tokens
+            that are masked after each call.
     """
 
     method: str
@@ -41,6 +51,9 @@ class Description:
     records: Records
     num_numbers: int = 1
     batch_size: int | None = None
+    open_after: Mapping[int, list[float]] = field(default_factory=dict)
+    units: Mapping[int, str] = field(default_factory=dict)
+    masked_after: Mapping[int, list[float]] = field(default_factory=dict)
 
     def table(self) -> str:
         """The table, in Markdown."""
@@ -59,21 +72,53 @@ def describe_sampler(method: str, learned: LearnedSampler, records: Records) -> 
         records: the records of the run.
     """
     keys = ["timesteps", "score_coefficients"]
-    has_section = any(r["event"] == "log_score_coefficients" for r in records)
-    if not has_section and any(bool((s.log_score_coefficients != 1).any()) for s in learned.steps.values()):
+    if has_unsaid_coefficients(learned, records):
         keys.append("log_score_coefficients")
     names = {"timesteps": "`timesteps`, and where the last step ends"}
     steps = sorted(learned.steps.items())
+    choices = choices_of(learned)
     return Description(
         method=method,
         gain=_gain(learned),
         heading=("network calls", *(names.get(key, f"`{key}`") for key in keys)),
         rows=tuple((str(M), *(numbers(getattr(s, key)) for key in keys)) for M, s in steps),
         lines=tuple(f"{M:4d} calls  {key}: {numbers(getattr(s, key))}" for M, s in steps for key in keys),
-        times={M: s.timesteps.tolist() for M, s in steps},
+        times={M: s.timesteps.tolist() for M, s in steps if M not in choices},
         coefficients=drawn_coefficients(learned),
         records=records,
+        open_after={M: _open_after(choice) for M, choice in choices.items()},
+        units={M: UNITS[choice.budget] for M, choice in choices.items()},
+        masked_after={
+            r["nfe"]: [1 - known for known in r["known_after_step"]]
+            for r in schedule_records(learned, records)
+            if "known_after_step" in r
+        },
     )
+
+
+def choices_of(learned: LearnedSampler) -> dict[int, PositionChoice]:
+    """The choices of positions, by number of calls."""
+    return {M: s.choice for M, s in sorted(learned.steps.items()) if s.choice is not None}
+
+
+def schedule_records(learned: LearnedSampler, records: Records) -> Records:
+    """What was measured of the choices of positions, at most one record for each number of calls."""
+    choices = choices_of(learned)
+    last = {r["nfe"]: r for r in records if r["event"] == "schedule" and r.get("nfe") in choices}
+    return [last[M] for M in sorted(last)]
+
+
+def has_unsaid_coefficients(learned: LearnedSampler, records: Records) -> bool:
+    """Whether coefficients of the log-score are not all 1, and no records, with a section of their own, tell of it."""
+    if any(r["event"] == "log_score_coefficients" for r in records):
+        return False
+    return any(bool((s.log_score_coefficients != 1).any()) for s in learned.steps.values())
+
+
+def _open_after(choice: PositionChoice) -> list[float]:
+    """The cumulative product of what the shares leave, from 1 to 0."""
+    left = (1 - choice.shares.double()).cumprod(0)
+    return torch.cat([torch.ones_like(left[:1]), left]).tolist()
 
 
 def drawn_coefficients(learned: LearnedSampler) -> dict[int, list[float]]:
@@ -92,6 +137,8 @@ def numbers(values: Any) -> str:
 
 
 def _gain(learned: LearnedSampler) -> str:
+    if learned.chooses:
+        return "it learned which positions each call reveals, and how many, by what the logits say."
     if learned.step_error is not None:
         most = len(learned.step_error.grid)
         return f"its schedule for any number of calls up to {most} follows from a table measured along teacher paths."

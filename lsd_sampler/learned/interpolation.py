@@ -1,13 +1,15 @@
-"""Coefficients of the log-score as a function of what is known: the same one for a grid of any number of steps."""
+"""Numbers for a number of steps that was not learned, from those that were."""
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from ..sampling.learned_numbers import LearnedSteps
 from ..sampling.noise import NoiseSchedule
+from ..sampling.position_choice import PositionChoice
 
 
 def known_shares(timesteps: torch.Tensor, noise: NoiseSchedule) -> torch.Tensor:
@@ -54,3 +56,54 @@ def interpolated_coefficients(
     weight = math.log(M / low) / math.log(high / low)
     # so that equal ones stay equal to the last bit
     return torch.from_numpy(of(low) + weight * (of(high) - of(low)))
+
+
+def interpolated_choice(learned: Mapping[int, LearnedSteps], num_steps: int) -> LearnedSteps:
+    """Steps of the order `adaptive` for a number of steps that was not learned.
+
+    The share of the budget that is open after each part of the steps is a curve. It is taken from the nearest numbers
+    of steps below and above, linear in the logarithm of the number of steps; so are the times. Where these two differ
+    in their budget or their weights, and beyond the numbers that were learned, the nearest one alone gives the curve.
+    All other numbers are those of the nearest, the smaller of two equally near ones.
+
+    Args:
+        learned: the sampler's numbers, by number of steps; at least one has a choice.
+        num_steps (`int`): M.
+
+    Returns:
+        [`LearnedSteps`] with coefficients 1.
+    """
+    known = {n: steps for n, steps in sorted(learned.items()) if steps.choice is not None}
+    nearest = min(known, key=lambda n: (abs(math.log(num_steps / n)), n))
+    low, high = (
+        max((n for n in known if n < num_steps), default=None),
+        min((n for n in known if n > num_steps), default=None),
+    )
+    place = np.linspace(0, 1, num_steps + 1)
+    open_after, times = _curves(known[nearest], place)
+    if low is not None and high is not None and _alike(_choice(known[low]), _choice(known[high])):
+        weight = math.log(num_steps / low) / math.log(high / low)
+        pairs = zip(_curves(known[low], place), _curves(known[high], place), strict=True)
+        # so that equal ones stay equal to the last bit
+        open_after, times = (of_low + weight * (of_high - of_low) for of_low, of_high in pairs)
+    shares = torch.from_numpy(1 - open_after[1:] / np.maximum(open_after[:-1], 1e-12)).clamp(0, 1)
+    shares[-1] = 1
+    steps = LearnedSteps.plain(torch.from_numpy(times))
+    return replace(steps, choice=replace(_choice(known[nearest]), shares=shares))
+
+
+def _curves(steps: LearnedSteps, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The share of the budget that is open, and the time, after each part of the steps."""
+    own_place = np.linspace(0, 1, len(steps.timesteps))
+    left = np.cumprod(np.append(1.0, 1 - _choice(steps).shares.numpy()))
+    return np.interp(place, own_place, left), np.interp(place, own_place, steps.timesteps.numpy())
+
+
+def _choice(steps: LearnedSteps) -> PositionChoice:
+    assert steps.choice is not None
+    return steps.choice
+
+
+def _alike(first: PositionChoice, second: PositionChoice) -> bool:
+    """Whether the shares of two choices mean the same."""
+    return first.budget == second.budget and bool(torch.equal(first.weights, second.weights))

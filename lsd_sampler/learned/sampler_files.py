@@ -18,7 +18,15 @@ from ..sampling.learned_numbers import LearnedSampler
 from ..support.atomic import replacing, write_atomically
 from ..support.hub import admit_to_pipelines, check_announced, download, is_hub_id, upload_sampler, upload_saved
 from ..support.validation import check_choice, check_number, check_text
-from .tensor_file import FORMAT_VERSION, TENSORS_NAME, TENSORS_PLACES, dump_learned, load_learned, read_at_most
+from .tensor_file import (
+    FORMAT_VERSION,
+    TENSORS_NAME,
+    TENSORS_PLACES,
+    dump_learned,
+    format_version,
+    load_learned,
+    read_at_most,
+)
 
 
 logger = logging.getLogger(__name__)
@@ -191,7 +199,8 @@ class SamplerFiles(SchedulerMixin, ConfigMixin):
         if self.learned_sampler:
             data = dump_learned(self.learned_sampler, str(tensors), self._made_for(self.config))
             sha256 = hashlib.sha256(data).hexdigest()
-        self.register_to_config(learned=data is not None, tensors_sha256=sha256)
+        version = format_version(self.learned_sampler)
+        self.register_to_config(learned=data is not None, tensors_sha256=sha256, format_version=version)
         # both are written before either is replaced (a full disk harms neither), and the tensors are replaced first: a
         # config never points to tensors that are not there yet
         with replacing(folder / self.config_name) as config_file:

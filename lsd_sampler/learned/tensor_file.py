@@ -12,9 +12,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from ..sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorTable, check_float
+from ..sampling.dependence import LAYOUTS, Dependence
+from ..sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorTable
+from ..sampling.position_choice import BUDGETS, PositionChoice
 from ..support.hub import check_announced
 from ..support.lfs import check_no_pointer
+from ..support.validation import check_float
 from ..support.version import __version__
 
 
@@ -22,18 +25,29 @@ TENSORS_NAME = "scheduler_model.safetensors"
 # beside the config; or one folder deeper, where a pipeline is saved: see `save_pretrained`. Its name has a dot, as
 # diffusers looks for a `variant` after the first dot of every name in a component's folder; older pipelines lack it
 TENSORS_PLACES = (TENSORS_NAME, f"learned.tensors/{TENSORS_NAME}", f"learned/{TENSORS_NAME}")
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest format: 2 has the numbers of the order `adaptive`. Other samplers are written in format 1."""
 MAX_BYTES = 2**25
 MAX_HEADER_BYTES = 2**20
-_KEY = re.compile(r"nfe_([1-9][0-9]{0,4})\.(timesteps|score_coefficients|log_score_coefficients)")
+_EVERY_NFE = ("timesteps", "score_coefficients", "log_score_coefficients")
+_CHOICE = ("choice_weights", "free_below", *BUDGETS)
+_KEY = re.compile(rf"nfe_([1-9][0-9]{{0,4}})\.({'|'.join((*_EVERY_NFE, *_CHOICE))})")
+_KAPPA_KEYS = tuple(f"kappa.{layout}" for layout in LAYOUTS)
 _STEP_ERROR_KEYS = ("step_error.table", "step_error.grid")
 
 
 def _to_tensors(learned: LearnedSampler) -> dict[str, torch.Tensor]:
     tensors = {}
     for M, steps in sorted(learned.steps.items()):
-        for name in ("timesteps", "score_coefficients", "log_score_coefficients"):
-            tensors[f"nfe_{M}.{name}"] = getattr(steps, name).double().cpu().clone()
+        for name in _EVERY_NFE:
+            tensors[f"nfe_{M}.{name}"] = getattr(steps, name)
+        if steps.choice is not None:
+            choice = steps.choice
+            parts = {"choice_weights": choice.weights, "free_below": choice.free_below, choice.budget: choice.shares}
+            tensors |= {f"nfe_{M}.{name}": part for name, part in parts.items()}
+    if learned.dependence is not None:
+        tensors[f"kappa.{learned.dependence.layout}"] = learned.dependence.kappa
+    tensors = {key: tensor.double().cpu().clone().contiguous() for key, tensor in tensors.items()}
     if learned.step_error is not None:
         tensors["step_error.table"] = learned.step_error.table.double().cpu().contiguous()
         tensors["step_error.grid"] = learned.step_error.grid.cpu().contiguous()
@@ -45,28 +59,57 @@ def _from_tensors(tensors: Mapping[str, torch.Tensor], where: str) -> LearnedSam
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
         if match:
-            found.setdefault(int(match[1]), {})[match[2]] = tensor
-        elif key not in _STEP_ERROR_KEYS:
+            found.setdefault(int(match[1]), {})[match[2]] = _as_double(tensor, f"{where}: {key}")
+        elif key not in (*_STEP_ERROR_KEYS, *_KAPPA_KEYS):
             raise ValueError(f"{where} holds an unknown key {key!r}.")
-    steps = {}
-    for M, parts in sorted(found.items()):
-        for name in ("timesteps", "score_coefficients", "log_score_coefficients"):
-            if name not in parts:
-                raise ValueError(f"{where} lacks the key 'nfe_{M}.{name}'.")
-        steps[M] = LearnedSteps(**{name: _as_double(part, f"{where}: nfe_{M}.{name}") for name, part in parts.items()})
-    step_error = None
-    if any(key in tensors for key in _STEP_ERROR_KEYS):
-        for key in _STEP_ERROR_KEYS:
-            if key not in tensors:
-                raise ValueError(f"{where} lacks the key {key!r}.")
-        table = _as_double(tensors["step_error.table"], f"{where}: step_error.table")
-        step_error = StepErrorTable(table, tensors["step_error.grid"])
-    return LearnedSampler(steps, step_error)
+    steps = {M: _steps(M, parts, where) for M, parts in sorted(found.items())}
+    return LearnedSampler(steps, _step_error(tensors, where), _dependence(tensors, where))
+
+
+def _steps(M: int, parts: dict[str, torch.Tensor], where: str) -> LearnedSteps:
+    wanted = [*_EVERY_NFE]
+    budgets = [name for name in BUDGETS if name in parts]
+    if any(name in parts for name in _CHOICE):
+        wanted += ["choice_weights", "free_below", *(budgets or [BUDGETS[0]])]
+    if len(budgets) > 1:
+        raise ValueError(f"{where}: nfe_{M} holds both {' and '.join(budgets)}: one of them decides.")
+    for name in wanted:
+        if name not in parts:
+            raise ValueError(f"{where} lacks the key 'nfe_{M}.{name}'.")
+    choice = None
+    if budgets:
+        choice = PositionChoice(parts["choice_weights"], parts["free_below"], parts[budgets[0]], budgets[0])
+    timesteps, score_coefficients, log_score_coefficients = (parts[name] for name in _EVERY_NFE)
+    return LearnedSteps(timesteps, score_coefficients, log_score_coefficients, choice)
+
+
+def _step_error(tensors: Mapping[str, torch.Tensor], where: str) -> StepErrorTable | None:
+    if not any(key in tensors for key in _STEP_ERROR_KEYS):
+        return None
+    for key in _STEP_ERROR_KEYS:
+        if key not in tensors:
+            raise ValueError(f"{where} lacks the key {key!r}.")
+    table = _as_double(tensors["step_error.table"], f"{where}: step_error.table")
+    return StepErrorTable(table, tensors["step_error.grid"])
+
+
+def _dependence(tensors: Mapping[str, torch.Tensor], where: str) -> Dependence | None:
+    keys = [key for key in _KAPPA_KEYS if key in tensors]
+    if not keys:
+        return None
+    if len(keys) > 1:
+        raise ValueError(f"{where} holds both {' and '.join(keys)}: one of them decides.")
+    return Dependence(_as_double(tensors[keys[0]], f"{where}: {keys[0]}"), keys[0].partition(".")[2])
 
 
 def _as_double(tensor: torch.Tensor, where: str) -> torch.Tensor:
     check_float(tensor, where)
     return tensor.double()
+
+
+def format_version(learned: LearnedSampler) -> int:
+    """The oldest format that holds what was learned."""
+    return FORMAT_VERSION if learned.chooses else 1
 
 
 def dump_learned(learned: LearnedSampler, where: str, made_for: Mapping[str, Any] | None = None) -> bytes:
@@ -78,12 +121,16 @@ def dump_learned(learned: LearnedSampler, where: str, made_for: Mapping[str, Any
         made_for (`dict`, *optional*): entries of the config that the numbers were made for; kept as metadata.
 
     Raises:
-        ValueError: if a number is unusable; the message names `where` and the key.
+        ValueError: if a number is unusable, or the file would be larger than one that is read; the message names
+            `where`, and the key.
     """
     learned.check(where)
-    metadata = {"format_version": str(FORMAT_VERSION), "library_version": __version__}
+    metadata = {"format_version": str(format_version(learned)), "library_version": __version__}
     metadata |= {key: _as_text(value) for key, value in (made_for or {}).items()}
-    return _with_metadata(save(_to_tensors(learned)), metadata)
+    data = _with_metadata(save(_to_tensors(learned)), metadata)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{where} would be larger than any sampler's ({MAX_BYTES >> 10} KiB): learn fewer numbers.")
+    return data
 
 
 def _with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
@@ -154,6 +201,8 @@ def load_learned(
     learned.check(str(path))
     if not learned:
         raise ValueError(f"{path} holds no learned tensors.")
+    if format_version(learned) > int(version):
+        raise ValueError(f"{path} says `format_version` {version}, which has no `choice_weights`: it was edited.")
     for key, value in (made_for or {}).items():
         if metadata.get(key, _as_text(value)) != _as_text(value):
             raise ValueError(

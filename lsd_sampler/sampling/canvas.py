@@ -29,6 +29,7 @@ class Canvas:
         rank_BL (`torch.LongTensor` of that shape): place in the order of revealing; masked positions come first.
         u_BL (`torch.DoubleTensor`): when a position is revealed, sorted into that order; inf where nothing was masked.
         v_BL (`torch.DoubleTensor`): which token it gets.
+        drawn_u_BL (`torch.DoubleTensor`): `u` as it was drawn, independent of the order.
         shape: `(seq_len,)` or `(height, width)`.
         start, last (`int`): indices of the first step, and of the latest.
         generator: the generator that it was drawn from.
@@ -40,6 +41,7 @@ class Canvas:
     rank_BL: torch.Tensor
     u_BL: torch.Tensor
     v_BL: torch.Tensor
+    drawn_u_BL: torch.Tensor
     shape: tuple[int, ...]
     start: int
     last: int
@@ -55,12 +57,13 @@ class Canvas:
         B, L = masked_BL.shape
         if keys is None:
             nothing = torch.empty(0, dtype=torch.float64)
-            return cls(masked_BL, nothing.long(), nothing, nothing, shape, start, start, generator)
-        u_BL, v_BL, shift_B2 = draw_uniforms(B, 2 * L + 2, generator, masked_BL.device).split([L, L, 2], dim=1)
-        keys_BL = keys(u_BL, shift_B2, shape).masked_fill(~masked_BL, torch.inf)
+            return cls(masked_BL, nothing.long(), nothing, nothing, nothing, shape, start, start, generator)
+        drawn_u_BL, v_BL, shift_B2 = draw_uniforms(B, 2 * L + 2, generator, masked_BL.device).split([L, L, 2], dim=1)
+        keys_BL = keys(drawn_u_BL, shift_B2, shape).masked_fill(~masked_BL, torch.inf)
         rank_BL = keys_BL.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
-        u_BL = u_BL.masked_fill(~masked_BL, torch.inf).sort(dim=1).values.gather(1, rank_BL)
-        return cls(masked_BL, rank_BL, u_BL, v_BL.contiguous(), shape, start=start, last=start, generator=generator)
+        u_BL = drawn_u_BL.masked_fill(~masked_BL, torch.inf).sort(dim=1).values.gather(1, rank_BL)
+        v_BL = v_BL.contiguous()
+        return cls(masked_BL, rank_BL, u_BL, v_BL, drawn_u_BL, shape, start=start, last=start, generator=generator)
 
     def survive(self, jump_BL: torch.Tensor) -> None:
         """Updates the survival by one more step, in which each masked position jumps with this probability."""

@@ -77,7 +77,8 @@ def _search(w_RV: torch.Tensor, v_R: torch.Tensor) -> tuple[torch.Tensor, torch.
     cumulative_RV = w_RV.cumsum(-1)
     total_R1 = cumulative_RV[:, -1:]
     target_R1 = torch.minimum(v_R[:, None] * total_R1, torch.nextafter(total_R1, total_R1.new_zeros(())))
-    return torch.searchsorted(cumulative_RV, target_R1, right=True)[:, 0], total_R1[:, 0]
+    index_R = torch.searchsorted(cumulative_RV, target_R1, right=True)[:, 0]
+    return index_R.clamp_(max=w_RV.shape[1] - 1), total_R1[:, 0]  # NaN, which is reported later, is past the end
 
 
 def inverse_cdf(weight_RV: torch.Tensor, v_R: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,6 +123,7 @@ def keep_likely(
         weight_RV.masked_fill_(torch.zeros_like(dropped_RV).scatter_(1, index_RV, dropped_RV), 0)
 
 
+@torch.no_grad()
 def draw_tokens(
     logits_BLV: ModelOutput,
     row_R: torch.Tensor,
@@ -152,11 +154,11 @@ def draw_tokens(
     Raises:
         ValueError: if a chosen row holds NaN or +inf, or only -inf.
     """
-    tokens, log_probs, done = [], [], 0
-    for x_RV in row_chunks(logits_BLV, row_R, position_R, excluded):
+    tokens, log_probs, maxima, done = [], [], [], 0
+    for x_RV in row_chunks(logits_BLV, row_R, position_R, excluded, reuse=True):
         v, done = v_R[done : done + len(x_RV)], done + len(x_RV)
         maximum_R = x_RV.amax(-1)
-        check_row_maximum(maximum_R)
+        maxima.append(maximum_R)
         if inverse_temperature == float("inf"):
             tokens.append(x_RV.argmax(-1))
             log_probs.append(maximum_R.double() - x_RV.logsumexp(-1).double())
@@ -172,9 +174,11 @@ def draw_tokens(
         log_probs.append(weight_RV.gather(1, token_R[:, None])[:, 0].double().log() - total_R.log())
     if not tokens:
         return row_R.clone(), v_R.clone()
+    check_row_maximum(torch.cat(maxima))  # once, because a GPU has to be waited for
     return torch.cat(tokens), torch.cat(log_probs)
 
 
+@torch.no_grad()
 def log_mass(
     logits_BLV: ModelOutput,
     row_R: torch.Tensor,
@@ -184,13 +188,15 @@ def log_mass(
     excluded: int | None = None,
 ) -> torch.Tensor:
     """`logsumexp(inverse_temperature * logits)` of the chosen rows, float64 of shape `(R,)`, in chunks."""
-    out = []
-    for x_RV in row_chunks(logits_BLV, row_R, position_R, excluded):
+    nothing_R = torch.empty(0, dtype=torch.float64, device=row_R.device)
+    out, maxima = [nothing_R], [nothing_R]
+    for x_RV in row_chunks(logits_BLV, row_R, position_R, excluded, reuse=True):
         maximum_R = x_RV.amax(-1)
-        check_row_maximum(maximum_R)
-        x_RV = x_RV.sub_(maximum_R[:, None])
-        total_R = (x_RV.mul_(inverse_temperature).exp_() if inverse_temperature else (x_RV > -torch.inf).float()).sum(
-            -1
-        )
+        maxima.append(maximum_R.double())
+        if inverse_temperature:
+            total_R = x_RV.sub_(maximum_R[:, None]).mul_(inverse_temperature).exp_().sum(-1)
+        else:
+            total_R = (x_RV > -torch.inf).float().sum(-1)
         out.append(total_R.double().log() + inverse_temperature * maximum_R.double())
-    return torch.cat(out) if out else torch.empty(0, dtype=torch.float64, device=row_R.device)
+    check_row_maximum(torch.cat(maxima))
+    return torch.cat(out)

@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..support.validation import check_float
+from .dependence import Dependence
+from .position_choice import PositionChoice
+
 
 @dataclass(frozen=True)
 class StepErrorTable:
@@ -81,11 +85,13 @@ class LearnedSteps:
             step k reveals.
         log_score_coefficients (`torch.DoubleTensor` of shape `(M,)`): beta, multiplies the log-score: an inverse
             temperature.
+        choice ([`PositionChoice`], *optional*): what decides the positions of each step in the order `adaptive`.
     """
 
     timesteps: torch.Tensor
     score_coefficients: torch.Tensor
     log_score_coefficients: torch.Tensor
+    choice: PositionChoice | None = None
 
     @classmethod
     def plain(cls, timesteps: torch.Tensor) -> "LearnedSteps":
@@ -108,17 +114,27 @@ class LearnedSteps:
         # in float32, as the network sees them
         if not bool((self.timesteps.float().diff() < 0).all()):
             raise ValueError(f"{where}.timesteps must be strictly decreasing (in float32).")
+        if self.choice is not None:
+            self.choice.check(where, M)
 
 
 @dataclass
 class LearnedSampler:
-    """All that was learned: numbers for some NFEs, and perhaps the table that gives them for any NFE."""
+    """All that was learned: numbers for some NFEs, perhaps the table that gives them for any NFE, and for the order
+    `adaptive` the dependence between positions.
+    """
 
     steps: dict[int, LearnedSteps] = field(default_factory=dict)
     step_error: StepErrorTable | None = None
+    dependence: Dependence | None = None
 
     def __bool__(self) -> bool:
         return bool(self.steps) or self.step_error is not None
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it says which positions to reveal, and not only when."""
+        return any(steps.choice is not None for steps in self.steps.values())
 
     def check(self, where: str) -> None:
         """Raises `ValueError` naming `where` and the key of the first unusable tensor."""
@@ -129,15 +145,17 @@ class LearnedSampler:
                 raise ValueError(f"{where}: nfe_{M}.timesteps must have {M + 1} entries, got {got}.")
         if self.step_error is not None:
             _check_step_error(self.step_error, where)
-
-
-def check_float(tensor: torch.Tensor, where: str) -> None:
-    """Raises `ValueError`, naming `where`, unless all entries are finite floating-point numbers."""
-    if not tensor.is_floating_point():
-        raise ValueError(f"{where} must be floating point, got {tensor.dtype}.")
-    # the extremes are NaN if anything is; no copy of the tensor is made
-    if tensor.numel() and not all(math.isfinite(extreme) for extreme in tensor.detach().double().aminmax()):
-        raise ValueError(f"{where} holds NaN or infinite values.")
+        if self.dependence is not None:
+            self.dependence.check(where)
+            if not self.chooses:
+                raise ValueError(
+                    f"{where}: kappa.{self.dependence.layout} goes with choice_weights, and there are none."
+                )
+        for M, steps in self.steps.items():
+            if self.dependence is None and steps.choice is not None and steps.choice.needs_dependence:
+                raise ValueError(
+                    f"{where}: nfe_{M}.choice_weights of redundancy and gain go with kappa, and there is none."
+                )
 
 
 def _check_step_error(step_error: StepErrorTable, where: str) -> None:

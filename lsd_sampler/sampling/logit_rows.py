@@ -58,6 +58,9 @@ class DeferredLogits:
 
 ModelOutput = torch.Tensor | DeferredLogits
 
+READ_DTYPES = (torch.float32, torch.float64)
+"""What rows of logits are read in; those of any other dtype are read in float32."""
+
 HEAD_ELEMENTS = 2**23
 """Approximate number of logits that a deferred head computes at a time: every call reads all of its weights."""
 
@@ -94,6 +97,8 @@ def row_chunks(
     position_R: torch.Tensor,
     excluded: int | None,
     size: int | None = None,
+    *,
+    reuse: bool = False,
 ) -> Iterator[torch.Tensor]:
     """The chosen rows in order, some at a time, `(r, V)`: copies in float32 (float64 stays).
 
@@ -103,24 +108,44 @@ def row_chunks(
         row_R, position_R (`torch.LongTensor` of shape `(R,)`): which rows.
         excluded (`int`, *optional*): a column that is never drawn (the mask); it is set to -inf.
         size (`int`, *optional*): rows at a time; default: [`rows_per_chunk`].
+        reuse (`bool`): whether a chunk may overwrite the one before, and carries no gradient. Fresh memory for each
+            chunk costs about as much as the arithmetic on it.
     """
     size = rows_per_chunk(logits_BLV.shape[-1], logits_BLV.device) if size is None else size
-    batch = max(size, HEAD_ELEMENTS // logits_BLV.shape[-1]) if isinstance(logits_BLV, DeferredLogits) else size
+    if isinstance(logits_BLV, DeferredLogits):
+        batch, buffers = max(size, HEAD_ELEMENTS // logits_BLV.shape[-1]), None
+    else:
+        batch, buffers = size, _Buffers(logits_BLV, min(size, len(row_R))) if reuse else None
     for row_r, position_r in zip(row_R.split(batch), position_R.split(batch), strict=True):
-        yield from _gather(logits_BLV, row_r, position_r, excluded).split(size)
+        yield from _gather(logits_BLV, row_r, position_r, excluded, buffers).split(size)
+
+
+class _Buffers:
+    """Memory for one chunk of rows: in the dtype of the logits, and in the one that a step reads them in."""
+
+    def __init__(self, logits_BLV: torch.Tensor, size: int):
+        self.own_RV = logits_BLV.new_empty(size, logits_BLV.shape[-1])
+        is_read = logits_BLV.dtype in READ_DTYPES
+        self.read_RV = self.own_RV if is_read else torch.empty_like(self.own_RV, dtype=torch.float32)
 
 
 def _gather(
-    logits_BLV: ModelOutput, row_R: torch.Tensor, position_R: torch.Tensor, excluded: int | None
+    logits_BLV: ModelOutput,
+    row_R: torch.Tensor,
+    position_R: torch.Tensor,
+    excluded: int | None,
+    buffers: _Buffers | None,
 ) -> torch.Tensor:
     if isinstance(logits_BLV, DeferredLogits):
         x_RV = logits_BLV.rows(row_R, position_R)
     elif logits_BLV.is_contiguous():
-        x_RV = logits_BLV.view(-1, logits_BLV.shape[-1]).index_select(0, row_R * logits_BLV.shape[1] + position_R)
+        own_RV = None if buffers is None else buffers.own_RV[: len(row_R)]
+        flat_RV = logits_BLV.view(-1, logits_BLV.shape[-1])
+        x_RV = torch.index_select(flat_RV, 0, row_R * logits_BLV.shape[1] + position_R, out=own_RV)
     else:  # image logits are (B, V, H, W) in memory
         x_RV = logits_BLV[row_R, position_R]
-    if x_RV.dtype != torch.float64:
-        x_RV = x_RV.float()
+    if x_RV.dtype not in READ_DTYPES:
+        x_RV = x_RV.float() if buffers is None else buffers.read_RV[: len(row_R)].copy_(x_RV)
     if excluded is not None and 0 <= excluded < x_RV.shape[1]:
         x_RV[:, excluded] = -torch.inf
     return x_RV

@@ -141,6 +141,13 @@ def check_call(pipeline: type[DiffusionPipeline], call_kwargs: Mapping[str, Any]
             raise ValueError(f"`{name}` is not an argument of {pipeline.__name__}, which has {names}.{hint}")
 
 
+def entries_of(name: str, options: Mapping[str, Any], sequences: Sequence[int]) -> dict[str, Any]:
+    """The options for these sequences: of the one with this name, if it has an entry for each, theirs; `i % len`."""
+    if options.get(name) is None or not _is_list(name, options[name]):
+        return dict(options)
+    return {**options, name: _take(name, options[name], sequences)}
+
+
 def _is_list(name: str, value: Any) -> bool:
     """Whether an argument has an entry for each sequence. A list of numbers is one canvas, but many labels."""
     if isinstance(value, torch.Tensor):

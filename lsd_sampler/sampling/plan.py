@@ -13,6 +13,7 @@ import torch
 from ..support.validation import check_choice
 from .canvas import StepInput
 from .counts import dream_revealed, llada_known
+from .dependence import Dependence
 from .draws import log_mass
 from .learned_numbers import LearnedSteps
 from .noise import NoiseSchedule
@@ -43,6 +44,8 @@ class StepPlan:
         places (`list[int]` of length M): the place of each network call in its step, from 0.
         in_blocks (`bool`): whether the last masked position of a canvas waits for the last step.
         options (`dict`): the solver's, by name.
+        dependence ([`~lsd_sampler.sampling.dependence.Dependence`], *optional*): between positions, where it is
+            learned.
     """
 
     solver: "Solver"
@@ -54,6 +57,7 @@ class StepPlan:
     places: list[int]
     in_blocks: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    dependence: Dependence | None = None
 
     @functools.cached_property
     def reveal_probabilities(self) -> list[float]:

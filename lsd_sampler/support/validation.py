@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest one, if any is near."""
@@ -49,3 +51,12 @@ def check_number(
         what = "an integer" if integer else "a finite number"
         interval = f"({low}, {high})" if open_ends else f"[{low}, {high}]"
         raise ValueError(f"`{name}` must be {what} in {interval}, got {value!r}.")
+
+
+def check_float(tensor: torch.Tensor, where: str) -> None:
+    """Raises `ValueError`, naming `where`, unless all entries are finite floating-point numbers."""
+    if not tensor.is_floating_point():
+        raise ValueError(f"{where} must be floating point, got {tensor.dtype}.")
+    # the extremes are NaN if anything is; no copy of the tensor is made
+    if tensor.numel() and not all(math.isfinite(extreme) for extreme in tensor.detach().double().aminmax()):
+        raise ValueError(f"{where} holds NaN or infinite values.")

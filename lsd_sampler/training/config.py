@@ -11,7 +11,7 @@ from ..support.workers import Workers
 from .method import METHODS, methods_where
 from .options import MethodOptions, option
 from .recipe import Recipe
-from .shared_options import NUM_SEQUENCES, SharedOptions, affordable_source, sorted_nfe
+from .shared_options import SharedOptions, affordable_source, sorted_nfe
 from .teacher_plan import TeacherPlan
 
 
@@ -47,7 +47,8 @@ class DistillConfig(SharedOptions):
         for each in shared_options():
             object.__setattr__(self, each.name, values.pop(each.name, each.default))
         if self.method is None:
-            object.__setattr__(self, "method", DEFAULT_METHOD)
+            for_answers = values.get("objective") == "answers"  # held-out costs do not choose what answers best
+            object.__setattr__(self, "method", "forced_kl" if for_answers else DEFAULT_METHOD)
         if unknown := sorted(set(values) - set(method_options())):
             hint = did_you_mean(unknown[0], [*known, *method_options()])
             raise TypeError(f"DistillConfig has no option {unknown[0]!r}.{hint}")
@@ -136,8 +137,8 @@ class DistillConfig(SharedOptions):
         method = METHODS[self.method]
         wanted = config.paths or affordable_source(plan.num_steps)
         source = next(s for s in (wanted, *method.sources) if s in method.sources and (has_data or s != "data"))
-        # a method that chooses makes enough sequences for all candidates
-        number = config.most_sequences if method.chooses else config.num_sequences or NUM_SEQUENCES[source]
+        bootstrap_steps = min(config.bootstrap_steps, plan.num_masked)
+        number = config.num_sequences or method.default_sequences(source, plan, bootstrap_steps)
         if not config.num_sequences:
             number = (workers or Workers()).multiple(number)
         own = config.own_options

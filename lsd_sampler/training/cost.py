@@ -15,9 +15,17 @@ def network_calls(recipe: Recipe) -> int:
     block after a prompt can be, may take fewer.)
     """
     calls = method_of(recipe).network_calls(recipe)
+    calls += calls_to_look(recipe)
     if recipe.plan.has_mask and _given_coefficients(recipe):  # an upper bound: any candidate may win
         calls += coefficients.network_calls(recipe)
     return calls
+
+
+def calls_to_look(recipe: Recipe) -> int:
+    """Network calls that show what of real sequences is given: `C` for each batch, or none if nothing is."""
+    if recipe.source != "data" or recipe.plan.is_whole:
+        return 0
+    return recipe.plan.num_canvases * -(-method_of(recipe).num_data(recipe) // recipe.config.batch_size)
 
 
 def memory(size: ModelSize, recipe: Recipe) -> dict[str, int]:

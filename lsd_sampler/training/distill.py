@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 
-from ..denoisers.frames import without_frame
+from ..denoisers.frames import held_frame, without_frame
 from ..denoisers.vocabulary import token_names
 from ..sampling.learned_numbers import LearnedSampler
 from ..sampling.left_out import check_predicted
@@ -19,18 +19,23 @@ from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
 from ..support.workers import Workers
 from . import coefficients
+from .answers import Answers, checked_answers
 from .config import DistillConfig
 from .data import token_ids
-from .method import METHODS, ChosenSampler
+from .data_canvases import DataCanvases, look_at_canvases
+from .method import METHODS, ChosenSampler, method_of
 from .path_cache import PathCache, fingerprint
 from .progress import Progress
 from .recipe import Recipe
 from .recording import teacher_plan
+from .shared_options import NUM_SEQUENCES
 from .task import Task
 from .teacher_plan import TeacherPlan
 
 
 logger = logging.getLogger(__name__)
+
+DATA_CANVASES = "data-canvases"
 
 
 def distill(
@@ -42,6 +47,7 @@ def distill(
     resume: bool = False,
     cache_dir: str | os.PathLike | None = None,
     data: torch.Tensor | None = None,
+    answers: Answers | None = None,
     **call_kwargs: Any,
 ) -> LSDScheduler:
     """Learns a few-step sampler for the model in a pipeline.
@@ -49,7 +55,8 @@ def distill(
     The network is never called from here: schedulers that record what passes through `step` are put into the pipeline,
     and it is run. Its own scheduler is put back at the end. This takes
 
-        C (1 + batches N + ...)         calls, as the method's `network_calls` says, and
+        C (1 + batches N + ...)         calls, as the method's `network_calls` says,
+        C batches                       to see what is given of real sequences, unless that is nothing, and
         C (18 batches * sum of the NFEs up to 32)           at most for two-sided coefficients (reference apart),
 
     for C canvases in a run (1, or the blocks of LLaDA2Pipeline) and N teacher steps. On canvases of length L, `13 C L`
@@ -70,11 +77,14 @@ def distill(
         cache_dir (*optional*): folder of teacher paths (integers), which later runs with the same teacher find there,
             whatever their method and numbers of calls. Their network calls are counted as if they were made anew.
         data (`torch.LongTensor` of shape `(num, seq_len)`, *optional*): real sequences, for methods that take them in
-            place of a teacher's; token ids of any integer type. The pipeline must be called for whole canvases. The
-            data may include tokens that the denoiser puts around a canvas (`[CLS]`, `[SEP]`). Others that the model
-            never predicts (`[UNK]`) are left out of every sum, with a warning.
+            place of a teacher's; token ids of any integer type. Row i is the completed canvas of sequence i (of a
+            pipeline with several, one after another): where the pipeline gives a token (a prompt, `input_ids`), it
+            holds the same. The data may include tokens that the denoiser puts around a canvas (`[CLS]`, `[SEP]`).
+            Others that the model never predicts (`[UNK]`) are left out of every sum, with a warning.
+        answers ([`Answers`], *optional*): tasks with a checker, for `objective` `"answers"`. The pipeline must be
+            called for them (`prompt`, `input_ids`, one entry for each). For an exact oracle what is valid is right.
         call_kwargs: passed to every call of the pipeline, for example a prompt. Sequence i gets entry `i % len` of a
-            list of prompts or class labels. Tokens are drawn at temperature 1.
+            list of prompts, of class labels or of canvases (`input_ids`). Tokens are drawn at temperature 1.
 
     Returns:
         [`LSDScheduler`]: the learned sampler.
@@ -84,7 +94,8 @@ def distill(
     """
     config = config or DistillConfig()
     frame = getattr(getattr(pipeline, "denoiser", None), "frame_token_ids", None)
-    data = None if data is None else without_frame(token_ids(data), frame)
+    data, before = (None, 0) if data is None else _without_frame(token_ids(data), frame)
+    answers = checked_answers(pipeline, config, answers, call_kwargs)
     base = base_scheduler(pipeline, config)
     config.check_data_given(data is not None)
     METHODS[config.method].check_mask(base.config.corruption == "absorbing")
@@ -94,6 +105,8 @@ def distill(
     identity = {"config": config.to_dict(), "scheduler": scheduler, "call": call_kwargs}
     if data is not None:
         identity["data"] = data
+    if answers is not None:
+        identity["answers"] = answers.identity()
     if config.num_sequences:
         workers.share(config.num_sequences)  # refuses what cannot be shared
     if checkpoint_dir is not None:  # progress made with other weights must not be resumed
@@ -104,15 +117,16 @@ def distill(
         if log is not None:
             log({**values, "seconds": round(progress.seconds, 3)})
 
-    recipe = _recipe(runs, base, config, progress, data)
+    recipe, canvases = _recipe(runs, base, config, progress, data, before)
     cache = None
     if (cache_folder := _folder(cache_dir)) is not None:
         cache = PathCache(cache_folder, pipeline, call_kwargs, identity.get("pipeline"))
-    task = Task(runs, base, recipe, write, progress, cache, data, workers)
+    task = Task(runs, base, recipe, write, progress, cache, data, workers, canvases=canvases, answers=answers)
     learned, winner = METHODS[config.method].learn(task), config
     if isinstance(learned, ChosenSampler):
-        winner, base = learned.recipe.config, LSDScheduler.from_config(base.config, order=learned.recipe.order)
-        learned = LearnedSampler(learned.steps, learned.step_error)
+        winner, own = learned.recipe.config, method_of(learned.recipe).scheduler_options(learned.recipe.order)
+        base = LSDScheduler.from_config(base.config, **own)
+        learned = LearnedSampler(learned.steps, learned.step_error, learned.dependence)
     if coefficients.wanted(config, METHODS[winner.method]):
         learned = coefficients.with_coefficients(replace(task, base=base), learned)
     plan = recipe.plan
@@ -129,43 +143,89 @@ def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDSch
     known = inspect.signature(LSDScheduler.__init__).parameters  # other schedulers have entries of their own
     kept = {name: value for name, value in pipeline.scheduler.config.items() if name in known}
     options: dict[str, Any] = {
-        "solver": config.solver, "solver_options": None, "order": config.base_order, "count": config.count,
-        "schedule": "uniform", "draws": "exact",  # other draws cannot be replayed; a sampler may be loaded with them
+        "solver": config.solver, "solver_options": None, "count": config.count, "schedule": "uniform",
+        "draws": "exact",  # other draws cannot be replayed; a sampler may be loaded with them
     }  # fmt: skip
-    return LSDScheduler(**kept | options)
+    own = METHODS[config.method].scheduler_options(config.base_order)
+    return LSDScheduler(**kept | options | own)
 
 
 def _folder(path: str | os.PathLike | None) -> Path | None:
     return None if path is None else Path(os.path.expanduser(path))
 
 
-def tell_what_is_left_out(pipeline: Any, data: torch.Tensor, plan: TeacherPlan) -> None:
-    """One warning about tokens of the data that the model never predicts.
+def _without_frame(data: torch.Tensor, frame: Any) -> tuple[torch.Tensor, int]:
+    """The data without the tokens that the denoiser puts around a canvas, and how many were before it."""
+    return without_frame(data, frame), held_frame(data, frame)[0]
+
+
+def tell_what_is_left_out(
+    pipeline: Any, data: torch.Tensor, plan: TeacherPlan, canvases: DataCanvases | None = None
+) -> None:
+    """One warning about tokens of the data, where these are masked, that the model never predicts.
 
     Raises:
         ValueError: if they are too many.
     """
+    data = data if canvases is None else canvases.asked_for(data)
     said = check_predicted("data", data, plan.never_predicted, token_names(getattr(pipeline, "tokenizer", None)))
     if said and Workers.here().is_main:
         logger.warning(said)
 
 
 def _recipe(
-    runs: PipelineRuns, base: LSDScheduler, config: DistillConfig, progress: Progress, data: torch.Tensor | None
-) -> Recipe:
-    """The recipe of the run. One that cannot be carried out is refused before anything is written."""
+    runs: PipelineRuns,
+    base: LSDScheduler,
+    config: DistillConfig,
+    progress: Progress,
+    data: torch.Tensor | None,
+    before: int = 0,
+) -> tuple[Recipe, DataCanvases | None]:
+    """The recipe of the run, and the canvases of data that are partly given. A run that cannot be carried out is
+    refused before anything is written.
+    """
     stored = progress.load("plan")
     if stored is not None:
         plan = TeacherPlan(**{name: tensor.tolist() for name, tensor in stored.items()})  # pyright: ignore[reportArgumentType]
-        if data is not None:
-            tell_what_is_left_out(runs.pipeline, data, plan)
         runs.network_calls = plan.num_canvases
-        return config.resolve(plan, data is not None, progress.workers)
-    plan = teacher_plan(runs, base, config, data is not None)
-    recipe = config.resolve(plan, data is not None, progress.workers)
-    METHODS[config.method].check(recipe)
+        canvases = _stored_canvases(progress, runs)
+        if data is not None:
+            tell_what_is_left_out(runs.pipeline, data, plan, canvases)
+        return _resolved(config, plan, data, progress.workers), canvases
+    plan, canvases = teacher_plan(runs, base, config, data is not None), None
+    recipe = _resolved(config, plan, data, progress.workers)
+    method = METHODS[config.method]
+    method.check(recipe)
     if data is not None:
-        METHODS[config.method].check_data(data, recipe)
-        tell_what_is_left_out(runs.pipeline, data, plan)
+        method.check_data(data, recipe)
+        if not plan.is_whole:
+            num = min(len(data), method.num_data(recipe) + progress.workers.size - 1)
+            canvases, plan = look_at_canvases(runs, base, recipe, data, num, before)
+            recipe = replace(recipe, plan=plan)
+        tell_what_is_left_out(runs.pipeline, data, plan, canvases)
+    if canvases is not None:
+        kept = {**vars(canvases), "network_calls": runs.network_calls}
+        progress.save(DATA_CANVASES, {name: torch.as_tensor(value) for name, value in kept.items()})
     progress.save("plan", {name: torch.tensor(value) for name, value in vars(plan).items()})
-    return recipe
+    return recipe, canvases
+
+
+def _stored_canvases(progress: Progress, runs: PipelineRuns) -> DataCanvases | None:
+    stored = progress.load(DATA_CANVASES)
+    if stored is None:
+        return None
+    runs.network_calls = int(stored["network_calls"])
+    return DataCanvases(stored["masked_NL"], stored["lengths"].tolist())
+
+
+def _resolved(config: DistillConfig, plan: TeacherPlan, data: torch.Tensor | None, workers: Workers) -> Recipe:
+    """The recipe; where its default number of sequences is more than the data have, with as many as they have."""
+    recipe = config.resolve(plan, data is not None, workers)
+    if data is None or config.num_sequences is not None:
+        return recipe
+    method = METHODS[config.method]
+    room = len(data) - (method.num_data(recipe) - recipe.num_sequences)
+    room -= room % workers.size
+    if room >= recipe.num_sequences or room < NUM_SEQUENCES["data"]:
+        return recipe
+    return replace(config, num_sequences=room).resolve(plan, True, workers)

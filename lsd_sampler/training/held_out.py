@@ -13,18 +13,20 @@ an exact denoiser, it is the chain rule, and exact.
 If a teacher drew x, `u` must not be the teacher's: x would fit that order by construction.
 """
 
+import copy
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from ..sampling.canvas import StepInput
 from ..sampling.left_out import is_predicted
-from ..sampling.orders import ORDERS
+from ..sampling.orders import ORDERS, Order
 from ..sampling.pipeline_runs import PipelineRuns
 from ..sampling.solvers import SOLVERS
 from ..scheduling_lsd import LSDScheduler
 from .cross_entropy import cross_entropy
-from .recording import Recorder
+from .recording import Recorder, fits
 
 
 HeldOutBatch = tuple[Sequence[int], list[torch.Tensor]]
@@ -46,14 +48,17 @@ class HeldOutRecorder(Recorder):
 
     def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         final_BL = self._final(x)
-        # the sampler's own step says where; its tokens are not used
-        next_BL, probability_BL = super().record(x)
-        revealed_BL = x.masked_BL & (next_BL != x.mask_token_id)
+        revealed_BL = self.reveals(x)
         row_R, position_R = (revealed_BL & is_predicted(final_BL, self.never_predicted)).nonzero(as_tuple=True)
         token_R, beta = final_BL[row_R, position_R], float(self.steps.log_score_coefficients[x.k])
         nats_R = cross_entropy(x.logits_BLV, row_R, position_R, token_R, x.mask_token_id, beta)
         self.nats_B += x.spread(row_R, position_R, nats_R, 0.0).sum(1).cpu()
-        return torch.where(revealed_BL, final_BL, x.sample_BL), probability_BL
+        return torch.where(revealed_BL, final_BL, x.sample_BL), revealed_BL.float()
+
+    def reveals(self, x: StepInput) -> torch.Tensor:
+        """Where the sampler reveals tokens, `(B, L)`. Which ones is known."""
+        assert isinstance(self.rule, Order)
+        return self.rule.reveals(x, self.plan)[0]
 
     def _final(self, x: StepInput) -> torch.Tensor:
         if self.canvas_index >= len(self.finals) or self.finals[self.canvas_index].shape != x.sample_BL.shape:
@@ -63,12 +68,40 @@ class HeldOutRecorder(Recorder):
                 " call."
             )
         final_BL = self.finals[self.canvas_index].to(x.sample_BL.device)
-        if x.k == 0 and not bool(torch.where(x.masked_BL, final_BL != x.mask_token_id, final_BL == x.sample_BL).all()):
+        if x.k == 0 and not fits(final_BL, x):
             raise ValueError(
                 "The held-out sequences do not fit the pipeline's canvas: where that is masked they must hold a token,"
                 " elsewhere what it holds."
             )
         return final_BL
+
+
+def first_of(batches: Sequence[HeldOutBatch], num: int) -> list[HeldOutBatch]:
+    """The first `num` sequences, batch by batch."""
+    kept: list[HeldOutBatch] = []
+    for sequences, finals in batches:
+        if num > 0:
+            kept.append((sequences[:num], [final_BL[:num] for final_BL in finals]))
+            num -= len(sequences)
+    return kept
+
+
+def rest_of(batches: Sequence[HeldOutBatch], num: int) -> list[HeldOutBatch]:
+    """All but the first `num` sequences, batch by batch."""
+    kept: list[HeldOutBatch] = []
+    for sequences, finals in batches:
+        skipped = min(max(num, 0), len(sequences))
+        if skipped < len(sequences):
+            kept.append((sequences[skipped:], [final_BL[skipped:] for final_BL in finals]))
+        num -= len(sequences)
+    return kept
+
+
+def with_other_noise(runs: PipelineRuns) -> PipelineRuns:
+    """The same runs, with noise that does not depend on a teacher's."""
+    other = copy.copy(runs)
+    other.seed = int(np.random.SeedSequence([runs.seed, 1]).generate_state(1, np.uint64)[0])
+    return other
 
 
 def held_out_nats(

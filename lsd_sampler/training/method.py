@@ -18,8 +18,9 @@ from .budget import memory_needed
 from .data import check_data
 from .options import MethodOptions
 from .recipe import Recipe
-from .shared_options import SharedOptions
+from .shared_options import NUM_SEQUENCES, SharedOptions
 from .task import Task
+from .teacher_plan import TeacherPlan
 
 
 @dataclass
@@ -95,6 +96,24 @@ class Method(ABC):
     def check_data(self, data: torch.Tensor, recipe: Recipe) -> None:
         """Raises `ValueError` unless it can learn from these real sequences, `(num, seq_len)`."""
         check_data(data, recipe.num_sequences, recipe.plan)
+
+    def scheduler_options(self, order: str) -> dict[str, Any]:
+        """Entries of the config of a scheduler that this method learns numbers for, in an order of revealing."""
+        return {"order": order}
+
+    def default_sequences(self, source: str, plan: TeacherPlan, bootstrap_steps: int) -> int:
+        """Number of sequences to learn from, unless it is given.
+
+        Args:
+            source (`str`): where they come from.
+            plan ([`TeacherPlan`]): what a call of the pipeline asks of a sampler.
+            bootstrap_steps (`int`): network calls for a bootstrapped one.
+        """
+        return NUM_SEQUENCES[source]
+
+    def num_data(self, recipe: Recipe) -> int:
+        """How many real sequences it takes, if it takes any: those to learn from and those to choose by."""
+        return recipe.num_sequences + (recipe.config.held_out_sequences if self.chooses else 0)
 
     def is_paired(self, options: Any) -> bool:
         """Whether teacher and student of all sequences run in one batch."""

@@ -71,7 +71,10 @@ def bootstrapped_paths(task: Task) -> list[list[TeacherPath]]:
 def data_paths(task: Task) -> list[list[TeacherPath]]:
     """Paths to real sequences: each one, when noised, is a point on an exact path in any order."""
     assert task.data is not None
-    task.log(event="teacher", source="data", sequences=task.num_sequences, canvases=1, kept_bytes=0)
+    canvases = task.plan.num_canvases
+    task.log(event="teacher", source="data", sequences=task.num_sequences, canvases=canvases, kept_bytes=0)
+    if task.canvases is not None:
+        return [task.canvases.paths(task.data, sequences) for sequences in task.batches()]
     batches = []
     for sequences in task.batches():
         final_BL = task.data[sequences.start : sequences.stop]

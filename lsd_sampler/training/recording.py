@@ -17,7 +17,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: F401
 from ..sampling.canvas import Canvas, DrawOptions, StepInput
 from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ..sampling.left_out import is_predicted, log_probability_bounds, never_predicted
-from ..sampling.pipeline_runs import PipelineRuns
+from ..sampling.pipeline_runs import LABELS, PER_SEQUENCE, PipelineRuns
 from ..sampling.schedules import grid_from_counts
 from ..scheduling_lsd import LSDScheduler
 from .cross_entropy import cross_entropy
@@ -41,6 +41,11 @@ def check_num_canvases(here: int, first: int) -> None:
             " sequences, or, in LLaDA2Pipeline, a `gen_length` of one more than a multiple of `block_length`, which"
             " takes as many blocks after any prompt."
         )
+
+
+def fits(final_BL: torch.Tensor, x: StepInput) -> bool:
+    """Whether a canvas may end like this: with a token where it is masked, elsewhere with what it holds."""
+    return bool(torch.where(x.masked_BL, final_BL != x.mask_token_id, final_BL == x.sample_BL).all())
 
 
 class Recorder(LSDScheduler):
@@ -172,6 +177,11 @@ class StepErrorRecorder(Recorder):
         if final_BL.shape != rank_BL.shape:
             shapes = f"{tuple(rank_BL.shape)}, and its sequences are {tuple(final_BL.shape)}"
             raise ValueError(f"A canvas of this pipeline call has shape {shapes}: give data of whole canvases.")
+        if x.k == 0 and not fits(final_BL, x):
+            raise ValueError(
+                "`data` do not hold what the canvases of this pipeline call give (a pipeline pads prompts to the"
+                " longest of a batch): use prompts of equal length in tokens."
+            )
         row_R, position_R = (x.masked_BL & is_predicted(final_BL, self.never_predicted)).nonzero(as_tuple=True)
         masked_B = x.canvas.masked_BL.sum(1)
         rank_R = rank_BL[row_R, position_R] * L // masked_B[row_R]
@@ -194,10 +204,21 @@ def teacher_plan(
     teacher = TeacherRecorder.from_config(base.config)
     teacher.watches_tokens = with_data
     runs.run(teacher, 1, range(min(config.batch_size, config.most_sequences)))
-    most = max((int(canvas.masked_BL.sum(1).max()) for canvas in teacher.canvases), default=0)
+    masked = [int(number) for canvas in teacher.canvases for number in canvas.masked_BL.sum(1).aminmax()]
+    most = max(masked, default=0)
     if most == 0:
         raise ValueError("This pipeline call leaves no masked position to the sampler: there is nothing to distil.")
     num_steps = config.teacher_steps_for(most, runs.time_conditioned)
     row_length = teacher.canvas_shape[-1] if len(teacher.canvas_shape) > 1 else 0
     counted = most, len(teacher.canvases), num_steps
-    return TeacherPlan(*counted, teacher.mask_token_id, teacher.num_columns, row_length, teacher.never_predicted)
+    seen = teacher.mask_token_id, teacher.num_columns, row_length, teacher.never_predicted
+    return TeacherPlan(*counted, *seen, is_whole=are_whole(runs, teacher.canvases), fewest_masked=min(masked))
+
+
+def are_whole(runs: PipelineRuns, canvases: Sequence[RecordedCanvas]) -> bool:
+    """Whether it is known from the canvases of a first batch that those of all sequences are single and all masked: an
+    argument with an entry for each sequence may give tokens of others.
+    """
+    given = {name: runs.call_kwargs.get(name) for name in PER_SEQUENCE if name != LABELS}
+    alike = all(value is None or isinstance(value, str) for value in given.values())
+    return alike and len(canvases) == 1 and bool(canvases[0].masked_BL.all())

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,6 +14,11 @@ from .progress import Progress
 from .recipe import Recipe
 from .shared_options import SharedOptions
 from .teacher_plan import TeacherPlan
+
+
+if TYPE_CHECKING:
+    from .answers import Answers
+    from .data_canvases import DataCanvases
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Task:
         data (`torch.LongTensor` of shape `(num_sequences, seq_len)`, *optional*): real sequences.
         workers ([`Workers`]): the processes that share the work.
         first (`int`): index of the first sequence; the seed of each is its own.
+        canvases ([`DataCanvases`], *optional*): what the pipeline gives of the real sequences; None: nothing.
+        answers ([`Answers`], *optional*): tasks, and which answers to them are right.
     """
 
     runs: PipelineRuns
@@ -41,6 +48,8 @@ class Task:
     data: torch.Tensor | None = None
     workers: Workers = field(default_factory=Workers)
     first: int = 0
+    canvases: "DataCanvases | None" = None
+    answers: "Answers | None" = None
 
     @property
     def config(self) -> SharedOptions:

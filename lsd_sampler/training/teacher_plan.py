@@ -18,6 +18,8 @@ class TeacherPlan:
         num_columns (`int`, *optional*): of the network's output.
         row_length (`int`): width of a canvas that is an image, else 0.
         never_predicted (sequence of `int`): tokens that data may hold, and that the network never predicts.
+        is_whole (`bool`): whether every sequence is known to have one canvas, all of it masked.
+        fewest_masked (`int`): masked positions at the start of a canvas, in the row with fewest of them; 0 if unknown.
     """
 
     num_masked: int
@@ -27,6 +29,8 @@ class TeacherPlan:
     num_columns: int | None = None
     row_length: int = 0
     never_predicted: Sequence[int] = ()
+    is_whole: bool = True
+    fewest_masked: int = 0
 
     @property
     def is_image(self) -> bool:

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from ..learned.interpolation import known_shares
 from ..sampling.canvas import StepInput
-from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
+from ..sampling.learned_numbers import LearnedSteps
 from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
 from ..support.workers import Workers
@@ -216,7 +216,7 @@ class _Search:
         steps = self.scheduler.steps_for(M)
         steps = replace(steps, log_score_coefficients=coefficients(steps, self.scheduler, ends))
         student = SampleRecorder.from_config(self.scheduler.config)
-        student.set_learned_sampler(LearnedSampler({M: steps}))
+        student.set_learned_sampler(replace(self.scheduler.learned_sampler, steps={M: steps}))
         # shares are equal, so that all processes make the same calls; samples beyond that are dropped
         each = -(-len(sequences) // self.workers.size)
         begin = sequences.start + self.workers.rank * each

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.choosing_sampler import LENGTH, RECORDS, choosing_sampler
 from huggingface_hub import ModelCard
 
 from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
 from lsd_sampler.cards import sampler_card as cards
 from lsd_sampler.cards.sampler_card import BEGIN, END, make_card, refresh, save_sampler
 from lsd_sampler.denoisers import countdown
+from lsd_sampler.learned.choice_description import describe_choice
+from lsd_sampler.learned.description import Description, Records
+from lsd_sampler.sampling.learned_numbers import LearnedSampler
 
 
 MODEL = "countdown:V=8,L=16"
@@ -164,6 +168,71 @@ def test_without_matplotlib_there_is_no_plot(tmp_path: Path, monkeypatch: pytest
     train(tmp_path, **CASES["path_kl"])
     assert not (tmp_path / "schedule.png").exists()
     assert "schedule.png" not in (tmp_path / "README.md").read_text()
+
+
+# ---- a choice of positions ----
+
+
+class HandMadeRun(DistillConfig):
+    """A run whose method learned a choice of positions."""
+
+    def describe(self, learned: LearnedSampler, records: Records) -> Description:
+        return describe_choice("forced_kl", learned, records)
+
+
+def save_choosing(folder: Path, learned: LearnedSampler | None = None) -> str:
+    """Writes the files of a sampler that chooses positions. Returns its card."""
+    scheduler = LSDScheduler(mask_token_id=LENGTH, order="adaptive")
+    scheduler.set_learned_sampler(learned or choosing_sampler())
+    config = HandMadeRun(method="path_kl", nfe=(2, 3), num_sequences=4)
+    save_sampler(scheduler, folder, model="a/model", config=config, records=[*RECORDS])
+    return (folder / "README.md").read_text()
+
+
+def test_the_card_of_a_choice_of_positions(tmp_path: Path) -> None:
+    """Its sections are there once, also after another run; it can be read back, and so can its sampler."""
+    pytest.importorskip("matplotlib")
+    card = save_choosing(tmp_path)
+    for path in ("schedule.png", "dependence.png"):
+        assert (tmp_path / path).read_bytes().startswith(b"\x89PNG") and card.count(f"({path})") == 1
+    for heading in ("## Which positions", "### What the candidates cost", "## Variety", "## What was learned"):
+        assert card.count(f"\n{heading}\n") == 1
+    assert "distilled by `forced_kl`\nwith `lsd_sampler`: it learned which positions each call reveals" in card
+    assert not re.search(r"\{\{|\}\}|\{%|None|nan|\n\n\n", ModelCard(card).content)
+    path = tmp_path / "README.md"
+    path.write_text(card + "\nProse of mine.\n")
+    assert save_choosing(tmp_path) == card + "\nProse of mine.\n"
+    assert LSDScheduler.from_pretrained(tmp_path).learned_sampler.chooses
+
+
+def test_no_picture_of_an_earlier_run_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where nothing like it was learned, nor where it cannot be drawn."""
+    pytest.importorskip("matplotlib")
+    save_choosing(tmp_path)
+    learned = choosing_sampler()
+    learned.dependence = None
+    card = save_choosing(tmp_path, learned)
+    assert not (tmp_path / "dependence.png").exists() and "dependence.png" not in card
+    assert "## Which positions" in card and (tmp_path / "schedule.png").exists()
+    save_choosing(tmp_path)
+    assert (tmp_path / "dependence.png").exists()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    card = save_choosing(tmp_path)
+    assert not list(tmp_path.glob("*.png")) and ".png" not in card and "## Which positions" in card
+
+
+def test_a_plot_that_fails_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(cards, "plot_dependence", fail)
+    monkeypatch.setattr(cards, "plot_schedule", fail)
+    card = save_choosing(tmp_path)
+    assert ".png" not in card and "## Which positions" in card
+    warnings = capsys.readouterr().err
+    assert "Warning: No schedule.png: no ink" in warnings and "Warning: No dependence.png: no ink" in warnings
 
 
 # ---- refreshing ----

@@ -24,10 +24,11 @@ import pytest
 from lsd_sampler import LSDScheduler
 from lsd_sampler.cli import evaluate, sample, train
 from lsd_sampler.cli.evaluation_parts import baseline
+from lsd_sampler.cli.evaluation_tasks import expand_sweeps
 from lsd_sampler.denoisers import ORACLES
 from lsd_sampler.evaluation import METRIC_SETS
 from lsd_sampler.evaluation.tables import cell
-from lsd_sampler.sampling.orders import ORDERS
+from lsd_sampler.sampling.orders import ORDERS, AdaptiveOrder
 from lsd_sampler.sampling.schedules import GRIDS
 from lsd_sampler.sampling.solvers import SOLVERS, OwnStep, Solver
 from lsd_sampler.support.registry import Registry
@@ -212,7 +213,7 @@ def test_commands_have_known_flags(page: Path) -> None:
         except SystemExit:
             pytest.fail(f"{name_of(page)}: {shlex.join([name, *argv])}\n{said.getvalue()}")
         if name == "lsd-eval":
-            for text in args.baselines:
+            for text in itertools.chain(*expand_sweeps(args.baselines).values()):
                 baseline(text, {"mask_token_id": 3})
         if name == "lsd-train":
             options = {option.name: getattr(args, option.name) for option in all_options()}
@@ -253,7 +254,9 @@ def test_other_tables_name_every_part(page: str, marker: str, registry: Registry
 def test_table_of_orders_says_what_they_look_at() -> None:
     for row in table_after("choosing.md", "orders"):
         order = ORDERS[row[0].strip("`")]
-        assert row[2:] == (["no", "all masked rows"] if order.looks_at_logits else ["yes", "revealed rows"]), row
+        learnable = not order.looks_at_logits or isinstance(order, AdaptiveOrder)
+        reads = "all masked rows" if order.looks_at_logits else "revealed rows"
+        assert row[2:] == ["yes" if learnable else "no", reads], row
 
 
 # ---- links ----
@@ -358,7 +361,7 @@ def test_site_is_built_without_warnings(tmp_path: Path) -> None:
             assert not anchor or f'id="{anchor}"' in file.read_text(encoding="utf-8"), there
 
 
-@pytest.mark.parametrize("names", ["text, token", "chain", "set, fill"])
+@pytest.mark.parametrize("names", ["text, token", "chain", "set, fill", "image", "task"])
 def test_tables_of_metrics_are_the_metric_sets(names: str) -> None:
     """Every metric of these sets has a row under its heading, and the verdicts are marked."""
     sets = [METRIC_SETS[name] for name in names.split(", ")]

@@ -249,3 +249,53 @@ def test_harness_on_the_real_pipeline_measures_the_published_countdown_errors() 
     assert set(metrics.keys) <= set(row)
     exact = floor_row(metrics, chain.sample(200, torch.Generator().manual_seed(0)))
     assert exact["forbidden_share"] == 0.0 and exact["reverse_kl"] < 0.01
+
+
+class ClassPipeline(FakePipeline):
+    """Notes which classes and guidance it was asked for; a sample's letters are given by these."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[list[int], float | None]] = []
+
+    def __call__(self, num_samples: int | None = None, **options: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        labels, scale = torch.as_tensor(options["class_labels"]), options.get("guidance_scale")
+        self.asked.append((labels.tolist(), scale))
+        if "input_ids" in options:
+            num_samples, options["length"] = options["input_ids"].shape
+        assert num_samples == len(labels)
+        return super().__call__(num_samples, options.pop("temperature"), **options)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], torch.arange(3)])
+def test_sample_i_is_of_class_i_whatever_the_batch(labels: Any) -> None:
+    """Modulo the number of classes; also where canvases of two lengths share a batch."""
+    pipeline = ClassPipeline()
+    options: dict[str, Any] = {"num_samples": 7, "batch_size": 4, "progress": False, "class_labels": labels}
+    whole = Harness(pipeline, {"a": FakeSampler(5)}, text_metrics(), length=50, **options)
+    whole.measure(whole.points([2], [1.0]))
+    assert pipeline.asked == [([0, 1, 2, 0], None), ([1, 2, 0], None)]
+    pipeline.asked.clear()
+    canvases = [torch.full((length,), 127) for length in (50, 40)]
+    filled = Harness(pipeline, {"a": FakeSampler(5)}, text_metrics(), canvases=canvases, **options)
+    filled.measure(filled.points([2], [1.0]))
+    assert [asked for asked, _ in pipeline.asked] == [[1, 0], [0, 2], [2], [1, 0]]
+
+
+def test_guidance_is_part_of_a_point() -> None:
+    pipeline = ClassPipeline()
+    options: dict[str, Any] = {"num_samples": 4, "length": 50, "progress": False, "class_labels": [0]}
+    harness = Harness(pipeline, {"a": FakeSampler(5)}, text_metrics(), **options)
+    rows = harness.measure(harness.points([2], [1.0], guidance_scales=[0, 1.5, None]))
+    assert [row.get("guidance_scale") for row in rows] == [0, 1.5, None] == [scale for _, scale in pipeline.asked]
+    assert "guidance_scale" not in rows[2]
+    with pytest.raises(ValueError, match="`guidance_scales` must hold numbers of at least 0, got -1"):
+        harness.points([2], [1.0], guidance_scales=[0, -1])
+    with pytest.raises(ValueError, match="`guidance_scales` must not be empty"):
+        harness.points([2], [1.0], guidance_scales=[])
+    with pytest.raises(ValueError, match="`frontier` runs along temperatures"):
+        compare(harness, [2], [1.0, 2.0], frontier=True, guidance_scales=[0, 1])
+    given = Harness(pipeline, {"a": FakeSampler(5)}, text_metrics(), guidance_scale=2.0, **options)
+    assert given.measure(given.points([2], [1.0])) and pipeline.asked[-1][1] == 2.0
+    with pytest.raises(ValueError, match="`guidance_scales` exclude"):
+        given.points([2], [1.0], guidance_scales=[1])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lsd_sampler.evaluation import plot_quality_vs_nfe, plot_schedule
+from lsd_sampler.evaluation import plot_quality_vs_nfe, plot_schedule, plots
 
 
 def test_plots_are_written(tmp_path: Path) -> None:
@@ -24,3 +24,28 @@ def test_plots_are_written(tmp_path: Path) -> None:
         plot_quality_vs_nfe([rows[0] | {"judge_nll": 1.0}], quality, ["judge_nll"])
     with pytest.raises(ValueError, match="`rows`"):
         plot_quality_vs_nfe([], quality, ["x"])
+
+
+def test_right_answers_are_drawn_with_every_name_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of swept samplers are long; of their constants those count that the curve is read off between."""
+    pytest.importorskip("matplotlib")
+    figures = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, *_: figures.append(figure))
+    names = ["tweedie", "tweedie@confidence_temperature=0:entropy", "fast_dllm_threshold@threshold=0.4/0.5/0.6/0.7"]
+    rows = [
+        {"sampler": name, "nfe": nfe, "mean_calls": nfe, "right_share": nfe / 20, "right_share_low": nfe / 21,
+         "right_share_high": nfe / 19}
+        for name in names for nfe in (2, 4, 8)
+    ]  # fmt: skip
+    curve = [row | {"sampler": f"c={i}", "read": "yes" if i else None} for i, row in enumerate(rows[-3:])]
+    plots.plot_accuracy(rows, {names[-1]: curve}, tmp_path / "accuracy.png")
+    (figure,) = figures
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == names
+    box, whole = legend.get_window_extent(), figure.bbox
+    assert 0 <= box.x0 and box.x1 <= whole.x1 and 0 <= box.y0
+    lines = {line.get_label(): line.get_xdata().tolist() for line in figure.axes[0].get_lines()}
+    assert lines[names[0]] == [2, 4, 8] and lines[names[-1]] == [4, 8]
+    with pytest.raises(ValueError, match="`rows`"):
+        plots.plot_accuracy([], {}, tmp_path / "accuracy.png")

@@ -8,8 +8,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from helpers.tiny_garments import codebook, save_garments
 from helpers.tiny_pipelines import IMAGE_MASK, amused, llada2
 from PIL import Image
 
@@ -19,7 +21,7 @@ from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = [
     "amused_pipeline", "animate_canvas", "bring_your_own_denoiser", "infilling", "landscapes", "llada2_pipeline",
-    "scaffold_infilling",
+    "picture_grid", "scaffold_infilling",
 ]  # fmt: skip
 BOOKS = EXAMPLES.parent / "models" / "books-radd" / "model.safetensors"
 needs_models = pytest.mark.skipif(not BOOKS.exists(), reason="models/ is not in this copy")
@@ -180,3 +182,47 @@ def test_the_animation_tells_what_happened(
         assert generation["calls"] == calls and set(steps) == set(range(calls + 1))
         assert "".join(tokens) in out
         assert [text for text, step in zip(tokens, steps, strict=True) if step == 0] == ["It", " was"]
+
+
+# ---- pictures ----
+
+
+def test_every_cell_of_a_grid_has_the_same_noise_and_classes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell holds what the pipeline makes with that seed, sampler and number of calls: dark on white, magnified."""
+    save_garments(Path("model"))
+    LSDScheduler(mask_token_id=7, vocab_size=7, order="halton").save_pretrained("learned")
+    options = ("--model", "model", "--classes", "4", "0", "2", "--guidance-scale", "2", "--seed", "3")
+    samplers = ("--samplers", "random", "learned", "tweedie:confidence:cosine", "--nfe", "2", "9")
+    out = run("picture_grid", capsys, monkeypatch, *options, *samplers)
+    assert "random, learned, tweedie:confidence:cosine at 2, 9 network calls" in out
+    sheet, example = np.array(Image.open("picture_grid.png")), load("picture_grid")
+    pipe = MaskedDiffusionPipeline.from_pretrained("model")
+    orders = {
+        "random": {},
+        "learned": {"order": "halton"},
+        "confidence": {"order": "confidence", "schedule": "cosine"},
+    }
+    side = example.ZOOM * 8  # a picture of 6 x 6 pixels in a frame of one
+    for i, order in enumerate(orders.values()):
+        pipe.scheduler = LSDScheduler(**pipe.denoiser.scheduler_config(), **order)
+        for j, calls in enumerate((2, 9)):
+            asked = {"num_samples": 3, "class_labels": [4, 0, 2], "guidance_scale": 2.0, "output_type": "ids"}
+            noise = torch.Generator().manual_seed(3)
+            images = codebook().decode(pipe(num_inference_steps=calls, generator=noise, **asked).sequences)
+            y = example.HEAD + i * (2 * side + example.GAP) + example.GAP // 2
+            x = example.MARGIN + example.LABEL + j * (2 * side + example.GAP)
+            for k, image in enumerate(images):
+                top, left = y + k // 2 * side + example.ZOOM, x + k % 2 * side + example.ZOOM
+                found = sheet[
+                    top : top + 6 * example.ZOOM : example.ZOOM, left : left + 6 * example.ZOOM : example.ZOOM
+                ]
+                np.testing.assert_array_equal(found, 255 - (255 * image).round().byte().numpy())
+
+
+def test_a_cell_without_numbers_stays_empty() -> None:
+    example = load("picture_grid")
+    cell = Image.new("L", (240, 240), 0)
+    sheet = np.array(example.draw({"a": [cell, None], "b": [None, cell]}, [("2", "calls"), ("4", "calls")], ""))
+    assert (sheet == 0).sum() == 2 * 240 * 240

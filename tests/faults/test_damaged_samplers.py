@@ -18,6 +18,7 @@ from helpers.saved_sampler import (
     OPTIONS,
     Files,
     bounded,
+    choosing,
     numbers,
     options,
     original,
@@ -27,7 +28,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 from lsd_sampler import LSDScheduler
-from lsd_sampler.learned.tensor_file import TENSORS_NAME
+from lsd_sampler.learned.tensor_file import TENSORS_NAME, format_version
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,16 @@ def load_or_blame(folder: Path, files: Files, *blamed: str) -> LSDScheduler | No
         return None
 
 
-def holds(scheduler: LSDScheduler, tensors: dict[str, torch.Tensor]) -> bool:
+RENAMED = [
+    {"nfe_2.entropy_shares": "nfe_2.position_shares"},
+    {"nfe_2.choice_weights": "nfe_3.choice_weights"},
+    {"kappa.matrix": "kappa.offset_2d"},
+    {"kappa.matrix": "kappa.offset"},
+    {"kappa.matrix": "kappa.MATRIX"},
+]
+
+
+def holds(scheduler: LSDScheduler, tensors: dict[str, torch.Tensor], expected: LSDScheduler | None = None) -> bool:
     """Whether it is the saved sampler with these numbers, and works."""
     got, table = numbers(scheduler.learned_sampler), scheduler.learned_sampler.step_error
     for M in range(1, 5):
@@ -63,7 +73,7 @@ def holds(scheduler: LSDScheduler, tensors: dict[str, torch.Tensor]) -> bool:
             scheduler.set_timesteps(M)
     assert table is None or math.isfinite(table.solve(1)[1])
     return (
-        options(scheduler) == OPTIONS
+        options(scheduler) == (OPTIONS if expected is None else options(expected))
         and got.keys() == tensors.keys()
         and all(torch.equal(got[key], tensors[key].to(got[key].dtype)) for key in got)
     )
@@ -106,6 +116,20 @@ def test_unusual_tensors_with_the_right_checksum(folder: Path, saved: Files) -> 
     for tensors in tried:
         loaded = load_or_blame(folder, saved._replace(tensors=tensors).with_checksum(), TENSORS_NAME)
         assert loaded is None or holds(loaded, load(tensors)), tensors[:2000]
+
+
+def test_unusual_choices_with_the_right_checksum(folder: Path, tmp_path: Path) -> None:
+    """Numbers that say which positions to reveal, under their own names and each other's."""
+    choosing().save_pretrained(tmp_path)
+    saved = Files((tmp_path / CONFIG_NAME).read_bytes(), (tmp_path / TENSORS_NAME).read_bytes())
+    tried, content = {*mutations.numbers(saved.tensors)} - {saved.tensors}, load(saved.tensors)
+    renamed = [save({names.get(key, key): tensor for key, tensor in content.items()}) for names in RENAMED]
+    assert len(tried) > 500
+    for tensors in (*tried, *renamed):
+        assert load_or_blame(folder, saved._replace(tensors=tensors), TENSORS_NAME) is None
+        loaded = load_or_blame(folder, saved._replace(tensors=tensors).with_checksum(), TENSORS_NAME)
+        assert loaded is None or holds(loaded, load(tensors), choosing()), load(tensors)
+        assert loaded is None or format_version(loaded.learned_sampler) == 2
 
 
 def test_plain_sampler_is_what_its_config_says(tmp_path: Path) -> None:

@@ -32,6 +32,14 @@ RUNS: dict[str, dict[str, Any]] = {
     "lsd+ literal": {"method": "lsd+", "variant": "literal"},
     "jys": {"method": "jys", "batch_size": 3},
 }
+GIVEN_RUNS: dict[str, dict[str, Any]] = {
+    "auto, data of partly given canvases": {
+        "candidates": ("path_kl:halton", "path_kl:random"),
+        "held_out_sequences": 6,
+        "coefficients": "plain",
+        "batch_size": 3,
+    },
+}
 SCORE_RUNS: dict[str, dict[str, Any]] = {
     "lsd score": {"method": "lsd", "count": "bernoulli"},
     "lsd score, a teacher that masks again": {
@@ -48,13 +56,14 @@ def learned_numbers() -> dict[str, torch.Tensor]:
     """All tensors that these distillations learn, in this process and those that it shares the work with."""
     chain = load_denoiser("markov:V=4,L=16,seed=1")
     found = {}
-    for name, options in {**RUNS, **SCORE_RUNS}.items():
+    for name, options in {**RUNS, **SCORE_RUNS, **GIVEN_RUNS}.items():
         scheduler = LSDScheduler(**chain.scheduler_config())
         if name in SCORE_RUNS:
             scheduler = LSDScheduler(**{**chain.scheduler_config(), "prediction_type": "log_score"})
         records: list[dict[str, Any]] = []
         config = DistillConfig(**SHARED, **options)
-        learned = distill(MaskedDiffusionPipeline(chain, scheduler), config, log=records.append)
+        call = partly_given(chain) if name in GIVEN_RUNS else {}
+        learned = distill(MaskedDiffusionPipeline(chain, scheduler), config, log=records.append, **call)
         for record in records:
             if record["event"] == "log_score_coefficients":
                 measured = [
@@ -69,6 +78,13 @@ def learned_numbers() -> dict[str, torch.Tensor]:
         if learned.learned_sampler.step_error is not None:
             found[f"{name}.table"] = learned.learned_sampler.step_error.table
     return found
+
+
+def partly_given(chain: Any) -> dict[str, torch.Tensor]:
+    """Real sequences, and canvases that give none to half of their tokens."""
+    data = chain.sample(14, torch.Generator().manual_seed(0))
+    masked = torch.arange(16) % 2 + torch.arange(14)[:, None] % 9 / 2 < torch.arange(16) / 2 + 1
+    return {"data": data, "input_ids": data.masked_fill(masked, chain.mask_token_id)}
 
 
 def told_of_unequal_batches() -> str:

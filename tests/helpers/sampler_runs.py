@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.chosen_positions import make_choice, random_weights, steps_with
 
 from lsd_sampler import LSDScheduler
+from lsd_sampler.sampling.dependence import Dependence
 from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorTable
 from lsd_sampler.sampling.orders import ORDERS
 from lsd_sampler.sampling.solvers import SOLVERS, OwnStep
@@ -43,6 +45,21 @@ def generate(
 
 def learned(M: int, scheduler: LSDScheduler) -> LearnedSampler:
     return LearnedSampler({M: LearnedSteps.plain(scheduler.steps_for(M).timesteps)})
+
+
+def with_choices(scheduler: LSDScheduler, *numbers: int) -> LSDScheduler:
+    """The same scheduler; the order `adaptive` gets a choice of positions for these numbers of calls."""
+    if scheduler.config.order == "adaptive":
+        choices = [make_choice([*[0.4] * (M - 1), 1], free_below=0.1, weights=random_weights(M)) for M in numbers]
+        scheduler.set_learned_sampler(
+            LearnedSampler({len(c.shares): steps_with(c) for c in choices}, dependence=near_by())
+        )
+    return scheduler
+
+
+def near_by() -> Dependence:
+    """A dependence that fits texts of any length."""
+    return Dependence(torch.tensor([[0.0, 0.8, 0.4], [0.0, 0.5, 0.1]], dtype=torch.float64), "offset")
 
 
 def uneven(M: int = 3) -> LearnedSampler:

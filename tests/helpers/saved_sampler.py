@@ -13,8 +13,10 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
+from helpers.chosen_positions import make_choice, steps_with
 
 from lsd_sampler import LSDScheduler
+from lsd_sampler.sampling.dependence import Dependence
 from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps, StepErrorTable
 
 
@@ -59,6 +61,16 @@ def original() -> LSDScheduler:
     return scheduler
 
 
+@functools.cache
+def choosing() -> LSDScheduler:
+    """Learned which positions to reveal in 2 calls."""
+    choice = make_choice([0.4, 1.0], "entropy_shares", 0.1, redundancy=1, gain=0.3, halton=0.5)
+    kappa = torch.tensor([[[0.0, 0.5], [0.5, 0.0]]], dtype=torch.float64)
+    scheduler = LSDScheduler(**OPTIONS | {"order": "adaptive", "count": "exact"}, base_model="owner/model")
+    scheduler.set_learned_sampler(LearnedSampler({2: steps_with(choice)}, dependence=Dependence(kappa, "matrix")))
+    return scheduler
+
+
 @contextmanager
 def bounded(seconds: int = 30, megabytes: int = 100) -> Iterator[None]:
     """What takes longer, or needs more address space, fails."""
@@ -87,5 +99,10 @@ def options(scheduler: LSDScheduler) -> dict[str, Any]:
 def numbers(learned: LearnedSampler) -> dict[str, torch.Tensor]:
     """What it learned, by the names in its file."""
     steps = {f"nfe_{M}.{part}": getattr(steps, part) for M, steps in learned.steps.items() for part in _PARTS}
+    for M, choice in ((M, part.choice) for M, part in learned.steps.items() if part.choice is not None):
+        steps |= {f"nfe_{M}.choice_weights": choice.weights, f"nfe_{M}.free_below": choice.free_below}
+        steps |= {f"nfe_{M}.{choice.budget}": choice.shares}
+    if learned.dependence is not None:
+        steps |= {f"kappa.{learned.dependence.layout}": learned.dependence.kappa}
     table = learned.step_error
     return steps | ({"step_error.table": table.table, "step_error.grid": table.grid} if table else {})

@@ -141,7 +141,7 @@ def low_discrepancy_orders(length: int) -> Iterator[tuple[Fraction, Fraction, tu
 
 
 def order_law(order: str) -> dict[tuple[int, ...], float]:
-    if order == "halton":
+    if order in ("halton", "adaptive"):  # which is the same as long as nothing is learned
         law: Counter[tuple[int, ...]] = Counter()
         for low, high, cells in low_discrepancy_orders(L):
             law[cells] += float(high - low)
@@ -222,7 +222,8 @@ def law_by_certainty(case: Case) -> np.ndarray:
 
 
 def law_by_enumeration(case: Case) -> np.ndarray:
-    return law_by_certainty(case) if ORDERS[case.order].looks_at_logits else law_by_orders(case)
+    looks = ORDERS[case.order].looks_at_logits and case.order != "adaptive"
+    return law_by_certainty(case) if looks else law_by_orders(case)
 
 
 # ---- second computation: products of one-step kernels ----

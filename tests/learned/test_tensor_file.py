@@ -21,7 +21,7 @@ from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps, S
 from lsd_sampler.sampling.schedules import replay_states, uniform_grid
 from lsd_sampler.support.atomic import write_atomically
 from lsd_sampler.training.isotonic import isotonic_decreasing
-from lsd_sampler.training.methods.path_kl import estimate_table
+from lsd_sampler.training.step_errors import estimate_table
 
 
 CONFIG_NAME = LSDScheduler.config_name

@@ -28,6 +28,26 @@ def test_chunks_are_the_chosen_rows(kind: str, size: int | None) -> None:
     assert torch.equal(logits, before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("kind", ["contiguous", "strided", "deferred"])
+def test_chunks_that_reuse_memory_are_the_chosen_rows_too(kind: str, dtype: torch.dtype) -> None:
+    """Whatever is done to the chunk before, and never by writing into the logits themselves."""
+    logits = torch.randn(2, 3, 4, generator=seeded()).to(dtype)
+    expected = logits[ROWS, POSITIONS].to(torch.promote_types(dtype, torch.float32))
+    expected[:, 1] = -torch.inf
+    before = logits.clone()
+    given = {
+        "contiguous": logits,
+        "strided": logits.transpose(1, 2).contiguous().transpose(1, 2),
+        "deferred": DeferredLogits(logits, lambda hidden: 1 * hidden, 4),
+    }[kind]
+    seen = 0
+    for chunk in row_chunks(given, ROWS, POSITIONS, 1, 2, reuse=True):
+        assert torch.equal(chunk, expected[seen : seen + 2]) and chunk.dtype == expected.dtype
+        seen += len(chunk.fill_(7.0))
+    assert seen == len(ROWS) and torch.equal(logits, before)
+
+
 def test_deferred_logits_are_those_of_their_head() -> None:
     hidden, offset = torch.randn(2, 3, 4, generator=seeded()), torch.tensor([0.0, 5.0])
     deferred = DeferredLogits(hidden, lambda hidden: 2 * hidden, 4, offset)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.sampler_runs import MASK, fixed_model, generate, seeded
+from helpers.sampler_runs import MASK, fixed_model, generate, seeded, with_choices
 
 from lsd_sampler import LSDScheduler
 from lsd_sampler.cli.evaluation_parts import baseline
@@ -78,7 +78,7 @@ def test_positions_depend_on_drawn_tokens_only_where_an_order_says_so(order: str
     canvas, logits = torch.full((40, 12), MASK), torch.randn(40, 12, MASK, generator=seeded(2))
     steps = []
     for temperature in (1.0, 3.0):
-        scheduler = LSDScheduler(mask_token_id=MASK, order=order, confidence_temperature=0.5)
+        scheduler = with_choices(LSDScheduler(mask_token_id=MASK, order=order, confidence_temperature=0.5), 3)
         scheduler.set_timesteps(3)
         steps.append(scheduler.step(logits, 0, canvas, temperature=temperature, generator=seeded()))
     both = steps[0].transfer_index & steps[1].transfer_index
@@ -91,7 +91,7 @@ def test_positions_depend_on_logits_only_where_an_order_says_so(order: str) -> N
     canvas, outputs = torch.full((40, 12), MASK), torch.randn(2, 40, 12, MASK, generator=seeded(2))
     revealed = []
     for logits in outputs:
-        scheduler = LSDScheduler(mask_token_id=MASK, order=order)
+        scheduler = with_choices(LSDScheduler(mask_token_id=MASK, order=order), 3)
         scheduler.set_timesteps(3)
         revealed.append(scheduler.step(logits, 0, canvas, generator=seeded()).transfer_index)
     assert torch.equal(*revealed) == (not ORDERS[order].looks_at_logits)
@@ -110,7 +110,7 @@ def test_a_step_reads_what_its_order_looks_at(order: str) -> None:
         return hidden
 
     logits, canvas = torch.randn(3, 12, MASK, generator=seeded(2)), torch.full((3, 12), MASK)
-    scheduler = LSDScheduler(mask_token_id=MASK, order=order)
+    scheduler = with_choices(LSDScheduler(mask_token_id=MASK, order=order), 4)
     scheduler.set_timesteps(4)
     out = scheduler.step(DeferredLogits(logits, head, MASK), 0, canvas, generator=seeded())
     revealed, masked, part = int(out.transfer_index.sum()), canvas.numel(), ORDERS[order]

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from denoisers.test_maskgit import random_model
+from helpers.ddit_checkpoints import RADD
 from helpers.distributed_run import learned_numbers
 from safetensors.torch import load_file
 
 from lsd_sampler import DistillConfig
 from lsd_sampler.cli import evaluate, sample, train
+from lsd_sampler.denoisers import RADDDenoiser
 from lsd_sampler.support.workers import Workers
 from lsd_sampler.training.methods.auto import candidates
 from lsd_sampler.training.teacher_plan import TeacherPlan
@@ -69,6 +71,21 @@ def test_lsd_train_on_two_processes(tmp_path: Path, capsys: pytest.CaptureFixtur
         torch.testing.assert_close(two[key], one[key], rtol=1e-6, atol=1e-6)
     events = [json.loads(line)["event"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert events == [json.loads(line)["event"] for line in (alone / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_lsd_train_on_two_processes_with_partly_given_canvases(tmp_path: Path) -> None:
+    """Both have the same canvases, which they make together, and learn what one process does."""
+    torch.manual_seed(0)
+    RADDDenoiser(RADD | {"tokens": 7}).save_pretrained(tmp_path / "model")
+    argv = ["--device", "cpu", "--method", "path_kl", "--nfe", "2", "4", "--num-sequences", "4", "--batch-size", "2"]
+    argv += ["--held-out-sequences", "2", "--cache-dir", "/dev/null", "--bootstrap-steps", "3"]
+    argv += ["--model", str(tmp_path / "model"), "--given", "0.1", "0.5"]
+    done = launch("-m", "lsd_sampler.cli.train", *argv, "--output-dir", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert train.main([*argv, "--output-dir", str(tmp_path / "alone")]) == 0
+    two, one = (load_file(tmp_path / name / "scheduler_model.safetensors") for name in ("out", "alone"))
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-6, atol=1e-6)
 
 
 def test_lsd_eval_on_two_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,7 @@ def test_data_may_be_of_any_integer_type(dtype: torch.dtype, options: dict[str, 
     assert torch.equal(fresh.steps_for(4).timesteps, want.steps_for(4).timesteps)
 
 
-def test_data_go_with_path_kl_and_whole_canvases() -> None:
+def test_data_go_with_path_kl() -> None:
     pipe, data = pipeline_of(random_chain(4, L)), torch.zeros(6, L, dtype=torch.int64)
     with pytest.raises(ValueError, match="`data` is for `method` 'path_kl'"):
         distill(pipe, DistillConfig(method="lsd", **SMALL), data=data)
@@ -59,7 +59,3 @@ def test_data_go_with_path_kl_and_whole_canvases() -> None:
         distill(pipe, DistillConfig(method="path_kl", paths="data", **SMALL))
     with pytest.raises(ValueError, match="`paths` 'bootstrap' goes with `method` 'path_kl'"):
         DistillConfig(method="jys", paths="bootstrap", **SMALL)
-    with pytest.raises(ValueError, match="no prompt"):
-        distill(pipe, DistillConfig(method="path_kl", **SMALL), data=data, prefix=[1, 2])
-    with pytest.raises(ValueError, match="whole canvases"):
-        distill(pipe, DistillConfig(method="path_kl", **SMALL), data=data[:, 2:], prefix=[1, 2])

@@ -74,7 +74,7 @@ _LAYOUT = Layout(
     table=("forbidden_share", *with_ends("reverse_kl"), "bigram_tv", "bigram_entropy"),
     details=(
         "temperature", *with_ends("full_kl_rate"), "full_tv_rate", "forbidden_samples", "cross_entropy",
-        "bigram_entropy", "unigram_entropy", "fills_differ", "fill_error", "network_calls",
+        "bigram_entropy", "unigram_entropy", "network_calls",
     ),
     drawn=("reverse_kl", "forbidden_share"),
 )  # fmt: skip

@@ -4,9 +4,11 @@ from ...support.registry import Registry
 from ..columns import CIRCUMSTANCES, Column
 from .chain_metrics import OracleMetrics
 from .fill_metrics import FillMetrics
+from .image_metrics import ImageMetrics
 from .metric_set import MetricSet
 from .molecule_metrics import MoleculeMetrics
 from .set_metrics import SetMetrics
+from .task_metrics import TaskMetrics
 from .text_metrics import TextMetrics
 from .token_metrics import TokenMetrics
 
@@ -15,6 +17,8 @@ METRIC_SETS: Registry[type[MetricSet]] = Registry("metrics")
 METRIC_SETS.register("chain", OracleMetrics)
 METRIC_SETS.register("set", SetMetrics)
 METRIC_SETS.register("fill", FillMetrics)
+METRIC_SETS.register("image", ImageMetrics)
+METRIC_SETS.register("task", TaskMetrics)
 METRIC_SETS.register("molecules", MoleculeMetrics)
 METRIC_SETS.register("text", TextMetrics)
 METRIC_SETS.register("token", TokenMetrics)

@@ -37,6 +37,7 @@ class MetricSet(Protocol):
     Attributes:
         metrics: all that `compute` and `derived` return.
         verdict_key: the metric that is minimised when samplers, or temperatures of one sampler, are compared.
+        verdict_words: how sentences say that a sampler has the least verdict, and that another has more.
         likelihood_key: the likelihood of the frontier, lower is better; None where there is none.
         entropy_key: the entropy that the likelihood is read against, and which is drawn beside the verdict.
         replicates: the metrics for which `compute` also returns bootstrap replicates, as `KEY_replicates`. "Calls
@@ -50,6 +51,7 @@ class MetricSet(Protocol):
 
     metrics: tuple[Metric, ...] = ()
     verdict_key: str = ""
+    verdict_words: tuple[str, str] = ("is closest", "is further away")
     likelihood_key: str | None = None
     entropy_key: str | None = None
     replicates: tuple[str, ...] = ()
@@ -72,6 +74,10 @@ class MetricSet(Protocol):
         """Metrics that follow from a row's other numbers, its `network_calls` for example."""
         return {}
 
+    def of_calls(self, calls: torch.Tensor) -> Values:
+        """Metrics of the network calls of each sample, `torch.LongTensor` of shape `(num_samples,)`."""
+        return {}
+
     def check_num_samples(self, num_samples: int) -> None:
         """Raises `ValueError` if `num_samples` samples could not be measured. It is called before any is made."""
 
@@ -91,4 +97,5 @@ class MetricSet(Protocol):
         ordered = sorted(self.metrics, key=lambda metric: metric.key == self.verdict_key)
         table = [column.key for metric in ordered for column in metric.columns]
         drawn = (self.verdict_key, *([self.entropy_key] if self.entropy_key else []))
-        return Layout(("temperature", *table), ("temperature", "length", "seconds", "network_calls"), drawn)
+        settings = ("temperature", "guidance_scale")
+        return Layout((*settings, *table), (*settings, "length", "seconds", "network_calls"), drawn)

@@ -9,7 +9,7 @@ import torch
 from ...support.identity import identity
 from ..bootstrap import bootstrap_weights, kept_replicates, with_interval
 from ..columns import Metric, with_ends
-from ..frechet import FrechetReference
+from ..frechet import FrechetReference, moments
 from ..molecules import ChemNet, Molecule, canonical, check_packages, properties, read_molecules, smiles_of
 from ..tokens import decode
 from .metric_set import Layout, MetricSet, Values
@@ -96,7 +96,8 @@ class MoleculeMetrics(MetricSet):
         self.tokenizer, self.chemnet = tokenizer, ChemNet(device)
         self.num_resamples, self.seed, self.confidence = num_resamples, seed, confidence
         self._known = None if training_set is None else canonical(training_set)
-        self._properties, self._features = properties(real), FrechetReference(self.chemnet.features(real))
+        self._properties = properties(real)
+        self._features = FrechetReference(moments(self.chemnet.features(real)))
         compared = [identity(sorted(m.smiles for m in real)), self._known and identity(sorted(self._known))]
         self._fingerprint = identity([*compared, num_resamples, seed, confidence])[:12]
         if self._known is None:

@@ -1,5 +1,6 @@
 """The metric set that fits an exact oracle: of a chain or of a set, and of fills; and what an exact sampler makes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,14 @@ from .set_metrics import SetMetrics
 
 
 def oracle_metrics(
-    oracle: Oracle, num_samples: int, *, length: int | None = None, seed: int = 0, **options: Any
+    oracle: Oracle,
+    num_samples: int,
+    *,
+    length: int | None = None,
+    seed: int = 0,
+    given: bool = False,
+    mask_token_id: int | None = None,
+    **options: Any,
 ) -> MetricSet:
     """The metrics that fit an oracle: of a chain or of a set; and of fills, where it has `clues`.
 
@@ -22,6 +30,8 @@ def oracle_metrics(
         num_samples (`int`): how many are judged. With `clues`, each canvas is filled in twice.
         length (`int`, *optional*): of the samples; default: the oracle's.
         seed (`int`): of the canvases.
+        given (`bool`): whether the samples fill in canvases that the oracle has not made; see [`SetMetrics`].
+        mask_token_id (`int`, *optional*): the mask of the model whose samples are judged; default: the oracle's.
         options: `num_resamples` and `confidence` of the metric sets.
 
     Raises:
@@ -30,7 +40,7 @@ def oracle_metrics(
     group = FILLS if oracle.clues else 1
     metrics: MetricSet
     if oracle.memory is None:
-        metrics = SetMetrics(oracle, length=length, group=group, **options)
+        metrics = SetMetrics(oracle, length=length, group=group, given=given, **options)
     elif isinstance(oracle, MarkovDenoiser):
         metrics = OracleMetrics(oracle.transition.cpu(), initial=oracle.initial.cpu(), group=group, **options)
     else:
@@ -44,14 +54,38 @@ def oracle_metrics(
     num_canvases = -(-num_samples // FILLS)
     drawn = oracle.canvases(num_canvases, torch.Generator().manual_seed(seed), length)
     canvases, truth = (x.cpu().repeat_interleave(FILLS, dim=0)[:num_samples] for x in drawn)
-    return FillMetrics(metrics, canvases, truth, oracle.vocab_size, **options)
+    hole = oracle.hole_id if mask_token_id is None else mask_token_id
+    return FillMetrics(metrics, canvases.masked_fill(canvases == oracle.hole_id, hole), truth, hole, **options)
 
 
 def exact_samples(
     oracle: Oracle, metrics: MetricSet, num_samples: int, length: int | None = None, seed: int = 0
 ) -> torch.Tensor:
     """Samples of an exact sampler for the same task: `(num_samples, length)`."""
+    generator, canvases = torch.Generator().manual_seed(seed), metrics.canvases
+    if canvases is None or not isinstance(metrics, FillMetrics):
+        return oracle.sample(num_samples, generator)[:, :length].cpu()
+    return oracle.fill(canvases.masked_fill(metrics.masked, oracle.hole_id), generator).cpu()
+
+
+def exact_fills(
+    oracle: Oracle, canvases: Sequence[torch.Tensor], mask_token_id: int, seed: int = 0
+) -> list[torch.Tensor]:
+    """An exact fill of each canvas of any length. It stands for the truth: given the canvas, both have the same law.
+
+    Args:
+        oracle ([`Oracle`]): knows the law.
+        canvases (sequence of `torch.LongTensor` of shape `(length,)`): masked where equal to `mask_token_id`.
+        mask_token_id (`int`): the mask of the canvases.
+        seed (`int`): of the draws.
+    """
     generator = torch.Generator().manual_seed(seed)
-    canvases = metrics.canvases
-    made = oracle.sample(num_samples, generator)[:, :length] if canvases is None else oracle.fill(canvases, generator)
-    return made.cpu()
+    fills: list[torch.Tensor] = list(canvases)
+    lengths = torch.tensor([len(canvas) for canvas in canvases])
+    for length in lengths.unique().tolist():
+        rows = (lengths == length).nonzero()[:, 0].tolist()
+        same_NL = torch.stack([canvases[i] for i in rows])
+        filled_NL = oracle.fill(same_NL.masked_fill(same_NL == mask_token_id, oracle.hole_id), generator).cpu()
+        for i, filled_L in zip(rows, filled_NL, strict=True):
+            fills[i] = filled_L
+    return fills

@@ -74,14 +74,16 @@ _BY_VALIDITY = Layout(
 class SetMetrics(MetricSet):
     """Exact metrics for samples of a set of sequences; see `validity`.
 
-    The verdict is `sequence_l2` where the set has at most 16,384 sequences and samples are independent, else
-    `invalid_share`.
+    The verdict is `sequence_l2` where the set has at most 16,384 sequences and samples are independent draws of the
+    law, else `invalid_share`.
 
     Args:
         oracle ([`Oracle`]): knows the law.
         length (`int`, *optional*): of the samples; default: the oracle's. The spread is not measured for shorter ones.
         group (`int`): how many consecutive samples are fills of one canvas, and so not independent. The spread is
             that of the first fill of each canvas.
+        given (`bool`): whether the samples fill in canvases that are no random parts of the law's own sequences. Then
+            not even exact samples have the law, and neither the distance nor the spread is measured.
         num_resamples (`int`): bootstrap resamples of whole sequences, or of canvases.
         seed (`int`): of the bootstrap.
         confidence (`float`): of the intervals.
@@ -97,13 +99,14 @@ class SetMetrics(MetricSet):
         *,
         length: int | None = None,
         group: int = 1,
+        given: bool = False,
         num_resamples: int = 200,
         seed: int = 0,
         confidence: float = 0.95,
     ):
-        self.oracle, self.group = oracle, group
+        self.oracle, self.group, self.given = oracle, group, given
         self.num_resamples, self.seed, self.confidence = num_resamples, seed, confidence
-        whole, number = length in (None, oracle.length), oracle.num_valid
+        whole, number = length in (None, oracle.length) and not given, oracle.num_valid
         self.num_valid = number if whole and number is not None and number <= MAX_SPREAD else None
         self.has_distance = self.num_valid is not None and oracle.collision_probability is not None and group == 1
         if not self.has_distance:
@@ -116,7 +119,8 @@ class SetMetrics(MetricSet):
     def fingerprint(self) -> str:
         """Short hash of the law and the bootstrap: rows of another one are not to be compared."""
         law = [type(self.oracle).__name__, self.oracle.length, self.num_valid, dict(self.oracle.state_dict())]
-        return identity([*law, self.group, self.num_resamples, self.seed, self.confidence])[:12]
+        how = [self.group, *(["given"] if self.given else []), self.num_resamples, self.seed, self.confidence]
+        return identity([*law, *how])[:12]
 
     def check_num_samples(self, num_samples: int) -> None:
         """Raises `ValueError` if pairs of samples are compared and there are fewer than two samples."""

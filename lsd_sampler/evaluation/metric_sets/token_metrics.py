@@ -141,7 +141,8 @@ class TokenMetrics(MetricSet):
     def layout(self) -> Layout:
         """The distance from the reference, then variety."""
         ngrams = tuple(f"js_token_{n}gram" for n in self._token_references)
-        table = ("temperature", "unigram_entropy", "bigram_entropy", *ngrams, *with_ends("js_token_sum"))
+        settings = ("temperature", "guidance_scale")
+        table = (*settings, "unigram_entropy", "bigram_entropy", *ngrams, *with_ends("js_token_sum"))
         more = (*ngrams, *with_ends("energy_distance"), "mauve", "network_calls")
         return Layout(table, (*_VARIETY, *more), ngrams)
 

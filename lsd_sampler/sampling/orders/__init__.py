@@ -1,6 +1,7 @@
 """Orders of revealing. A new one is its own file and one line here."""
 
 from ...support.registry import Registry
+from .adaptive import AdaptiveOrder
 from .base import Order
 from .by_logits import ConfidenceOrder, EntropyOrder, LogitOrder, MarginOrder, SurestFirst, gumbel_top
 from .halton import HaltonOrder
@@ -11,10 +12,11 @@ from .random import RandomOrder
 ORDERS: Registry[Order] = Registry("order")
 for _order in (
     RandomOrder(), HaltonOrder(), HaltonMaskGITOrder(), ConfidenceOrder(), MarginOrder(), EntropyOrder(),
+    AdaptiveOrder(),
 ):  # fmt: skip
     ORDERS.register(_order.name, _order)
 
 __all__ = [
-    "ORDERS", "ConfidenceOrder", "EntropyOrder", "HaltonMaskGITOrder", "HaltonOrder", "LogitOrder", "MarginOrder",
-    "Order", "RandomOrder", "SurestFirst", "gumbel_top",
+    "ORDERS", "AdaptiveOrder", "ConfidenceOrder", "EntropyOrder", "HaltonMaskGITOrder", "HaltonOrder", "LogitOrder",
+    "MarginOrder", "Order", "RandomOrder", "SurestFirst", "gumbel_top",
 ]  # fmt: skip

@@ -35,12 +35,23 @@ class Order(StepRule):
         """
 
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
-        beta, v_BL = plan.log_score_coefficient(x.k), x.canvas.v_BL
+        at_BL, v_BL = self.reveals(x, plan)
+        return x.reveal(at_BL, v_BL, plan.log_score_coefficient(x.k))
+
+    def reveals(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
+        """The positions that a step reveals, and the uniforms that decide on their tokens. No token is drawn here.
+
+        Args:
+            x, plan: as for `advance`.
+
+        Returns:
+            `torch.BoolTensor` and `torch.DoubleTensor`, both of shape `(batch_size, seq_len)`.
+        """
         if x.is_last:  # all that is still masked, even a position that a callback masked again
-            return x.reveal(x.masked_BL, v_BL, beta)
+            return x.masked_BL, x.canvas.v_BL
         if plan.counts_jumps:
             x.canvas.survive(plan.jump(x))
-        return x.reveal(x.masked_BL & plan.due(x), v_BL, beta)
+        return x.masked_BL & plan.due(x), x.canvas.v_BL
 
     def check(self, config: Any) -> None:
         check_count(config.count, schedule=(config.schedule, config.schedule == "uniform"))

@@ -25,17 +25,17 @@ class LogitOrder(Order):
     def keys(self, u_BL: torch.Tensor, shift_B2: torch.Tensor, canvas_shape: tuple[int, ...]) -> torch.Tensor:
         return u_BL  # decides how many positions a Bernoulli step reveals; the logits decide which ones
 
-    def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
+    def reveals(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
         v_BL, choice_BL, jump_BL = x.uniforms(3)
         chosen_BL = x.masked_BL if x.is_last else self.choose(x, plan, choice_BL, jump_BL)
-        return x.reveal(chosen_BL, v_BL, plan.log_score_coefficient(x.k))
+        return chosen_BL, v_BL
 
     @abstractmethod
     def choose(self, x: StepInput, plan: StepPlan, choice_BL: torch.Tensor, jump_BL: torch.Tensor) -> torch.Tensor:
         """Which masked positions a step other than the last one reveals, `(B, L)`; no token is drawn yet.
 
         Args:
-            x, plan: as for `advance`.
+            x, plan: as for `reveals`.
             choice_BL, jump_BL (`torch.DoubleTensor` of shape `(batch_size, seq_len)`): uniforms; `jump_BL` decides how
                 many are revealed if the scores do.
         """

@@ -10,14 +10,12 @@ The criterion is a path KL, whose optimum is draws at most as sharp as the denoi
 (beta > 1) are worth.
 """
 
-import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from ...denoisers.sizes import ModelSize
@@ -25,20 +23,24 @@ from ...learned.description import KINDS, Records
 from ...sampling.learned_numbers import LearnedSampler
 from ...sampling.left_out import is_predicted
 from ...sampling.orders import ORDERS
-from ...sampling.pipeline_runs import PipelineRuns
 from ...scheduling_lsd import LSDScheduler
 from ...support.workers import Workers
 from ..config import DistillConfig
-from ..held_out import HeldOutBatch, held_out_nats
+from ..held_out import HeldOutBatch, first_of, held_out_nats, rest_of, with_other_noise
 from ..method import METHODS, ChosenSampler, Method, method_of
 from ..options import MethodOptions, option
 from ..paths import source_paths
 from ..recipe import Recipe
 from ..shared_options import SharedOptions, affordable_source
 from ..task import Task
+from ..teacher_plan import TeacherPlan
 
 
 HELD_OUT = "held_out"
+FEW, RULED_OUT = 16, 4.0
+"""Sequences on which all candidates are measured, and the standard errors above the best that then rule one out."""
+CHANCE = 2.0
+"""Standard errors within which a difference may be chance."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,15 @@ class AutoOptions(MethodOptions):
     """Options of [`Auto`]."""
 
     candidates: tuple[str, ...] = option(
-        ("path_kl:halton", "path_kl:random", "lsd:random"),
-        "candidates to choose from, each METHOD:ORDER; with `order`, only those in that order",
+        (
+            "path_kl:random",
+            "path_kl:halton",
+            "forced_kl:margin",
+            "forced_kl:entropy",
+            "forced_kl:adaptive",
+            "lsd:random",
+        ),
+        "candidates to choose from, each METHOD:ORDER, the simplest first; with `order`, only those in that order",
         metavar="METHOD:ORDER",
     )
 
@@ -65,6 +74,11 @@ class Auto(Method):
     needs_mask = False
     chooses = True
 
+    def check_config(self, config: SharedOptions) -> None:
+        super().check_config(config)
+        if getattr(config, "objective", None) == "answers":
+            raise ValueError("`objective` 'answers' is of `method` 'forced_kl': 'auto' goes by what sequences cost.")
+
     def check(self, recipe: Recipe) -> None:
         for each in self.outcomes(recipe):
             method_of(each).check(each)
@@ -77,6 +91,10 @@ class Auto(Method):
                 f"`data` has {len(data)} sequences, fewer than {wanted}: `num_sequences` to learn from, and"
                 " `held_out_sequences` to choose a method by."
             )
+
+    def default_sequences(self, source: str, plan: TeacherPlan, bootstrap_steps: int) -> int:
+        methods = [METHODS[name] for name in METHODS.names() if not METHODS[name].chooses]
+        return max(method.default_sequences(source, plan, bootstrap_steps) for method in methods)
 
     def outcomes(self, recipe: Recipe, workers: Workers | None = None) -> list[Recipe]:
         return list(candidates(recipe, workers)[0].values())
@@ -93,7 +111,7 @@ class Auto(Method):
         winner, reason = next(iter(learned)), "No other candidate can be used with these options."
         if len(learned) > 1:
             nats_CMS = _measure(task, recipes, learned)
-            winner = min(nats_CMS, key=lambda name: float(nats_CMS[name].mean()))
+            winner = _winner(nats_CMS)
             reason = _reason(winner, nats_CMS, task.config.nfe, KINDS[task.recipe.source])
             _log_candidates(task, winner, nats_CMS, calls)
         task.log(event="choice", **_split(winner), reason=reason, network_calls=task.runs.network_calls)
@@ -106,7 +124,7 @@ class Auto(Method):
         each, first = self.outcomes(recipe), recipe.plan.num_canvases  # the run of one step, once for all
         calls = first + sum(method_of(candidate).network_calls(candidate) - first for candidate in each)
         if len(each) > 1:
-            batches = -(-recipe.config.held_out_sequences // recipe.config.batch_size)
+            batches = 1 + -(-recipe.config.held_out_sequences // recipe.config.batch_size)
             calls += first * batches * (recipe.source_steps + len(each) * sum(recipe.config.nfe))
         return calls
 
@@ -226,7 +244,7 @@ def _part(task: Task, name: str, recipe: Recipe) -> Task:
 
 
 def _base(task: Task, recipe: Recipe) -> LSDScheduler:
-    return LSDScheduler.from_config(task.base.config, order=recipe.order)
+    return LSDScheduler.from_config(task.base.config, **method_of(recipe).scheduler_options(recipe.order))
 
 
 # ---- measuring ----
@@ -253,34 +271,54 @@ def held_out_sequences(task: Task) -> tuple[list[HeldOutBatch], torch.Tensor]:
 
 
 def _measure(task: Task, recipes: dict[str, Recipe], learned: dict[str, LearnedSampler]) -> dict[str, torch.Tensor]:
-    """Nats per token of each candidate, by NFE and held-out sequence: `(num_nfe, S)`."""
+    """Nats per token of each candidate, by NFE and held-out sequence: `(num_nfe, S)`. Candidates that few sequences
+    rule out are measured on these alone.
+    """
     held_out = held_out_task(task)
     batches, tokens_S = held_out_sequences(held_out)
-    runs, first, share = _with_other_noise(task.runs), held_out.first, held_out.sequences
-    nats = {}
-    for name, recipe in recipes.items():
-        key = name.replace(":", "-")
-        stored = held_out.progress.load(key)
-        if stored is None:
-            scheduler = _base(task, recipe)
-            scheduler.set_learned_sampler(learned[name])
-            runs.network_calls = task.runs.network_calls
-            never = task.plan.never_predicted
-            rows = [held_out_nats(runs, scheduler, M, batches, never) / tokens_S for M in task.config.nfe]
-            nats_MS = torch.zeros(len(rows), held_out.num_sequences, dtype=torch.float64)
-            nats_MS[:, share.start - first : share.stop - first] = torch.stack(rows)
-            stored = {"nats": task.workers.sum(nats_MS), "network_calls": torch.tensor(runs.network_calls)}
-            held_out.progress.save(key, stored)
-        task.runs.network_calls = int(stored["network_calls"])
-        nats[name] = stored["nats"]
+    few = min(len(tokens_S), max(1, FEW // task.workers.size))
+    parts = ((first_of(batches, few), tokens_S[:few]), (rest_of(batches, few), tokens_S[few:]))
+    runs, nats, going_on = with_other_noise(task.runs), {}, list(recipes)
+    for part, (some, tokens_s) in enumerate(parts):
+        for name in going_on if len(tokens_s) else []:
+            key = f"{name.replace(':', '-')}-{part}"
+            stored = held_out.progress.load(key)
+            if stored is None:
+                scheduler = _base(task, recipes[name])
+                scheduler.set_learned_sampler(learned[name])
+                runs.network_calls = task.runs.network_calls
+                never = task.plan.never_predicted
+                rows = [held_out_nats(runs, scheduler, M, some, never) / tokens_s for M in task.config.nfe]
+                gathered = task.workers.concatenate(torch.stack(rows).T.contiguous()).T
+                stored = {"nats": gathered, "network_calls": torch.tensor(runs.network_calls)}
+                held_out.progress.save(key, stored)
+            task.runs.network_calls = int(stored["network_calls"])
+            nats[name] = torch.cat([nats[name], stored["nats"]], dim=1) if name in nats else stored["nats"]
+        going_on = [name for name in going_on if not _is_worse(nats, name, RULED_OUT)]
     return nats
 
 
-def _with_other_noise(runs: PipelineRuns) -> PipelineRuns:
-    """The same runs, with noise that depends on none of the teacher's."""
-    other = copy.copy(runs)
-    other.seed = int(np.random.SeedSequence([runs.seed, 1]).generate_state(1, np.uint64)[0])
-    return other
+def _is_worse(nats_CMS: dict[str, torch.Tensor], name: str, errors: float) -> bool:
+    """Whether a candidate costs more than the best one by more than this many standard errors."""
+    best = min(nats_CMS, key=lambda other: float(nats_CMS[other].mean()))
+    difference, error = _difference(nats_CMS, name, best)
+    return difference > errors * error
+
+
+def _difference(nats_CMS: dict[str, torch.Tensor], name: str, other: str) -> tuple[float, float]:
+    """What a candidate costs more than another, in nats per token, and the standard error of that, over the sequences
+    on which both were measured.
+    """
+    first_S, second_S = nats_CMS[name].mean(0), nats_CMS[other].mean(0)
+    num = min(len(first_S), len(second_S))
+    return _mean_and_error(first_S[:num] - second_S[:num])
+
+
+def _winner(nats_CMS: dict[str, torch.Tensor]) -> str:
+    """The first candidate, so the simplest, that does not cost more than the cheapest one by more than chance."""
+    most = max(nats_MS.shape[1] for nats_MS in nats_CMS.values())
+    measured = {name: nats_MS for name, nats_MS in nats_CMS.items() if nats_MS.shape[1] == most}
+    return next(name for name in measured if not _is_worse(measured, name, CHANCE))
 
 
 def _mean_and_error(values_S: torch.Tensor) -> tuple[float, float]:
@@ -291,7 +329,7 @@ def _log_candidates(task: Task, winner: str, nats_CMS: dict[str, torch.Tensor], 
     for name, nats_MS in nats_CMS.items():
         for M, nats_S, best_S in zip(task.config.nfe, nats_MS, nats_CMS[winner], strict=True):
             mean, error = _mean_and_error(nats_S)
-            difference, difference_error = _mean_and_error(nats_S - best_S)
+            difference, difference_error = _mean_and_error(nats_S - best_S[: len(nats_S)])
             task.log(
                 event="candidate",
                 **_split(name),
@@ -305,14 +343,28 @@ def _log_candidates(task: Task, winner: str, nats_CMS: dict[str, torch.Tensor], 
 
 
 def _reason(winner: str, nats_CMS: dict[str, torch.Tensor], nfe: Sequence[int], kind: str) -> str:
-    """Why it won, in one sentence."""
-    mean_CS = {name: nats_MS.mean(0) for name, nats_MS in nats_CMS.items()}
-    second = min((name for name in mean_CS if name != winner), key=lambda name: float(mean_CS[name].mean()))
-    difference, error = _mean_and_error(mean_CS[second] - mean_CS[winner])
-    (method, order), (next_method, next_order) = (_split(name).values() for name in (winner, second))
-    return (
-        f"{len(mean_CS[winner])} held-out {kind} sequences cost `{method}` in `{order}` order the least,"
-        f" {float(mean_CS[winner].mean()):.4f} nats per token on average over {', '.join(map(str, nfe))}"
-        f" network calls; next is `{next_method}` in `{next_order}` order with {difference:.4f} more (standard error"
-        f" {error:.4f}{'' if difference > 2 * error else ', so the two cannot be told apart'})."
+    """Why it won, in a sentence or two."""
+    num, calls = nats_CMS[winner].shape[1], ", ".join(map(str, nfe))
+    mean = float(nats_CMS[winner].mean())
+    cheapest = min(
+        (name for name in nats_CMS if nats_CMS[name].shape[1] == num), key=lambda n: float(nats_CMS[n].mean())
     )
+    if cheapest != winner:
+        difference, error = _difference(nats_CMS, winner, cheapest)
+        return (
+            f"{num} held-out {kind} sequences cost {_words(winner)} {mean:.4f} nats per token on average over {calls}"
+            f" network calls. {_words(cheapest).capitalize()} costs them {difference:.4f} less (standard error"
+            f" {error:.4f}): that may be chance, so the simpler one is taken."
+        )
+    second = min((name for name in nats_CMS if name != winner), key=lambda name: float(nats_CMS[name].mean()))
+    difference, error = _difference(nats_CMS, second, winner)
+    return (
+        f"{num} held-out {kind} sequences cost {_words(winner)} the least, {mean:.4f} nats per token on average over"
+        f" {calls} network calls; next is {_words(second)} with {difference:.4f} more (standard error {error:.4f}"
+        f"{'' if difference > CHANCE * error else ', so the two cannot be told apart'})."
+    )
+
+
+def _words(name: str) -> str:
+    method, order = _split(name).values()
+    return f"`{method}` in `{order}` order"

@@ -10,7 +10,7 @@ student.
 """
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 from tqdm.auto import tqdm
@@ -83,12 +83,11 @@ class LSD(Method):
             done = task.progress.load(f"nfe-{M}")
             if done is None:
                 steps[M] = learn(task, student, start, paths, domain)
-                task.progress.save(
-                    f"nfe-{M}", {**asdict(steps[M]), "network_calls": torch.tensor(task.runs.network_calls)}
-                )
+                numbers = {name: value for name, value in vars(steps[M]).items() if isinstance(value, torch.Tensor)}
+                task.progress.save(f"nfe-{M}", {**numbers, "network_calls": torch.tensor(task.runs.network_calls)})
             else:
                 task.runs.network_calls = int(done.pop("network_calls"))
-                steps[M] = LearnedSteps(**done)
+                steps[M] = LearnedSteps(done["timesteps"], done["score_coefficients"], done["log_score_coefficients"])
             task.log(
                 event="coefficients",
                 nfe=M,
@@ -209,7 +208,8 @@ def _learn_with_adam(
         counters = {"epochs": torch.tensor(epoch + 1), "network_calls": torch.tensor(task.runs.network_calls)}
         task.progress.save(f"adam-{M}", {**adam.tensors(), **counters, "shuffle": shuffle.get_state()})
     pairs = [adam.coefficients(k) for k in range(M)]
-    return LearnedSteps(start.timesteps, *(torch.tensor(c, dtype=torch.float64) for c in zip(*pairs, strict=True)))
+    phi, beta = (torch.tensor(c, dtype=torch.float64) for c in zip(*pairs, strict=True))
+    return LearnedSteps(start.timesteps, phi, beta)
 
 
 class _Adam:

@@ -74,6 +74,7 @@ def test_canvases_are_compared_with_what_the_teacher_fills_in(packages: None, tm
     assert summary["floor"]["sampler"] == "teacher, one token a step"
     rows = read_jsonl(tmp_path / "out" / "metrics.jsonl")
     assert all(text.startswith("CC") for row in rows for text in row["texts"])
+    assert all(0 <= row["fills_differ"] <= 1 for row in [*rows, summary["floor"]])
 
 
 def refused(capsys: pytest.CaptureFixture[str], argv: list[str], *words: str) -> None:
@@ -95,6 +96,8 @@ def test_flags_that_need_each_other(tmp_path: Path, capsys: pytest.CaptureFixtur
     argv = arguments(tmp_path, "CON", *real, "--training-set", "x.smi")
     refused(capsys, argv, "`--training-set`", "`--molecules`")
     refused(capsys, [*of_molecules(tmp_path), "--model", "countdown:V=4,L=16"], "exact oracle")
+    argv = arguments(tmp_path, "CON", "--molecules", "--tasks", "sudoku4")
+    refused(capsys, argv, "`--molecules`", "does not go with `--tasks`")
 
 
 def test_a_model_without_a_tokenizer_makes_no_molecules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

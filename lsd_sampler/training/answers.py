@@ -1,0 +1,137 @@
+"""The objective `answers`: the share of right answers to tasks, by a checker.
+
+Two wishes differ. Samples of the law (data, variety) are judged by what forced sequences cost. Answers (to a puzzle, a
+question, a programming task) are judged by how many are right. The numbers that are searched are the same, and for
+answers the temperature is one more.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import torch
+
+from ..denoisers.oracle import Oracle
+from ..sampling.canvas import StepInput
+from ..sampling.dependence import Dependence
+from ..sampling.learned_numbers import LearnedSampler
+from ..sampling.pipeline_runs import PipelineRuns
+from ..support.tasks import VALID, Checker, check_task, make_checker, share_right
+from .forced_figure import Watch, whole_shares
+from .held_out import with_other_noise
+from .position_search import Candidate, Measured
+from .recording import Recorder
+from .task import Task
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Tasks, and what says whether an answer is right.
+
+    Args:
+        items (sequence of `dict`): the tasks; sequence i of the pipeline answers item `i % len`.
+        checker ([`~lsd_sampler.support.tasks.Checker`]): `checker(output, item) -> bool`.
+        tokenizer (*optional*): decodes sequences; without it the checker gets token ids.
+    """
+
+    items: Sequence[dict[str, Any]]
+    checker: Checker
+    tokenizer: Any = None
+
+    def __post_init__(self) -> None:
+        if not self.items:
+            raise ValueError("`tasks` must hold at least one item.")
+        for item in self.items:
+            check_task(item)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these tasks from others, JSON-ready."""
+        named = self.checker if isinstance(self.checker, FunctionType) else type(self.checker)
+        return {"items": list(self.items), "checker": f"{named.__module__}:{named.__qualname__}"}
+
+    def right(self, sequences_BL: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
+        """Which answers are right, `(B,)`, bool."""
+        items = [self.items[i % len(self.items)] for i in indices]
+        return share_right(sequences_BL, items, self.checker, self.tokenizer)
+
+
+def checked_answers(
+    pipeline: Any, config: Any, answers: Answers | None, call_kwargs: Mapping[str, Any]
+) -> Answers | None:
+    """The tasks of a run; for an exact oracle those of its canvases, where valid sequences are right.
+
+    Raises:
+        ValueError: if tasks are given and not wanted, or wanted and not given.
+    """
+    wanted = config.objective == "answers"
+    if answers is not None and not wanted:
+        raise ValueError("`answers` are for `objective` 'answers': ask for that, or leave them out.")
+    if answers is not None or not wanted:
+        return answers
+    denoiser = getattr(pipeline, "denoiser", None)
+    if not isinstance(denoiser, Oracle):
+        raise ValueError("`objective` 'answers' needs tasks with a checker: `answers`, or `lsd-train --tasks`.")
+    canvases = call_kwargs.get("input_ids")
+    if canvases is None:
+        canvases = torch.full((1, call_kwargs.get("length") or denoiser.length), denoiser.hole_id)
+    items = [
+        {"canvas": row} for row in torch.as_tensor(canvases).reshape(-1, torch.as_tensor(canvases).shape[-1]).tolist()
+    ]
+    return Answers(items, make_checker(VALID, oracle=denoiser))
+
+
+class AnswerRecorder(Recorder):
+    """A sampler whose sequences are kept."""
+
+    def watch(self, M: int) -> None:
+        """Begins to count, for runs of M steps."""
+        self.seen = Watch(M)
+
+    def begin(self, num_inference_steps: int) -> None:
+        super().begin(num_inference_steps)
+        self.ends: list[torch.Tensor] = []
+
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        canvas_BL, probability_BL = super().record(x)
+        self.seen.add(x, x.masked_BL & (canvas_BL != x.mask_token_id), x.masked_BL)
+        self.ends[self.canvas_index :] = [canvas_BL]
+        return canvas_BL, probability_BL
+
+
+class AnswerFigure:
+    """The share of wrong answers of a candidate. Every candidate meets the same tasks under the same noise.
+
+    Args:
+        task ([`Task`]): the task; its base scheduler has the order that is learned for.
+        answers ([`Answers`]): what is right.
+        dependence ([`Dependence`], *optional*): between positions.
+    """
+
+    def __init__(self, task: Task, answers: Answers, dependence: Dependence | None):
+        self.task, self.answers, self.dependence = task, answers, dependence
+        self.runs: PipelineRuns = with_other_noise(task.runs)
+        middle = task.sequences.start + len(task.sequences) // 2
+        self.parts = {"fit": range(task.sequences.start, middle), "check": range(middle, task.sequences.stop)}
+        self.num_fit, self.num_check = (len(self.parts[part]) * task.workers.size for part in ("fit", "check"))
+
+    def __call__(self, candidate: Candidate, part: str, num: int | None = None) -> Measured:
+        task, M = self.task, len(candidate.shares)
+        recorder = AnswerRecorder.from_config(task.base.config)
+        steps = candidate.steps(
+            whole_shares(candidate.shares, task.plan.num_masked), task.base.noise, task.base.config.sampling_eps
+        )
+        dependence = self.dependence if steps.choice is not None else None
+        recorder.set_learned_sampler(LearnedSampler({M: steps}, dependence=dependence))
+        recorder.watch(M)
+        sequences = self.parts[part]
+        if num is not None:
+            sequences = sequences[: max(1, num // task.workers.size)]
+        self.runs.network_calls, wrong, size = task.runs.network_calls, [], task.config.batch_size
+        for first in range(0, len(sequences), size):
+            batch = sequences[first : first + size]
+            self.runs.run(recorder, M, batch)
+            whole_BL = torch.cat([end.cpu() for end in recorder.ends], dim=1)
+            wrong.append(1.0 - self.answers.right(whole_BL, batch).double())
+        task.runs.network_calls = self.runs.network_calls
+        return recorder.seen.measured(torch.cat(wrong), task)

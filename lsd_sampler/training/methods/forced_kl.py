@@ -1,0 +1,304 @@
+"""forced_kl: which positions, and how many, in each call, by what forced sequences cost.
+
+An order that looks at the logits but not at the tokens that it draws has a law: see
+[`~lsd_sampler.training.held_out`]. The numbers of such an order are found by direct search on the cost of sequences
+that are forced upon it, in nats. For an exact model that cost is the entropy of the sequences plus the total
+correlation of the positions that are revealed together.
+
+1. Dependence: kappa, along sequences in random order ([`~lsd_sampler.training.measured_dependence`]).
+2. Tables: for each of some weights of the score one forced run, which prices the shares of every number of calls
+   ([`~lsd_sampler.training.ranked_costs`]).
+3. Search: the best of these are measured, and improved one number at a time
+   ([`~lsd_sampler.training.position_search`]).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ...learned.choice_description import describe_choice
+from ...learned.description import Description, Records
+from ...sampling.dependence import Dependence
+from ...sampling.learned_numbers import LearnedSampler, LearnedSteps
+from ...sampling.orders import ORDERS, AdaptiveOrder
+from ...sampling.position_choice import BUDGETS, WEIGHTS
+from ...sampling.schedules import replay_states
+from ..answers import AnswerFigure
+from ..forced_figure import ForcedFigure
+from ..held_out import HeldOutBatch
+from ..measured_dependence import measured_dependence, states_of_pairs
+from ..method import Method
+from ..options import MethodOptions, check_positive, option
+from ..paths import source_paths
+from ..position_search import Candidate, Figure, Found, Measured, search
+from ..position_tables import (
+    FEW_CALLS,
+    NUM_STATES,
+    NUM_STATES_OF_SIMPLE,
+    OTHERS,
+    PROBES,
+    SIMPLE,
+    TABLE_SEQUENCES,
+    PositionTables,
+    continued,
+    for_answers,
+)
+from ..recipe import Recipe
+from ..shared_options import SharedOptions
+from ..task import Task
+from ..teacher_plan import TeacherPlan
+
+
+OBJECTIVES = ("likelihood", "answers")
+BETAS = (1.0, 1.5, 3.0, 100.0)
+"""Inverse temperatures that are tried for right answers; the last one takes the most likely token."""
+ANSWERS = 512
+"""Tasks to answer by default."""
+MOST_SEQUENCES = 1024
+SOURCE_EVALUATIONS = 16384
+"""As many sequences are used by default as can be made, and forced in random order, with this many network calls on
+one sequence each; but no more than the number above, and no fewer than other methods take.
+"""
+
+
+@dataclass(frozen=True)
+class ForcedKLOptions(MethodOptions):
+    """Options of [`ForcedKL`]."""
+
+    search_evaluations: int = option(
+        65536, "most network calls, each on one sequence, of the search for one number of calls (of all above 8)"
+    )
+    objective: str = option(
+        "likelihood", "what is searched on: the cost of forced sequences, or the share of right answers to tasks",
+        choices=OBJECTIVES, own=True,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("search_evaluations", self.search_evaluations)
+
+
+class ForcedKL(Method):
+    """Learns the choice of positions of `adaptive`, or the times of `entropy` and `margin`."""
+
+    name = "forced_kl"
+    options = ForcedKLOptions
+    order = "adaptive"
+    sources = ("teacher", "data", "bootstrap")
+    leaves_coefficients = True
+
+    def check_config(self, config: SharedOptions) -> None:
+        super().check_config(config)
+        if config.coefficients == "two_sided" and getattr(config, "objective", None) == "answers":
+            raise ValueError(
+                "`coefficients` 'two_sided' would replace the temperature that right answers chose: 'plain'."
+            )
+        if config.count != "exact":
+            raise ValueError(
+                f"`method` 'forced_kl' learns how many tokens a step reveals: `count` must be 'exact', got"
+                f" {config.count!r}."
+            )
+
+    def check_order(self, order: str) -> None:
+        if ORDERS[order].looks_at_tokens:
+            raise ValueError(
+                f"`order` {order!r} looks at the tokens that it draws, so it cannot be forced along other ones, and"
+                f" nothing says what they cost it. Use one of {logit_orders()}."
+            )
+        if not ORDERS[order].looks_at_logits:
+            raise ValueError(
+                f"`order` {order!r} does not look at the logits: `method` 'path_kl' finds its times at a smaller cost."
+                f" Use one of {logit_orders()} with 'forced_kl'."
+            )
+
+    def scheduler_options(self, order: str) -> dict[str, Any]:
+        return {"order": order, "confidence_temperature": 0.0}
+
+    def default_sequences(self, source: str, plan: TeacherPlan, bootstrap_steps: int) -> int:
+        made = {"teacher": plan.num_steps, "bootstrap": bootstrap_steps, "data": 1}[source]
+        steps = max(made, len(states_of_pairs(plan.num_masked)))
+        return max(
+            super().default_sequences(source, plan, bootstrap_steps), min(MOST_SEQUENCES, SOURCE_EVALUATIONS // steps)
+        )
+
+    def check(self, recipe: Recipe) -> None:
+        super().check(recipe)
+        if recipe.options.objective == "answers" and recipe.order != AdaptiveOrder.name:
+            raise ValueError(f"`objective` 'answers' is for `order` 'adaptive', got {recipe.order!r}.")
+        if recipe.num_sequences < 4:
+            raise ValueError(
+                "`num_sequences` must be at least 4, because half of them check what is found, got"
+                f" {recipe.num_sequences}."
+            )
+
+    def learn(self, task: Task) -> LearnedSampler:
+        return PositionSearch(task).learn()
+
+    def network_calls(self, recipe: Recipe) -> int:
+        """`C (1 + batches (N + pairs) + tables + search)`, where the search is bounded by `search_evaluations`."""
+        plan, nfe = recipe.plan, recipe.config.nfe
+        rows = max(1, min(recipe.config.batch_size, recipe.num_sequences) // 2)
+        pairs = len(states_of_pairs(plan.num_masked))
+        adaptive = recipe.order == AdaptiveOrder.name
+        tables = len(replay_states(plan.num_masked, NUM_STATES)) * (len(OTHERS) + 2 * len(PROBES) if adaptive else 1)
+        if adaptive:
+            tables += len(SIMPLE) * len(replay_states(plan.num_masked, NUM_STATES_OF_SIMPLE))
+        table_batches = -(-min(TABLE_SEQUENCES, max(1, recipe.num_sequences // 2)) // rows)
+        searches = sum(M <= FEW_CALLS for M in nfe) + any(M > FEW_CALLS for M in nfe)
+        search = -(-recipe.options.search_evaluations // rows) * searches
+        batches = recipe.num_batches
+        own = batches * (recipe.source_steps + (pairs if adaptive else 0)) + table_batches * tables + search
+        return plan.num_canvases * (1 + own)
+
+    def describe(self, learned: LearnedSampler, records: Records) -> Description:
+        return describe_choice(self.name, learned, records)
+
+
+def logit_orders() -> list[str]:
+    """The orders that it can learn for."""
+    return [name for name in ORDERS.names() if ORDERS[name].looks_at_logits and not ORDERS[name].looks_at_tokens]
+
+
+class PositionSearch:
+    """The work of [`ForcedKL`] for one task."""
+
+    def __init__(self, task: Task):
+        self.task, self.is_adaptive = task, task.recipe.order == AdaptiveOrder.name
+        finals = [[path.final_BL for path in canvases] for canvases in source_paths(task)]
+        self.batches: list[HeldOutBatch] = list(zip(task.batches(), finals, strict=True))
+        halves = [_halves(batch) for batch in self.batches]
+        self.parts = {"fit": [fit for fit, _ in halves], "check": [check for _, check in halves]}
+
+    @property
+    def is_for_answers(self) -> bool:
+        """Whether right answers decide."""
+        return self.task.options.objective == "answers"
+
+    def learn(self) -> LearnedSampler:
+        """All numbers."""
+        layouts = self._layouts() if self.is_adaptive else {}
+        candidates, dependence = PositionTables(self.task, self.parts["fit"], layouts).candidates()
+        self.figure = self._figure(dependence)
+        steps: dict[int, LearnedSteps] = {}
+        best: Candidate | None = None
+        for M in self.task.config.nfe:
+            steps[M], best = self._searched(M, [*continued(best, M), *candidates[M]])
+        return LearnedSampler(steps, dependence=dependence if any(map(_uses_dependence, steps.values())) else None)
+
+    def _figure(self, dependence: Dependence | None) -> Figure:
+        """What is searched on."""
+        if self.task.options.objective == "likelihood":
+            return ForcedFigure(self.task, self.parts, dependence)
+        assert self.task.answers is not None
+        return AnswerFigure(self.task, self.task.answers, dependence)
+
+    def _layouts(self) -> dict[str, Dependence]:
+        """Kappa in all layouts that the canvases admit."""
+        task, width = self.task, self.task.plan.row_length
+        here = {final_BL.shape[1] for _, finals in self.batches for final_BL in finals}
+        lengths = set().union(*task.workers.gather(here))
+        shapes = {(length // width, width) if width else (length,) for length in lengths}
+        layouts = measured_dependence(task, self.batches, shapes)
+        for layout, dependence in layouts.items():
+            task.log(
+                event="dependence",
+                layout=layout,
+                num_buckets=dependence.num_buckets,
+                mean=float(dependence.kappa.mean()),
+                network_calls=task.runs.network_calls,
+            )
+        return layouts
+
+    def _searched(self, M: int, candidates: list[Candidate]) -> tuple[LearnedSteps, Candidate]:
+        task, key = self.task, f"search-{M}"
+        stored = task.progress.load(key)
+        if stored is None:
+            betas = BETAS if self.is_for_answers else ()
+            begins = for_answers(candidates, M, BETAS[-1]) if betas else candidates
+            found = search(self.figure, begins, self._most_evaluations(M), betas)
+            stored = _to_tensors(found, task.runs.network_calls)
+            task.progress.save(key, stored)
+        found = _from_tensors(stored, self.is_adaptive)
+        task.runs.network_calls = int(stored["network_calls"])
+        self._log(M, found)
+        steps = found.best.steps(found.measured.known_M, task.base.noise, task.base.config.sampling_eps)
+        return steps, found.best
+
+    def _most_evaluations(self, M: int) -> int:
+        larger = [each for each in self.task.config.nfe if each > FEW_CALLS]
+        most = self.task.options.search_evaluations
+        if not self.is_adaptive:  # there are only shares to find
+            most //= 4
+        return most if M <= FEW_CALLS else most * M // sum(larger)
+
+    def _log(self, M: int, found: Found) -> None:
+        compared = [(found.best, found.measured), *found.others]
+        simple = min((m for c, m in compared if c.is_simple), key=lambda m: m.mean, default=found.measured)
+        for candidate, measured in compared:
+            difference_S = measured.costs_S - simple.costs_S
+            root = len(difference_S) ** 0.5
+            self.task.log(
+                event="position_candidate",
+                nfe=M,
+                name=candidate.name,
+                weights=list(candidate.weights or ()),
+                free_below=candidate.free_below,
+                budget=candidate.budget,
+                shares=list(candidate.shares),
+                nats=measured.mean,  # of right answers: the share that is wrong
+                standard_error=float(measured.costs_S.std()) / root,
+                difference=float(difference_S.mean()),
+                difference_error=float(difference_S.std()) / root,
+                chosen=candidate == found.best,
+            )
+        self.task.log(
+            event="schedule",
+            nfe=M,
+            **({"right": 1 - found.measured.mean} if self.is_for_answers else {"nats": found.measured.mean}),
+            objective=self.task.options.objective,
+            temperature=1 / found.best.beta,
+            known_after_step=(found.measured.known_M * self.task.plan.num_masked).tolist(),
+            evaluations=found.evaluations,
+            network_calls=self.task.runs.network_calls,
+        )
+
+
+def _uses_dependence(steps: LearnedSteps) -> bool:
+    choice = steps.choice
+    return choice is not None and bool(choice.weight("redundancy") or choice.weight("gain"))
+
+
+def _halves(batch: HeldOutBatch) -> tuple[HeldOutBatch, HeldOutBatch]:
+    sequences, finals = batch
+    middle = max(1, len(sequences) // 2)
+    return (
+        (sequences[:middle], [final_BL[:middle] for final_BL in finals]),
+        (sequences[middle:], [final_BL[middle:] for final_BL in finals]),
+    )
+
+
+def _to_tensors(found: Found, network_calls: int) -> dict[str, torch.Tensor]:
+    """A search's result, as it is kept on disk."""
+    compared = [(found.best, found.measured), *found.others]
+    tensors = {"network_calls": torch.tensor(network_calls), "evaluations": torch.tensor(found.evaluations)}
+    for i, (c, m) in enumerate(compared):
+        numbers = [c.free_below, float(BUDGETS.index(c.budget)), c.beta, *(c.weights or (0.0,) * len(WEIGHTS))]
+        tensors[f"{i}.numbers"] = torch.tensor(numbers, dtype=torch.float64)
+        tensors[f"{i}.shares"] = torch.tensor(c.shares, dtype=torch.float64)
+        tensors[f"{i}.name"] = torch.tensor(list(c.name.encode()), dtype=torch.uint8)
+        tensors |= {f"{i}.{key}": value.clone() for key, value in vars(m).items()}
+    return tensors
+
+
+def _from_tensors(tensors: dict[str, torch.Tensor], is_adaptive: bool) -> Found:
+    compared, i = [], 0
+    while f"{i}.numbers" in tensors:
+        free, budget, beta, *weights = tensors[f"{i}.numbers"].tolist()
+        name = bytes(tensors[f"{i}.name"].tolist()).decode()
+        shares = tuple(tensors[f"{i}.shares"].tolist())
+        candidate = Candidate(name, shares, tuple(weights) if is_adaptive else None, free, BUDGETS[int(budget)], beta)
+        compared.append((candidate, Measured(*(tensors[f"{i}.{key}"] for key in Measured.__annotations__))))
+        i += 1
+    (best, measured), *others = compared
+    return Found(best, measured, others, int(tensors["evaluations"]))

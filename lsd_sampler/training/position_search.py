@@ -1,0 +1,322 @@
+"""The search for the choice of positions of a number of calls, on what forced sequences cost or on right answers.
+
+Shape suffixes: S sequences, M calls.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+from ..sampling.learned_numbers import LearnedSteps
+from ..sampling.noise import NoiseSchedule
+from ..sampling.orders.adaptive import LEAST_NATS
+from ..sampling.position_choice import BUDGETS, WEIGHTS, PositionChoice
+from ..sampling.schedules import grid_from_counts
+from .share_search import neighbours, whole
+
+
+FREE_BELOW = (LEAST_NATS, 0.01, 0.1, 0.3)
+"""Thresholds, in nats, below which a position is free."""
+LEAST_CHECKED = 64
+"""Sequences to compare what was found on, at least."""
+AGAIN = 12
+"""How many candidates are measured on more sequences."""
+STARTS, WIDE = 6, 0.6
+"""How many candidates are improved on few sequences, and the share of the evaluations for that."""
+CHANGES = 60
+"""About as many changes of a candidate are tried as the budget should allow."""
+MOST_TOGETHER = 8
+_LEAST_GAIN = 1e-9
+_RESOLUTION = 10**6
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to choose the positions of M calls.
+
+    Args:
+        name (`str`): what a table calls it.
+        shares (`tuple[float, ...]` of length M): of the budget.
+        weights (`tuple[float, ...]`, *optional*): in the order of `WEIGHTS`; None for an order that needs none.
+        free_below (`float`), budget (`str`): as in [`PositionChoice`].
+        beta (`float`): the coefficient of the log-score, an inverse temperature.
+    """
+
+    name: str
+    shares: tuple[float, ...]
+    weights: tuple[float, ...] | None = None
+    free_below: float = 0.0
+    budget: str = BUDGETS[0]
+    beta: float = 1.0
+
+    def steps(self, known_M: torch.Tensor, noise: NoiseSchedule, eps: float) -> LearnedSteps:
+        """The numbers of the sampler.
+
+        Args:
+            known_M (`torch.DoubleTensor` of shape `(M,)`): share of the masked positions that is known after each
+                call, on average; the times follow from it.
+            noise ([`NoiseSchedule`]), eps (`float`): of the forward process, and its last time.
+        """
+        M = len(self.shares)
+        counts = (known_M.clamp(0, 1) * _RESOLUTION).round().long().tolist()[:-1]
+        steps = LearnedSteps.plain(grid_from_counts([0, *counts, _RESOLUTION], noise, eps))
+        steps = replace(steps, log_score_coefficients=torch.full((M,), self.beta, dtype=torch.float64))
+        if self.weights is None:
+            return steps
+        weights, free = (torch.tensor(value, dtype=torch.float64) for value in (self.weights, self.free_below))
+        shares = torch.tensor(self.shares, dtype=torch.float64)
+        return replace(steps, choice=PositionChoice(weights, free, shares, self.budget))
+
+    def weight(self, name: str) -> float:
+        """The weight of a term."""
+        return 0.0 if self.weights is None else self.weights[WEIGHTS.index(name)]
+
+    def with_weight(self, name: str, value: float) -> "Candidate":
+        """The same with another weight of a term."""
+        assert self.weights is not None
+        weights = tuple(value if term == name else old for term, old in zip(WEIGHTS, self.weights, strict=True))
+        return replace(self, weights=weights, name="found")
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether it does not look at the logits."""
+        plain = self.free_below == 0 and self.budget == BUDGETS[0]
+        return plain and self.weights is not None and not any(self.weights[:3])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a candidate costs each of some sequences, and how many tokens are known after each call.
+
+    Args:
+        costs_S (`torch.DoubleTensor` of shape `(num_sequences,)`): the lower the better.
+        known_M (`torch.DoubleTensor` of shape `(M,)`): mean share of the masked positions.
+        open_M (`torch.DoubleTensor` of shape `(M,)`): mean number of positions that are open in each call.
+    """
+
+    costs_S: torch.Tensor
+    known_M: torch.Tensor
+    open_M: torch.Tensor
+
+    @property
+    def mean(self) -> float:
+        return float(self.costs_S.mean())
+
+
+class Figure(Protocol):
+    """What is searched on. All processes get the same numbers."""
+
+    num_fit: int
+    """Number of sequences to search on."""
+    num_check: int
+    """Number of others, to compare what was found on."""
+
+    def __call__(self, candidate: Candidate, part: str, num: int | None = None) -> Measured:
+        """Measures a candidate on the first `num` sequences of the part `"fit"` or `"check"`."""
+        ...
+
+
+class Budget:
+    """Counts sequence-evaluations: one network call on one sequence."""
+
+    def __init__(self, most: int):
+        self.most, self.spent = most, 0
+
+    def rest(self) -> "Budget":
+        """A budget of what is left."""
+        return Budget(self.most - self.spent)
+
+    def allows(self, num_calls: int, num_sequences: int) -> bool:
+        """Whether this many more are within the budget; they are then counted."""
+        self.spent += (wanted := num_calls * num_sequences)
+        if self.spent > self.most:
+            self.spent -= wanted
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result of a search, and what was compared at its end.
+
+    Args:
+        best ([`Candidate`]): the choice that is taken.
+        measured ([`Measured`]): of that one, on sequences that it was not fitted to.
+        others: the other finalists.
+        evaluations (`int`): sequence-evaluations that were spent.
+    """
+
+    best: Candidate
+    measured: Measured
+    others: list[tuple[Candidate, Measured]]
+    evaluations: int
+
+
+def search(figure: Figure, candidates: list[Candidate], most_evaluations: int, betas: tuple[float, ...] = ()) -> Found:
+    """The best choice of positions for one number of calls.
+
+    Candidates compete on few sequences, the better ones on more, and the best ones are improved one number at a time,
+    always under the same noise. What was found must then beat the best simple order by more than two standard errors
+    on other sequences; otherwise the simple one is taken.
+
+    Args:
+        figure ([`Figure`]): what decides.
+        candidates: where to begin; at least one is simple.
+        most_evaluations (`int`): the most sequence-evaluations.
+        betas: other coefficients of the log-score to try.
+    """
+    M, budget = len(candidates[0].shares), Budget(most_evaluations)
+    num_check = max(LEAST_CHECKED, min(figure.num_check, most_evaluations // (16 * M)))
+    budget.most = max(0, budget.most - 4 * M * num_check)  # for the end
+    few = max(16, min(64, figure.num_fit // 4, budget.most // (M * 4 * len(candidates))))
+    scored = [
+        (candidate, figure(candidate, "fit", few))
+        for i, candidate in enumerate(candidates)
+        if budget.allows(M, few) or i == 0
+    ]
+    if (more := min(figure.num_fit, 3 * few)) > few:
+        kept = sorted(scored, key=lambda each: each[1].mean)[:AGAIN]
+        kept += [each for each in _best(scored, 1) if each not in kept]
+        scored = [(c, figure(c, "fit", more)) for c, _ in kept if budget.allows(M, more)] or scored
+    finalists = {c: figure(c, "fit") for c, _ in _best(scored, 4) if budget.allows(M, figure.num_fit)} or dict(scored)
+    simple = min((c for c in finalists if c.is_simple), key=lambda c: finalists[c].mean, default=None)
+    best = min(finalists, key=lambda c: finalists[c].mean)
+    if simple is None or betas or _beats(finalists[best], finalists[simple], 1.0):
+        starts = [c for c, _ in _best(scored, STARTS) if not c.is_simple]
+        each, fewer = int(WIDE * (budget.most - budget.spent) / len(starts)), max(16, few // 2)
+        wide = [improve(figure, c, figure(c, "fit", fewer), fewer, Budget(each), betas) for c in starts]
+        budget.spent += sum(spent for _, _, spent in wide)
+        for start, _ in _best([(c, m) for c, m, _ in wide], 2):
+            num = max(few, min(figure.num_fit, (budget.most - budget.spent) // (M * CHANGES)))
+            found, _, spent = improve(figure, start, figure(start, "fit", num), num, budget.rest(), betas)
+            budget.spent += spent
+            finalists |= {each: figure(each, "fit") for each in (start, found)}
+    return _decide(figure, finalists, num_check, budget.spent)
+
+
+def improve(
+    figure: Figure, start: Candidate, measured: Measured, num: int, budget: Budget, betas: tuple[float, ...]
+) -> tuple[Candidate, Measured, int]:
+    """Changes the numbers as long as that lowers the cost and the budget lasts. Returns what it found, and the
+    evaluations that it took.
+
+    A change is measured on few sequences first, and on all `num` of them only if it is better there.
+    """
+    best, M, tried, few = (start, measured), len(start.shares), {start}, min(num, max(16, num // 4))
+    best_few = measured if few >= num else figure(start, "fit", few)
+    changes, failed = _changes(betas), 0
+    for change in itertools.cycle(changes):
+        if failed == len(changes):
+            break
+        failed += 1
+        for other in change(*best):
+            if other in tried:
+                continue
+            tried.add(other)
+            if not budget.allows(M, few):
+                return *best, budget.spent
+            other_few = figure(other, "fit", few)
+            if other_few.mean >= best_few.mean - _LEAST_GAIN:
+                continue
+            if few < num and not budget.allows(M, num):
+                return *best, budget.spent
+            now = figure(other, "fit", num) if few < num else other_few
+            if now.mean < best[1].mean - _LEAST_GAIN:
+                best, best_few, failed = (other, now), other_few, 0
+                break  # the next neighbours are the new one's
+    return *best, budget.spent
+
+
+Change = Callable[[Candidate, Measured], Iterator[Candidate]]
+
+
+def _changes(betas: tuple[float, ...]) -> list[Change]:
+    return [_other_shares, _other_thresholds, lambda c, _: _other_betas(c, betas), _shares_together, _other_weights]
+
+
+def _other_shares(candidate: Candidate, measured: Measured) -> Iterator[Candidate]:
+    shares = torch.tensor(candidate.shares, dtype=torch.float64)
+    for other in neighbours(shares, measured.open_M, candidate.budget, (0.8, 1.25), (-1, 1)):
+        yield replace(candidate, shares=tuple(other.tolist()), name="found")
+    for factor in (0.7, 0.85, 1.2, 1.4):
+        other = (shares * factor).clamp(max=1)
+        yield replace(candidate, shares=(*other[:-1].tolist(), 1.0), name="found")
+
+
+def _shares_together(candidate: Candidate, measured: Measured) -> Iterator[Candidate]:
+    """One position more or less in several of three calls in a row. Single changes do not leave every minimum."""
+    M = len(candidate.shares)
+    if candidate.budget != BUDGETS[0] or M > MOST_TOGETHER:
+        return
+    shares, open_M = torch.tensor(candidate.shares, dtype=torch.float64), measured.open_M
+    for first in range(0, max(1, M - 3)):
+        calls = range(first, min(first + 3, M - 1))
+        for deltas in itertools.product((-1, 0, 1), repeat=len(calls)):
+            if sum(map(bool, deltas)) < 2:
+                continue
+            moved, taken = shares.clone(), 0
+            for k, delta in zip(calls, deltas, strict=True):
+                moved[k] = whole(shares[k], open_M[k], delta, open_M[k] - taken)
+                taken += delta
+            yield replace(candidate, shares=tuple(moved.tolist()), name="found")
+
+
+def _other_thresholds(candidate: Candidate, _: Measured) -> Iterator[Candidate]:
+    if candidate.weights is not None:
+        for value in FREE_BELOW:
+            if value != candidate.free_below:
+                yield replace(candidate, free_below=value, name="found")
+
+
+def _other_weights(candidate: Candidate, _: Measured) -> Iterator[Candidate]:
+    if candidate.weights is None:
+        return
+    for name in WEIGHTS:
+        old = candidate.weight(name)
+        values = [old * 0.3, old * 3, 0.0] if old else [0.3] if name in ("own", "redundancy", "gain") else []
+        for value in values:
+            other = candidate.with_weight(name, value)
+            if any(other.weights or ()):
+                yield other
+
+
+def _other_betas(candidate: Candidate, betas: tuple[float, ...]) -> Iterator[Candidate]:
+    for beta in betas:
+        if beta != candidate.beta:
+            yield replace(candidate, beta=beta, name="found")
+
+
+def _best(scored: list[tuple[Candidate, Measured]], num: int) -> list[tuple[Candidate, Measured]]:
+    """The best candidates of different weights, and the best simple one."""
+    ranked = sorted(scored, key=lambda each: each[1].mean)
+    kept: dict[object, tuple[Candidate, Measured]] = {}
+    for each in ranked:
+        kept.setdefault((each[0].weights, each[0].beta), each)
+    simple = [each for each in ranked if each[0].is_simple][:1]
+    best = [each for each in kept.values() if each not in simple][:num]
+    return [*best, *simple]
+
+
+def _beats(first: Measured, second: Measured, errors: float) -> bool:
+    """Whether the first costs less, by more than this many standard errors of the difference."""
+    difference_S = second.costs_S - first.costs_S
+    error = float(difference_S.std()) / len(difference_S) ** 0.5 if len(difference_S) > 1 else 0.0
+    return float(difference_S.mean()) > errors * error
+
+
+def _decide(figure: Figure, finalists: dict[Candidate, Measured], num: int, spent: int) -> Found:
+    """Compares the best few on sequences that nothing was fitted to."""
+    ranked = sorted(finalists, key=lambda c: finalists[c].mean)
+    shown = ranked[:3]
+    simple = next((c for c in ranked if c.is_simple), None)
+    if simple is not None and simple not in shown:
+        shown.append(simple)
+    checked = {c: figure(c, "check", num) for c in shown}
+    spent += sum(len(measured.costs_S) * len(c.shares) for c, measured in checked.items())
+    best = min(shown, key=lambda c: checked[c].mean)
+    if simple is not None and not best.is_simple and not _beats(checked[best], checked[simple], 2.0):
+        best = simple
+    return Found(best, checked[best], [(c, m) for c, m in checked.items() if c != best], spent)

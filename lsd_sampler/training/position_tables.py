@@ -1,0 +1,282 @@
+"""Where a search for the choice of positions begins: weights of the score, each priced for all numbers of calls by one
+forced run.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ..sampling.dependence import Dependence
+from ..sampling.learned_numbers import LearnedSampler, StepErrorTable
+from ..sampling.orders import ORDERS, AdaptiveOrder
+from ..sampling.position_choice import BUDGETS, WEIGHTS
+from ..sampling.schedules import replay_states
+from .held_out import HeldOutBatch, first_of, with_other_noise
+from .position_search import FREE_BELOW, Candidate
+from .ranked_costs import RankedCosts, RankingRecorder, StateCosts
+from .share_search import best_shares, plain_shares, shares_of_curve
+from .step_errors import estimate_table
+from .task import Task
+
+
+TABLE_SEQUENCES = 24
+"""Sequences of a forced run that prices candidates."""
+NUM_STATES, NUM_STATES_OF_SIMPLE = 40, 128
+"""Network calls of such a run, with weights that look at the logits and with those that do not."""
+FEW_CALLS = 8
+"""Numbers of calls up to this one have a search of their own; all larger ones share as many evaluations."""
+
+
+def _weights(**terms: float) -> tuple[float, ...]:
+    return tuple(terms.get(name, 0.0) for name in WEIGHTS)
+
+
+SIMPLE = {"random": _weights(random=1), "halton": _weights(halton=1)}
+PROBES = (_weights(redundancy=1, gain=1, random=0.01), _weights(redundancy=1, gain=0.3, halton=0.01))
+"""Weights by which layouts of kappa are compared."""
+CONSTANT = tuple(_weights(redundancy=1, gain=gain, random=0.01) for gain in (0.3, 1, 3))
+OTHERS = (
+    *(
+        _weights(own=own, redundancy=redundancy, gain=gain, **{base: weight})
+        for own, redundancy, gain, weight in (
+            (0, 1, 0, 0.01), (0, 1, 0.3, 0.01), (0, 1, 1, 0.01), (0, 1, 3, 0.01), (1, 0, 0, 0.01), (0.3, 1, 0.3, 0.01),
+            (1, 1, 1, 0.01), (0, 1, 0, 0.3), (0, 1, 0, 1),
+        )
+        for base in ("random", "halton")
+    ),
+    _weights(own=0.1, halton=1), _weights(own=0.3, halton=1),
+)  # fmt: skip
+
+
+class PositionTables:
+    """The forced runs of one task.
+
+    Args:
+        task ([`Task`]): the task; its base scheduler has the order that is learned for.
+        batches: sequences to force, of this process.
+        layouts: kappa in each layout that was measured; none for an order that is not `adaptive`.
+    """
+
+    def __init__(self, task: Task, batches: Sequence[HeldOutBatch], layouts: dict[str, Dependence]):
+        self.task, self.layouts = task, layouts
+        self.batches = first_of(batches, max(1, TABLE_SEQUENCES // task.workers.size))
+        self.runs = with_other_noise(task.runs)
+
+    def candidates(self) -> tuple[dict[int, list[Candidate]], Dependence | None]:
+        """For each number of calls where a search begins, the most promising first; and the layout of kappa."""
+        priced: list[tuple[float, Candidate]] = []
+        if self.task.recipe.order != AdaptiveOrder.name:
+            return self._sorted(self._priced(self.task.recipe.order, None, None, NUM_STATES_OF_SIMPLE)), None
+        for name, weights in SIMPLE.items():
+            priced += self._priced(name, weights, None, NUM_STATES_OF_SIMPLE)
+        probed = {
+            layout: [
+                each for i, w in enumerate(PROBES) for each in self._priced(f"{layout}-{i}", w, dependence, NUM_STATES)
+            ]
+            for layout, dependence in self.layouts.items()
+        }
+        layout = min(probed, key=lambda layout: _least_by_calls(probed[layout]))
+        priced += probed[layout]
+        for i, weights in enumerate(OTHERS):
+            if weights not in PROBES:
+                priced += self._priced(f"{layout}-other-{i}", weights, self.layouts[layout], NUM_STATES)
+        return self._sorted(priced), self.layouts[layout]
+
+    def _sorted(self, priced: list[tuple[float, Candidate]]) -> dict[int, list[Candidate]]:
+        """By number of calls: the cheapest ones by the tables, at most two of the same weights, and simple ones."""
+        found: dict[int, list[Candidate]] = {}
+        for M in self.task.config.nfe:
+            ranked = [c for _, c in sorted(priced, key=lambda each: each[0]) if len(c.shares) == M]
+            others: list[Candidate] = []
+            for candidate in ranked:
+                same = sum(other.weights == candidate.weights for other in others)
+                if not candidate.is_simple and same < 2 and len(others) < (10 if M <= FEW_CALLS else 4):
+                    others.append(candidate)
+            found[M] = [*(c for c in ranked if c.is_simple), *others]
+            if M <= FEW_CALLS and any(c.weights not in (None, *SIMPLE.values()) for c in others):
+                found[M] += constant_shares(M)
+        return found
+
+    def _priced(
+        self, name: str, weights: tuple[float, ...] | None, dependence: Dependence | None, num_states: int
+    ) -> list[tuple[float, Candidate]]:
+        """Candidates with these weights for each number of calls, with their cost by the tables."""
+        task, key = self.task, f"table-{name}"
+        stored = task.progress.load(key)
+        if stored is None:
+            states = self._ranked(weights, dependence, num_states)
+            priced = self._solved(name, weights, states)
+            stored = {"network_calls": torch.tensor(task.runs.network_calls)}
+            for i, (cost, c) in enumerate(priced):
+                numbers = [cost, c.free_below, float(BUDGETS.index(c.budget)), *c.shares]
+                stored[str(i)] = torch.tensor(numbers, dtype=torch.float64)
+            task.progress.save(key, stored)
+        task.runs.network_calls = int(stored["network_calls"])
+        rows = [stored[str(i)].tolist() for i in range(len(stored) - 1)]
+        label = name if name in SIMPLE or weights is None else "table"
+        return [
+            (cost, Candidate(label, tuple(shares), weights, free, BUDGETS[int(budget)]))
+            for cost, free, budget, *shares in rows
+        ]
+
+    def _ranked(
+        self, weights: tuple[float, ...] | None, dependence: Dependence | None, num_states: int
+    ) -> list[StateCosts]:
+        """One run over some sequences, with the costs of each state by rank; rows of all processes."""
+        task, L = self.task, self.task.plan.num_masked
+        states = replay_states(L, num_states).tolist()
+        recorder = RankingRecorder.from_config(task.base.config)
+        recorder.never_predicted = task.plan.never_predicted
+        # only its weights matter here
+        plain = Candidate(
+            "", (0.5,) * (len(states) - 1) + (1.0,), weights, 0.0 if is_simple(weights) else FREE_BELOW[0]
+        )
+        known_M = torch.tensor([*states[1:], L], dtype=torch.float64) / L
+        steps = plain.steps(known_M, task.base.noise, task.base.config.sampling_eps)
+        recorder.set_learned_sampler(LearnedSampler({len(states): steps}, dependence=dependence if weights else None))
+        recorder.visit(states, L)
+        self.runs.network_calls = task.runs.network_calls
+        seen: list[list[StateCosts]] = []
+        for sequences, finals in tqdm(self.batches, desc="tables", unit="batch"):
+            recorder.force(finals)
+            self.runs.run(recorder, len(states), sequences)
+            seen += recorder.seen
+        task.runs.network_calls = self.runs.network_calls
+        return [_joined([canvas[g] for canvas in seen], task) for g in range(len(states))]
+
+    def _solved(
+        self, name: str, weights: tuple[float, ...] | None, states: list[StateCosts]
+    ) -> list[tuple[float, Candidate]]:
+        """The best shares for each number of calls, threshold and budget, by the tables."""
+        found: list[tuple[float, Candidate]] = []
+        simple, nfe, before = is_simple(weights), self.task.config.nfe, None
+        starts = {M: plain_shares(M) for M in nfe}
+        if simple:
+            starts = {M: torch.cat([shortest_path(states, M, name), starts[M]]) for M in nfe}
+        thresholds = (0.0, *(FREE_BELOW if weights else ())) if simple else FREE_BELOW
+        for free_below in thresholds:
+            costs = RankedCosts.of(states, free_below)
+            if before is not None and bool(torch.equal(before, costs.free_GR)):
+                continue  # no entropy lies between the two thresholds
+            before = costs.free_GR
+            for M, budget in itertools.product(nfe, BUDGETS if weights else BUDGETS[:1]):
+                tried = [best_shares(costs, budget, starts[M])]
+                if simple and free_below == 0 and budget == BUDGETS[0]:  # the path as it is, too
+                    tried.append((starts[M][0], float(costs.follow(starts[M][:1], budget)[0].mean())))
+                for shares_M, nats in tried:
+                    candidate = Candidate("table", tuple(shares_M.tolist()), weights, free_below, budget)
+                    if candidate.is_simple or weights is None:
+                        candidate = replace(candidate, name=name)
+                    found.append((nats * self.task.plan.num_canvases, candidate))
+                if budget == BUDGETS[0]:
+                    starts[M] = torch.stack([tried[0][0], *starts[M][:2]])
+        return found
+
+
+def is_simple(weights: tuple[float, ...] | None) -> bool:
+    """Whether these weights do not look at the logits, or there are none."""
+    return weights is None or not any(weights[:3])
+
+
+def constant_shares(num_calls: int) -> list[Candidate]:
+    """Candidates that take the same share of the entropy in each call: what tables misjudge where little is left."""
+    return [
+        Candidate("constant", (share,) * (num_calls - 1) + (1.0,), weights, FREE_BELOW[0], BUDGETS[1])
+        for weights in CONSTANT
+        for share in (0.05, 0.1, 0.2, 0.35)
+    ]
+
+
+def for_answers(candidates: Sequence[Candidate], num_calls: int, beta: float) -> list[Candidate]:
+    """Where a search for right answers begins: also with the most likely tokens, and with certain positions first, as
+    samplers with a threshold have it.
+
+    Args:
+        candidates: of the tables.
+        num_calls (`int`): M.
+        beta (`float`): an inverse temperature at which the most likely token is taken.
+    """
+    even = tuple(1 / (num_calls - k) for k in range(num_calls))
+    surest = [
+        Candidate("surest first", even, _weights(own=1, redundancy=redundancy, random=0.01), free_below, budget)
+        for redundancy in (0, 1)
+        for free_below in FREE_BELOW
+        for budget in BUDGETS
+    ]
+    both = [*candidates, *surest]
+    return [*both, *(replace(each, beta=beta) for each in both)]
+
+
+def continued(best: Candidate | None, num_calls: int) -> list[Candidate]:
+    """Candidates that spread what was found for fewer calls over more: along the same curve, or with first calls that
+    take less.
+    """
+    if best is None or num_calls <= len(best.shares):
+        return []
+    shares = torch.tensor(best.shares, dtype=torch.float64)
+    open_after = torch.cat([shares.new_ones(1), torch.cumprod(1 - shares, 0)])
+    place, own_place = (np.linspace(0, 1, n + 1) for n in (num_calls, len(shares)))
+    curve = 1 - torch.from_numpy(np.interp(place, own_place, open_after.numpy()))
+    more = num_calls - len(shares)
+    slower = torch.cat([shares[:1] * 0.5 ** torch.arange(more, 0, -1), shares])
+    return [
+        replace(best, shares=tuple(each.tolist()), name="table")
+        for each in (shares_of_curve(curve[1:]), slower.clamp(0, 1))
+    ]
+
+
+def shortest_path(states: list[StateCosts], num_calls: int, order: str) -> torch.Tensor:
+    """Shares of positions that path_kl would find for an order that does not look at the logits. `(1, M)`.
+
+    Args:
+        states: costs by rank, in that order.
+        num_calls (`int`): M; no more than there are states.
+        order (`str`): its name.
+    """
+    L = int(states[0].masked_R.max())
+    nats_GL, seen_GL = torch.zeros(2, len(states), L, dtype=torch.float64)
+    grid = []
+    for g, state in enumerate(states):
+        known_R = states[0].masked_R - state.masked_R
+        grid.append(int(known_R.double().mean().round()))
+        rank_RL = torch.arange(state.nats_RL.shape[1])
+        masked_RL = rank_RL < state.masked_R[:, None]
+        place_RL = ((rank_RL + known_R[:, None]) * L // states[0].masked_R[:, None].clamp(min=1)).clamp(max=L - 1)
+        nats_GL[g].index_add_(0, place_RL[masked_RL], state.nats_RL[masked_RL].double())
+        seen_GL[g].index_add_(0, place_RL[masked_RL], torch.ones_like(state.nats_RL[masked_RL], dtype=torch.float64))
+    kept = [g for g in range(len(grid)) if g == 0 or grid[g] > max(grid[:g])]
+    exchangeable = ORDERS[order].exchangeable if order in ORDERS.names() else False
+    table = estimate_table(nats_GL[kept], seen_GL[kept], exchangeable)
+    step_error = StepErrorTable(table, torch.tensor([grid[g] for g in kept]))
+    counts = torch.tensor(step_error.solve(min(num_calls, len(kept)))[0], dtype=torch.float64)
+    taken, left = counts.diff(), L - counts[:-1]
+    # halfway between two numbers of positions, so that rounding up is safe
+    shares = ((taken - 0.5) / left).clamp(0, 1)
+    shares = torch.cat([shares[:-1], shares.new_ones(1)])
+    return torch.cat([shares.new_zeros(num_calls - len(shares)), shares])[None]
+
+
+def _joined(states: list[StateCosts], task: Task) -> StateCosts:
+    """The rows of several runs, of canvases of any length, and of all processes."""
+    longest = max(task.workers.gather(max(state.nats_RL.shape[1] for state in states)))
+    columns = [
+        torch.cat(
+            [torch.nn.functional.pad(getattr(s, name), (0, longest - getattr(s, name).shape[1])) for s in states]
+        )
+        for name in ("nats_RL", "entropy_RL")
+    ]
+    counts = [torch.cat([getattr(state, name) for state in states]) for name in ("open_R", "masked_R")]
+    return StateCosts(*(task.workers.concatenate(each) for each in (*columns, *counts)))
+
+
+def _least_by_calls(priced: list[tuple[float, Candidate]]) -> float:
+    """The sum, over numbers of calls, of the lowest cost."""
+    least: dict[int, float] = {}
+    for cost, candidate in priced:
+        M = len(candidate.shares)
+        least[M] = min(cost, least.get(M, cost))
+    return sum(least.values())
