@@ -37,8 +37,8 @@ from ..teacher_plan import TeacherPlan
 
 
 HELD_OUT = "held_out"
-FEW, RULED_OUT = 16, 4.0
-"""Sequences on which all candidates are measured, and the standard errors above the best that then rule one out."""
+ROUNDS, RULED_OUT = (16, 64), 4.0
+"""Numbers of sequences after which a candidate may be ruled out, and the standard errors above the best that do so."""
 CHANCE = 2.0
 """Standard errors within which a difference may be chance."""
 
@@ -124,7 +124,7 @@ class Auto(Method):
         each, first = self.outcomes(recipe), recipe.plan.num_canvases  # the run of one step, once for all
         calls = first + sum(method_of(candidate).network_calls(candidate) - first for candidate in each)
         if len(each) > 1:
-            batches = 1 + -(-recipe.config.held_out_sequences // recipe.config.batch_size)
+            batches = len(ROUNDS) + -(-recipe.config.held_out_sequences // recipe.config.batch_size)
             calls += first * batches * (recipe.source_steps + len(each) * sum(recipe.config.nfe))
         return calls
 
@@ -276,11 +276,12 @@ def _measure(task: Task, recipes: dict[str, Recipe], learned: dict[str, LearnedS
     """
     held_out = held_out_task(task)
     batches, tokens_S = held_out_sequences(held_out)
-    few = min(len(tokens_S), max(1, FEW // task.workers.size))
-    parts = ((first_of(batches, few), tokens_S[:few]), (rest_of(batches, few), tokens_S[few:]))
+    here = [min(len(tokens_S), max(1, end // task.workers.size)) for end in ROUNDS]
+    ends = sorted({*here, len(tokens_S)})
     runs, nats, going_on = with_other_noise(task.runs), {}, list(recipes)
-    for part, (some, tokens_s) in enumerate(parts):
-        for name in going_on if len(tokens_s) else []:
+    for part, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        some, tokens_s = rest_of(first_of(batches, end), begin), tokens_S[begin:end]
+        for name in going_on if len(going_on) > 1 or not part else []:
             key = f"{name.replace(':', '-')}-{part}"
             stored = held_out.progress.load(key)
             if stored is None:
