@@ -3,7 +3,6 @@
 import json
 import lzma
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,7 @@ def shuffled(sequences: torch.Tensor) -> torch.Tensor:
     return sequences[_permutation(len(sequences))]
 
 
-def shuffled_texts(texts: Sequence[str]) -> list[str]:
+def shuffled_texts(texts: list[str]) -> list[str]:
     """The texts in an order that depends on their number alone."""
     return [texts[i] for i in _permutation(len(texts)).tolist()]
 
