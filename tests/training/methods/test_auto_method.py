@@ -283,13 +283,14 @@ def test_held_out_sequences_are_new_and_so_is_their_noise() -> None:
     chain = countdown(4, 8)
     seen = seen_by(chain)
     choose(chain, nfe=(4,), num_sequences=6, held_out_sequences=16, candidates=("path_kl:random", "lsd:random"))
-    # plan; path_kl: teacher and replay; lsd: teacher and pair; held out: teacher, and each candidate
+    # plan; path_kl: teacher and replay; lsd: teacher and pair; held out: teacher, whether the model contradicts it,
+    # and each candidate
     starts = [k for k, canvas in enumerate(seen) if bool((canvas == 4).all())]
-    assert [len(seen[k]) for k in starts] == [6, 6, 6, 6, 12, 16, 16, 16]
+    assert [len(seen[k]) for k in starts] == [6, 6, 6, 6, 12, 16, 16, 16, 16]
     first = [(seen[k + 1] != 4) for k in starts]  # which positions come first
-    teacher, held_out, forced = first[1], first[5], first[6]
+    teacher, held_out, forced = first[1], first[5], first[7]
     assert not torch.equal(teacher, held_out[:6]) and not torch.equal(held_out.int().argmax(1), forced.int().argmax(1))
-    last = [seen[k + 3] for k in starts[6:]]  # before the last of 4 calls: tokens are those of the same sequences
+    last = [seen[k + 3] for k in starts[7:]]  # before the last of 4 calls: tokens are those of the same sequences
     both = (last[0] != 4) & (last[1] != 4)
     assert bool(both.any()) and torch.equal(last[0][both], last[1][both])
 
