@@ -12,14 +12,12 @@ import torch
 
 from ..sampling.learned_numbers import LearnedSteps
 from ..sampling.noise import NoiseSchedule
-from ..sampling.orders.adaptive import LEAST_NATS
 from ..sampling.position_choice import BUDGETS, WEIGHTS, PositionChoice
 from ..sampling.schedules import grid_from_counts
+from .position_space import EVERYTHING, PositionSpace
 from .share_search import neighbours, whole
 
 
-FREE_BELOW = (LEAST_NATS, 0.01, 0.1, 0.3)
-"""Thresholds, in nats, below which a position is free."""
 LEAST_CHECKED = 64
 """Sequences to compare what was found on, at least."""
 AGAIN = 12
@@ -155,7 +153,13 @@ class Found:
     evaluations: int
 
 
-def search(figure: Figure, candidates: list[Candidate], most_evaluations: int, betas: tuple[float, ...] = ()) -> Found:
+def search(
+    figure: Figure,
+    candidates: list[Candidate],
+    most_evaluations: int,
+    betas: tuple[float, ...] = (),
+    space: PositionSpace = EVERYTHING,
+) -> Found:
     """The best choice of positions for one number of calls.
 
     Candidates compete on few sequences, the better ones on more, and the best ones are improved one number at a time,
@@ -167,6 +171,7 @@ def search(figure: Figure, candidates: list[Candidate], most_evaluations: int, b
         candidates: where to begin; at least one is simple.
         most_evaluations (`int`): the most sequence-evaluations.
         betas: other coefficients of the log-score to try.
+        space ([`PositionSpace`], *optional*): what a change may use.
     """
     M, budget = len(candidates[0].shares), Budget(most_evaluations)
     num_check = max(LEAST_CHECKED, min(figure.num_check, most_evaluations // (16 * M)))
@@ -187,18 +192,24 @@ def search(figure: Figure, candidates: list[Candidate], most_evaluations: int, b
     if simple is None or betas or _beats(finalists[best], finalists[simple], 1.0):
         starts = [c for c, _ in _best(scored, STARTS) if not c.is_simple]
         each, fewer = int(WIDE * (budget.most - budget.spent) / len(starts)), max(16, few // 2)
-        wide = [improve(figure, c, figure(c, "fit", fewer), fewer, Budget(each), betas) for c in starts]
+        wide = [improve(figure, c, figure(c, "fit", fewer), fewer, Budget(each), betas, space) for c in starts]
         budget.spent += sum(spent for _, _, spent in wide)
         for start, _ in _best([(c, m) for c, m, _ in wide], 2):
             num = max(few, min(figure.num_fit, (budget.most - budget.spent) // (M * CHANGES)))
-            found, _, spent = improve(figure, start, figure(start, "fit", num), num, budget.rest(), betas)
+            found, _, spent = improve(figure, start, figure(start, "fit", num), num, budget.rest(), betas, space)
             budget.spent += spent
             finalists |= {each: figure(each, "fit") for each in (start, found)}
     return _decide(figure, finalists, num_check, budget.spent)
 
 
 def improve(
-    figure: Figure, start: Candidate, measured: Measured, num: int, budget: Budget, betas: tuple[float, ...]
+    figure: Figure,
+    start: Candidate,
+    measured: Measured,
+    num: int,
+    budget: Budget,
+    betas: tuple[float, ...],
+    space: PositionSpace = EVERYTHING,
 ) -> tuple[Candidate, Measured, int]:
     """Changes the numbers as long as that lowers the cost and the budget lasts. Returns what it found, and the
     evaluations that it took.
@@ -207,13 +218,13 @@ def improve(
     """
     best, M, tried, few = (start, measured), len(start.shares), {start}, min(num, max(16, num // 4))
     best_few = measured if few >= num else figure(start, "fit", few)
-    changes, failed = _changes(betas), 0
+    changes, failed = _changes(betas, space), 0
     for change in itertools.cycle(changes):
         if failed == len(changes):
             break
         failed += 1
         for other in change(*best):
-            if other in tried:
+            if other in tried or not space.admits(other):
                 continue
             tried.add(other)
             if not budget.allows(M, few):
@@ -233,8 +244,9 @@ def improve(
 Change = Callable[[Candidate, Measured], Iterator[Candidate]]
 
 
-def _changes(betas: tuple[float, ...]) -> list[Change]:
-    return [_other_shares, _other_thresholds, lambda c, _: _other_betas(c, betas), _shares_together, _other_weights]
+def _changes(betas: tuple[float, ...], space: PositionSpace) -> list[Change]:
+    thresholds: Change = lambda c, _: _other_thresholds(c, space.free_below)  # noqa: E731
+    return [_other_shares, thresholds, lambda c, _: _other_betas(c, betas), _shares_together, _other_weights]
 
 
 def _other_shares(candidate: Candidate, measured: Measured) -> Iterator[Candidate]:
@@ -264,9 +276,9 @@ def _shares_together(candidate: Candidate, measured: Measured) -> Iterator[Candi
             yield replace(candidate, shares=tuple(moved.tolist()), name="found")
 
 
-def _other_thresholds(candidate: Candidate, _: Measured) -> Iterator[Candidate]:
+def _other_thresholds(candidate: Candidate, thresholds: tuple[float, ...]) -> Iterator[Candidate]:
     if candidate.weights is not None:
-        for value in FREE_BELOW:
+        for value in thresholds:
             if value != candidate.free_below:
                 yield replace(candidate, free_below=value, name="found")
 
