@@ -4,8 +4,9 @@ One tensor of random logits serves every step, as if the denoiser had returned i
 cost about the same at every step, so they are timed on a few, spread over the generation, and scaled. The fastest of
 repeated times counts, for everyone, because other load on the machine only adds to it.
 
-Every registered order is timed. Beside it is what its steps take over one `log_softmax` each of the rows that are
-masked then: the yardstick of orders that read them all. The default sizes need up to 4 GiB, or 2 with `--ours-only`.
+Every registered order is timed, `adaptive` with numbers as they may be learned for a text. Beside it is what its steps
+take over one `log_softmax` each of the rows that are masked then: the yardstick of orders that read them all. The
+default sizes need up to 4 GiB, or 2 with `--ours-only`.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -25,7 +26,10 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from lsd_sampler import LSDScheduler
+from lsd_sampler.sampling.dependence import Dependence
+from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps
 from lsd_sampler.sampling.orders import ORDERS
+from lsd_sampler.sampling.position_choice import PositionChoice
 
 
 Step = Callable[[int, Tensor], Tensor]  # (step index, canvas) -> next canvas
@@ -110,12 +114,25 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
     return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())), default=0)
 
 
+def learned_positions(setting: Setting, scheduler: LSDScheduler) -> LearnedSampler:
+    """Numbers as they may be learned for a text: equal steps, and kappa that falls off over 16 positions."""
+    kappa = torch.cat([torch.zeros(1), 0.5 ** torch.arange(1, 17)]).double().expand(4, -1).contiguous()
+    shares = 1 / torch.arange(setting.steps, 0, -1).double()
+    weights = torch.tensor([0, 1, 1, 0, 0.01], dtype=torch.float64)  # redundancy, gain, halton
+    choice = PositionChoice(weights, torch.tensor(0.01, dtype=torch.float64), shares)
+    steps = replace(LearnedSteps.plain(scheduler.steps_for(setting.steps).timesteps), choice=choice)
+    return LearnedSampler({setting.steps: steps}, dependence=Dependence(kappa, "offset"))
+
+
 def measure_ours(setting: Setting, logits: Tensor, order: str, repeats: int) -> tuple[Row, list[Tensor]]:
     """Its row, and all canvases of one generation, the masked one first."""
     canvases: list[Tensor] = []
 
     def run() -> None:
-        step = library_step(LSDScheduler(mask_token_id=setting.vocab, order=order), setting, logits)
+        scheduler = LSDScheduler(mask_token_id=setting.vocab, order=order)
+        if order == "adaptive":  # without learned numbers it does not look at the logits
+            scheduler.set_learned_sampler(learned_positions(setting, scheduler))
+        step = library_step(scheduler, setting, logits)
         canvases[:] = accumulate(range(setting.steps), lambda x, k: step(k, x), initial=setting.canvas(0))
 
     first = seconds(run, setting.device)  # the warm-up; long runs need none

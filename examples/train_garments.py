@@ -27,7 +27,8 @@ from trainer import Batch, Trainer, add_arguments, mask_tokens, masked_loss, tra
 from lsd_sampler import MaskedDiffusionPipeline
 from lsd_sampler.denoisers.maskgit import MaskGITDenoiser
 from lsd_sampler.denoisers.patch_codebook import CODEBOOK_NAME, PatchCodebook
-from lsd_sampler.evaluation.image_classifier import CLASSIFIER_NAME, ImageClassifier, frechet_distance, moments
+from lsd_sampler.evaluation.frechet import frechet_distance, moments
+from lsd_sampler.evaluation.image_classifier import CLASSIFIER_NAME, ImageClassifier
 from lsd_sampler.evaluation.image_reference import REFERENCE_NAME, ImageReference, in_turn
 
 

@@ -18,9 +18,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OPTIONAL = [
     "accelerate",
     "datasets",
+    "fcd_torch",
     "flash_attn",
     "matplotlib",
     "mauve",
+    "rdkit",
     "reasoning_gym",
     "tensorboard",
     "torchmetrics",

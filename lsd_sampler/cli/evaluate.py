@@ -26,6 +26,7 @@ from .common import (
 )
 from .evaluation_classes import check_guidance, classes_of
 from .evaluation_fills import FillTask
+from .evaluation_molecules import add_molecule_arguments, check_molecule_options
 from .evaluation_parts import (
     BASELINE_FORM,
     find_oracle,
@@ -113,11 +114,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="stride of the judge's windows over long samples; default: half a window",
     )
     parser.add_argument(
-        "--reference", type=Path, help="held-out .txt, .txt.xz, .smi or a folder; default: the teacher"
+        "--reference", type=Path, help="held-out .txt, .txt.xz, .smi, .smi.xz or a folder; default: the teacher"
     )
     parser.add_argument(
         "--reference-lines", action="store_true", help="each line of --reference is a text, as in .smi"
     )
+    add_molecule_arguments(parser)
     parser.add_argument(
         "--infill",
         type=Path,
@@ -251,6 +253,7 @@ def check_options(args: argparse.Namespace) -> None:
     """
     check_task_options(args)
     refuse_unused(args, args.oracle is not None or is_oracle_spec(args.model))
+    check_molecule_options(args)
     if args.infill and args.length:
         raise ValueError("`--infill` has whole canvases: leave `--length` out.")
     if args.headline_nfe not in (None, *args.nfe):

@@ -12,15 +12,16 @@ from ..sampling.pipeline_runs import LABELS
 
 
 def classes_of(denoiser: Any, canvases: Sequence[torch.Tensor] | None = None) -> dict[str, Any]:
-    """The classes that are asked for, as options of a call: each in turn. None for a model without classes.
+    """The classes that are asked for, as options of a call: each in turn. None for a model without classes, or with a
+    single one, which was trained without any.
 
     Args:
         denoiser ([`Denoiser`]): the model.
         canvases (sequence of `torch.LongTensor` of shape `(length,)`, *optional*): what the samples fill in. Then the
             turn is that of the canvases: fills of equal ones are of one class, so that they vary by the draws alone.
     """
-    num_classes = getattr(denoiser, "num_classes", None)
-    if num_classes is None:
+    num_classes = getattr(denoiser, "num_classes", None) or 0
+    if num_classes < 2:
         return {}
     if canvases is None:
         return {LABELS: torch.arange(num_classes)}

@@ -28,6 +28,7 @@ from .common import load_sampler
 from .evaluation_classes import classes_of
 from .evaluation_fills import FillTask
 from .evaluation_images import image_metrics
+from .evaluation_molecules import molecule_metrics, molecules_floor
 from .evaluation_tasks import TaskParts, expand_sweeps
 from .texts import cut_texts
 
@@ -49,7 +50,7 @@ def refuse_unused(args: argparse.Namespace, is_oracle: bool) -> None:
     Raises:
         ValueError: if there are any; the message names the flag.
     """
-    for name in ("judge", "reference", "features", "mauve") if is_oracle else ():
+    for name in ("judge", "reference", "features", "mauve", "molecules") if is_oracle else ():
         if getattr(args, name):
             raise ValueError(f"`--{name}` is of texts: these samples are judged by an exact oracle. Leave it out.")
 
@@ -122,6 +123,8 @@ def make_metrics(
     canvases = None if task is None else task.canvases
     if oracle is not None:
         return _judged_by_oracle(args, pipeline, oracle, task)
+    if args.molecules:
+        return _judged_as_molecules(args, pipeline, task)
     if denoiser.canvas_shape is not None and task is None:
         judged = image_metrics(args, denoiser)
         if judged is not None:
@@ -174,6 +177,18 @@ def _judged_by_oracle(
     whole = oracle_metrics(oracle, num, length=task.longest, given=True)
     metrics = task.metrics(whole, hole, oracle, seed)
     return metrics, floor_row(metrics, _teacher_samples(args, pipeline, task.canvases)[:num], name=_TEACHER)
+
+
+def _judged_as_molecules(
+    args: argparse.Namespace, pipeline: Any, task: FillTask | None
+) -> tuple[MetricSet, Row | None]:
+    """The metric set of molecules, and the row of real ones, or of the teacher's fills."""
+    metrics, others = molecule_metrics(args, pipeline.tokenizer)
+    if task is None:
+        return metrics, molecules_floor(args, metrics, others, args.length or pipeline.denoiser.length)
+    filled = _teacher_samples(args, pipeline, task.canvases)[: args.num_samples]
+    fills = task.metrics(metrics, pipeline.denoiser.hole_id)
+    return fills, floor_row(fills, filled, name=_TEACHER, num_texts=args.num_texts)
 
 
 def find_oracle(args: argparse.Namespace, denoiser: Any) -> Any:

@@ -23,7 +23,7 @@ CHOOSING = "choosing.jsonl"
 """Rows of the half of the items that temperatures are chosen on."""
 SEPARATOR = "/"
 """Between the values of a constant that is swept: `entropy_bounded@gamma=0.1/1`."""
-_NOT_FOR_TASKS = ("infill", "judge", "reference", "features", "mauve", "frontier", "images")
+_NOT_FOR_TASKS = ("infill", "judge", "reference", "features", "mauve", "frontier", "images", "molecules")
 _ITEMS_SEED = 3_000_000  # of tasks that are made: far from the seeds of what is judged
 
 

@@ -12,14 +12,14 @@ from ..denoisers.vocabulary import unknown_share
 from ..evaluation.tokens import cut_windows, encode
 
 
-TEXT_SUFFIXES = (".txt", ".txt.xz", ".smi")
-LINES_SUFFIX = ".smi"
-"""Suffix of a file of molecules: one a line, with an optional name after white space."""
+LINES_SUFFIXES = (".smi", ".smi.xz")
+"""Suffixes of a file of molecules: one a line, with an optional name after white space."""
+TEXT_SUFFIXES = (".txt", ".txt.xz", *LINES_SUFFIXES)
 
 
 def read_texts(path: Path, flag: str = "path", by_lines: bool = False) -> list[str]:
-    """The text of a file (.txt or .txt.xz), or of all files of a folder. In .smi, and with `by_lines`, each line is a
-    text.
+    """The text of a file (.txt or .txt.xz), or of all files of a folder. In files of molecules (.smi or .smi.xz), and
+    with `by_lines`, each line is a text.
 
     Args:
         path (`Path`): the file or folder.
@@ -96,7 +96,16 @@ def read_lines(path: Path, flag: str) -> list[tuple[int, str]]:
 
 def shuffled(sequences: torch.Tensor) -> torch.Tensor:
     """The rows in an order that depends on their number alone."""
-    return sequences[torch.randperm(len(sequences), generator=torch.Generator().manual_seed(0))]
+    return sequences[_permutation(len(sequences))]
+
+
+def shuffled_texts(texts: list[str]) -> list[str]:
+    """The texts in an order that depends on their number alone."""
+    return [texts[i] for i in _permutation(len(texts)).tolist()]
+
+
+def _permutation(num: int) -> torch.Tensor:
+    return torch.randperm(num, generator=torch.Generator().manual_seed(0))
 
 
 def _files(path: Path, flag: str) -> list[Path]:
@@ -109,7 +118,7 @@ def _files(path: Path, flag: str) -> list[Path]:
 
 
 def _texts_of(file: Path, flag: str, by_lines: bool) -> list[str]:
-    if file.suffix == LINES_SUFFIX:
+    if file.name.endswith(LINES_SUFFIXES):
         return [line.split()[0] for _, line in read_lines(file, flag)]
     return [line for _, line in read_lines(file, flag)] if by_lines else [_read_text(file, flag)]
 

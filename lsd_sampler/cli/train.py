@@ -69,8 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     takers = [name for name in METHODS.names() if "data" in METHODS[name].sources]
     parser.add_argument(
         "--data", type=Path, metavar="FILE",
-        help=f"{', '.join(takers)}: real sequences, which need no teacher: .txt, .txt.xz, .smi, a folder, or .jsonl"
-        " with ids",
+        help=f"{', '.join(takers)}: real sequences, which need no teacher: .txt, .txt.xz, .smi, .smi.xz, a folder,"
+        " or .jsonl with ids",
     )  # fmt: skip
     parser.add_argument(
         "--data-lines",

@@ -16,9 +16,10 @@ from .comparison import Comparison, compare, measure_further
 from .divergence import js_divergence, js_replicates
 from .diversity import conditional_entropy, distinct_n, entropy_replicates, repetition_n, sequence_entropy
 from .embedding import denoiser_features, energy_distance, energy_replicates, mauve_score
+from .frechet import frechet_distance
 from .frontier import Reading, read_frontier
 from .harness import Harness, best_per_sampler, evaluate, floor_row
-from .image_classifier import ImageClassifier, frechet_distance
+from .image_classifier import ImageClassifier
 from .image_reference import ImageReference
 from .images import frechet_inception_distance
 from .judge import JudgeError, JudgeNLL, JudgeScores, perplexity
@@ -28,6 +29,7 @@ from .metric_sets import (
     ImageMetrics,
     Layout,
     MetricSet,
+    MoleculeMetrics,
     OracleMetrics,
     SetMetrics,
     TaskMetrics,
@@ -72,6 +74,7 @@ __all__ = [
     "MatchedCalls",
     "Metric",
     "MetricSet",
+    "MoleculeMetrics",
     "NgramCounts",
     "OracleMetrics",
     "Reading",

@@ -291,17 +291,25 @@ def best_per_sampler(rows: Sequence[Row], verdict_key: str) -> list[Row]:
     return list(best.values())
 
 
-def floor_row(metrics: MetricSet, sequences: torch.Tensor, *, name: str = "real data", num_texts: int = 0) -> Row:
+def floor_row(
+    metrics: MetricSet,
+    sequences: torch.Tensor,
+    *,
+    name: str = "real data",
+    num_texts: int = 0,
+    texts: Sequence[str] | None = None,
+) -> Row:
     """The same metrics for real data, of shape `(num_samples, length)`, which no sampler can be expected to beat.
 
     Args:
         name (`str`): what stands in the column `sampler`.
-        num_texts (`int`): how many texts to keep in the row; needs `metrics.tokenizer`.
+        num_texts (`int`): how many texts to keep in the row; needs `texts` or `metrics.tokenizer`.
+        texts (sequence of `str`, *optional*): what the sequences were made from; default: `sequences` decoded.
     """
     size = {"num_samples": len(sequences), "length": sequences.shape[1]}
-    texts = {"texts": decode(metrics.tokenizer, sequences[:num_texts])} if num_texts else {}
-    row = {"sampler": name, "nfe": None, "temperature": 1.0, **size, **metrics.compute(sequences)}
-    return row | metrics.derived(row) | texts
+    shown = decode(metrics.tokenizer, sequences[:num_texts]) if texts is None and num_texts else texts
+    row = {"sampler": name, "nfe": None, "temperature": 1.0, **size, **metrics.compute(sequences, texts)}
+    return row | metrics.derived(row) | ({"texts": [*shown[:num_texts]]} if shown and num_texts else {})
 
 
 def _identity(pipeline: Any, metrics: MetricSet, call_options: Mapping[str, Any]) -> dict[str, Any]:

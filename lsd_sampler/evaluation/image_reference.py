@@ -8,7 +8,7 @@ from typing import Self
 import torch
 
 from ..denoisers.files import read_tensors, resolve_folder, write_tensors
-from .image_classifier import Moments
+from .frechet import Moments
 
 
 REFERENCE_NAME = "image_reference.safetensors"

@@ -15,7 +15,11 @@ from .ngrams import LEFT_OUT_CHARACTER
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, all of it, with no special tokens added."""
+    """Token ids of each text, all of it, with no special tokens added.
+
+    Raises:
+        ValueError: if a text holds what the tokenizer does not know, and it has no token for such.
+    """
     if not texts:  # transformers' tokenizers fail on an empty list
         return []
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
@@ -23,7 +27,10 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
         return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     if backend.truncation or backend.padding:
         backend = _without_limits(backend)
-    return [e.ids for e in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+    try:
+        return [e.ids for e in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+    except Exception as error:  # of no narrower class
+        raise ValueError(f"The tokenizer cannot encode a text ({error}): leave out what it does not know.") from error
 
 
 def decode(tokenizer: Any, sequences: torch.Tensor) -> list[str]:

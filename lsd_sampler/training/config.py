@@ -81,10 +81,9 @@ class DistillConfig(SharedOptions):
     def _check_own(self, values: Mapping[str, Any]) -> None:
         """Refuses options that the method does not have, if they are declared as `own`."""
         method = METHODS[self.method]
-        defaults = {name: each.default for name, each in method_options().items() if each.metadata["own"]}
-        refused = {} if method.chooses else defaults
-        for name, default in refused.items():
-            value = values.get(name)
+        refused = [] if method.chooses else [name for name, each in method_options().items() if each.metadata["own"]]
+        for name in refused:
+            value, default = values.get(name), method_options()[name].default
             if value and value != default and not has_option(method.options, name):
                 owners = methods_where(lambda other, name=name: has_option(other.options, name))
                 raise ValueError(f"`{name}` is of `method` {owners}: {self.method!r} has no such option.")

@@ -31,6 +31,7 @@ from .recording import teacher_plan
 from .shared_options import NUM_SEQUENCES
 from .task import Task
 from .teacher_plan import TeacherPlan
+from .variety import log_variety
 
 
 logger = logging.getLogger(__name__)
@@ -129,6 +130,8 @@ def distill(
         learned = LearnedSampler(learned.steps, learned.step_error, learned.dependence)
     if coefficients.wanted(config, METHODS[winner.method]):
         learned = coefficients.with_coefficients(replace(task, base=base), learned)
+    if recipe.plan.has_mask:
+        log_variety(replace(task, base=base), learned)
     plan = recipe.plan
     peak = {"peak_device_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
     write(event="done", network_calls=runs.network_calls, is_image=plan.is_image, **peak)

@@ -71,11 +71,23 @@ class Method(ABC):
 
     def check_order(self, order: str) -> None:
         """Raises `ValueError` unless it can learn for an order of revealing."""
-        if ORDERS[order].looks_at_logits:
-            raise ValueError(
-                f"`order` {order!r} looks at the logits; teacher paths can only be replayed for orders that do"
-                f" not. Use one of {[name for name in ORDERS.names() if not ORDERS[name].looks_at_logits]}."
-            )
+        if self.suits(order):
+            return
+        why = "looks at the logits; teacher paths can only be replayed for orders that do not"
+        if ORDERS[order].looks_at_tokens:
+            why = "looks at the tokens that it draws, so nothing says what other ones would cost it"
+        owners = methods_where(lambda method: method.suits(order) and not method.chooses)
+        other = f", or `method` {owners} in this order" if owners else ""
+        known = [name for name in ORDERS.names() if self.suits(name)]
+        raise ValueError(f"`order` {order!r} {why}. Use one of {known}{other}.")
+
+    def suits(self, order: str) -> bool:
+        """Whether it can learn for an order of revealing."""
+        return not ORDERS[order].looks_at_logits
+
+    def least_sequences(self, num_processes: int) -> int:
+        """The smallest number of sequences, over all processes, that it can learn from."""
+        return 1
 
     def check(self, recipe: Recipe) -> None:
         """Checks that the method can be used for this pipeline.

@@ -5,7 +5,7 @@ Shape suffixes: S sequences, M calls.
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -18,10 +18,14 @@ from .position_space import EVERYTHING, PositionSpace
 from .share_search import neighbours, whole
 
 
-LEAST_CHECKED = 64
-"""Sequences to compare what was found on, at least."""
+LEAST_CHECKED, LEAST_FITTED = 64, 32
+"""Sequences to compare what was found on, at least: others than those of the search, and those of the search."""
+FEWEST = 16
+"""Sequences that a candidate is measured on, at least, if there are as many."""
 AGAIN = 12
 """How many candidates are measured on more sequences."""
+FINALISTS = 4
+"""How many candidates are compared at the end, at most."""
 STARTS, WIDE = 6, 0.6
 """How many candidates are improved on few sequences, and the share of the evaluations for that."""
 CHANGES = 60
@@ -43,7 +47,7 @@ class Candidate:
         beta (`float`): the coefficient of the log-score, an inverse temperature.
     """
 
-    name: str
+    name: str = field(compare=False)
     shares: tuple[float, ...]
     weights: tuple[float, ...] | None = None
     free_below: float = 0.0
@@ -118,22 +122,43 @@ class Figure(Protocol):
 
 
 class Budget:
-    """Counts sequence-evaluations: one network call on one sequence."""
+    """Counts sequence-evaluations: one network call on one sequence. What a part of it spends, the whole spends."""
 
-    def __init__(self, most: int):
-        self.most, self.spent = most, 0
+    def __init__(self, most: int, whole: "Budget | None" = None):
+        self.left, self.whole = most, whole
 
-    def rest(self) -> "Budget":
-        """A budget of what is left."""
-        return Budget(self.most - self.spent)
+    def part(self, share: float) -> "Budget":
+        """A share of what is left."""
+        return Budget(int(share * self.left), self)
 
     def allows(self, num_calls: int, num_sequences: int) -> bool:
         """Whether this many more are within the budget; they are then counted."""
-        self.spent += (wanted := num_calls * num_sequences)
-        if self.spent > self.most:
-            self.spent -= wanted
+        wanted = num_calls * num_sequences
+        if wanted > self.left or (self.whole is not None and not self.whole.allows(num_calls, num_sequences)):
             return False
+        self.left -= wanted
         return True
+
+
+def most_spent(most_evaluations: int, num_calls: int) -> int:
+    """What a search spends at most: however small its budget, it compares something."""
+    return max(most_evaluations, num_calls * LEAST_CHECKED * (1 + FINALISTS))
+
+
+class Measurements:
+    """A figure that measures nothing twice, and counts what it spends."""
+
+    def __init__(self, figure: Figure):
+        self.figure, self.num_fit, self.num_check, self.spent = figure, figure.num_fit, figure.num_check, 0
+        self._known: dict[tuple[Candidate, str, int], Measured] = {}
+
+    def __call__(self, candidate: Candidate, part: str, num: int | None = None) -> Measured:
+        most = self.num_fit if part == "fit" else self.num_check
+        key = candidate, part, most if num is None else min(num, most)
+        if key not in self._known:
+            self._known[key] = self.figure(*key)
+            self.spent += len(candidate.shares) * len(self._known[key].costs_S)
+        return self._known[key]
 
 
 @dataclass(frozen=True)
@@ -173,51 +198,52 @@ def search(
         betas: other coefficients of the log-score to try.
         space ([`PositionSpace`], *optional*): what a change may use.
     """
-    M, budget = len(candidates[0].shares), Budget(most_evaluations)
-    num_check = max(LEAST_CHECKED, min(figure.num_check, most_evaluations // (16 * M)))
-    budget.most = max(0, budget.most - 4 * M * num_check)  # for the end
-    few = max(16, min(64, figure.num_fit // 4, budget.most // (M * 4 * len(candidates))))
+    M, figure = len(candidates[0].shares), Measurements(figure)
+    num_fit = min(figure.num_fit, max(LEAST_FITTED, most_evaluations // (32 * M)))
+    num_check = min(figure.num_check, max(LEAST_CHECKED, most_evaluations // (16 * M)))
+    budget = Budget(max(0, most_evaluations - FINALISTS * M * (num_fit + num_check)))  # the rest is for the end
+    few = min(figure.num_fit, max(FEWEST, min(64, figure.num_fit // 4, budget.left // (M * 4 * len(candidates)))))
     scored = [
         (candidate, figure(candidate, "fit", few))
-        for i, candidate in enumerate(candidates)
+        for i, candidate in enumerate(sorted(candidates, key=lambda c: not c.is_simple))
         if budget.allows(M, few) or i == 0
     ]
-    if (more := min(figure.num_fit, 3 * few)) > few:
-        kept = sorted(scored, key=lambda each: each[1].mean)[:AGAIN]
-        kept += [each for each in _best(scored, 1) if each not in kept]
+    if (more := min(num_fit, 3 * few)) > few:
+        kept = [each for each in _best(scored, 1) if each[0].is_simple]
+        kept += [each for each in sorted(scored, key=lambda each: each[1].mean)[:AGAIN] if each not in kept]
         scored = [(c, figure(c, "fit", more)) for c, _ in kept if budget.allows(M, more)] or scored
-    finalists = {c: figure(c, "fit") for c, _ in _best(scored, 4) if budget.allows(M, figure.num_fit)} or dict(scored)
+    finalists = {c: figure(c, "fit", num_fit) for c, _ in _best(scored, 4) if budget.allows(M, num_fit)}
+    finalists = finalists or dict(scored)
     simple = min((c for c in finalists if c.is_simple), key=lambda c: finalists[c].mean, default=None)
     best = min(finalists, key=lambda c: finalists[c].mean)
     if simple is None or betas or _beats(finalists[best], finalists[simple], 1.0):
         starts = [c for c, _ in _best(scored, STARTS) if not c.is_simple]
-        each, fewer = int(WIDE * (budget.most - budget.spent) / len(starts)), max(16, few // 2)
-        wide = [improve(figure, c, figure(c, "fit", fewer), fewer, Budget(each), betas, space) for c in starts]
-        budget.spent += sum(spent for _, _, spent in wide)
-        for start, _ in _best([(c, m) for c, m, _ in wide], 2):
-            num = max(few, min(figure.num_fit, (budget.most - budget.spent) // (M * CHANGES)))
-            found, _, spent = improve(figure, start, figure(start, "fit", num), num, budget.rest(), betas, space)
-            budget.spent += spent
-            finalists |= {each: figure(each, "fit") for each in (start, found)}
-    return _decide(figure, finalists, num_check, budget.spent)
+        fewer, each = max(FEWEST, few // 2), budget.part(WIDE).left // max(1, len(starts))
+        wide = [improve(figure, c, fewer, Budget(each, budget), betas, space) for c in starts]
+        for start, _ in _best(list(filter(None, wide)), 2):
+            num = max(few, min(num_fit, budget.left // (M * CHANGES)))
+            found = improve(figure, start, num, budget, betas, space)
+            finalists |= {c: figure(c, "fit", num_fit) for c in (start, *(found or ())[:1])}
+    return _decide(figure, finalists, num_check)
 
 
 def improve(
     figure: Figure,
     start: Candidate,
-    measured: Measured,
     num: int,
     budget: Budget,
     betas: tuple[float, ...],
     space: PositionSpace = EVERYTHING,
-) -> tuple[Candidate, Measured, int]:
-    """Changes the numbers as long as that lowers the cost and the budget lasts. Returns what it found, and the
-    evaluations that it took.
+) -> tuple[Candidate, Measured] | None:
+    """Changes the numbers as long as that lowers the cost and the budget lasts. Returns what it found, with its cost;
+    None if the budget does not even last for the start.
 
     A change is measured on few sequences first, and on all `num` of them only if it is better there.
     """
-    best, M, tried, few = (start, measured), len(start.shares), {start}, min(num, max(16, num // 4))
-    best_few = measured if few >= num else figure(start, "fit", few)
+    M, tried, few = len(start.shares), {start}, min(num, max(FEWEST, num // 4))
+    if not budget.allows(M, num + few):
+        return None
+    best, best_few = (start, figure(start, "fit", num)), figure(start, "fit", few)
     changes, failed = _changes(betas, space), 0
     for change in itertools.cycle(changes):
         if failed == len(changes):
@@ -228,17 +254,17 @@ def improve(
                 continue
             tried.add(other)
             if not budget.allows(M, few):
-                return *best, budget.spent
+                return best
             other_few = figure(other, "fit", few)
             if other_few.mean >= best_few.mean - _LEAST_GAIN:
                 continue
             if few < num and not budget.allows(M, num):
-                return *best, budget.spent
-            now = figure(other, "fit", num) if few < num else other_few
+                return best
+            now = figure(other, "fit", num)
             if now.mean < best[1].mean - _LEAST_GAIN:
                 best, best_few, failed = (other, now), other_few, 0
                 break  # the next neighbours are the new one's
-    return *best, budget.spent
+    return best
 
 
 Change = Callable[[Candidate, Measured], Iterator[Candidate]]
@@ -302,14 +328,14 @@ def _other_betas(candidate: Candidate, betas: tuple[float, ...]) -> Iterator[Can
 
 
 def _best(scored: list[tuple[Candidate, Measured]], num: int) -> list[tuple[Candidate, Measured]]:
-    """The best candidates of different weights, and the best simple one."""
+    """The best simple candidate, and the best ones of different weights."""
     ranked = sorted(scored, key=lambda each: each[1].mean)
     kept: dict[object, tuple[Candidate, Measured]] = {}
     for each in ranked:
         kept.setdefault((each[0].weights, each[0].beta), each)
     simple = [each for each in ranked if each[0].is_simple][:1]
     best = [each for each in kept.values() if each not in simple][:num]
-    return [*best, *simple]
+    return [*simple, *best]
 
 
 def _beats(first: Measured, second: Measured, errors: float) -> bool:
@@ -319,16 +345,15 @@ def _beats(first: Measured, second: Measured, errors: float) -> bool:
     return float(difference_S.mean()) > errors * error
 
 
-def _decide(figure: Figure, finalists: dict[Candidate, Measured], num: int, spent: int) -> Found:
+def _decide(figure: Measurements, finalists: dict[Candidate, Measured], num: int) -> Found:
     """Compares the best few on sequences that nothing was fitted to."""
     ranked = sorted(finalists, key=lambda c: finalists[c].mean)
-    shown = ranked[:3]
+    shown = ranked[: FINALISTS - 1]
     simple = next((c for c in ranked if c.is_simple), None)
     if simple is not None and simple not in shown:
         shown.append(simple)
     checked = {c: figure(c, "check", num) for c in shown}
-    spent += sum(len(measured.costs_S) * len(c.shares) for c, measured in checked.items())
     best = min(shown, key=lambda c: checked[c].mean)
     if simple is not None and not best.is_simple and not _beats(checked[best], checked[simple], 2.0):
         best = simple
-    return Found(best, checked[best], [(c, m) for c, m in checked.items() if c != best], spent)
+    return Found(best, checked[best], [(c, m) for c, m in checked.items() if c != best], figure.spent)

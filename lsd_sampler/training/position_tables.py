@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..sampling.dependence import Dependence
+from ..sampling.dependence import LAYOUTS, Dependence
 from ..sampling.learned_numbers import LearnedSampler, StepErrorTable
 from ..sampling.orders import ORDERS, AdaptiveOrder
 from ..sampling.position_choice import BUDGETS, WEIGHTS
@@ -113,7 +113,7 @@ class PositionTables:
         stored = task.progress.load(key)
         if stored is None:
             states = self._ranked(weights, dependence, num_states)
-            priced = self._solved(name, weights, states)
+            priced = self._solved(name, weights, states, num_states)
             stored = {"network_calls": torch.tensor(task.runs.network_calls)}
             for i, (cost, c) in enumerate(priced):
                 numbers = [cost, c.free_below, float(BUDGETS.index(c.budget)), *c.shares]
@@ -121,11 +121,11 @@ class PositionTables:
             task.progress.save(key, stored)
         task.runs.network_calls = int(stored["network_calls"])
         rows = [stored[str(i)].tolist() for i in range(len(stored) - 1)]
-        label = name if name in SIMPLE or weights is None else "table"
-        return [
-            (cost, Candidate(label, tuple(shares), weights, free, BUDGETS[int(budget)]))
+        priced = [
+            (cost, Candidate("table", tuple(shares), weights, free, BUDGETS[int(budget)]))
             for cost, free, budget, *shares in rows
         ]
+        return [(cost, replace(c, name=name) if c.is_simple or weights is None else c) for cost, c in priced]
 
     def _ranked(
         self, weights: tuple[float, ...] | None, dependence: Dependence | None, num_states: int
@@ -150,17 +150,19 @@ class PositionTables:
             self.runs.run(recorder, len(states), sequences)
             seen += recorder.seen
         task.runs.network_calls = self.runs.network_calls
-        return [_joined([canvas[g] for canvas in seen], task) for g in range(len(states))]
+        return [_joined([_at(canvas, g) for canvas in seen], task) for g in range(len(states))]
 
     def _solved(
-        self, name: str, weights: tuple[float, ...] | None, states: list[StateCosts]
+        self, name: str, weights: tuple[float, ...] | None, states: list[StateCosts], num_states: int
     ) -> list[tuple[float, Candidate]]:
         """The best shares for each number of calls, threshold and budget, by the tables."""
         found: list[tuple[float, Candidate]] = []
         simple, nfe, before = is_simple(weights), self.task.config.nfe, None
         starts = {M: plain_shares(M) for M in nfe}
         if simple:
-            starts = {M: torch.cat([shortest_path(states, M, name), starts[M]]) for M in nfe}
+            L = self.task.plan.num_masked
+            table = step_error_table(states, replay_states(L, num_states), L, name)
+            starts = {M: torch.cat([shortest_path(table, M), starts[M]]) for M in nfe}
         free = self.space.free_below
         thresholds = tuple(dict.fromkeys((0.0, *(free if weights else ())))) if simple else free
         for free_below in thresholds:
@@ -175,13 +177,19 @@ class PositionTables:
                 if simple and free_below == 0 and budget == BUDGETS[0]:  # the path as it is, too
                     tried.append((starts[M][0], float(costs.follow(starts[M][:1], budget)[0].mean())))
                 for shares_M, nats in tried:
-                    candidate = Candidate("table", tuple(shares_M.tolist()), weights, free_below, budget)
-                    if candidate.is_simple or weights is None:
-                        candidate = replace(candidate, name=name)
+                    candidate = Candidate("", tuple(shares_M.tolist()), weights, free_below, budget)
                     found.append((nats * self.task.plan.num_canvases, candidate))
                 if budget == BUDGETS[0]:
                     starts[M] = torch.stack([tried[0][0], *starts[M][:2]])
         return found
+
+
+def calls_of_tables(num_masked: int, order: str) -> int:
+    """Network calls of all tables, at most, for each batch and canvas."""
+    simple, other = (len(replay_states(num_masked, num)) for num in (NUM_STATES_OF_SIMPLE, NUM_STATES))
+    if order != AdaptiveOrder.name:
+        return simple
+    return len(SIMPLE) * simple + (len(LAYOUTS) * len(PROBES) + len(OTHERS)) * other
 
 
 def is_simple(weights: tuple[float, ...] | None) -> bool:
@@ -239,35 +247,45 @@ def continued(best: Candidate | None, num_calls: int) -> list[Candidate]:
     ]
 
 
-def shortest_path(states: list[StateCosts], num_calls: int, order: str) -> torch.Tensor:
-    """Shares of positions that path_kl would find for an order that does not look at the logits. `(1, M)`.
+def step_error_table(states: list[StateCosts], known: torch.Tensor, num_masked: int, order: str) -> StepErrorTable:
+    """The table of path_kl, from costs by rank in an order without free positions.
 
     Args:
-        states: costs by rank, in that order.
-        num_calls (`int`): M; no more than there are states.
+        states: the costs.
+        known (`torch.LongTensor` of shape `(num_states,)`): numbers of known tokens at these states, of `num_masked`.
+        num_masked (`int`): L. Rows with fewer masked positions count as if they had as many.
         order (`str`): its name.
     """
-    L = int(states[0].masked_R.max())
-    nats_GL, seen_GL = torch.zeros(2, len(states), L, dtype=torch.float64)
-    grid = []
+    nats_GL, seen_GL = torch.zeros(2, len(states), num_masked, dtype=torch.float64)
     for g, state in enumerate(states):
-        known_R = states[0].masked_R - state.masked_R
-        grid.append(int(known_R.double().mean().round()))
-        rank_RL = torch.arange(state.nats_RL.shape[1])
-        masked_RL = rank_RL < state.masked_R[:, None]
-        place_RL = ((rank_RL + known_R[:, None]) * L // states[0].masked_R[:, None].clamp(min=1)).clamp(max=L - 1)
-        nats_GL[g].index_add_(0, place_RL[masked_RL], state.nats_RL[masked_RL].double())
-        seen_GL[g].index_add_(0, place_RL[masked_RL], torch.ones_like(state.nats_RL[masked_RL], dtype=torch.float64))
-    kept = [g for g in range(len(grid)) if g == 0 or grid[g] > max(grid[:g])]
-    exchangeable = ORDERS[order].exchangeable if order in ORDERS.names() else False
-    table = estimate_table(nats_GL[kept], seen_GL[kept], exchangeable)
-    step_error = StepErrorTable(table, torch.tensor([grid[g] for g in kept]))
-    counts = torch.tensor(step_error.solve(min(num_calls, len(kept)))[0], dtype=torch.float64)
-    taken, left = counts.diff(), L - counts[:-1]
+        start_R = states[0].masked_R
+        rank_RL = torch.arange(state.nats_RL.shape[1]) + (start_R - state.masked_R)[:, None]
+        masked_RL = rank_RL < start_R[:, None]
+        place_RL = rank_RL * num_masked // start_R[:, None].clamp(min=1)
+        place_P, nats_P = place_RL[masked_RL], state.nats_RL[masked_RL].double()
+        nats_GL[g] = torch.bincount(place_P, nats_P, minlength=num_masked)
+        seen_GL[g] = torch.bincount(place_P, minlength=num_masked)
+    return StepErrorTable(estimate_table(nats_GL, seen_GL, ORDERS[order].exchangeable), known)
+
+
+def shortest_path(step_error: StepErrorTable, num_calls: int) -> torch.Tensor:
+    """Shares of positions of the cheapest path of `num_calls` calls, `(1, M)`. If there are fewer states, the first
+    calls take nothing.
+    """
+    counts = torch.tensor(step_error.solve(min(num_calls, len(step_error.grid)))[0], dtype=torch.float64)
+    taken, left = counts.diff(), step_error.seq_len - counts[:-1]
     # halfway between two numbers of positions, so that rounding up is safe
     shares = ((taken - 0.5) / left).clamp(0, 1)
-    shares = torch.cat([shares[:-1], shares.new_ones(1)])
-    return torch.cat([shares.new_zeros(num_calls - len(shares)), shares])[None]
+    shares[-1] = 1
+    return torch.nn.functional.pad(shares, (num_calls - len(shares), 0))[None]
+
+
+def _at(canvas: list[StateCosts], g: int) -> StateCosts:
+    """A state of a canvas. A pipeline calls no network for a block that is complete: nothing is left there."""
+    if g < len(canvas):
+        return canvas[g]
+    none_R = torch.zeros_like(canvas[-1].masked_R)
+    return replace(canvas[-1], open_R=none_R, masked_R=none_R)
 
 
 def _joined(states: list[StateCosts], task: Task) -> StateCosts:

@@ -140,6 +140,9 @@ class RankedCosts:
     def follow(self, shares_CM: torch.Tensor, budget: str) -> tuple[torch.Tensor, torch.Tensor]:
         """What candidates' shares cost, by following the measured states.
 
+        A call begins at the latest measured state with no more known tokens. Those that are known besides are taken to
+        be its first ranks. Positions that are free at a state are revealed, and paid for, when it is reached.
+
         Args:
             shares_CM (`torch.DoubleTensor` of shape `(num_candidates, M)`): the last is taken for 1.
             budget (`str`): `"position_shares"` or `"entropy_shares"`.
@@ -152,12 +155,13 @@ class RankedCosts:
         row_CR = torch.arange(R).expand(C, R)
         known_RG = self.known_GR.T.contiguous()
         known_CR, nats_CR, after = torch.zeros(C, R, dtype=torch.long), torch.zeros(C, R, dtype=torch.float64), []
+        before_CR, end_CR = torch.full((C, R), -1), known_CR
         for k in range(M):
             # the latest state with at most as many known tokens
             state_CR = torch.searchsorted(known_RG, known_CR.T.contiguous(), right=True).T - 1
-            at = state_CR, row_CR
-            open_CR, free_CR = self.open_GR[at], self.free_GR[at]
-            done_CR = (known_CR - self.known_GR[at]).minimum(open_CR)  # ranks that were taken since
+            at, stays_CR = (state_CR, row_CR), state_CR == before_CR
+            open_CR, free_CR = self.open_GR[at], self.free_GR[at].masked_fill(stays_CR, 0)
+            done_CR = torch.where(stays_CR, end_CR, (known_CR - self.known_GR[at]).minimum(open_CR))
             left_CR = open_CR - done_CR
             if k == M - 1:
                 take_CR = left_CR
@@ -167,8 +171,9 @@ class RankedCosts:
                 take_CR = self._within(at, done_CR, open_CR, shares_CM[:, k, None]) - done_CR
             take_CR = take_CR.minimum(left_CR)
             end_CR = done_CR + take_CR
-            nats_CR += self.nats_GRL[(*at, end_CR)] - self.nats_GRL[(*at, done_CR)] + self.free_nats_GR[at]
-            known_CR = (known_CR + take_CR + free_CR).minimum(self.start_R)
+            nats_CR += self.nats_GRL[(*at, end_CR)] - self.nats_GRL[(*at, done_CR)]
+            nats_CR += self.free_nats_GR[at].masked_fill(stays_CR, 0)
+            known_CR, before_CR = (known_CR + take_CR + free_CR).minimum(self.start_R), state_CR
             if k == M - 1:
                 known_CR = self.start_R.expand(C, R)
             after.append(known_CR.double())

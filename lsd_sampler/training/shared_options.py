@@ -60,7 +60,7 @@ class SharedOptions:
     )  # fmt: skip
     coefficient_sequences: int = option(128, "two_sided: samples at each of 14 points; twice as many for the verdict")
     reference_sequences: int = option(512, "two_sided: sequences to compare with if no data are given")
-    held_out_sequences: int = option(64, "sequences to choose a method by; no method learns from them")
+    held_out_sequences: int = option(128, "sequences to choose a method by; no method learns from them")
     seed: int = option(0, "seed of the teacher's noise")
 
     def check(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +32,12 @@ def run(folder: Path, *more: str) -> dict[str, Any]:
 def write(path: Path, lines: list[Any]) -> str:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return str(path)
+
+
+@pytest.mark.parametrize("num_classes", [None, 1])
+def test_a_model_of_one_class_is_asked_for_none(num_classes: int | None) -> None:
+    """The layout has room for a class even where a network was trained without."""
+    assert classes_of(SimpleNamespace(num_classes=num_classes)) == {}
 
 
 def test_a_model_without_classes_has_no_guidance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,10 @@ def test_lines_are_not_joined(
 def test_molecules_are_one_a_line_with_their_names_beside_them(tmp_path: Path) -> None:
     (tmp_path / "some.smi").write_text("CCO ethanol\nC\tmethane\n\nO\n")
     assert read_texts(tmp_path / "some.smi") == ["CCO", "C", "O"] == read_texts(tmp_path)
+    with lzma.open(tmp_path / "more.smi.xz", "wt") as file:
+        file.write("CN methylamine\nN\n")
+    assert read_texts(tmp_path / "more.smi.xz") == ["CN", "N"]
+    assert read_texts(tmp_path) == ["CN", "N", "CCO", "C", "O"]
 
 
 def test_texts_that_are_mostly_unknown_are_told(

@@ -1,27 +1,32 @@
-"""The Fréchet distance of features, against its closed form."""
+"""The classifier that judges images: what is read is what was written, and damage is named."""
 
-import math
+from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny_garments import classifier
+from safetensors.torch import load_file, save_file
 
-from lsd_sampler.evaluation.image_classifier import frechet_distance
+from lsd_sampler.evaluation import ImageClassifier
 
 
-def test_frechet_distance_of_gaussians() -> None:
-    """By the closed form for covariances that commute: |m - n|^2 + sum (s_i - t_i)^2; exactly, as features are made to
-    have these moments.
-    """
-    generator = torch.Generator().manual_seed(0)
-    basis = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))[0]
+FILE = "classifier.safetensors"
 
-    def features(mean: list[float], deviations: list[float]) -> torch.Tensor:
-        white = torch.randn(50, 3, generator=generator, dtype=torch.float64)
-        white = torch.linalg.qr(white - white.mean(0))[0] * math.sqrt(49)
-        return white * torch.tensor(deviations) @ basis.T + torch.tensor(mean)
 
-    one, other = features([0.0, 1.0, 2.0], [1.0, 2.0, 3.0]), features([1.0, 1.0, 0.0], [1.0, 0.5, 5.0])
-    assert frechet_distance(one, other) == pytest.approx(5 + 1.5**2 + 2**2, abs=1e-9)
-    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
-    with pytest.raises(ValueError, match="at least two images"):
-        frechet_distance(one[:1], other)
+def test_on_disk(tmp_path: Path) -> None:
+    made, images = classifier(), torch.rand(3, 6, 6, generator=torch.Generator().manual_seed(0))
+    made.save_pretrained(tmp_path)
+    found = ImageClassifier.from_pretrained(tmp_path)
+    assert torch.equal(made(images), found(images)) and not found.training
+    assert torch.equal(found.head(found.features(images)), found(images))
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=FILE):
+        ImageClassifier.from_pretrained(tmp_path)
+    classifier().save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / FILE)
+    for changed in ({}, tensors | {"head.weight": torch.zeros(8)}, tensors | {"head.bias": torch.zeros(7)}):
+        save_file(changed, tmp_path / FILE)
+        with pytest.raises(ValueError, match=FILE):
+            ImageClassifier.from_pretrained(tmp_path)

@@ -9,7 +9,7 @@ from helpers.tiny_garments import reference
 from safetensors.torch import load_file, save_file
 
 from lsd_sampler.evaluation import ImageReference
-from lsd_sampler.evaluation.image_classifier import Moments
+from lsd_sampler.evaluation.frechet import Moments
 from lsd_sampler.evaluation.image_reference import in_turn
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from lsd_sampler.cli.texts import read_texts
 from lsd_sampler.denoisers import load_denoiser
 from lsd_sampler.evaluation import text_windows
-from lsd_sampler.evaluation.tokens import load_tokenizer_file
+from lsd_sampler.evaluation.tokens import encode, load_tokenizer_file
 
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -75,3 +75,12 @@ def test_text_is_cut_into_windows_one_after_the_other() -> None:
     for length, text in ((0, "ab"), (3, "ab")):
         with pytest.raises(ValueError):
             text_windows(character_tokenizer(), text, length)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_a_tokenizer_does_not_know_is_refused(wrapped: bool) -> None:
+    """One of whole words that has no token for unknown ones."""
+    tokenizer = Tokenizer(models.WordLevel({"C": 0}))
+    held = PreTrainedTokenizerFast(tokenizer_object=tokenizer) if wrapped else tokenizer
+    with pytest.raises(ValueError, match="The tokenizer cannot encode a text .*leave out what it does not know"):
+        encode(held, ["C", "P"])

@@ -21,7 +21,7 @@ from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = [
     "amused_pipeline", "animate_canvas", "bring_your_own_denoiser", "infilling", "landscapes", "llada2_pipeline",
-    "picture_grid",
+    "picture_grid", "scaffold_infilling",
 ]  # fmt: skip
 BOOKS = EXAMPLES.parent / "models" / "books-radd" / "model.safetensors"
 needs_models = pytest.mark.skipif(not BOOKS.exists(), reason="models/ is not in this copy")
@@ -123,6 +123,29 @@ def test_infilling_keeps_what_is_given(capsys: pytest.CaptureFixture[str], monke
     assert len(between) == len(holes) == 2
     assert all(re.fullmatch(r"  At last ?\[.*\] ?the end\.", line) for line in between)
     assert all(re.fullmatch(r"  My ?\[.*\] ?friend, I ?\[.*\]\.", line) for line in holes)
+
+
+@needs_models
+def test_scaffolds_are_kept(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokens in every sample; and in every molecule that is printed, its benzene ring with one oxygen or more."""
+    chem = pytest.importorskip("rdkit.Chem", reason="rdkit is not installed")
+    pytest.importorskip("fcd_torch", reason="fcd-torch is not installed")
+    options = ("--fragment", "Oc1ccccc1", "--before", "0", "12", "--num-samples", "12", "--steps", "28")
+    out = run("scaffold_infilling", capsys, monkeypatch, *options)
+    shares = [[float(share) for share in found] for found in re.findall(r"valid ([\d.]+), with .* ([\d.]+)", out)]
+    assert len(shares) == 2 and all(valid > 0 for valid, _ in shares)
+    printed = [line.strip() for line in out.splitlines() if line.startswith("  ") and "valid" not in line]
+    assert printed and all(chem.MolFromSmiles(s).HasSubstructMatch(chem.MolFromSmarts("Oc1ccccc1")) for s in printed)
+
+    example = load("scaffold_infilling")
+    pipe = MaskedDiffusionPipeline.from_pretrained(example.MODEL)
+    canvas = torch.tensor(example.canvas_of(pipe, "Oc1ccccc1", 5))
+    filled = pipe(input_ids=canvas, num_samples=4, num_inference_steps=2, output_type="ids").sequences
+    given = canvas != pipe.denoiser.mask_token_id
+    assert given.nonzero()[:, 0].tolist() == [*range(5, 14)] and (filled[:, given] == canvas[given]).all()
+    for fragment, before, words in (("CCP", 0, "tokenizer cannot encode"), ("CC", 55, "must fit into 56 tokens")):
+        with pytest.raises(ValueError, match=words):
+            example.canvas_of(pipe, fragment, before)
 
 
 def test_a_denoiser_of_ones_own(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,12 @@ accelerate launch ... -m tests.distributed_run FOLDER
 """
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from helpers.learned_tensors import learned_tensors
 from helpers.tiny_pipelines import llada2
 from safetensors.torch import save_file
 
@@ -31,6 +31,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "lsd+ relaxed by random tokens": {"method": "lsd+", "relaxation": 0.2, "relaxation_filler": "random"},
     "lsd+ literal": {"method": "lsd+", "variant": "literal"},
     "jys": {"method": "jys", "batch_size": 3},
+    "forced_kl": {"method": "forced_kl", "batch_size": 4, "search_evaluations": 1000},
+    "forced_kl entropy": {"method": "forced_kl", "order": "entropy", "batch_size": 4, "search_evaluations": 1000},
 }
 GIVEN_RUNS: dict[str, dict[str, Any]] = {
     "auto, data of partly given canvases": {
@@ -73,10 +75,7 @@ def learned_numbers() -> dict[str, torch.Tensor]:
                     record["change_high"],
                 ]
                 found[f"{name}.{record['nfe']}.measured"] = torch.tensor(measured, dtype=torch.float64)
-        for M, steps in learned.learned_sampler.steps.items():
-            found |= {f"{name}.{M}.{key}": tensor for key, tensor in asdict(steps).items()}
-        if learned.learned_sampler.step_error is not None:
-            found[f"{name}.table"] = learned.learned_sampler.step_error.table
+        found |= {f"{name}.{key}": tensor for key, tensor in learned_tensors(learned).items()}
     return found
 
 

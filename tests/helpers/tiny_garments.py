@@ -8,7 +8,7 @@ from helpers.tiny_maskgit import random_model
 from lsd_sampler.denoisers import MaskGITDenoiser
 from lsd_sampler.denoisers.patch_codebook import PatchCodebook
 from lsd_sampler.evaluation import ImageClassifier, ImageReference
-from lsd_sampler.evaluation.image_classifier import moments
+from lsd_sampler.evaluation.frechet import moments
 
 
 def codebook() -> PatchCodebook:

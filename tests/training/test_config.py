@@ -18,10 +18,20 @@ FLAT: dict[str, Any] = {
     "nfe": [4, 8, 16, 32, 64], "teacher_steps": 1024, "num_sequences": None, "paths": None, "bootstrap_steps": 64,
     "batch_size": 64, "num_states": 128, "domain": None, "optimizer": "exact", "learning_rate": 0.001,
     "adam_batch_size": 1, "epochs": 20, "variant": "interval", "relaxation": None, "relaxation_filler": "teacher",
-    "candidates": ["path_kl:halton", "path_kl:random", "lsd:random"], "coefficients": None,
-    "coefficient_sequences": 128, "reference_sequences": 512, "held_out_sequences": 16, "seed": 0,
+    "candidates": [
+        "path_kl:random", "path_kl:halton", "forced_kl:margin", "forced_kl:entropy", "forced_kl:adaptive",
+        "lsd:random",
+    ],
+    "coefficients": None, "coefficient_sequences": 128, "reference_sequences": 512, "held_out_sequences": 128,
+    "seed": 0, "search_evaluations": 65536, "objective": "likelihood",
 }  # fmt: skip
-CHOSEN = {"path_kl": ("halton", 0.0), "lsd": ("random", 0.0), "lsd+": ("random", 0.05), "jys": ("random", 0.0)}
+CHOSEN = {
+    "path_kl": ("halton", 0.0),
+    "forced_kl": ("adaptive", 0.0),
+    "lsd": ("random", 0.0),
+    "lsd+": ("random", 0.05),
+    "jys": ("random", 0.0),
+}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +87,7 @@ def test_config_is_frozen_sorted_and_json() -> None:
     assert DistillConfig(**loaded) == config
     assert all(option.metadata["help"] for option in all_options())
     assert DistillConfig(seed=2**40).seed == 2**40
-    assert set(METHODS.names()) == {"auto", "path_kl", "lsd", "lsd+", "jys"}
+    assert set(METHODS.names()) == {"auto", "path_kl", "forced_kl", "lsd", "lsd+", "jys"}
 
 
 @pytest.mark.parametrize("method", [None, *CHOSEN])

@@ -15,7 +15,14 @@ from lsd_sampler.sampling.orders import ORDERS
 from lsd_sampler.sampling.pipeline_runs import PipelineRuns
 from lsd_sampler.sampling.schedules import grid_from_counts
 from lsd_sampler.sampling.solvers import SOLVERS
-from lsd_sampler.training.held_out import held_out_nats
+from lsd_sampler.training.held_out import (
+    HeldOutBatch,
+    HeldOutRecorder,
+    first_of,
+    held_out_nats,
+    rest_of,
+    with_other_noise,
+)
 
 
 CHAIN = random_chain(3, 3, seed=1)
@@ -136,6 +143,44 @@ def test_block_by_block() -> None:
     nats = held_out_nats(runs, scheduler, 3, [(range(len(x_BL)), [x_BL[:, :3], x_BL[:, 3:]])])
     torch.testing.assert_close(nats, -law[::100].log(), rtol=0, atol=1e-10)
     assert runs.network_calls == pipe.model.calls == 6
+
+
+@pytest.mark.parametrize("num", [0, 1, 3, 4, 7, 8, 99])
+def test_the_first_and_the_rest_are_all(num: int) -> None:
+    """In order, without empty batches, and without a batch that was not there."""
+    x_BL = torch.arange(24).reshape(8, 3)
+    batches: list[HeldOutBatch] = [(range(10, 13), [x_BL[:3]]), (range(13, 18), [x_BL[3:]])]
+    first, rest = first_of(batches, num), rest_of(batches, num)
+    assert sum(len(sequences) for sequences, _ in first) == min(num, 8)
+    assert [i for sequences, _ in (*first, *rest) for i in sequences] == list(range(10, 18))
+    assert torch.equal(torch.cat([final for _, (final,) in (*first, *rest)]), x_BL)
+    assert all(len(sequences) == len(final) > 0 for sequences, (final,) in (*first, *rest))
+
+
+def test_other_noise_is_other_noise() -> None:
+    """Of the same seed always the same, and none of the run's own; network calls are counted apart."""
+    runs = PipelineRuns(pipeline_of(CHAIN), 0, {})
+    other = with_other_noise(runs)
+    drawn = [[float(torch.rand(1, generator=g)) for g in each.generators(range(20))] for each in (runs, other)]
+    assert drawn[1] == [float(torch.rand(1, generator=g)) for g in with_other_noise(runs).generators(range(20))]
+    assert not set(drawn[0]) & set(drawn[1])
+    other.network_calls += 1
+    assert runs.network_calls == 0
+
+
+class Blind(HeldOutRecorder):
+    """Reveals everything that is left in the second call, whatever the order says."""
+
+    def reveals(self, x: Any) -> torch.Tensor:
+        return x.masked_BL if x.k else torch.zeros_like(x.masked_BL)
+
+
+def test_what_is_revealed_can_be_replaced() -> None:
+    recorder = Blind.from_config(sampler(CHAIN).config)
+    recorder.set_learned_sampler(LearnedSampler({2: LearnedSteps.plain(torch.tensor([1.0, 0.5, 1e-4]).double())}))
+    recorder.force([SEQUENCES])
+    PipelineRuns(pipeline_of(CHAIN), 0, {}).run(recorder, 2, range(len(SEQUENCES)))
+    torch.testing.assert_close(recorder.nats_B, measure(CHAIN, sampler(CHAIN), 1, SEQUENCES), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from .fill_metrics import FillMetrics
 from .image_metrics import ImageMetrics
 from .known_sets import METRIC_SETS, check_metric_set, columns_of, known_columns
 from .metric_set import Layout, MetricSet, Values
+from .molecule_metrics import MoleculeMetrics
 from .oracle_metrics import exact_fills, exact_samples, oracle_metrics
 from .set_metrics import SetMetrics
 from .task_metrics import TaskMetrics
@@ -13,7 +14,7 @@ from .token_metrics import TokenMetrics
 
 
 __all__ = [
-    "METRIC_SETS", "FillMetrics", "ImageMetrics", "Layout", "MetricSet", "OracleMetrics", "SetMetrics", "TaskMetrics",
-    "TextMetrics", "TokenMetrics", "Values", "check_metric_set", "columns_of", "exact_fills", "exact_samples",
-    "known_columns", "oracle_metrics",
+    "METRIC_SETS", "FillMetrics", "ImageMetrics", "Layout", "MetricSet", "MoleculeMetrics", "OracleMetrics",
+    "SetMetrics", "TaskMetrics", "TextMetrics", "TokenMetrics", "Values", "check_metric_set", "columns_of",
+    "exact_fills", "exact_samples", "known_columns", "oracle_metrics",
 ]  # fmt: skip

@@ -9,7 +9,8 @@ from ...support.identity import identity
 from ..bootstrap import bootstrap_weights, kept_replicates, with_interval
 from ..columns import Metric, with_ends
 from ..diversity import UNIGRAM_ENTROPY, conditional_entropy
-from ..image_classifier import ImageClassifier, distance_of_moments, moments
+from ..frechet import FrechetReference
+from ..image_classifier import ImageClassifier
 from ..image_reference import ImageReference
 from .metric_set import Layout, MetricSet, Values
 
@@ -84,6 +85,7 @@ class ImageMetrics(MetricSet):
         if labels is not None and not (len(labels) and 0 <= int(labels.min()) <= int(labels.max()) < num_classes):
             raise ValueError(f"`labels` must be classes in [0, {num_classes}), got {labels.tolist()}.")
         self.codebook, self.classifier, self.reference = codebook, classifier.eval(), reference
+        self._real = FrechetReference(reference.moments)
         self.labels = None if labels is None else labels.cpu()
         self.num_resamples, self.seed, self.confidence = num_resamples, seed, confidence
         if labels is None:
@@ -116,8 +118,7 @@ class ImageMetrics(MetricSet):
         self.check_num_samples(len(sequences))
         features = self.features(sequences)
         weights = bootstrap_weights(len(sequences), self.num_resamples, self.seed).double()
-        distance = float(distance_of_moments(moments(features), self.reference.moments))
-        replicates = distance_of_moments(moments(features, weights), self.reference.moments).numpy()
+        distance, replicates = float(self._real.distances(features)[0]), self._real.distances(features, weights)
         row: Values = with_interval("frechet_distance", distance, replicates, self.confidence)
         if self.labels is not None:
             right_N = self._right(features).double()
@@ -129,7 +130,7 @@ class ImageMetrics(MetricSet):
     def verdict(self, sequences: torch.Tensor) -> float:
         """The value of `verdict_key` alone."""
         self.check_num_samples(len(sequences))
-        return float(distance_of_moments(moments(self.features(sequences)), self.reference.moments))
+        return float(self._real.distances(self.features(sequences))[0])
 
     @torch.no_grad()
     def features(self, sequences: torch.Tensor) -> torch.Tensor:

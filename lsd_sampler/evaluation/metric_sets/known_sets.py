@@ -6,6 +6,7 @@ from .chain_metrics import OracleMetrics
 from .fill_metrics import FillMetrics
 from .image_metrics import ImageMetrics
 from .metric_set import MetricSet
+from .molecule_metrics import MoleculeMetrics
 from .set_metrics import SetMetrics
 from .task_metrics import TaskMetrics
 from .text_metrics import TextMetrics
@@ -18,6 +19,7 @@ METRIC_SETS.register("set", SetMetrics)
 METRIC_SETS.register("fill", FillMetrics)
 METRIC_SETS.register("image", ImageMetrics)
 METRIC_SETS.register("task", TaskMetrics)
+METRIC_SETS.register("molecules", MoleculeMetrics)
 METRIC_SETS.register("text", TextMetrics)
 METRIC_SETS.register("token", TokenMetrics)
 

@@ -12,6 +12,7 @@ The criterion is a path KL, whose optimum is draws at most as sharp as the denoi
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from ...sampling.orders import ORDERS
 from ...scheduling_lsd import LSDScheduler
 from ...support.workers import Workers
 from ..config import DistillConfig
+from ..consistent import MOST_CALLS, consistent
 from ..held_out import HeldOutBatch, first_of, held_out_nats, rest_of, with_other_noise
 from ..method import METHODS, ChosenSampler, Method, method_of
 from ..options import MethodOptions, option
@@ -37,8 +39,8 @@ from ..teacher_plan import TeacherPlan
 
 
 HELD_OUT = "held_out"
-FEW, RULED_OUT = 16, 4.0
-"""Sequences on which all candidates are measured, and the standard errors above the best that then rule one out."""
+ROUNDS, RULED_OUT = (16, 64), 4.0
+"""Numbers of sequences after which a candidate may be ruled out, and the standard errors above the best that do so."""
 CHANCE = 2.0
 """Standard errors within which a difference may be chance."""
 
@@ -78,6 +80,9 @@ class Auto(Method):
         super().check_config(config)
         if getattr(config, "objective", None) == "answers":
             raise ValueError("`objective` 'answers' is of `method` 'forced_kl': 'auto' goes by what sequences cost.")
+
+    def suits(self, order: str) -> bool:
+        return any(METHODS[name].suits(order) for name in METHODS.names() if not METHODS[name].chooses)
 
     def check(self, recipe: Recipe) -> None:
         for each in self.outcomes(recipe):
@@ -119,13 +124,16 @@ class Auto(Method):
 
     def network_calls(self, recipe: Recipe) -> int:
         """The candidates' own calls, and `C batches (N + candidates * sum of the NFEs)` for the held-out sequences (N
-        is 0 with data). A single candidate needs only its own calls.
+        is 0 with data), as if no candidate were ruled out. A single candidate needs only its own calls.
         """
         each, first = self.outcomes(recipe), recipe.plan.num_canvases  # the run of one step, once for all
         calls = first + sum(method_of(candidate).network_calls(candidate) - first for candidate in each)
         if len(each) > 1:
-            batches = 1 + -(-recipe.config.held_out_sequences // recipe.config.batch_size)
-            calls += first * batches * (recipe.source_steps + len(each) * sum(recipe.config.nfe))
+            num, size = recipe.config.held_out_sequences, recipe.config.batch_size
+            batches = sum(-(-end // size) - begin // size for begin, end in _rounds(num))
+            checked = 0 if recipe.source == "data" else min(MOST_CALLS, recipe.plan.num_masked)
+            made = -(-num // size) * (recipe.source_steps + checked)
+            calls += first * (made + batches * len(each) * sum(recipe.config.nfe))
         return calls
 
     def memory(self, size: ModelSize, recipe: Recipe) -> dict[str, int]:
@@ -166,6 +174,9 @@ def candidates(recipe: Recipe, workers: Workers | None = None) -> tuple[dict[str
     if (asked or affordable_source(recipe.plan.num_steps)) == "bootstrap":
         needs = f"it needs a teacher of {recipe.plan.num_steps} steps, which `paths` 'teacher' asks for."
         _leave_out(recipes, left_out, lambda each: "bootstrap" not in method_of(each).sources, needs)
+    reason = f"`num_sequences` {recipe.num_sequences} are too few: half of them would check what it finds."
+    few = recipe.num_sequences
+    _leave_out(recipes, left_out, lambda each: few < method_of(each).least_sequences(workers.size), reason)
     most = recipe.config.batch_size // 2 * workers.size
     if not most:
         reason = "teacher and student are put in one batch: `batch_size` must be at least 2."
@@ -267,7 +278,8 @@ def held_out_sequences(task: Task) -> tuple[list[HeldOutBatch], torch.Tensor]:
     # the cost of a sequence without any is 0
     counted_S = torch.cat([torch.stack(canvases).sum(0) for canvases in counted]).clamp(min=1)
     finals = [[path.final_BL for path in canvases] for canvases in paths]
-    return list(zip(task.batches(), finals, strict=True)), counted_S.double()
+    batches, index_S = consistent(task, list(zip(task.batches(), finals, strict=True)))
+    return batches, counted_S.double()[index_S]
 
 
 def _measure(task: Task, recipes: dict[str, Recipe], learned: dict[str, LearnedSampler]) -> dict[str, torch.Tensor]:
@@ -276,11 +288,10 @@ def _measure(task: Task, recipes: dict[str, Recipe], learned: dict[str, LearnedS
     """
     held_out = held_out_task(task)
     batches, tokens_S = held_out_sequences(held_out)
-    few = min(len(tokens_S), max(1, FEW // task.workers.size))
-    parts = ((first_of(batches, few), tokens_S[:few]), (rest_of(batches, few), tokens_S[few:]))
     runs, nats, going_on = with_other_noise(task.runs), {}, list(recipes)
-    for part, (some, tokens_s) in enumerate(parts):
-        for name in going_on if len(tokens_s) else []:
+    for part, (begin, end) in enumerate(_rounds(len(tokens_S), task.workers.size)):
+        some, tokens_s = rest_of(first_of(batches, end), begin), tokens_S[begin:end]
+        for name in going_on if len(going_on) > 1 or not part else []:
             key = f"{name.replace(':', '-')}-{part}"
             stored = held_out.progress.load(key)
             if stored is None:
@@ -294,8 +305,21 @@ def _measure(task: Task, recipes: dict[str, Recipe], learned: dict[str, LearnedS
                 held_out.progress.save(key, stored)
             task.runs.network_calls = int(stored["network_calls"])
             nats[name] = torch.cat([nats[name], stored["nats"]], dim=1) if name in nats else stored["nats"]
-        going_on = [name for name in going_on if not _is_worse(nats, name, RULED_OUT)]
+        compared = _fully_measured(nats)
+        going_on = [name for name in going_on if not _is_worse(compared, name, RULED_OUT)]
     return nats
+
+
+def _rounds(num: int, num_processes: int = 1) -> list[tuple[int, int]]:
+    """The first and the last sequence of each round, of the `num` of a process."""
+    ends = sorted({*(min(num, max(1, end // num_processes)) for end in ROUNDS), num})
+    return list(itertools.pairwise([0, *ends]))
+
+
+def _fully_measured(nats_CMS: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The candidates that were measured on all sequences so far: what others cost fewer ones does not compare."""
+    most = max(nats_MS.shape[1] for nats_MS in nats_CMS.values())
+    return {name: nats_MS for name, nats_MS in nats_CMS.items() if nats_MS.shape[1] == most}
 
 
 def _is_worse(nats_CMS: dict[str, torch.Tensor], name: str, errors: float) -> bool:
@@ -316,8 +340,7 @@ def _difference(nats_CMS: dict[str, torch.Tensor], name: str, other: str) -> tup
 
 def _winner(nats_CMS: dict[str, torch.Tensor]) -> str:
     """The first candidate, so the simplest, that does not cost more than the cheapest one by more than chance."""
-    most = max(nats_MS.shape[1] for nats_MS in nats_CMS.values())
-    measured = {name: nats_MS for name, nats_MS in nats_CMS.items() if nats_MS.shape[1] == most}
+    measured = _fully_measured(nats_CMS)
     return next(name for name in measured if not _is_worse(measured, name, CHANCE))
 
 
@@ -346,9 +369,8 @@ def _reason(winner: str, nats_CMS: dict[str, torch.Tensor], nfe: Sequence[int], 
     """Why it won, in a sentence or two."""
     num, calls = nats_CMS[winner].shape[1], ", ".join(map(str, nfe))
     mean = float(nats_CMS[winner].mean())
-    cheapest = min(
-        (name for name in nats_CMS if nats_CMS[name].shape[1] == num), key=lambda n: float(nats_CMS[n].mean())
-    )
+    measured = _fully_measured(nats_CMS)
+    cheapest = min(measured, key=lambda name: float(measured[name].mean()))
     if cheapest != winner:
         difference, error = _difference(nats_CMS, winner, cheapest)
         return (
@@ -356,7 +378,8 @@ def _reason(winner: str, nats_CMS: dict[str, torch.Tensor], nfe: Sequence[int], 
             f" network calls. {_words(cheapest).capitalize()} costs them {difference:.4f} less (standard error"
             f" {error:.4f}): that may be chance, so the simpler one is taken."
         )
-    second = min((name for name in nats_CMS if name != winner), key=lambda name: float(nats_CMS[name].mean()))
+    others = [name for name in measured if name != winner] or [name for name in nats_CMS if name != winner]
+    second = min(others, key=lambda name: _difference(nats_CMS, name, winner)[0])
     difference, error = _difference(nats_CMS, second, winner)
     return (
         f"{num} held-out {kind} sequences cost {_words(winner)} the least, {mean:.4f} nats per token on average over"

@@ -12,6 +12,7 @@ correlation of the positions that are revealed together.
    ([`~lsd_sampler.training.position_search`]).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,25 +24,22 @@ from ...sampling.dependence import LAYOUTS, Dependence
 from ...sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ...sampling.orders import ORDERS, AdaptiveOrder
 from ...sampling.position_choice import BUDGETS, WEIGHTS
-from ...sampling.schedules import replay_states
+from ...support.workers import Workers
 from ..answers import AnswerFigure
-from ..forced_figure import ForcedFigure
-from ..held_out import HeldOutBatch
+from ..consistent import MOST_CALLS, consistent
+from ..forced_figure import ForcedFigure, whole_shares
+from ..held_out import HeldOutBatch, first_of, rest_of
 from ..measured_dependence import layouts_of, measured_dependence, states_of_pairs
 from ..method import Method
 from ..options import MethodOptions, check_positive, option
 from ..paths import source_paths
-from ..position_search import Candidate, Figure, Found, Measured, search
+from ..position_search import FEWEST, Candidate, Figure, Found, Measured, most_spent, search
 from ..position_space import FREE_BELOW, PositionSpace, checked_names, checked_thresholds
 from ..position_tables import (
     FEW_CALLS,
-    NUM_STATES,
-    NUM_STATES_OF_SIMPLE,
-    OTHERS,
-    PROBES,
-    SIMPLE,
     TABLE_SEQUENCES,
     PositionTables,
+    calls_of_tables,
     continued,
     for_answers,
 )
@@ -71,8 +69,8 @@ class ForcedKLOptions(MethodOptions):
         65536, "most network calls, each on one sequence, of the search for one number of calls (of all above 8)"
     )
     objective: str = option(
-        "likelihood", "what is searched on: the cost of forced sequences, or the share of right answers to tasks",
-        choices=OBJECTIVES, own=True,
+        None, "what is searched on: likelihood (the cost of forced sequences), or answers (the share of right answers"
+        " to tasks); default: likelihood", choices=OBJECTIVES, unset="likelihood", own=True,
     )  # fmt: skip
     terms: tuple[str, ...] = option(WEIGHTS, "terms of the score that may have a weight", str, metavar="TERM")
     layouts: tuple[str, ...] = option(
@@ -119,16 +117,16 @@ class ForcedKL(Method):
             )
 
     def check_order(self, order: str) -> None:
-        if ORDERS[order].looks_at_tokens:
-            raise ValueError(
-                f"`order` {order!r} looks at the tokens that it draws, so it cannot be forced along other ones, and"
-                f" nothing says what they cost it. Use one of {logit_orders()}."
-            )
         if not ORDERS[order].looks_at_logits:
+            known = [name for name in ORDERS.names() if self.suits(name)]
             raise ValueError(
                 f"`order` {order!r} does not look at the logits: `method` 'path_kl' finds its times at a smaller cost."
-                f" Use one of {logit_orders()} with 'forced_kl'."
+                f" Use one of {known} with 'forced_kl'."
             )
+        super().check_order(order)
+
+    def suits(self, order: str) -> bool:
+        return ORDERS[order].looks_at_logits and not ORDERS[order].looks_at_tokens
 
     def scheduler_options(self, order: str) -> dict[str, Any]:
         return {"order": order, "confidence_temperature": 0.0}
@@ -144,11 +142,14 @@ class ForcedKL(Method):
         super().check(recipe)
         if recipe.options.objective == "answers" and recipe.order != AdaptiveOrder.name:
             raise ValueError(f"`objective` 'answers' is for `order` 'adaptive', got {recipe.order!r}.")
-        if recipe.num_sequences < 4:
+        if recipe.num_sequences < (least := self.least_sequences(Workers.here().size)):
             raise ValueError(
-                "`num_sequences` must be at least 4, because half of them check what is found, got"
+                f"`num_sequences` must be at least {least}, because half of them check what is found, got"
                 f" {recipe.num_sequences}."
             )
+
+    def least_sequences(self, num_processes: int) -> int:
+        return max(4, 2 * num_processes)
 
     def learn(self, task: Task) -> LearnedSampler:
         return PositionSearch(task).learn()
@@ -157,25 +158,19 @@ class ForcedKL(Method):
         """`C (1 + batches (N + pairs) + tables + search)`, where the search is bounded by `search_evaluations`."""
         plan, nfe = recipe.plan, recipe.config.nfe
         rows = max(1, min(recipe.config.batch_size, recipe.num_sequences) // 2)
-        pairs = len(states_of_pairs(plan.num_masked))
-        adaptive = recipe.order == AdaptiveOrder.name
-        tables = len(replay_states(plan.num_masked, NUM_STATES)) * (len(OTHERS) + 2 * len(PROBES) if adaptive else 1)
-        if adaptive:
-            tables += len(SIMPLE) * len(replay_states(plan.num_masked, NUM_STATES_OF_SIMPLE))
+        fewest = min(FEWEST, max(1, recipe.num_sequences // 2))
+        pairs = len(states_of_pairs(plan.num_masked)) if recipe.order == AdaptiveOrder.name else 0
+        tables = calls_of_tables(plan.num_masked, recipe.order)
         table_batches = -(-min(TABLE_SEQUENCES, max(1, recipe.num_sequences // 2)) // rows)
-        searches = sum(M <= FEW_CALLS for M in nfe) + any(M > FEW_CALLS for M in nfe)
-        search = -(-recipe.options.search_evaluations // rows) * searches
-        batches = recipe.num_batches
-        own = batches * (recipe.source_steps + (pairs if adaptive else 0)) + table_batches * tables + search
+        evaluations = sum(most_spent(_most_evaluations(recipe, M), M) for M in nfe)
+        # n sequences make one batch, or at most one more than their share of full ones
+        search = math.ceil(evaluations * max(1 / fewest, 2 / (rows + 1)))
+        checked = 0 if recipe.source == "data" else min(MOST_CALLS, plan.num_masked)
+        own = recipe.num_batches * (recipe.source_steps + checked + pairs) + table_batches * tables + search
         return plan.num_canvases * (1 + own)
 
     def describe(self, learned: LearnedSampler, records: Records) -> Description:
         return describe_choice(self.name, learned, records)
-
-
-def logit_orders() -> list[str]:
-    """The orders that it can learn for."""
-    return [name for name in ORDERS.names() if ORDERS[name].looks_at_logits and not ORDERS[name].looks_at_tokens]
 
 
 class PositionSearch:
@@ -184,9 +179,8 @@ class PositionSearch:
     def __init__(self, task: Task):
         self.task, self.is_adaptive = task, task.recipe.order == AdaptiveOrder.name
         finals = [[path.final_BL for path in canvases] for canvases in source_paths(task)]
-        self.batches: list[HeldOutBatch] = list(zip(task.batches(), finals, strict=True))
-        halves = [_halves(batch) for batch in self.batches]
-        self.parts = {"fit": [fit for fit, _ in halves], "check": [check for _, check in halves]}
+        self.batches, _ = consistent(task, list(zip(task.batches(), finals, strict=True)))
+        self.parts = _parts(self.batches)
 
     @property
     def space(self) -> PositionSpace:
@@ -245,21 +239,15 @@ class PositionSearch:
         if stored is None:
             betas = BETAS if self.is_for_answers else ()
             begins = for_answers(candidates, M, BETAS[-1], self.space) if betas else candidates
-            found = search(self.figure, begins, self._most_evaluations(M), betas, self.space)
+            found = search(self.figure, begins, _most_evaluations(task.recipe, M), betas, self.space)
             stored = _to_tensors(found, task.runs.network_calls)
             task.progress.save(key, stored)
         found = _from_tensors(stored, self.is_adaptive)
         task.runs.network_calls = int(stored["network_calls"])
         self._log(M, found)
-        steps = found.best.steps(found.measured.known_M, task.base.noise, task.base.config.sampling_eps)
-        return steps, found.best
-
-    def _most_evaluations(self, M: int) -> int:
-        larger = [each for each in self.task.config.nfe if each > FEW_CALLS]
-        most = self.task.options.search_evaluations
-        if not self.is_adaptive:  # there are only shares to find
-            most //= 4
-        return most if M <= FEW_CALLS else most * M // sum(larger)
+        # where the choice of positions does not say how many they are, the times must say what was measured
+        known_M = found.measured.known_M if self.is_adaptive else whole_shares(found.best.shares, task.plan.num_masked)
+        return found.best.steps(known_M, task.base.noise, task.base.config.sampling_eps), found.best
 
     def _log(self, M: int, found: Found) -> None:
         compared = [(found.best, found.measured), *found.others]
@@ -293,18 +281,30 @@ class PositionSearch:
         )
 
 
+def _most_evaluations(recipe: Recipe, num_calls: int) -> int:
+    """The budget of the search for a number of calls. All above `FEW_CALLS` share one."""
+    most = recipe.options.search_evaluations
+    if recipe.order != AdaptiveOrder.name:  # there are only shares to find
+        most //= 4
+    return most if num_calls <= FEW_CALLS else most * num_calls // sum(M for M in recipe.config.nfe if M > FEW_CALLS)
+
+
 def _uses_dependence(steps: LearnedSteps) -> bool:
     choice = steps.choice
     return choice is not None and bool(choice.weight("redundancy") or choice.weight("gain"))
 
 
-def _halves(batch: HeldOutBatch) -> tuple[HeldOutBatch, HeldOutBatch]:
-    sequences, finals = batch
-    middle = max(1, len(sequences) // 2)
-    return (
-        (sequences[:middle], [final_BL[:middle] for final_BL in finals]),
-        (sequences[middle:], [final_BL[middle:] for final_BL in finals]),
-    )
+def _parts(batches: list[HeldOutBatch]) -> dict[str, list[HeldOutBatch]]:
+    """Half of each batch to fit, half to check; the spare sequences of odd batches go to each part in turn."""
+    parts: dict[str, list[HeldOutBatch]] = {"fit": [], "check": []}
+    spare = 1
+    for batch in batches:
+        half, odd = divmod(len(batch[0]), 2)
+        middle = half + odd * spare
+        spare ^= odd
+        parts["fit"] += first_of([batch], middle)
+        parts["check"] += rest_of([batch], middle)
+    return parts
 
 
 def _to_tensors(found: Found, network_calls: int) -> dict[str, torch.Tensor]:

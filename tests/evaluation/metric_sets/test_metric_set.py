@@ -17,6 +17,7 @@ from lsd_sampler.evaluation import (
     Harness,
     JudgeNLL,
     MetricSet,
+    MoleculeMetrics,
     OracleMetrics,
     SetMetrics,
     TextMetrics,
@@ -44,12 +45,19 @@ def clues(name: str) -> Callable[[], MetricSet]:
     return lambda: oracle_metrics(load_denoiser(name), 8)  # pyright: ignore[reportArgumentType]
 
 
+def molecules() -> MetricSet:
+    for library in ("fcd_torch", "rdkit"):
+        pytest.importorskip(library)
+    return MoleculeMetrics(character_tokenizer(), ["CCO", "CCN", "CCC"], ["CO"], num_resamples=4)
+
+
 SETS: dict[str, tuple[Callable[[], MetricSet], torch.Tensor]] = {
     "chain": (lambda: OracleMetrics(countdown(4, 16).transition), tokens()),
     "chain, clues": (clues("countdown:V=4,L=16,clues=3"), tokens()),
     "set": (lambda: SetMetrics(sudoku4()), tokens()),
     "large set": (lambda: SetMetrics(load_denoiser("brackets:L=24")), tokens(length=24)),  # pyright: ignore[reportArgumentType]
     "set, clues": (clues("sudoku4:clues=4"), tokens()),
+    "molecules": (molecules, torch.tensor([[*map(ord, text)] for text in ("CCN", "CCC", "C(C", "COC")])),
     "text": (text_metrics, 97 + tokens(length=50)),
     "judged text": (judged_texts, 97 + tokens(length=50)),
     "tokens": (lambda: TokenMetrics(tokens(), features=lambda x, _: x.float()), tokens()),
