@@ -131,7 +131,8 @@ def add_option(parser: argparse.ArgumentParser, option: Field) -> None:
         shown = f"of {' '.join(map(str, DistillConfig.nfe))}, those that a sequence has tokens for"
         parser.add_argument(flag, type=positive_int, nargs="+", help=f"{text} (default: {shown})")
     elif isinstance(default, tuple):
-        parser.add_argument(flag, default=default, nargs="+", metavar=option.metadata["metavar"], help=text)
+        kind = option.metadata["type"] or str
+        parser.add_argument(flag, type=kind, default=default, nargs="+", metavar=option.metadata["metavar"], help=text)
     elif kind is bool:
         parser.add_argument(flag, default=default, action=argparse.BooleanOptionalAction, help=text)
     else:

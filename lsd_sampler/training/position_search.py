@@ -12,14 +12,12 @@ import torch
 
 from ..sampling.learned_numbers import LearnedSteps
 from ..sampling.noise import NoiseSchedule
-from ..sampling.orders.adaptive import LEAST_NATS
 from ..sampling.position_choice import BUDGETS, WEIGHTS, PositionChoice
 from ..sampling.schedules import grid_from_counts
+from .position_space import EVERYTHING, PositionSpace
 from .share_search import neighbours, whole
 
 
-FREE_BELOW = (LEAST_NATS, 0.01, 0.1, 0.3)
-"""Thresholds, in nats, below which a position is free."""
 LEAST_CHECKED, LEAST_FITTED = 64, 32
 """Sequences to compare what was found on, at least: others than those of the search, and those of the search."""
 FEWEST = 16
@@ -180,7 +178,13 @@ class Found:
     evaluations: int
 
 
-def search(figure: Figure, candidates: list[Candidate], most_evaluations: int, betas: tuple[float, ...] = ()) -> Found:
+def search(
+    figure: Figure,
+    candidates: list[Candidate],
+    most_evaluations: int,
+    betas: tuple[float, ...] = (),
+    space: PositionSpace = EVERYTHING,
+) -> Found:
     """The best choice of positions for one number of calls.
 
     Candidates compete on few sequences, the better ones on more, and the best ones are improved one number at a time,
@@ -192,6 +196,7 @@ def search(figure: Figure, candidates: list[Candidate], most_evaluations: int, b
         candidates: where to begin; at least one is simple.
         most_evaluations (`int`): the most sequence-evaluations.
         betas: other coefficients of the log-score to try.
+        space ([`PositionSpace`], *optional*): what a change may use.
     """
     M, figure = len(candidates[0].shares), Measurements(figure)
     num_fit = min(figure.num_fit, max(LEAST_FITTED, most_evaluations // (32 * M)))
@@ -214,16 +219,21 @@ def search(figure: Figure, candidates: list[Candidate], most_evaluations: int, b
     if simple is None or betas or _beats(finalists[best], finalists[simple], 1.0):
         starts = [c for c, _ in _best(scored, STARTS) if not c.is_simple]
         fewer, each = max(FEWEST, few // 2), budget.part(WIDE).left // max(1, len(starts))
-        wide = [improve(figure, c, fewer, Budget(each, budget), betas) for c in starts]
+        wide = [improve(figure, c, fewer, Budget(each, budget), betas, space) for c in starts]
         for start, _ in _best(list(filter(None, wide)), 2):
             num = max(few, min(num_fit, budget.left // (M * CHANGES)))
-            found = improve(figure, start, num, budget, betas)
+            found = improve(figure, start, num, budget, betas, space)
             finalists |= {c: figure(c, "fit", num_fit) for c in (start, *(found or ())[:1])}
     return _decide(figure, finalists, num_check)
 
 
 def improve(
-    figure: Figure, start: Candidate, num: int, budget: Budget, betas: tuple[float, ...]
+    figure: Figure,
+    start: Candidate,
+    num: int,
+    budget: Budget,
+    betas: tuple[float, ...],
+    space: PositionSpace = EVERYTHING,
 ) -> tuple[Candidate, Measured] | None:
     """Changes the numbers as long as that lowers the cost and the budget lasts. Returns what it found, with its cost;
     None if the budget does not even last for the start.
@@ -234,13 +244,13 @@ def improve(
     if not budget.allows(M, num + few):
         return None
     best, best_few = (start, figure(start, "fit", num)), figure(start, "fit", few)
-    changes, failed = _changes(betas), 0
+    changes, failed = _changes(betas, space), 0
     for change in itertools.cycle(changes):
         if failed == len(changes):
             break
         failed += 1
         for other in change(*best):
-            if other in tried:
+            if other in tried or not space.admits(other):
                 continue
             tried.add(other)
             if not budget.allows(M, few):
@@ -260,8 +270,9 @@ def improve(
 Change = Callable[[Candidate, Measured], Iterator[Candidate]]
 
 
-def _changes(betas: tuple[float, ...]) -> list[Change]:
-    return [_other_shares, _other_thresholds, lambda c, _: _other_betas(c, betas), _shares_together, _other_weights]
+def _changes(betas: tuple[float, ...], space: PositionSpace) -> list[Change]:
+    thresholds: Change = lambda c, _: _other_thresholds(c, space.free_below)  # noqa: E731
+    return [_other_shares, thresholds, lambda c, _: _other_betas(c, betas), _shares_together, _other_weights]
 
 
 def _other_shares(candidate: Candidate, measured: Measured) -> Iterator[Candidate]:
@@ -291,9 +302,9 @@ def _shares_together(candidate: Candidate, measured: Measured) -> Iterator[Candi
             yield replace(candidate, shares=tuple(moved.tolist()), name="found")
 
 
-def _other_thresholds(candidate: Candidate, _: Measured) -> Iterator[Candidate]:
+def _other_thresholds(candidate: Candidate, thresholds: tuple[float, ...]) -> Iterator[Candidate]:
     if candidate.weights is not None:
-        for value in FREE_BELOW:
+        for value in thresholds:
             if value != candidate.free_below:
                 yield replace(candidate, free_below=value, name="found")
 

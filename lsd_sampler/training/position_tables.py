@@ -16,7 +16,8 @@ from ..sampling.orders import ORDERS, AdaptiveOrder
 from ..sampling.position_choice import BUDGETS, WEIGHTS
 from ..sampling.schedules import replay_states
 from .held_out import HeldOutBatch, first_of, with_other_noise
-from .position_search import FREE_BELOW, Candidate
+from .position_search import Candidate
+from .position_space import EVERYTHING, FREE_BELOW, PositionSpace
 from .ranked_costs import RankedCosts, RankingRecorder, StateCosts
 from .share_search import best_shares, plain_shares, shares_of_curve
 from .step_errors import estimate_table
@@ -65,6 +66,7 @@ class PositionTables:
         self.task, self.layouts = task, layouts
         self.batches = first_of(batches, max(1, TABLE_SEQUENCES // task.workers.size))
         self.runs = with_other_noise(task.runs)
+        self.space: PositionSpace = task.options.space
 
     def candidates(self) -> tuple[dict[int, list[Candidate]], Dependence | None]:
         """For each number of calls where a search begins, the most promising first; and the layout of kappa."""
@@ -73,18 +75,20 @@ class PositionTables:
             return self._sorted(self._priced(self.task.recipe.order, None, None, NUM_STATES_OF_SIMPLE)), None
         for name, weights in SIMPLE.items():
             priced += self._priced(name, weights, None, NUM_STATES_OF_SIMPLE)
+        probes = self.space.scores(PROBES)
         probed = {
             layout: [
-                each for i, w in enumerate(PROBES) for each in self._priced(f"{layout}-{i}", w, dependence, NUM_STATES)
+                each for i, w in enumerate(probes) for each in self._priced(f"{layout}-{i}", w, dependence, NUM_STATES)
             ]
             for layout, dependence in self.layouts.items()
         }
-        layout = min(probed, key=lambda layout: _least_by_calls(probed[layout]))
-        priced += probed[layout]
-        for i, weights in enumerate(OTHERS):
-            if weights not in PROBES:
-                priced += self._priced(f"{layout}-other-{i}", weights, self.layouts[layout], NUM_STATES)
-        return self._sorted(priced), self.layouts[layout]
+        layout = min(probed, key=lambda layout: _least_by_calls(probed[layout]), default="")
+        dependence = self.layouts.get(layout)
+        priced += probed.get(layout, [])
+        for i, weights in enumerate(self.space.scores(OTHERS)):
+            if dependence is None or weights not in probes:
+                priced += self._priced(f"{layout}-other-{i}", weights, dependence, NUM_STATES)
+        return self._sorted(priced), dependence
 
     def _sorted(self, priced: list[tuple[float, Candidate]]) -> dict[int, list[Candidate]]:
         """By number of calls: the cheapest ones by the tables, at most two of the same weights, and simple ones."""
@@ -98,7 +102,7 @@ class PositionTables:
                     others.append(candidate)
             found[M] = [*(c for c in ranked if c.is_simple), *others]
             if M <= FEW_CALLS and any(c.weights not in (None, *SIMPLE.values()) for c in others):
-                found[M] += constant_shares(M)
+                found[M] += self.space.brought_in(constant_shares(M))
         return found
 
     def _priced(
@@ -133,7 +137,7 @@ class PositionTables:
         recorder.never_predicted = task.plan.never_predicted
         # only its weights matter here
         plain = Candidate(
-            "", (0.5,) * (len(states) - 1) + (1.0,), weights, 0.0 if is_simple(weights) else FREE_BELOW[0]
+            "", (0.5,) * (len(states) - 1) + (1.0,), weights, 0.0 if is_simple(weights) else self.space.free_below[0]
         )
         known_M = torch.tensor([*states[1:], L], dtype=torch.float64) / L
         steps = plain.steps(known_M, task.base.noise, task.base.config.sampling_eps)
@@ -159,13 +163,16 @@ class PositionTables:
             L = self.task.plan.num_masked
             table = step_error_table(states, replay_states(L, num_states), L, name)
             starts = {M: torch.cat([shortest_path(table, M), starts[M]]) for M in nfe}
-        thresholds = (0.0, *(FREE_BELOW if weights else ())) if simple else FREE_BELOW
+        free = self.space.free_below
+        thresholds = tuple(dict.fromkeys((0.0, *(free if weights else ())))) if simple else free
         for free_below in thresholds:
             costs = RankedCosts.of(states, free_below)
             if before is not None and bool(torch.equal(before, costs.free_GR)):
                 continue  # no entropy lies between the two thresholds
             before = costs.free_GR
             for M, budget in itertools.product(nfe, BUDGETS if weights else BUDGETS[:1]):
+                if not self.space.admits(Candidate(name, (1.0,) * M, weights, free_below, budget)):
+                    continue
                 tried = [best_shares(costs, budget, starts[M])]
                 if simple and free_below == 0 and budget == BUDGETS[0]:  # the path as it is, too
                     tried.append((starts[M][0], float(costs.follow(starts[M][:1], budget)[0].mean())))
@@ -199,7 +206,9 @@ def constant_shares(num_calls: int) -> list[Candidate]:
     ]
 
 
-def for_answers(candidates: Sequence[Candidate], num_calls: int, beta: float) -> list[Candidate]:
+def for_answers(
+    candidates: Sequence[Candidate], num_calls: int, beta: float, space: PositionSpace = EVERYTHING
+) -> list[Candidate]:
     """Where a search for right answers begins: also with the most likely tokens, and with certain positions first, as
     samplers with a threshold have it.
 
@@ -207,6 +216,7 @@ def for_answers(candidates: Sequence[Candidate], num_calls: int, beta: float) ->
         candidates: of the tables.
         num_calls (`int`): M.
         beta (`float`): an inverse temperature at which the most likely token is taken.
+        space ([`PositionSpace`], *optional*): what they may use.
     """
     even = tuple(1 / (num_calls - k) for k in range(num_calls))
     surest = [
@@ -215,7 +225,7 @@ def for_answers(candidates: Sequence[Candidate], num_calls: int, beta: float) ->
         for free_below in FREE_BELOW
         for budget in BUDGETS
     ]
-    both = [*candidates, *surest]
+    both = [*candidates, *space.brought_in(surest)]
     return [*both, *(replace(each, beta=beta) for each in both)]
 
 

@@ -103,3 +103,11 @@ def test_options_that_mean_nothing_beside_a_method() -> None:
     assert DistillConfig(method="path_kl", epochs=3, variant="literal").epochs == 3
     with pytest.raises(ValueError, match="`relaxation` is of `method` 'lsd' or 'lsd.'"):
         DistillConfig(method="jys", relaxation=0.1)
+
+
+@pytest.mark.parametrize("method", [*CHOSEN])
+def test_the_default_of_another_methods_option_is_not_refused(method: str) -> None:
+    """All options are flags, so their defaults are given with every method; another value is refused."""
+    assert DistillConfig(method=method, objective="likelihood").to_dict()["objective"] == "likelihood"
+    with pytest.raises(ValueError, match="`objective` is of `method` 'forced_kl'"):
+        DistillConfig(method=method, objective="answers")

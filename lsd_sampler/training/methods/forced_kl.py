@@ -20,7 +20,7 @@ import torch
 
 from ...learned.choice_description import describe_choice
 from ...learned.description import Description, Records
-from ...sampling.dependence import Dependence
+from ...sampling.dependence import LAYOUTS, Dependence
 from ...sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ...sampling.orders import ORDERS, AdaptiveOrder
 from ...sampling.position_choice import BUDGETS, WEIGHTS
@@ -29,11 +29,12 @@ from ..answers import AnswerFigure
 from ..consistent import MOST_CALLS, consistent
 from ..forced_figure import ForcedFigure, whole_shares
 from ..held_out import HeldOutBatch, first_of, rest_of
-from ..measured_dependence import measured_dependence, states_of_pairs
+from ..measured_dependence import layouts_of, measured_dependence, states_of_pairs
 from ..method import Method
 from ..options import MethodOptions, check_positive, option
 from ..paths import source_paths
 from ..position_search import FEWEST, Candidate, Figure, Found, Measured, most_spent, search
+from ..position_space import FREE_BELOW, PositionSpace, checked_names, checked_thresholds
 from ..position_tables import (
     FEW_CALLS,
     TABLE_SEQUENCES,
@@ -71,10 +72,27 @@ class ForcedKLOptions(MethodOptions):
         None, "what is searched on: likelihood (the cost of forced sequences), or answers (the share of right answers"
         " to tasks); default: likelihood", choices=OBJECTIVES, unset="likelihood", own=True,
     )  # fmt: skip
+    terms: tuple[str, ...] = option(WEIGHTS, "terms of the score that may have a weight", str, metavar="TERM")
+    layouts: tuple[str, ...] = option(
+        LAYOUTS, "layouts of kappa to try, of those that the canvases admit", str, metavar="LAYOUT"
+    )
+    budgets: tuple[str, ...] = option(BUDGETS, "what the share of a call may be a share of", str, metavar="BUDGET")
+    free_below: tuple[float, ...] = option(
+        FREE_BELOW, "thresholds to try, in nats, below which a position is revealed whatever the budget", float,
+        metavar="NATS",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("search_evaluations", self.search_evaluations)
+        for name, known in (("terms", WEIGHTS), ("layouts", LAYOUTS), ("budgets", BUDGETS)):
+            object.__setattr__(self, name, checked_names(name, getattr(self, name), known))
+        object.__setattr__(self, "free_below", checked_thresholds("free_below", self.free_below))
+
+    @property
+    def space(self) -> PositionSpace:
+        """What the search may use."""
+        return PositionSpace(self.terms, self.layouts, self.budgets, self.free_below)
 
 
 class ForcedKL(Method):
@@ -165,13 +183,18 @@ class PositionSearch:
         self.parts = _parts(self.batches)
 
     @property
+    def space(self) -> PositionSpace:
+        """What the search may use."""
+        return self.task.options.space
+
+    @property
     def is_for_answers(self) -> bool:
         """Whether right answers decide."""
         return self.task.options.objective == "answers"
 
     def learn(self) -> LearnedSampler:
         """All numbers."""
-        layouts = self._layouts() if self.is_adaptive else {}
+        layouts = self._layouts() if self.is_adaptive and self.space.looks_at_pairs else {}
         candidates, dependence = PositionTables(self.task, self.parts["fit"], layouts).candidates()
         self.figure = self._figure(dependence)
         steps: dict[int, LearnedSteps] = {}
@@ -193,7 +216,13 @@ class PositionSearch:
         here = {final_BL.shape[1] for _, finals in self.batches for final_BL in finals}
         lengths = set().union(*task.workers.gather(here))
         shapes = {(length // width, width) if width else (length,) for length in lengths}
+        admitted = list(layouts_of(shapes))
+        if not set(admitted) & set(self.space.layouts):
+            raise ValueError(
+                f"`layouts` must name one that these canvases admit, {admitted}, got {self.space.layouts}."
+            )
         layouts = measured_dependence(task, self.batches, shapes)
+        layouts = {name: kappa for name, kappa in layouts.items() if name in self.space.layouts}
         for layout, dependence in layouts.items():
             task.log(
                 event="dependence",
@@ -209,8 +238,8 @@ class PositionSearch:
         stored = task.progress.load(key)
         if stored is None:
             betas = BETAS if self.is_for_answers else ()
-            begins = for_answers(candidates, M, BETAS[-1]) if betas else candidates
-            found = search(self.figure, begins, _most_evaluations(task.recipe, M), betas)
+            begins = for_answers(candidates, M, BETAS[-1], self.space) if betas else candidates
+            found = search(self.figure, begins, _most_evaluations(task.recipe, M), betas, self.space)
             stored = _to_tensors(found, task.runs.network_calls)
             task.progress.save(key, stored)
         found = _from_tensors(stored, self.is_adaptive)
