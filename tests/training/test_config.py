@@ -117,7 +117,7 @@ def test_options_that_mean_nothing_beside_a_method() -> None:
         DistillConfig(method="jys", relaxation=0.1)
 
 
-@pytest.mark.parametrize("method", [*CHOSEN])
+@pytest.mark.parametrize("method", sorted({*CHOSEN} - {"forced_kl"}))
 def test_the_default_of_another_methods_option_is_not_refused(method: str) -> None:
     """All options are flags, so their defaults are given with every method; another value is refused."""
     assert DistillConfig(method=method, objective="likelihood").to_dict()["objective"] == "likelihood"
