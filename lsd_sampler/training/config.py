@@ -82,9 +82,10 @@ class DistillConfig(SharedOptions):
         """Refuses options that the method does not have, if they are declared as `own`."""
         method = METHODS[self.method]
         refused = [] if method.chooses else [name for name, each in method_options().items() if each.metadata["own"]]
+        defaults = self._options_of_methods({})  # which a copy of another config hands on
         for name in refused:
-            value, default = values.get(name), method_options()[name].default
-            if value and value != default and not has_option(method.options, name):
+            value = values.get(name)
+            if value and value != defaults[name] and not has_option(method.options, name):
                 owners = methods_where(lambda other, name=name: has_option(other.options, name))
                 raise ValueError(f"`{name}` is of `method` {owners}: {self.method!r} has no such option.")
 

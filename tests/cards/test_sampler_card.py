@@ -210,6 +210,7 @@ def test_no_picture_of_an_earlier_run_stays(tmp_path: Path, monkeypatch: pytest.
     pytest.importorskip("matplotlib")
     save_choosing(tmp_path)
     learned = choosing_sampler()
+    learned.steps = {2: learned.steps[2]}  # which looks at no other positions
     learned.dependence = None
     card = save_choosing(tmp_path, learned)
     assert not (tmp_path / "dependence.png").exists() and "dependence.png" not in card

@@ -158,6 +158,7 @@ def test_lsd_train_says_what_it_found(
     monkeypatch.setattr(cards, "_plot", lambda *_: False)
     argv = ["--model", "countdown:V=4,L=16", "--nfe", "2", "4", "--num-sequences", "8"]
     argv += ["--coefficient-sequences", "32", "--reference-sequences", "64", "--output-dir", str(tmp_path / "out")]
+    argv += ["--candidates", "path_kl:random", "path_kl:halton", "--held-out-sequences", "16"]
     assert train.main([*argv, "--dry-run"]) == 0
     planned = json.loads(capsys.readouterr().out)
     assert train.main(argv) == 0

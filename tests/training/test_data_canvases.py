@@ -256,7 +256,8 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     chain = random_chain(4, L, seed=2)
     pipe, x_NL = pipeline_of(chain), CHAIN.sample(10, torch.Generator().manual_seed(0))
     call: dict[str, Any] = {"data": x_NL, "input_ids": canvases_of(x_NL, 5)}
-    config = DistillConfig(**SMALL, held_out_sequences=4, coefficients="plain")
+    names = ("path_kl:halton", "path_kl:random", "lsd:random")
+    config = DistillConfig(**SMALL, held_out_sequences=4, coefficients="plain", candidates=names)
     told: list[dict[str, Any]] = []
     want = distill(pipe, config, log=told.append, **call)
 
