@@ -24,6 +24,8 @@ FLAT: dict[str, Any] = {
     ],
     "coefficients": None, "coefficient_sequences": 128, "reference_sequences": 512, "held_out_sequences": 128,
     "seed": 0, "search_evaluations": 65536, "objective": "likelihood",
+    "terms": ["own", "redundancy", "gain", "random", "halton"], "layouts": ["matrix", "offset", "offset_2d"],
+    "budgets": ["position_shares", "entropy_shares"], "free_below": [1e-05, 0.01, 0.1, 0.3],
 }  # fmt: skip
 CHOSEN = {
     "path_kl": ("halton", 0.0),
@@ -103,11 +105,3 @@ def test_options_that_mean_nothing_beside_a_method() -> None:
     assert DistillConfig(method="path_kl", epochs=3, variant="literal").epochs == 3
     with pytest.raises(ValueError, match="`relaxation` is of `method` 'lsd' or 'lsd.'"):
         DistillConfig(method="jys", relaxation=0.1)
-
-
-@pytest.mark.parametrize("method", [*CHOSEN])
-def test_the_default_of_another_methods_option_is_not_refused(method: str) -> None:
-    """All options are flags, so their defaults are given with every method; another value is refused."""
-    assert DistillConfig(method=method, objective="likelihood").to_dict()["objective"] == "likelihood"
-    with pytest.raises(ValueError, match="`objective` is of `method` 'forced_kl'"):
-        DistillConfig(method=method, objective="answers")
