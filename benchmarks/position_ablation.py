@@ -1,6 +1,6 @@
 """What each part of the learned choice of positions is worth, on exact oracles: `forced_kl` without it.
 
-    python benchmarks/position_ablation.py ablation     # about ten minutes on 2 cores; what is done is kept there
+    python benchmarks/position_ablation.py ablation     # five minutes of one core; what is done is kept there
 
 Prints one markdown table. For each variant and number of calls: nats of held-out exact samples above one token a call,
 which an exact model makes the total correlation of what is revealed together, with the standard error; and the figure

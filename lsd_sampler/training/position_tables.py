@@ -49,6 +49,7 @@ OTHERS = (
         )
         for base in ("random", "halton")
     ),
+    *(_weights(redundancy=1, gain=gain) for gain in (0.3, 1, 3)),
     _weights(own=0.1, halton=1), _weights(own=0.3, halton=1),
 )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 import math
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -33,7 +32,9 @@ def test_the_cost_of_one_call_is_the_sum_of_the_entropies() -> None:
     assert float(NAMES["priced"]("sudoku4", PLAIN, 1, 4).mean()) == pytest.approx(16 * math.log(4), abs=1e-9)
 
 
-def test_rows_that_are_kept_are_not_measured_again(tmp_path: Path) -> None:
+def test_rows_that_are_kept_are_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each with its own figure, mean and error; and a mark where a simple order was taken."""
     rows, sizes = [], {"num_sequences": 8, "search_evaluations": 16, "num_samples": 4}
     for i, variant in enumerate(NAMES["VARIANTS"]):
@@ -46,8 +47,9 @@ def test_rows_that_are_kept_are_not_measured_again(tmp_path: Path) -> None:
                 )
     write_jsonl(tmp_path / "rows.jsonl", rows)
     argv = [f"--{name.replace('_', '-')}={value}" for name, value in sizes.items()]
-    script = [sys.executable, SCRIPT, tmp_path, *argv]
-    lines = subprocess.run(script, capture_output=True, text=True, check=True).stdout.splitlines()
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(tmp_path), *argv])
+    NAMES["main"]()
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + len(NAMES["VARIANTS"])
     assert "sudoku4, 3 calls: nats above, valid" in lines[0] and "6 calls: nats above, reverse KL" in lines[0]
     assert lines[2].startswith("| all | 3.00 (0.05), 0.000 * | 4.00 (0.06), 0.000 * |")
