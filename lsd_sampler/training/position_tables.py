@@ -3,7 +3,7 @@ forced run.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +24,10 @@ from .step_errors import estimate_table
 from .task import Task
 
 
+Measure = Callable[[Candidate, Dependence], float]
+"""From a candidate and a kappa to a mean cost."""
+LAYOUT_SEQUENCES = 48
+"""Sequences on which layouts of kappa are compared."""
 TABLE_SEQUENCES = 24
 """Sequences of a forced run that prices candidates."""
 NUM_STATES, NUM_STATES_OF_SIMPLE = 40, 128
@@ -61,10 +65,17 @@ class PositionTables:
         task ([`Task`]): the task; its base scheduler has the order that is learned for.
         batches: sequences to force, of this process.
         layouts: kappa in each layout that was measured; none for an order that is not `adaptive`.
+        measure (*optional*): what a candidate costs with a layout of kappa; without it the tables choose the layout.
     """
 
-    def __init__(self, task: Task, batches: Sequence[HeldOutBatch], layouts: dict[str, Dependence]):
-        self.task, self.layouts = task, layouts
+    def __init__(
+        self,
+        task: Task,
+        batches: Sequence[HeldOutBatch],
+        layouts: dict[str, Dependence],
+        measure: Measure | None = None,
+    ):
+        self.task, self.layouts, self.measure = task, layouts, measure
         self.batches = first_of(batches, max(1, TABLE_SEQUENCES // task.workers.size))
         self.runs = with_other_noise(task.runs)
         self.space: PositionSpace = task.options.space
@@ -83,13 +94,33 @@ class PositionTables:
             ]
             for layout, dependence in self.layouts.items()
         }
-        layout = min(probed, key=lambda layout: _least_by_calls(probed[layout]), default="")
+        layout = self._best_layout(probed)
         dependence = self.layouts.get(layout)
         priced += probed.get(layout, [])
         for i, weights in enumerate(self.space.scores(OTHERS)):
             if dependence is None or weights not in probes:
                 priced += self._priced(f"{layout}-other-{i}", weights, dependence, NUM_STATES)
         return self._sorted(priced), dependence
+
+    def _best_layout(self, probed: dict[str, list[tuple[float, Candidate]]]) -> str:
+        """The layout of kappa whose best candidates for few calls cost the least; empty if there is none."""
+        if len(probed) < 2 or self.measure is None or not few_calls(self.task.config.nfe):
+            return min(probed, key=lambda layout: _least_by_calls(probed[layout]), default="")
+        stored = self.task.progress.load("layout")
+        if stored is None:
+            costs = [self._cost_of_layout(layout, probed[layout]) for layout in probed]
+            stored = {"costs": torch.tensor(costs), "network_calls": torch.tensor(self.task.runs.network_calls)}
+            self.task.progress.save("layout", stored)
+        self.task.runs.network_calls = int(stored["network_calls"])
+        return list(probed)[int(stored["costs"].argmin())]
+
+    def _cost_of_layout(self, layout: str, priced: list[tuple[float, Candidate]]) -> float:
+        """The sum, over few numbers of calls, of the lowest cost that is measured."""
+        assert self.measure is not None
+        found, dependence, total = self._sorted(priced), self.layouts[layout], 0.0
+        for M in few_calls(self.task.config.nfe):
+            total += min(self.measure(c, dependence) for c in found[M] if not c.is_simple)
+        return total
 
     def _sorted(self, priced: list[tuple[float, Candidate]]) -> dict[int, list[Candidate]]:
         """By number of calls: the cheapest ones by the tables, at most two of the same weights, and simple ones."""
@@ -196,6 +227,18 @@ def calls_of_tables(num_masked: int, order: str) -> int:
 def is_simple(weights: tuple[float, ...] | None) -> bool:
     """Whether these weights do not look at the logits, or there are none."""
     return weights is None or not any(weights[:3])
+
+
+def few_calls(nfe: Sequence[int]) -> list[int]:
+    """The numbers of calls that have a search of their own."""
+    return [M for M in nfe if M <= FEW_CALLS]
+
+
+def calls_of_layouts(nfe: Sequence[int], num_layouts: int, most_rows: int) -> int:
+    """At most as many network calls choose the layout of kappa, with batches of this many rows."""
+    candidates = 2 * len(PROBES) + len(constant_shares(2))
+    batches = -(-LAYOUT_SEQUENCES // most_rows) + 1
+    return num_layouts * candidates * batches * sum(few_calls(nfe)) if num_layouts > 1 else 0
 
 
 def constant_shares(num_calls: int) -> list[Candidate]:

@@ -37,8 +37,10 @@ from ..position_search import FEWEST, Candidate, Figure, Found, Measured, most_s
 from ..position_space import FREE_BELOW, PositionSpace, checked_names, checked_thresholds
 from ..position_tables import (
     FEW_CALLS,
+    LAYOUT_SEQUENCES,
     TABLE_SEQUENCES,
     PositionTables,
+    calls_of_layouts,
     calls_of_tables,
     continued,
     for_answers,
@@ -166,7 +168,9 @@ class ForcedKL(Method):
         # n sequences make one batch, or at most one more than their share of full ones
         search = math.ceil(evaluations * max(1 / fewest, 2 / (rows + 1)))
         checked = 0 if recipe.source == "data" else min(MOST_CALLS, plan.num_masked)
-        own = recipe.num_batches * (recipe.source_steps + checked + pairs) + table_batches * tables + search
+        layouts = calls_of_layouts(nfe, 2 if pairs else 0, min(rows, LAYOUT_SEQUENCES))
+        measured = table_batches * tables + layouts + search
+        own = recipe.num_batches * (recipe.source_steps + checked + pairs) + measured
         return plan.num_canvases * (1 + own)
 
     def describe(self, learned: LearnedSampler, records: Records) -> Description:
@@ -195,13 +199,18 @@ class PositionSearch:
     def learn(self) -> LearnedSampler:
         """All numbers."""
         layouts = self._layouts() if self.is_adaptive and self.space.looks_at_pairs else {}
-        candidates, dependence = PositionTables(self.task, self.parts["fit"], layouts).candidates()
+        tables = PositionTables(self.task, self.parts["fit"], layouts, self._cost_with)
+        candidates, dependence = tables.candidates()
         self.figure = self._figure(dependence)
         steps: dict[int, LearnedSteps] = {}
         best: Candidate | None = None
         for M in self.task.config.nfe:
             steps[M], best = self._searched(M, [*continued(best, M), *candidates[M]])
         return LearnedSampler(steps, dependence=dependence if any(map(_uses_dependence, steps.values())) else None)
+
+    def _cost_with(self, candidate: Candidate, dependence: Dependence) -> float:
+        """What a candidate costs with this kappa, on few sequences."""
+        return self._figure(dependence)(candidate, "fit", LAYOUT_SEQUENCES).mean
 
     def _figure(self, dependence: Dependence | None) -> Figure:
         """What is searched on."""
