@@ -71,6 +71,7 @@ class DistillConfig(SharedOptions):
     def _options_of_methods(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The options of all methods: the method's own, as it has settled them, and those of the others."""
         given = {name: values.get(name, each.default) for name, each in method_options().items()}
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         method, settled = METHODS[self.method], {}
         for name in reversed(METHODS.names()):
             built = _built(METHODS[name].options, given)  # refuses what is out of range, whoever it is for
