@@ -7,6 +7,7 @@ MAX_NUMBERS = 8
 """Longer lists are shown by their ends only."""
 # what the line begins with, what is printed at the end, and what is for metrics.jsonl alone
 LEFT_OUT = ("event", "candidate", "nfe", "seconds", "reason", "kept_bytes", "peak_device_bytes", "is_image")
+LEFT_OUT_OF = {"position_candidate": ("shares", "budget", "standard_error")}
 
 
 def in_one_line(record: dict[str, Any]) -> str:
@@ -16,7 +17,8 @@ def in_one_line(record: dict[str, Any]) -> str:
     """
     head = [record["candidate"]] if "candidate" in record else []
     head.append(record["event"] + (f", {record['nfe']} calls" if "nfe" in record else ""))
-    parts = [f"{name} {_shown(value)}" for name, value in record.items() if name not in LEFT_OUT and value is not None]
+    left_out = (*LEFT_OUT, *LEFT_OUT_OF.get(record["event"], ()))
+    parts = [f"{name} {_shown(value)}" for name, value in record.items() if name not in left_out and value is not None]
     return f"{record['seconds']:.1f} s  {': '.join([*head, ', '.join(parts)])}"
 
 
