@@ -35,7 +35,8 @@ def measured(monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[Seen, Any
         return call(self, candidate, part, num)
 
     monkeypatch.setattr(ForcedFigure, "__call__", kept)
-    config = DistillConfig(method="forced_kl", nfe=(3,), num_sequences=64, search_evaluations=5000, **options)
+    options = {"search_evaluations": 5000, **options}
+    config = DistillConfig(method="forced_kl", nfe=(3,), num_sequences=64, **options)
     records: list[dict[str, Any]] = []
     data = sudoku4().sample(64, torch.Generator().manual_seed(0))
     learned = distill(pipeline_of(sudoku4()), config, log=records.append, data=data).learned_sampler
@@ -79,7 +80,7 @@ def test_no_candidate_leaves_the_space(name: str, monkeypatch: pytest.MonkeyPatc
 
 def test_the_whole_space_is_searched_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the tests above can fail."""
-    seen, _, _ = measured(monkeypatch)
+    seen, _, _ = measured(monkeypatch, search_evaluations=40000)
     assert {term for weights, _, _ in seen for term in weights} >= {*WEIGHTS} - {"own"}
     assert {budget for _, budget, _ in seen} == set(BUDGETS)
     assert {free for _, _, free in seen} >= {1e-5, 0.01, 0.1, 0.3}
