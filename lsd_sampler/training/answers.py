@@ -15,13 +15,12 @@ import torch
 from ..denoisers.oracle import Oracle
 from ..sampling.canvas import StepInput
 from ..sampling.dependence import Dependence
-from ..sampling.learned_numbers import LearnedSampler
 from ..sampling.pipeline_runs import PipelineRuns
 from ..support.tasks import VALID, Checker, check_task, make_checker, share_right
-from .forced_figure import Watch, whole_shares
+from .forced_figure import Watch, sampler_of
 from .held_out import with_other_noise
 from .position_search import Candidate, Measured
-from .recording import Recorder
+from .recording import SampleRecorder
 from .task import Task
 
 
@@ -46,9 +45,9 @@ class Answers:
             check_task(item)
 
     def identity(self) -> dict[str, Any]:
-        """What tells these tasks from others, JSON-ready."""
-        named = self.checker if isinstance(self.checker, FunctionType) else type(self.checker)
-        return {"items": list(self.items), "checker": f"{named.__module__}:{named.__qualname__}"}
+        """What tells these tasks from others."""
+        checker = self.checker if isinstance(self.checker, FunctionType) else type(self.checker)
+        return {"items": list(self.items), "checker": checker}
 
     def right(self, sequences_BL: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
         """Which answers are right, `(B,)`, bool."""
@@ -72,30 +71,22 @@ def checked_answers(
     denoiser = getattr(pipeline, "denoiser", None)
     if not isinstance(denoiser, Oracle):
         raise ValueError("`objective` 'answers' needs tasks with a checker: `answers`, or `lsd-train --tasks`.")
-    canvases = call_kwargs.get("input_ids")
-    if canvases is None:
-        canvases = torch.full((1, call_kwargs.get("length") or denoiser.length), denoiser.hole_id)
-    items = [
-        {"canvas": row} for row in torch.as_tensor(canvases).reshape(-1, torch.as_tensor(canvases).shape[-1]).tolist()
-    ]
+    length = call_kwargs.get("length") or denoiser.length
+    canvases = torch.as_tensor(call_kwargs.get("input_ids", [denoiser.hole_id] * length))
+    items = [{"canvas": row} for row in torch.atleast_2d(canvases).tolist()]
     return Answers(items, make_checker(VALID, oracle=denoiser))
 
 
-class AnswerRecorder(Recorder):
-    """A sampler whose sequences are kept."""
+class AnswerRecorder(SampleRecorder):
+    """A sampler whose sequences are kept; it also sees how many tokens are known in each call."""
 
     def watch(self, M: int) -> None:
         """Begins to count, for runs of M steps."""
         self.seen = Watch(M)
 
-    def begin(self, num_inference_steps: int) -> None:
-        super().begin(num_inference_steps)
-        self.ends: list[torch.Tensor] = []
-
     def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         canvas_BL, probability_BL = super().record(x)
         self.seen.add(x, x.masked_BL & (canvas_BL != x.mask_token_id), x.masked_BL)
-        self.ends[self.canvas_index :] = [canvas_BL]
         return canvas_BL, probability_BL
 
 
@@ -118,11 +109,7 @@ class AnswerFigure:
     def __call__(self, candidate: Candidate, part: str, num: int | None = None) -> Measured:
         task, M = self.task, len(candidate.shares)
         recorder = AnswerRecorder.from_config(task.base.config)
-        steps = candidate.steps(
-            whole_shares(candidate.shares, task.plan.num_masked), task.base.noise, task.base.config.sampling_eps
-        )
-        dependence = self.dependence if steps.choice is not None else None
-        recorder.set_learned_sampler(LearnedSampler({M: steps}, dependence=dependence))
+        recorder.set_learned_sampler(sampler_of(candidate, task, self.dependence))
         recorder.watch(M)
         sequences = self.parts[part]
         if num is not None:
@@ -131,7 +118,6 @@ class AnswerFigure:
         for first in range(0, len(sequences), size):
             batch = sequences[first : first + size]
             self.runs.run(recorder, M, batch)
-            whole_BL = torch.cat([end.cpu() for end in recorder.ends], dim=1)
-            wrong.append(1.0 - self.answers.right(whole_BL, batch).double())
+            wrong.append(1.0 - self.answers.right(recorder.sequences, batch).double())
         task.runs.network_calls = self.runs.network_calls
         return recorder.seen.measured(torch.cat(wrong), task)

@@ -24,7 +24,6 @@ from .config import DistillConfig
 from .data import token_ids
 from .data_canvases import DataCanvases, look_at_canvases
 from .method import METHODS, ChosenSampler, method_of
-from .methods.forced_kl import ForcedKL
 from .path_cache import PathCache, fingerprint
 from .progress import Progress
 from .recipe import Recipe
@@ -131,7 +130,7 @@ def distill(
         learned = LearnedSampler(learned.steps, learned.step_error, learned.dependence)
     if coefficients.wanted(config, METHODS[winner.method]):
         learned = coefficients.with_coefficients(replace(task, base=base), learned)
-    if winner.method == ForcedKL.name:
+    if METHODS[winner.method].reports_variety:
         log_variety(replace(task, base=base), learned)
     plan = recipe.plan
     peak = {"peak_device_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}

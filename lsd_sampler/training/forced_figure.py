@@ -43,10 +43,7 @@ class ForcedFigure:
         task, M = self.task, len(candidate.shares)
         recorder = ForcedRecorder.from_config(task.base.config)
         recorder.never_predicted = task.plan.never_predicted
-        known_M = whole_shares(candidate.shares, task.plan.num_masked)
-        steps = candidate.steps(known_M, task.base.noise, task.base.config.sampling_eps)
-        dependence = self.dependence if steps.choice is not None else None
-        recorder.set_learned_sampler(LearnedSampler({M: steps}, dependence=dependence))
+        recorder.set_learned_sampler(sampler_of(candidate, task, self.dependence))
         recorder.watch(M)
         num = (self.num_fit if part == "fit" else self.num_check) if num is None else num
         self.runs.network_calls, nats = task.runs.network_calls, []
@@ -56,6 +53,13 @@ class ForcedFigure:
             nats.append(recorder.nats_B)
         task.runs.network_calls = self.runs.network_calls
         return recorder.seen.measured(torch.cat(nats), task)
+
+
+def sampler_of(candidate: Candidate, task: Task, dependence: Dependence | None) -> LearnedSampler:
+    """The sampler of a candidate, as it is measured: its times are those of its shares of whole positions."""
+    known_M = whole_shares(candidate.shares, task.plan.num_masked)
+    steps = candidate.steps(known_M, task.base.noise, task.base.config.sampling_eps)
+    return LearnedSampler({len(candidate.shares): steps}, dependence=dependence if steps.choice is not None else None)
 
 
 def whole_shares(shares: Sequence[float], num_masked: int) -> torch.Tensor:

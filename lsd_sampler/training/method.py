@@ -48,6 +48,8 @@ class Method(ABC):
     """Whether it learns coefficients itself, so that none are learned on top."""
     leaves_coefficients: ClassVar[bool] = False
     """Whether coefficients of the log-score are learned on top by default if it was chosen."""
+    reports_variety: ClassVar[bool] = False
+    """Whether its sampler may trade variety for something else, so that a run says how fills of a canvas vary."""
 
     # ---- before the work ----
 

@@ -1,12 +1,13 @@
 """Teacher paths: integers only, made once, from which a student can be judged at any grid of times."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
 from ..sampling.canvas import StepInput
+from ..scheduling_lsd import LSDScheduler
 from .recording import Recorder, check_num_canvases
 from .task import Task
 
@@ -89,6 +90,13 @@ SOURCES = {"teacher": teacher_paths, "bootstrap": bootstrapped_paths, "data": da
 def source_paths(task: Task) -> list[list[TeacherPath]]:
     """For each batch, paths to sequences from the source that the recipe names."""
     return SOURCES[task.recipe.source](task)
+
+
+def of_forward_process(task: Task) -> Task:
+    """The same task, with sequences that are made in the order of the forward process, at random. Those made in an
+    order that looks at the logits would fit it by construction.
+    """
+    return replace(task, base=LSDScheduler.from_config(task.base.config, order="random"))
 
 
 def sampled_paths(task: Task, source: str, solver: str, num_steps: int, **options: Any) -> list[list[TeacherPath]]:

@@ -15,7 +15,6 @@ import torch
 
 from ..sampling import certainty
 from ..sampling.canvas import StepInput
-from ..sampling.draws import gumbel
 from ..sampling.left_out import is_predicted
 from ..sampling.orders import AdaptiveOrder, SurestFirst
 from .cross_entropy import cross_entropy
@@ -78,7 +77,6 @@ class RankingRecorder(HeldOutRecorder):
     def _ranked(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Place of each open position, which positions are free, and the entropy of all masked ones. `(B, L)` each."""
         rule = self.rule
-        row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
         if isinstance(rule, AdaptiveOrder):
             choice = self.steps.choice
             assert choice is not None
@@ -86,12 +84,11 @@ class RankingRecorder(HeldOutRecorder):
             place_BL = rule.places(x, self.plan, choice, seen, seen.open_BL.sum(1))
             return place_BL, seen.free_BL, seen.entropy_BL
         assert isinstance(rule, SurestFirst)
-        _, choice_BL, _ = x.uniforms(3)
-        score_R = rule.scores(x.logits_BLV, row_R, position_R, x.mask_token_id)
-        score_BL = x.spread(row_R, position_R, score_R, -torch.inf)
-        score_BL = score_BL + self.plan.position_temperatures[x.k] * gumbel(choice_BL)
+        row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
+        _, choice_BL, _ = x.uniforms(3)  # as `reveals` draws them
         entropy_R = certainty.of_rows(certainty.entropy, x.logits_BLV, row_R, position_R, x.mask_token_id)
-        return certainty.ranks(score_BL), torch.zeros_like(x.masked_BL), x.spread(row_R, position_R, entropy_R, 0.0)
+        entropy_BL = x.spread(row_R, position_R, entropy_R, 0.0)
+        return rule.places(x, self.plan, choice_BL), torch.zeros_like(x.masked_BL), entropy_BL
 
 
 @dataclass

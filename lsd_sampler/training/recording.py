@@ -98,6 +98,24 @@ class Recorder(LSDScheduler):
         return finished
 
 
+class SampleRecorder(Recorder):
+    """Keeps how each canvas of a run ended."""
+
+    def begin(self, num_inference_steps: int) -> None:
+        super().begin(num_inference_steps)
+        self.ends: list[torch.Tensor] = []
+
+    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
+        canvas_BL, probability_BL = super().record(x)
+        self.ends[self.canvas_index :] = [canvas_BL]
+        return canvas_BL, probability_BL
+
+    @property
+    def sequences(self) -> torch.Tensor:
+        """The canvases of the run, one after another, `(B, L)`, on the CPU."""
+        return torch.cat([end.cpu() for end in self.ends], dim=1)
+
+
 @dataclass
 class RecordedCanvas:
     """What is kept of one canvas of a teacher's run.

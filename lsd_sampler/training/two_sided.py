@@ -21,14 +21,13 @@ import torch
 from tqdm.auto import tqdm
 
 from ..learned.interpolation import known_shares
-from ..sampling.canvas import StepInput
 from ..sampling.learned_numbers import LearnedSteps
 from ..sampling.pipeline_runs import PipelineRuns
 from ..scheduling_lsd import LSDScheduler
 from ..support.workers import Workers
 from .ngram_cells import CellDistance, has_ngrams
 from .progress import Progress
-from .recording import Recorder, UnequalLengths
+from .recording import SampleRecorder, UnequalLengths
 
 
 MAX_NFE = 32
@@ -40,19 +39,6 @@ RADIUS = 0.3
 FIRST_SEQUENCE = 2**20
 """Seeds far from those of the sequences that schedules are learned from."""
 MIN_REFERENCES = 16
-
-
-class SampleRecorder(Recorder):
-    """Keeps how each canvas of a run ended."""
-
-    def begin(self, num_inference_steps: int) -> None:
-        super().begin(num_inference_steps)
-        self.ends: list[torch.Tensor] = []
-
-    def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
-        canvas_BL, probability_BL = super().record(x)
-        self.ends[self.canvas_index :] = [canvas_BL]
-        return canvas_BL, probability_BL
 
 
 def two_sided(
@@ -224,7 +210,7 @@ class _Search:
         for first in range(begin, begin + each, self.batch_size):
             batch = range(first, min(first + self.batch_size, begin + each))
             self.runs.run(student, M, [FIRST_SEQUENCE + i for i in batch])
-            ids = torch.cat([end.cpu() for end in student.ends], dim=1)
+            ids = student.sequences
             length = ids.shape[1]
             if length != self.length:
                 break

@@ -10,9 +10,9 @@ from ..sampling.fills import fill_shares
 from ..sampling.learned_numbers import LearnedSampler
 from ..sampling.pipeline_runs import PipelineRuns
 from .held_out import with_other_noise
-from .paths import source_paths
+from .paths import of_forward_process, source_paths
+from .recording import SampleRecorder
 from .task import Task
-from .two_sided import SampleRecorder
 
 
 NUM_CANVASES = 128
@@ -22,9 +22,9 @@ NUM_CANVASES = 128
 def log_variety(task: Task, learned: LearnedSampler) -> None:
     """Logs how the fills of a learned sampler vary, for each number of calls; nothing for whole canvases.
 
-    This judges what was learned, so its network calls, `2 C batches` for each of the M, are not those of the learning:
-    only its own records count them. The sequences behind the canvases are those that
-    were learned from; where they are not kept (no folder and no cache), nothing is measured.
+    The network calls that it takes, `2 C batches` for each M, judge what was learned. They are not those of the
+    learning, and only its own records count them. The sequences behind the canvases are those that were learned from.
+    Where these are not kept (no folder and no cache), nothing is measured.
 
     Args:
         task ([`Task`]): its `base` has the sampler's order.
@@ -34,7 +34,8 @@ def log_variety(task: Task, learned: LearnedSampler) -> None:
     if task.plan.is_whole or not kept:
         return
     calls = task.runs.network_calls
-    batches = list(zip(task.batches(), source_paths(dataclasses.replace(task, log=_silent)), strict=True))
+    made = dataclasses.replace(of_forward_process(task), log=lambda **_: None)  # they have records of their own
+    batches = list(zip(task.batches(), source_paths(made), strict=True))
     num, chosen = NUM_CANVASES // task.workers.size, []
     for sequences, paths in batches:
         if num > 0:
@@ -46,15 +47,13 @@ def log_variety(task: Task, learned: LearnedSampler) -> None:
     )
     first = with_other_noise(task.runs)
     both = first, with_other_noise(first)
-    for runs in both:
-        runs.network_calls = 0
     for M in task.config.nfe:
-        fills = [_fills(task, learned, M, runs, [s for s, _ in chosen]) for runs in both]
-        rows = [task.workers.concatenate(each) for each in (*fills, masked, truth)]
-        shares = fill_shares(rows[0], rows[1], rows[2], rows[3])
-        task.log(event="variety", nfe=M, **shares, network_calls=sum(runs.network_calls for runs in both))
         for runs in both:
             runs.network_calls = 0
+        fills = [_fills(task, learned, M, runs, [s for s, _ in chosen]) for runs in both]
+        rows = [task.workers.concatenate(each) for each in (*fills, masked, truth)]
+        shares = fill_shares(*rows)
+        task.log(event="variety", nfe=M, **shares, network_calls=sum(runs.network_calls for runs in both))
     task.runs.network_calls = calls
 
 
@@ -65,9 +64,5 @@ def _fills(task: Task, learned: LearnedSampler, M: int, runs: PipelineRuns, batc
     ends = []
     for sequences in batches:
         runs.run(recorder, M, sequences)
-        ends.append(torch.cat([end.cpu() for end in recorder.ends], dim=1))
+        ends.append(recorder.sequences)
     return torch.cat(ends)
-
-
-def _silent(**_: object) -> None:
-    """Logs nothing."""

@@ -49,10 +49,19 @@ class SurestFirst(LogitOrder):
     """
 
     def choose(self, x: StepInput, plan: StepPlan, choice_BL: torch.Tensor, jump_BL: torch.Tensor) -> torch.Tensor:
+        return x.masked_BL & (self.places(x, plan, choice_BL) < num_due(x, plan, jump_BL)[:, None])
+
+    def places(self, x: StepInput, plan: StepPlan, choice_BL: torch.Tensor) -> torch.Tensor:
+        """The place of each masked position among those to be revealed, the surest first, from 0. `(B, L)`.
+
+        Args:
+            x, plan, choice_BL: as for `choose`.
+        """
         row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
         logits_BLV = x.rated_logits(plan.log_score_coefficient(x.k))
         score_R = self.scores(logits_BLV, row_R, position_R, x.mask_token_id)
-        return surest(x, plan, x.spread(row_R, position_R, score_R, -torch.inf), choice_BL, jump_BL)
+        score_BL = x.spread(row_R, position_R, score_R, -torch.inf)
+        return gumbel_places(score_BL, plan.position_temperatures[x.k], choice_BL)
 
     @abstractmethod
     def scores(
@@ -88,7 +97,8 @@ class ConfidenceOrder(Order):
         if x.is_last:
             return x.reveal(x.masked_BL, v_BL, beta)
         candidate_BL, log_prob_BL, confidence_BL = x.draw_rated(x.masked_BL, v_BL, beta)
-        chosen_BL = surest(x, plan, confidence_BL, choice_BL, jump_BL)
+        due_B, temperature = num_due(x, plan, jump_BL), plan.position_temperatures[x.k]
+        chosen_BL = x.masked_BL & gumbel_top(confidence_BL, due_B, temperature, choice_BL)
         next_BL = torch.where(chosen_BL, candidate_BL, x.sample_BL)
         return next_BL, log_prob_BL.exp().float().masked_fill(~chosen_BL, 0)
 
@@ -122,21 +132,23 @@ class EntropyOrder(SurestFirst):
         return -certainty.of_rows(certainty.entropy, logits_BLV, row_R, position_R, excluded)
 
 
-def surest(
-    x: StepInput, plan: StepPlan, score_BL: torch.Tensor, choice_BL: torch.Tensor, jump_BL: torch.Tensor
-) -> torch.Tensor:
-    """The masked positions with the highest score after Gumbel noise, as many as are due in this step. `(B, L)`.
+def num_due(x: StepInput, plan: StepPlan, jump_BL: torch.Tensor) -> torch.Tensor:
+    """How many of the masked positions of each row this step reveals, `(B,)`.
 
     Args:
-        score_BL (`torch.DoubleTensor` of shape `(batch_size, seq_len)`): -inf where nothing is masked.
-        choice_BL, jump_BL: as for [`LogitOrder.choose`].
+        x, plan, jump_BL: as for [`LogitOrder.choose`].
     """
     if plan.counts_jumps:
         # a position's own `u` does not reveal it here, so jumps are drawn afresh where it is still masked
-        due_B = (jump_BL < plan.jump(x)).sum(1)
-    else:
-        due_B = plan.due(x).sum(1) - (x.canvas.masked_BL & ~x.masked_BL).sum(1)
-    return x.masked_BL & gumbel_top(score_BL, due_B, plan.position_temperatures[x.k], choice_BL)
+        return (jump_BL < plan.jump(x)).sum(1)
+    return plan.due(x).sum(1) - (x.canvas.masked_BL & ~x.masked_BL).sum(1)
+
+
+def gumbel_places(score_BL: torch.Tensor, temperature: float, uniforms_BL: torch.Tensor) -> torch.Tensor:
+    """The place of each position in its row by `score + temperature * Gumbel`, the highest first, from 0; ties from
+    the left. `(B, L)`.
+    """
+    return certainty.ranks(score_BL + temperature * gumbel(uniforms_BL))
 
 
 def gumbel_top(
@@ -145,4 +157,4 @@ def gumbel_top(
     """The `num` positions of each row with the highest `score + temperature * Gumbel`, `(B, L)` bool. Ties go to the
     leftmost.
     """
-    return certainty.ranks(score_BL + temperature * gumbel(uniforms_BL)) < num_B[:, None]
+    return gumbel_places(score_BL, temperature, uniforms_BL) < num_B[:, None]

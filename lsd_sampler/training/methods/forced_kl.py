@@ -22,7 +22,7 @@ from ...learned.choice_description import describe_choice
 from ...learned.description import Description, Records
 from ...sampling.dependence import LAYOUTS, Dependence
 from ...sampling.learned_numbers import LearnedSampler, LearnedSteps
-from ...sampling.orders import ORDERS, AdaptiveOrder
+from ...sampling.orders import ORDERS, AdaptiveOrder, SurestFirst
 from ...sampling.position_choice import BUDGETS, WEIGHTS
 from ...support.workers import Workers
 from ..answers import AnswerFigure
@@ -32,7 +32,7 @@ from ..held_out import HeldOutBatch, first_of, rest_of
 from ..measured_dependence import layouts_of, measured_dependence, states_of_pairs
 from ..method import Method
 from ..options import MethodOptions, check_positive, option
-from ..paths import source_paths
+from ..paths import of_forward_process, source_paths
 from ..position_search import FEWEST, Candidate, Figure, Found, Measured, most_spent, search
 from ..position_space import FREE_BELOW, PositionSpace, checked_names, checked_thresholds
 from ..position_tables import (
@@ -54,8 +54,6 @@ from ..teacher_plan import TeacherPlan
 OBJECTIVES = ("likelihood", "answers")
 BETAS = (1.0, 1.5, 3.0, 100.0)
 """Inverse temperatures that are tried for right answers; the last one takes the most likely token."""
-ANSWERS = 512
-"""Tasks to answer by default."""
 MOST_SEQUENCES = 1024
 SOURCE_EVALUATIONS = 16384
 """As many sequences are used by default as can be made, and forced in random order, with this many network calls on
@@ -105,6 +103,7 @@ class ForcedKL(Method):
     order = "adaptive"
     sources = ("teacher", "data", "bootstrap")
     leaves_coefficients = True
+    reports_variety = True
 
     def check_config(self, config: SharedOptions) -> None:
         super().check_config(config)
@@ -128,7 +127,7 @@ class ForcedKL(Method):
         super().check_order(order)
 
     def suits(self, order: str) -> bool:
-        return ORDERS[order].looks_at_logits and not ORDERS[order].looks_at_tokens
+        return isinstance(ORDERS[order], AdaptiveOrder | SurestFirst)  # those that rank positions, and draw no token
 
     def scheduler_options(self, order: str) -> dict[str, Any]:
         return {"order": order, "confidence_temperature": 0.0}
@@ -182,7 +181,7 @@ class PositionSearch:
 
     def __init__(self, task: Task):
         self.task, self.is_adaptive = task, task.recipe.order == AdaptiveOrder.name
-        finals = [[path.final_BL for path in canvases] for canvases in source_paths(task)]
+        finals = [[path.final_BL for path in canvases] for canvases in source_paths(of_forward_process(task))]
         self.batches, _ = consistent(task, list(zip(task.batches(), finals, strict=True)))
         self.parts = _parts(self.batches)
 
