@@ -9,8 +9,8 @@ Shape suffixes: S sequences.
 import torch
 
 from ..sampling.left_out import is_predicted
-from ..scheduling_lsd import LSDScheduler
 from .held_out import HeldOutBatch, held_out_nats, with_other_noise
+from .paths import made_once, of_forward_process
 from .task import Task
 
 
@@ -32,14 +32,22 @@ def consistent(task: Task, batches: list[HeldOutBatch]) -> tuple[list[HeldOutBat
     """
     if task.recipe.source == "data":
         return batches, torch.arange(sum(len(sequences) for sequences, _ in batches))
-    stored = task.progress.load("consistent", own=True)
-    if stored is None:
-        scheduler = LSDScheduler.from_config(task.base.config, order="random", confidence_temperature=0.0)
-        runs, M = with_other_noise(task.runs), min(MOST_CALLS, task.plan.num_masked)
+    scheduler, M = of_forward_process(task).base, min(MOST_CALLS, task.plan.num_masked)
+
+    def make() -> dict[str, torch.Tensor]:
+        runs = with_other_noise(task.runs)
         nats_S = held_out_nats(runs, scheduler, M, batches, task.plan.never_predicted)
-        stored = {"nats": nats_S / _num_counted(task, batches), "network_calls": torch.tensor(runs.network_calls)}
-        task.progress.save("consistent", stored, own=True)
-    task.runs.network_calls = int(stored["network_calls"])
+        task.runs.network_calls = runs.network_calls
+        return {"nats": nats_S / _num_counted(task, batches)}
+
+    config = {name: value for name, value in dict(scheduler.config).items() if name[0] != "_"}
+    recipe = task.recipe
+    identity = {
+        "consistent": M, "scheduler": config, "source": recipe.source, "solver": recipe.teacher_solver,
+        "steps": recipe.source_steps, "seed": task.config.seed,
+        "sequences": [list(sequences) for sequences, _ in batches],
+    }  # fmt: skip
+    stored = made_once(task, "consistent", identity, make)
     low, high = task.workers.concatenate(stored["nats"]).quantile(torch.tensor([0.25, 0.75]).double()).tolist()
     kept_S = stored["nats"] <= high + FAR_OUT * (high - low) + 1e-9
     num_left_out = int(task.workers.sum((~kept_S).sum()))

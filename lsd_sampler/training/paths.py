@@ -1,5 +1,6 @@
 """Teacher paths: integers only, made once, from which a student can be judged at any grid of times."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,6 +100,31 @@ def of_forward_process(task: Task) -> Task:
     return replace(task, base=LSDScheduler.from_config(task.base.config, order="random"))
 
 
+def made_once(
+    task: Task, name: str, identity: dict[str, Any], make: Callable[[], dict[str, torch.Tensor]]
+) -> dict[str, torch.Tensor]:
+    """What a task has made already, or another run with the same teacher; else it is made now, and kept for both. The
+    network calls are counted either way, because they are its cost.
+
+    Args:
+        task ([`Task`]): the task.
+        name (`str`): its name in the task's progress.
+        identity (`dict`): what it depends on besides the pipeline and its call.
+        make: makes the tensors, and counts the network calls in `task.runs`.
+    """
+    stored = task.progress.load(name, own=True) or (task.cache and task.cache.load(identity))
+    if stored is not None:
+        task.runs.network_calls += int(stored["network_calls"])
+        return stored
+    before = task.runs.network_calls
+    made = make()
+    made["network_calls"] = torch.tensor(task.runs.network_calls - before)
+    if task.cache is not None:
+        task.cache.save(identity, made)
+    task.progress.save(name, made, own=True)
+    return made
+
+
 def sampled_paths(task: Task, source: str, solver: str, num_steps: int, **options: Any) -> list[list[TeacherPath]]:
     """For each batch of sequences, the paths of a plain sampler, read from disk if they were made before.
 
@@ -121,19 +147,13 @@ def sampled_paths(task: Task, source: str, solver: str, num_steps: int, **option
             "scheduler": config, "steps": num_steps, "seed": task.config.seed,
             "sequences": [sequences.start, sequences.stop],
         }  # fmt: skip
-        name = f"{solver}-{num_steps}-{sequences.start}"
-        stored = task.progress.load(name, own=True) or (task.cache and task.cache.load(identity))
-        if stored is None:
-            before = task.runs.network_calls
+
+        def make(sequences: range = sequences) -> dict[str, torch.Tensor]:
             task.runs.run(sampler, num_steps, sequences)
             # on the CPU, like those from disk, because they are joined there
-            stored = {f"{c}.{key}": t.cpu() for c, path in enumerate(sampler.paths) for key, t in vars(path).items()}
-            stored["network_calls"] = torch.tensor(task.runs.network_calls - before)
-            if task.cache is not None:
-                task.cache.save(identity, stored)
-            task.progress.save(name, stored, own=True)
-        else:
-            task.runs.network_calls += int(stored["network_calls"])
+            return {f"{c}.{key}": t.cpu() for c, path in enumerate(sampler.paths) for key, t in vars(path).items()}
+
+        stored = made_once(task, f"{solver}-{num_steps}-{sequences.start}", identity, make)
         num_canvases = sum(key.endswith(".final_BL") for key in stored)
         if num_canvases != task.plan.num_canvases:
             break
