@@ -23,8 +23,8 @@ def log_variety(task: Task, learned: LearnedSampler) -> None:
     """Logs how the fills of a learned sampler vary, for each number of calls; nothing for whole canvases.
 
     This judges what was learned, so its network calls, `2 C batches` for each of the M, are not those of the learning:
-    only its own records count them. The sequences behind the canvases are those that
-    were learned from; where they are not kept (no folder and no cache), nothing is measured.
+    only its own records count them. The sequences behind the canvases are those that were learned from. Where these
+    are not kept (no folder and no cache), nothing is measured.
 
     Args:
         task ([`Task`]): its `base` has the sampler's order.
