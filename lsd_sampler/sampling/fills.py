@@ -1,9 +1,9 @@
 """How the fills of partly given canvases vary: two fills of one canvas, and a fill beside the truth.
 
-Let a canvas be what is left of a sequence x of the true law when some positions are masked, whatever their choice
-depends on but x at these positions. Given the canvas, x is then a draw from the exact posterior, and so is an exact
-fill, independently. Hence two exact fills differ at as many masked positions as a fill and x do, on average. Fills
-that differ less have lost variety; that alone says nothing of whether they are right.
+A canvas is a sequence x of the true law with some positions masked. Their choice may depend on anything but x at these
+positions. Given the canvas, x is then a draw from the exact posterior. An exact fill is another, independent draw, so
+two exact fills differ at as many masked positions as a fill and x do, on average. Fills that differ less have lost
+variety. They may be right or wrong.
 """
 
 import torch

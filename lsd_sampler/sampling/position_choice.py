@@ -1,7 +1,7 @@
 """The learned choice of positions: a score for each masked position, and a budget for each call.
 
-A position is revealed early if its own token is nearly certain, if it is nearly independent of what the call takes
-already, and if it tells much about the others.
+A position is revealed early if its own token is nearly certain, if it hardly depends on those that the call has taken
+before, and if it tells much about the others.
 
 Shape suffixes: B batch, L positions, P positions with a margin, W those that depend on one, N picks, M calls.
 """

@@ -1,8 +1,8 @@
 """The objective `answers`: the share of right answers to tasks, by a checker.
 
-Two wishes differ. Samples of the law (data, variety) are judged by what forced sequences cost. Answers (to a puzzle, a
-question, a programming task) are judged by how many are right. The numbers that are searched are the same, and for
-answers the temperature is one more.
+The objective `likelihood` judges samples of the law, by what forced sequences cost. This one judges answers to a
+puzzle, a question or a programming task, by how many are right. It searches the same numbers, and the temperature as
+well.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Sequences that a model made, without those that it contradicts itself.
 
-A network that is not exact makes some sequences in one order that it deems all but impossible in another. Such a one
-costs any sampler so much that it hides what the others say. Real sequences are never left out.
+A network that is not exact may make a sequence in one order, and give it almost no probability in another. Such a
+sequence costs every sampler so much that it hides the differences between them. Real sequences are never left out.
 
 Shape suffixes: S sequences.
 """

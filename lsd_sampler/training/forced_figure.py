@@ -1,4 +1,4 @@
-"""The cost of a candidate of [`~lsd_sampler.training.position_search`]: what forced sequences cost it."""
+"""The figure by which [`~lsd_sampler.training.position_search`] compares: what forced sequences cost a candidate."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
 """How strongly positions depend on each other, measured along sequences that are forced upon a pipeline.
 
-Revealing a token at i takes `H_j - H_j|x_i` nats from the uncertainty of position j. On average over tokens of the
-model's own law that is their mutual information, and at most the smaller of both entropies: kappa is the share of that
-which is taken away. Nothing of the size of the logits is kept between two calls.
+Revealing a token at i takes `H_j - H_j|x_i` nats from the uncertainty of position j. The mean of this over tokens of
+the model's own law is the mutual information of the two positions. It is at most the smaller of their entropies, and
+kappa is the share of that bound. Nothing of the size of the logits is kept between two calls.
 
 Shape suffixes: B batch, L positions, K buckets of the known share, P pairs.
 """

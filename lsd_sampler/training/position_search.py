@@ -1,4 +1,4 @@
-"""The search for the choice of positions of a number of calls, on what forced sequences cost or on right answers.
+"""The search for the choice of positions for one number of calls, by what forced sequences cost or by right answers.
 
 Shape suffixes: S sequences, M calls.
 """

@@ -1,4 +1,4 @@
-"""What a search for the choice of positions may use: everything, or less, to see what each part is worth."""
+"""The family of choices that a search may use: all of it, or a part, to see what the rest is worth."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace

@@ -1,5 +1,5 @@
 """Where a search for the choice of positions begins: weights of the score, each priced for all numbers of calls by one
-forced run.
+forced run, and the layout of kappa.
 """
 
 import itertools

@@ -1,9 +1,9 @@
-"""What every call of a sampler would cost, measured along forced runs: from these, the cost of any shares follows
+"""What every call of a sampler would cost, measured along forced runs. The cost of any shares follows from these
 without another network call.
 
-Along a run, each state is ranked by a score (or an order that looks at the logits), and the costs of all masked
-positions are kept by their rank. A sampler that takes n positions at that state pays for the first n ranks; then it is
-taken to go on from the state of the run with as many known tokens. That ignores how the positions were chosen, so good
+At each state of a run, the masked positions are ranked by a score (or an order that looks at the logits), and their
+costs are kept by rank. A sampler that takes n positions at that state pays for the first n ranks. It is then assumed
+to go on from the state of the run with as many known tokens. That ignores how the positions were chosen, so good
 candidates are measured again (see [`~lsd_sampler.training.position_search`]).
 
 Shape suffixes: B batch, L positions, G states, R rows (sequences by canvases), C candidates, M calls.

@@ -1,4 +1,4 @@
-"""The cheapest shares of a budget for a number of calls, by costs that were measured once.
+"""The cheapest shares of a budget for one number of calls, from costs that were measured once.
 
 Shape suffixes: C candidates, R rows, M calls.
 """

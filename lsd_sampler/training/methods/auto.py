@@ -1,10 +1,11 @@
-"""auto: the method and the order that cost held-out sequences the least.
+"""auto: the simplest method and order whose cost on held-out sequences is the lowest, up to chance.
 
 Which of order, schedule and coefficients pays depends on the model, so it is measured. Each candidate learns, and all
-are forced along sequences that none of them learned from (see `held_out`). The winner has the least nats per token, on
-average over the NFEs. The held-out sequences are real ones if data are given. Otherwise they are the teacher's, in the
-order of the forward process (random) or the one that was asked for; if the teacher has too many steps, they are
-bootstrapped. Candidates reveal by noise that is independent of that of the sequences.
+are forced along sequences that none of them learned from (see `held_out`). The figure is the nats per token, on
+average over the NFEs. The winner is the simplest candidate within two standard errors of the lowest. The held-out
+sequences are real ones if data are given. Otherwise they are the teacher's, in the order of the forward process
+(random) or the one that was asked for; if the teacher has too many steps, they are bootstrapped. Candidates reveal by
+noise that is independent of that of the sequences.
 
 The criterion is a path KL, whose optimum is draws at most as sharp as the denoiser's. It cannot say what sharper ones
 (beta > 1) are worth.
@@ -68,7 +69,7 @@ class AutoOptions(MethodOptions):
 
 
 class Auto(Method):
-    """Learns all candidates, and takes the one that held-out sequences cost the least."""
+    """Learns all candidates, and takes the simplest that held-out sequences cost the least, up to chance."""
 
     name = "auto"
     options = AutoOptions
