@@ -30,7 +30,8 @@ def test_events_are_short_lines_between_the_bars(tmp_path: Path, capsys: pytest.
         assert "nfe" not in record or f", {record['nfe']} calls: " in line
     assert all(re.match(r"[\w ]+: +\d+%\|", line) for line in written if "%|" in line)
     schedule = next(line for line in lines if "schedule, 16 calls" in line)
-    known = next(r for r in logged if r["event"] == "schedule" and r["nfe"] == 16)["known_after_step"]
+    record = next(r for r in logged if r["event"] == "schedule" and r["nfe"] == 16)
+    known = record["known_after_step"]
     ends = [*known[:4], "...", *known[-4:]]
-    assert schedule.split("  ")[1].startswith("path_kl:random: ")
+    assert schedule.split("  ")[1].startswith(f"{record['candidate']}: ")
     assert schedule.endswith(f"known_after_step {' '.join(map(str, ends))}")
