@@ -8,10 +8,10 @@ import pytest
 import torch
 from helpers.commands import fails, records
 from helpers.ddit_checkpoints import RADD
-from helpers.tiny_language_models import BERT_TOKENS, MASKED_LMS
+from helpers.json_lines import write
+from helpers.tiny_language_models import BERT_TOKENS
 
 from lsd_sampler import DistillConfig, LSDScheduler
-from lsd_sampler.cards import sampler_card as cards
 from lsd_sampler.cli import train
 from lsd_sampler.cli.common import load_pipeline
 from lsd_sampler.cli.partly_given import partly_given
@@ -19,15 +19,11 @@ from lsd_sampler.denoisers import RADDDenoiser, load_denoiser
 from lsd_sampler.denoisers.base import Denoiser
 
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 SUDOKU = ["--model", "sudoku4:clues=4", "--method", "path_kl", "--nfe", "2", "4", "--num-sequences", "8"]
 HOLE = 4  # of a sudoku and of the small BERT
 NAME = "scheduler_model.safetensors"
-
-
-@pytest.fixture(autouse=True)
-def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plots cost more than all the rest."""
-    monkeypatch.setattr(cards, "_plot", lambda *_: False)
 
 
 @pytest.fixture
@@ -45,24 +41,11 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("bert")
-    MASKED_LMS["bert"](folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def radd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("radd")
     RADDDenoiser(RADD | {"tokens": 7}).save_pretrained(folder)
     return folder
-
-
-def write(path: Path, *lines: Any) -> Path:
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    return path
 
 
 def learned(argv: list[str], folder: Path, *more: str) -> dict[str, Any]:
