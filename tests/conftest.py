@@ -10,6 +10,8 @@ import torch
 from helpers.golden_files import fixture_path
 from hypothesis import settings
 
+from lsd_sampler.cards import sampler_card as cards
+
 
 # Slow machines must not turn a passing property into a failure.
 settings.register_profile("lsd_sampler", deadline=None, print_blob=True)
@@ -39,3 +41,9 @@ def _seeded() -> Iterator[None]:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test finds the teacher paths of another."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plot costs more than all the rest of a small run."""
+    monkeypatch.setattr(cards, "_plot", lambda *_: False)

@@ -1,6 +1,5 @@
 """The check of the figures of image models: its own sampler and features against known values."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from helpers.scripts import load_script
 from helpers.tiny_garments import classifier, codebook, save_garments
 
 from lsd_sampler.cli import evaluate
@@ -18,11 +18,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "check_garments.py"
 
 
 def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_garments", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 def test_features_and_pictures_are_the_library_s() -> None:

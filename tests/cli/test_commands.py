@@ -10,23 +10,10 @@ from pathlib import Path
 import pytest
 from helpers.commands import BOOKS, COMMANDS, MODEL, TINY, fails
 
-from lsd_sampler.cards import sampler_card as cards
-from lsd_sampler.cli import evaluate, train
+from lsd_sampler.cli import evaluate
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What `lsd-train` writes, for each method."""
-    root = tmp_path_factory.mktemp("samplers")
-    for method in ("path_kl", "lsd"):
-        assert train.main([*TINY, "--method", method, "--output-dir", str(root / method)]) == 0
-    return {method: root / method for method in ("path_kl", "lsd")}
-
-
-@pytest.fixture(autouse=True)
-def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plots cost more than all the rest; those of the module's own folders are made before this."""
-    monkeypatch.setattr(cards, "_plot", lambda *_: False)
+pytestmark = pytest.mark.usefixtures("no_plots")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -8,15 +8,11 @@ import pytest
 import torch
 from helpers.commands import COMMANDS, MODEL, TINY, fails
 
-from lsd_sampler.cards import sampler_card as cards
 from lsd_sampler.cli import evaluate, sample, train
 from lsd_sampler.denoisers import MarkovDenoiser
 
 
-@pytest.fixture(autouse=True)
-def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plots cost more than all the rest."""
-    monkeypatch.setattr(cards, "_plot", lambda *_: False)
+pytestmark = pytest.mark.usefixtures("no_plots")
 
 
 @pytest.mark.parametrize("command", ["lsd-train", "lsd-sample"])

@@ -1,13 +1,13 @@
 """`--infill FILE`: canvases of any lengths, in the order of the file; and what of real text a model never predicts."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers.evaluation_fakes import character_tokenizer, tiny_gpt2
-from helpers.tiny_language_models import MASKED_LMS, WORDS
+from helpers.json_lines import write
+from helpers.tiny_language_models import WORDS
 
 from lsd_sampler import MaskedDiffusionPipeline
 from lsd_sampler.cli import evaluate, sample
@@ -25,19 +25,6 @@ from lsd_sampler.sampling.left_out import LEFT_OUT
 
 
 CHAIN = "countdown:V=4,L=16"
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("bert")
-    MASKED_LMS["bert"](folder)
-    return folder
-
-
-def write(path: Path, *lines: Any) -> Path:
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    return path
 
 
 # ---- lsd-sample ----

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 from helpers.ddit_checkpoints import RADD
-from helpers.tiny_language_models import BERT_TOKENS, MASKED_LMS
+from helpers.json_lines import write
+from helpers.tiny_language_models import BERT_TOKENS
 from tokenizers import Tokenizer, models
 
 from lsd_sampler import MaskedDiffusionPipeline
@@ -22,21 +23,8 @@ CHAIN = "countdown:V=4,L=16"
 MASK = 4
 
 
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("bert")
-    MASKED_LMS["bert"](folder)
-    return folder
-
-
 def ids_of(words: str) -> list[int]:
     return [BERT_TOKENS.index(word) for word in words.split()]
-
-
-def write(path: Path, *lines: Any) -> Path:
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    return path
 
 
 def sampled(model: str | Path, file: Path, *more: str) -> list[dict[str, Any]]:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from helpers.commands import fails, records
 from helpers.ddit_checkpoints import RADD
-from helpers.tiny_language_models import BERT_TOKENS, MASKED_LMS
+from helpers.json_lines import write
+from helpers.tiny_language_models import BERT_TOKENS
 
 from lsd_sampler import DistillConfig, LSDScheduler
-from lsd_sampler.cards import sampler_card as cards
 from lsd_sampler.cli import train
 from lsd_sampler.cli.common import load_pipeline
 from lsd_sampler.cli.partly_given import partly_given
@@ -19,15 +19,11 @@ from lsd_sampler.denoisers import RADDDenoiser, load_denoiser
 from lsd_sampler.denoisers.base import Denoiser
 
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 SUDOKU = ["--model", "sudoku4:clues=4", "--method", "path_kl", "--nfe", "2", "4", "--num-sequences", "8"]
 HOLE = 4  # of a sudoku and of the small BERT
 NAME = "scheduler_model.safetensors"
-
-
-@pytest.fixture(autouse=True)
-def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plots cost more than all the rest."""
-    monkeypatch.setattr(cards, "_plot", lambda *_: False)
 
 
 @pytest.fixture
@@ -45,24 +41,11 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("bert")
-    MASKED_LMS["bert"](folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def radd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("radd")
     RADDDenoiser(RADD | {"tokens": 7}).save_pretrained(folder)
     return folder
-
-
-def write(path: Path, *lines: Any) -> Path:
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    return path
 
 
 def learned(argv: list[str], folder: Path, *more: str) -> dict[str, Any]:
@@ -323,10 +306,13 @@ def test_a_published_model_need_not_be_loaded(capsys: pytest.CaptureFixture[str]
         costs.append(json.loads(out))
         assert ("count as all masked" in err) == ("--given" in more)
     assert costs[0]["network_calls"] == costs[1]["network_calls"]
-    # 8 sequences to learn from, 128 held out and 512 references need 11 batches of 64 or less, by 64 steps at most
-    assert 0 < costs[1]["network_calls_for_canvases"] <= 11 * 64 and costs[1]["network_calls_for_canvases"] % 64 == 0
+    # made in 64 steps a batch: 8 sequences to learn from and 128 held out are 3 batches of 64 or less
+    assert costs[1]["network_calls_for_canvases"] == 3 * 64
     assert costs[3]["network_calls"] == costs[2]["network_calls"] + 1
     assert costs[3]["network_calls_for_canvases"] == 0 and "network_calls_for_canvases" not in costs[2]
+    argv[argv.index("path_kl")] = "auto"  # which compares samples with 512 references: 11 batches
+    assert train.main([*argv, "--given", "0.5"]) == 0
+    assert json.loads(capsys.readouterr().out)["network_calls_for_canvases"] == 11 * 64
 
 
 # ---- progress ----

@@ -11,28 +11,14 @@ from helpers.commands import BOOKS, MODEL, TINY, fails, records
 from huggingface_hub.utils import validate_repo_id
 
 from lsd_sampler import LSDScheduler
-from lsd_sampler.cards import sampler_card as cards
 from lsd_sampler.cli import train
 from lsd_sampler.denoisers import MarkovDenoiser, countdown
 from lsd_sampler.training.config import all_options
 
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 WRITTEN = {"README.md", "config.json", "metrics.jsonl", "scheduler_config.json", "scheduler_model.safetensors"}
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What `lsd-train` writes, for each method."""
-    root = tmp_path_factory.mktemp("samplers")
-    for method in ("path_kl", "lsd"):
-        assert train.main([*TINY, "--method", method, "--output-dir", str(root / method)]) == 0
-    return {method: root / method for method in ("path_kl", "lsd")}
-
-
-@pytest.fixture(autouse=True)
-def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plots cost more than all the rest; those of the module's own folders are made before this."""
-    monkeypatch.setattr(cards, "_plot", lambda *_: False)
 
 
 def test_every_option_of_a_distillation_is_a_flag_with_help() -> None:

@@ -5,18 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.masked_lms import loaded
 from helpers.reference_language_models import FF, GPT2, HEADS, D, V, diffugpt_logits, diffugpt_tensors, save
 from helpers.tiny_language_models import WORDS, word_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lsd_sampler import MaskedDiffusionPipeline
-from lsd_sampler.denoisers import MaskedLMDenoiser, load_denoiser
-
-
-def loaded(folder: Path, **options: Any) -> MaskedLMDenoiser:
-    model = load_denoiser(folder, **options)
-    assert isinstance(model, MaskedLMDenoiser)
-    return model
+from lsd_sampler.denoisers import load_denoiser
 
 
 @torch.no_grad()

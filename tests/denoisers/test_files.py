@@ -6,16 +6,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from helpers.ddit_checkpoints import save_small_radd
 from helpers.golden_files import fixture_path
+from helpers.masked_lms import loaded
 from helpers.tiny_language_models import MASKED_LMS
 from safetensors.torch import load_file, save_file
 
-from lsd_sampler.denoisers import MaskedLMDenoiser, load_denoiser
+from lsd_sampler.denoisers import load_denoiser
 
 
 @pytest.fixture
@@ -82,12 +82,6 @@ def test_missing_files_are_named(folder: Path) -> None:
         load_denoiser(folder / "nothing")
     with pytest.raises(OSError, match="subfolder 'nothing'"):
         load_denoiser(folder, subfolder="nothing")
-
-
-def loaded(folder: Path, **options: Any) -> MaskedLMDenoiser:
-    model = load_denoiser(folder, **options)
-    assert isinstance(model, MaskedLMDenoiser)
-    return model
 
 
 @pytest.mark.parametrize("shards", [1, 2])

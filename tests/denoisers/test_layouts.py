@@ -3,10 +3,10 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from helpers.masked_lms import edit, loaded
 from helpers.tiny_language_models import BERT_TOKENS, MASKED_LMS, SIZES, save_without_mask
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -18,13 +18,7 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
-from lsd_sampler.denoisers import MaskedLMDenoiser, load_denoiser
-
-
-def loaded(folder: Path, **options: Any) -> MaskedLMDenoiser:
-    model = load_denoiser(folder, **options)
-    assert isinstance(model, MaskedLMDenoiser)
-    return model
+from lsd_sampler.denoisers import load_denoiser
 
 
 @pytest.mark.parametrize("name", ["cls.species.decoder.weight", "species_head.weight", "classifier.bias"])
@@ -45,18 +39,6 @@ def test_surplus_parts_of_the_network_are_refused(tmp_path: Path, name: str) -> 
     save_file({**load_file(tmp_path / "model.safetensors"), name: torch.zeros(3)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=f"surplus.*{name}"):
         load_denoiser(tmp_path)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A small BERT."""
-    MASKED_LMS["bert"](tmp_path / "bert")
-    return tmp_path / "bert"
-
-
-def edit(folder: Path, **changes: Any) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
 
 def test_heads_for_other_tasks_may_lie_in_the_file(folder: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.masked_lms import loaded
 from helpers.reference_language_models import (
     DREAM,
     GPT2,
@@ -22,13 +23,7 @@ from helpers.reference_language_models import (
 from safetensors.torch import load_file, save_file
 
 from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
-from lsd_sampler.denoisers import MaskedLMDenoiser, load_denoiser
-
-
-def loaded(folder: Path, **options: Any) -> MaskedLMDenoiser:
-    model = load_denoiser(folder, **options)
-    assert isinstance(model, MaskedLMDenoiser)
-    return model
+from lsd_sampler.denoisers import load_denoiser
 
 
 @torch.no_grad()

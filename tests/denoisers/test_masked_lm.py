@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.masked_lms import loaded
 from helpers.tiny_language_models import BERT_TOKENS, MASKED_LMS, SIZES, WORDS
 from transformers import (
     AutoModelForMaskedLM,
@@ -26,7 +27,7 @@ from transformers import (
 from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
 from lsd_sampler.cards import sampler_card as cards
 from lsd_sampler.cli import sample, train
-from lsd_sampler.denoisers import MaskedLMDenoiser, load_denoiser
+from lsd_sampler.denoisers import MaskedLMDenoiser
 
 
 # mask, special tokens, tokens around the canvas, longest canvas
@@ -56,12 +57,6 @@ def canvases(model: MaskedLMDenoiser, batch_size: int = 3, length: int = 9) -> t
     """Text of any ids, half of it masked."""
     tokens = torch.randint(model.vocab_size, (batch_size, length))
     return tokens.masked_fill(torch.rand(tokens.shape) < 0.5, model.mask_token_id)
-
-
-def loaded(folder: Path, **options: Any) -> MaskedLMDenoiser:
-    model = load_denoiser(folder, **options)
-    assert isinstance(model, MaskedLMDenoiser)
-    return model
 
 
 def pipeline_of(model: MaskedLMDenoiser) -> MaskedDiffusionPipeline:

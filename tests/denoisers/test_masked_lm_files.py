@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.masked_lms import edit, loaded
 from helpers.tiny_language_models import BERT_TOKENS, MASKED_LMS, SIZES, save_without_mask
 from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, dynamic_module_utils
@@ -46,24 +47,6 @@ class MeanModel(PreTrainedModel):
         x = self.embedding(input_ids)
         return MaskedLMOutput(logits=self.out(x + x.mean(1, keepdim=True)))
 """
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A small BERT."""
-    MASKED_LMS["bert"](tmp_path / "bert")
-    return tmp_path / "bert"
-
-
-def loaded(folder: Path, **options: Any) -> MaskedLMDenoiser:
-    model = load_denoiser(folder, **options)
-    assert isinstance(model, MaskedLMDenoiser)
-    return model
-
-
-def edit(folder: Path, **changes: Any) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, **changes}))
 
 
 def same(a: MaskedLMDenoiser, b: MaskedLMDenoiser) -> bool:

@@ -7,16 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.masked_lms import loaded
 from helpers.tiny_language_models import MASKED_LMS
 from safetensors.torch import save_file
 
-from lsd_sampler.denoisers import MaskedLMDenoiser, load_denoiser
-
-
-def loaded(folder: Path, **options: Any) -> MaskedLMDenoiser:
-    model = load_denoiser(folder, **options)
-    assert isinstance(model, MaskedLMDenoiser)
-    return model
+from lsd_sampler.denoisers import load_denoiser
 
 
 def edit(folder: Path, remove: str | None = None, **changes: Any) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.tiny_language_models import BERT_TOKENS, MASKED_LMS
+from helpers.masked_lms import loaded
+from helpers.tiny_language_models import BERT_TOKENS
 
 from lsd_sampler import MaskedDiffusionPipeline
 from lsd_sampler.cli import evaluate, sample, train
-from lsd_sampler.denoisers import MaskedLMDenoiser, RADDDenoiser, load_denoiser
+from lsd_sampler.denoisers import RADDDenoiser, load_denoiser
 
 
 RADD: dict[str, Any] = {
@@ -18,19 +19,6 @@ RADD: dict[str, Any] = {
     "noise": {"type": "loglinear"},
     "model": {"type": "ddit_wot", "hidden_size": 8, "n_heads": 2, "n_blocks": 1, "length": 6, "dropout": 0.1},
 }
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A small BERT."""
-    MASKED_LMS["bert"](tmp_path / "bert")
-    return tmp_path / "bert"
-
-
-def loaded(folder: Path, **options: Any) -> MaskedLMDenoiser:
-    model = load_denoiser(folder, **options)
-    assert isinstance(model, MaskedLMDenoiser)
-    return model
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 123456\n"

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.masked_lms import loaded
 from helpers.tiny_language_models import BERT_TOKENS, MASKED_LMS, SIZES, WORDS, word_tokenizer
 from transformers import AlbertConfig, AlbertForMaskedLM, BertConfig, BertForMaskedLM
 
 from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
-from lsd_sampler.denoisers import MaskedLMDenoiser, load_denoiser
+from lsd_sampler.denoisers import load_denoiser
 
 
 SPECIAL = ["[PAD]", *(f"[unused{i}]" for i in range(1, 6)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -24,12 +25,6 @@ def save_albert(folder: Path, words: list[str] = WORDS, rows: int | None = None)
     AlbertForMaskedLM(AlbertConfig(**sizes, **ids)).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n")
     return tokens
-
-
-def loaded(folder: Path, **options: Any) -> MaskedLMDenoiser:
-    model = load_denoiser(folder, **options)
-    assert isinstance(model, MaskedLMDenoiser)
-    return model
 
 
 @pytest.mark.parametrize("config", [None, {}, {"tokenizer_class": "AlbertTokenizer"}, {"tokenizer_class": "Nothing"}])

@@ -1,6 +1,5 @@
 """The small examples say what is true, and keep what they promise."""
 
-import importlib.util
 import json
 import re
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.scripts import load_script
 from helpers.tiny_garments import codebook, save_garments
 from helpers.tiny_pipelines import IMAGE_MASK, amused, llada2
 from PIL import Image
@@ -38,11 +38,7 @@ def as_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(EXAMPLES / f"{name}.py")
 
 
 def run(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *argv: str) -> str:

@@ -1,7 +1,6 @@
 """The training examples make models that load, sample and decode; their data are what they say."""
 
 import gzip
-import importlib.util
 import json
 import lzma
 import math
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.scripts import load_script
 from tokenizers import Tokenizer
 
 from lsd_sampler import MaskedDiffusionPipeline, load_denoiser
@@ -38,11 +38,7 @@ def neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(EXAMPLES / f"{name}.py")
 
 
 def run(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path, *argv: str) -> str:

@@ -14,24 +14,21 @@ from typing import Any
 import pytest
 import torch
 from helpers.child_processes import Outcome, run_child
+from helpers.folder_contents import contents
 from helpers.memory_errors import ERRORS
 from helpers.small_distillations import pipeline_of
 
 from lsd_sampler import DistillConfig, distill
-from lsd_sampler.cards import sampler_card as cards
 from lsd_sampler.cli import evaluate, sample, train
 from lsd_sampler.denoisers import MarkovDenoiser, countdown
 from lsd_sampler.support.out_of_memory import BatchTooLarge
 
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 ORACLE = ["--model", "countdown:V=4,L=16", "--device", "cpu"]
 TRAIN = [*ORACLE, "--nfe", "2", "4", "--num-sequences", "8", "--method", "path_kl"]
 COMMANDS = {"lsd-train": train, "lsd-sample": sample, "lsd-eval": evaluate}
-
-
-@pytest.fixture(autouse=True)
-def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cards, "_plot", lambda *_: False)
 
 
 def fails(capsys: pytest.CaptureFixture[str], command: str, argv: list[str], *words: str) -> str:
@@ -48,13 +45,6 @@ def is_one_sentence(outcome: Outcome, *words: str) -> bool:
     """Whether a child ended in one."""
     ends = outcome.code == 1 and "Traceback" not in outcome.output and outcome.last.startswith("Error: ")
     return ends and all(word in outcome.last for word in words)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files below a folder, without its name and the seconds that a run took."""
-    changing = rb', "seconds": [0-9.]+|, [0-9]+ seconds;|' + re.escape(str(folder)).encode()
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): re.sub(changing, b"", path.read_bytes()) for path in files}
 
 
 # ---- lack of memory ----

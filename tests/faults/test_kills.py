@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import re
 import signal
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.child_processes import SERVER, run_child
+from helpers.folder_contents import contents
 
 from lsd_sampler.cards import sampler_card as cards
 from lsd_sampler.cli import train
@@ -42,13 +42,6 @@ PARTS = {"path_kl": 16, "lsd": 8, "lsd+": 16, "jys": 6, "bootstrap": 16, "adam":
 def _server() -> None:
     """Started before anything is timed."""
     assert run_child(["--env"]).code == 0
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """All files below a folder, without its name and the seconds that a run took."""
-    changing = rb', "seconds": [0-9.]+|, [0-9]+ seconds;|' + re.escape(str(folder)).encode()
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): re.sub(changing, b"", path.read_bytes()) for path in files}
 
 
 @pytest.mark.parametrize("method", METHODS)

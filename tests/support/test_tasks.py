@@ -1,12 +1,12 @@
 """Items are read whole or refused by file, line and key; checkers say what is right; nothing is imported unasked."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from helpers.json_lines import write
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -27,11 +27,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def ids(words: str, length: int = 8) -> list[int]:
     found = [WORDS.index(word) for word in words.split()]
     return found + [-1] * (length - len(found))
-
-
-def write(path: Path, *lines: Any) -> Path:
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    return path
 
 
 # ---- items ----

@@ -1,6 +1,5 @@
 """`lsd-train --report-to`: what is logged reaches a tracker; without one nothing of it is needed."""
 
-import json
 import math
 import subprocess
 import sys
@@ -8,23 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.commands import records
 
-from lsd_sampler.cards import sampler_card as cards
 from lsd_sampler.cli import train
 from lsd_sampler.training.tracking import available, flatten, tracking
 
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 ARGV = ["--model", "countdown:V=4,L=16", "--device", "cpu", "--nfe", "2", "4", "--num-sequences", "4"]
 ARGV += ["--method", "path_kl"]
-
-
-@pytest.fixture(autouse=True)
-def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cards, "_plot", lambda *_: False)
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def scalars_in(folder: Path) -> dict[str, list[tuple[int, float]]]:
