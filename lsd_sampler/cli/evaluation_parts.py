@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -214,6 +214,11 @@ def find_oracle(args: argparse.Namespace, denoiser: Any) -> Any:
     return oracle
 
 
+def most_masked(canvases: Iterable[torch.Tensor], hole_id: int) -> int:
+    """The number of network calls at which all canvases are filled in one token a call."""
+    return max(1, *(int((canvas == hole_id).sum()) for canvas in canvases))
+
+
 def load_judge(args: argparse.Namespace, tokenizer: Any) -> JudgeNLL | None:
     """The judge, if the flags ask for one.
 
@@ -292,7 +297,7 @@ def _teacher_samples(args: argparse.Namespace, pipeline: Any, asked: int | Seque
     """Samples for reference and floor: twice as many as are judged, of a given length or for given canvases."""
     teacher, sequences = LSDScheduler(**pipeline.denoiser.scheduler_config()), []
     total, workers, hole = 2 * args.num_samples, Workers.here(), pipeline.denoiser.hole_id
-    steps = asked if isinstance(asked, int) else max(1, *(int((canvas == hole).sum()) for canvas in asked))
+    steps = asked if isinstance(asked, int) else most_masked(asked, hole)
     batches = range(0, total, args.batch_size)
     conditions = classes_of(pipeline.denoiser, None if isinstance(asked, int) else asked)
     if args.guidance_scale:
