@@ -120,7 +120,6 @@ def make_metrics(
     if tasks is not None:
         return tasks.judged.metrics, None
     denoiser, oracle = pipeline.denoiser, find_oracle(args, pipeline.denoiser)
-    canvases = None if task is None else task.canvases
     if oracle is not None:
         return _judged_by_oracle(args, pipeline, oracle, task)
     if args.molecules:
@@ -131,6 +130,14 @@ def make_metrics(
             return judged
     if denoiser.canvas_shape is not None:
         print(_IMAGES_NEEDED, file=sys.stderr)
+    return _judged_by_real_data(args, pipeline, task)
+
+
+def _judged_by_real_data(
+    args: argparse.Namespace, pipeline: Any, task: FillTask | None
+) -> tuple[MetricSet, Row | None]:
+    """The metric set of texts, or of tokens, and the row of real ones, or of the teacher's fills."""
+    canvases = None if task is None else task.canvases
     judge = load_judge(args, pipeline.tokenizer)
     real, filled = real_sequences(args, pipeline, canvases), None
     if canvases is not None and args.reference:
@@ -146,20 +153,19 @@ def make_metrics(
     embedding: Any = {"features": _features(args, pipeline, judge), "mauve": args.mauve}
     options: dict[str, Any] = {**embedding, "never_predicted": never}
     name = "real data" if args.reference else _TEACHER
+    num_texts = 0 if pipeline.tokenizer is None else args.num_texts
     if pipeline.tokenizer is None:
         metrics = TokenMetrics(real[:half], **options)
     else:
         metrics = TextMetrics(pipeline.tokenizer, judge, real[:half], **options)
         name = "real text" if args.reference else name
     if task is not None:
-        metrics = task.metrics(metrics, denoiser.hole_id)
+        metrics = task.metrics(metrics, pipeline.denoiser.hole_id)
     if filled is not None:
-        num_texts = 0 if pipeline.tokenizer is None else args.num_texts
         return metrics, floor_row(metrics, filled[: args.num_samples], name=_TEACHER, num_texts=num_texts)
     if len(real) - half < args.num_samples:
         print("Too little reference text for a floor of the same size: it is left out.", file=sys.stderr)
         return metrics, None
-    num_texts = 0 if pipeline.tokenizer is None else args.num_texts
     return metrics, floor_row(metrics, real[half : half + args.num_samples], name=name, num_texts=num_texts)
 
 
