@@ -12,8 +12,8 @@ from ..sampling.position_choice import WEIGHTS, PositionChoice
 DEPENDENCE_PLOT = "dependence.png"
 
 READING = (
-    "A call reveals every position of an entropy below `free below`, and of the other, open ones its share (of their\n"
-    "number, or of their entropy in nats), those of the least score first; the last call reveals the rest. The score\n"
+    "A call reveals every position whose entropy is below `free below`, and its share of the others, the open\n"
+    "ones (of their number, or their entropy in nats), by ascending score; the last call reveals the rest. The score\n"
     "adds up, each times its weight: a position's `own` entropy, the `redundancy` with what the call takes already,\n"
     "minus the `gain` (what the position would tell about the others), all three relative to the mean entropy of the\n"
     "open positions, and its place in a `random` and in a `halton` order."
@@ -27,7 +27,7 @@ OBJECTIVES = {
 COSTS = {
     "nats": "Nats per sequence: what sequences that the candidate was not fitted to cost when it is forced along them;"
     " lower\nis better.",
-    "wrong": "Share wrong: of the answers to tasks that the candidate was not fitted to; lower is better.",
+    "wrong": "Share wrong: how many answers to tasks that the candidate was not fitted to are wrong; lower is better.",
 }
 """What is compared, by the name of the figure in the records."""
 HEADINGS = {"nats": "nats per sequence", "wrong": "share wrong"}

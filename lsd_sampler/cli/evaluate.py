@@ -183,9 +183,7 @@ def evaluate(args: argparse.Namespace) -> None:
         if args.frontier and floor is None:
             raise ValueError("`--frontier` is read off at the entropy of real data: give more `--reference` text.")
         if args.frontier and metrics.likelihood_key is None:
-            raise ValueError(
-                f"`--frontier` is of a likelihood, which samples of {args.oracle or args.model} have not."
-            )
+            raise ValueError(f"`--frontier` needs a likelihood, and samples of {args.oracle or args.model} have none.")
         common: dict[str, Any] = {
             "num_samples": args.num_samples, "batch_size": args.batch_size, "resume": args.resume,
             "labels": labels(args, pipeline.denoiser, metrics), "workers": workers,
@@ -276,7 +274,7 @@ def choose_temperatures(args: argparse.Namespace, denoiser: Any, samplers: Mappi
     temperatures = args.temperatures or (default if args.tasks is None else list(TASK_TEMPERATURES))
     several = len(set(temperatures)) > 1
     if args.frontier and not is_oracle and args.judge is None:
-        raise ValueError("`--frontier` is of a likelihood: give a `--judge`.")
+        raise ValueError("`--frontier` needs a likelihood: give a `--judge`.")
     if args.frontier and not several:
         raise ValueError("`--frontier` needs at least two `--temperatures`.")
     if args.frontier and args.temperature_nfe not in (None, *args.nfe):

@@ -52,7 +52,7 @@ def refuse_unused(args: argparse.Namespace, is_oracle: bool) -> None:
     """
     for name in ("judge", "reference", "features", "mauve", "molecules") if is_oracle else ():
         if getattr(args, name):
-            raise ValueError(f"`--{name}` is of texts: these samples are judged by an exact oracle. Leave it out.")
+            raise ValueError(f"`--{name}` is for texts, but an exact oracle judges these samples: leave it out.")
 
 
 def baseline(text: str, config: dict[str, Any]) -> LSDScheduler:
@@ -210,7 +210,7 @@ def find_oracle(args: argparse.Namespace, denoiser: Any) -> Any:
     if args.oracle is None:
         return oracle if isinstance(oracle, Oracle) else None
     if not isinstance(oracle, Oracle):
-        raise ValueError(f"`--oracle` {args.oracle!r} is no exact oracle, as `countdown:V=32,L=256` is.")
+        raise ValueError(f"`--oracle` {args.oracle!r} is not an exact oracle such as `countdown:V=32,L=256`.")
     length = args.length or denoiser.length
     if oracle.vocab_size != denoiser.vocab_size or oracle.length < length:
         raise ValueError(
