@@ -184,6 +184,8 @@ def evaluate(args: argparse.Namespace) -> None:
             raise ValueError("`--frontier` is read off at the entropy of real data: give more `--reference` text.")
         if args.frontier and metrics.likelihood_key is None:
             raise ValueError(f"`--frontier` needs a likelihood, and samples of {args.oracle or args.model} have none.")
+        if canvases is None and metrics.canvases is not None:  # of an oracle
+            canvases = list(metrics.canvases)
         common: dict[str, Any] = {
             "num_samples": args.num_samples, "batch_size": args.batch_size, "resume": args.resume,
             "labels": labels(args, pipeline.denoiser, metrics), "workers": workers,
@@ -194,7 +196,7 @@ def evaluate(args: argparse.Namespace) -> None:
             metrics,
             output=output,
             num_texts=args.num_texts if metrics.tokenizer is not None else 0,
-            canvases=metrics.canvases if canvases is None else canvases,
+            canvases=canvases,
             chooser=chooser(args, pipeline, samplers, tasks, common),
             **common,
             **classes_of(pipeline.denoiser, canvases),

@@ -43,7 +43,7 @@ def protocol(
         **judged,
         "Precision": f"network {dtype}; draws float64 with 53-bit uniforms",
         "Temperatures": best_of(temperatures, chosen),
-        **described_conditions(args, pipeline.denoiser, chosen),
+        **described_conditions(args, pipeline.denoiser, metrics, chosen),
         "Seeds": f"judged samples {args.seed} + batch, temperatures {args.seed + SWEEP_SEED} + batch",
         "Intervals": intervals,
         "Hardware": hardware(args.device),
