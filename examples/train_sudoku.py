@@ -55,15 +55,21 @@ def make_tokenizer(size: int) -> Tokenizer:
     return tokenizer
 
 
+def build_model(args: argparse.Namespace, size: int) -> MaskGITDenoiser:
+    """A new model of grids of this size, with one class, which is never used."""
+    torch.manual_seed(args.seed)
+    model = MaskGITDenoiser({
+        "input_size": size, "hidden_dim": args.hidden_size, "codebook_size": size, "depth": args.blocks,
+        "heads": args.heads, "nclass": 1, "register": 1, "dropout": 0.0,
+    })  # fmt: skip
+    initialise(model)
+    return model
+
+
 class SudokuTrainer(Trainer):
     def __init__(self, args: argparse.Namespace):
         make_tokenizer(args.size).save(str(args.output_dir / "tokenizer.json"))
-        torch.manual_seed(args.seed)
-        model = MaskGITDenoiser({
-            "input_size": args.size, "hidden_dim": args.hidden_size, "codebook_size": args.size, "depth": args.blocks,
-            "heads": args.heads, "nclass": 1, "register": 1, "dropout": 0.0,
-        })  # fmt: skip
-        initialise(model)
+        model = build_model(args, args.size)
         # other seeds than those of the batches
         generator = torch.Generator(args.device).manual_seed(2**40 + args.seed)
         grids_NL = random_grids(args.valid + args.grids, args.size, generator, args.device).to(torch.int8)

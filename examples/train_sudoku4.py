@@ -18,13 +18,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from train_garments import initialise
-from train_sudoku import ORDERS, make_tokenizer
+from train_sudoku import ORDERS, build_model, make_tokenizer
 from trainer import Batch, Trainer, add_arguments, masked_loss
 
 from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
 from lsd_sampler.denoisers import TableDenoiser, sudoku4
-from lsd_sampler.denoisers.maskgit import MaskGITDenoiser
 
 
 CLUES = (0, 4)
@@ -51,21 +49,11 @@ def mask_uniformly(x_BL: torch.Tensor, mask_token_id: int, generator: torch.Gene
     return torch.where(mask_BL, mask_token_id, x_BL), x_BL, mask_BL / mask_BL.float().mean().clamp(min=1e-9)
 
 
-def build_model(args: argparse.Namespace) -> MaskGITDenoiser:
-    torch.manual_seed(args.seed)
-    model = MaskGITDenoiser({
-        "input_size": 4, "hidden_dim": args.hidden_size, "codebook_size": 4, "depth": args.blocks,
-        "heads": args.heads, "nclass": 1, "register": 1, "dropout": 0.0,
-    })  # fmt: skip
-    initialise(model)
-    return model
-
-
 class Sudoku4Trainer(Trainer):
     def __init__(self, args: argparse.Namespace):
         make_tokenizer(4).save(str(args.output_dir / "tokenizer.json"))
         train_NL, valid_NL = (x.to(args.device) for x in split_grids(args.num_grids, args.seed))
-        model = build_model(args)
+        model = build_model(args, 4)
 
         def draw(generator: torch.Generator) -> Batch:
             chosen_B = torch.randint(len(train_NL), (args.batch_size,), generator=generator, device=args.device)

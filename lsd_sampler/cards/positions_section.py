@@ -24,9 +24,15 @@ OBJECTIVES = {
     "answers": "The objective was the share of right answers to training prompts, by a checker: the sampler may draw"
     " less varied\nsequences than the model would.",
 }
-COSTS = (
-    "Nats per sequence: what sequences that the candidate was not fitted to cost when it is forced along them; lower\n"
-    "is better. In brackets: standard errors (of differences over pairs). The simple orders are `random` and\n"
+COSTS = {
+    "nats": "Nats per sequence: what sequences that the candidate was not fitted to cost when it is forced along them;"
+    " lower\nis better.",
+    "wrong": "Share wrong: how many answers to tasks that the candidate was not fitted to are wrong; lower is better.",
+}
+"""What is compared, by the name of the figure in the records."""
+HEADINGS = {"nats": "nats per sequence", "wrong": "share wrong"}
+ERRORS = (
+    " In brackets: standard errors (of differences over pairs). The simple orders are `random` and\n"
     "`halton`, with learned shares."
 )
 
@@ -46,7 +52,9 @@ def positions_section(learned: LearnedSampler, records: Records, has_plot: bool 
         parts.append(_dependence(learned.dependence, records))
         parts += [f"![dependence between positions]({DEPENDENCE_PLOT})"] if has_plot else []
     measured = [r for r in records if r["event"] == "position_candidate"]
-    parts += ["### What the candidates cost", _costs(measured), COSTS] if measured else []
+    if measured:
+        figure = next(name for name in COSTS if name in measured[0])
+        parts += ["### What the candidates cost", _costs(measured, figure), COSTS[figure] + ERRORS]
     return "\n\n".join(parts)
 
 
@@ -85,23 +93,23 @@ def _dependence(dependence: Dependence, records: Records) -> str:
     return f"{text} ({', '.join(found)})." if found else f"{text}."
 
 
-def _costs(measured: Records) -> str:
+def _costs(measured: Records, figure: str) -> str:
     head = (
         f"| network calls | candidate | weights ({', '.join(WEIGHTS)}) | free below (nats) | budget"
-        " | nats per sequence | more than the best simple order | |"
+        f" | {HEADINGS[figure]} | more than the best simple order | |"
     )
-    rows = [_cost(r) for r in sorted(measured, key=lambda r: r["nfe"])]
+    rows = [_cost(r, figure) for r in sorted(measured, key=lambda r: r["nfe"])]
     return "\n".join([head, "|--:|:--|:--|--:|:--|--:|--:|:--|", *rows])
 
 
-def _cost(r: Mapping[str, Any]) -> str:
+def _cost(r: Mapping[str, Any], figure: str) -> str:
     cells = (
         r["nfe"],
         r["name"],
         _weights(r["weights"]),
         f"{r['free_below']:.4g}",
         UNITS[r["budget"]],
-        f"{r['nats']:.4f} ({r['standard_error']:.4f})",
+        f"{r[figure]:.4f} ({r['standard_error']:.4f})",
         f"{r['difference']:+.4f} ({r['difference_error']:.4f})",
         "chosen" if r["chosen"] else "",
     )

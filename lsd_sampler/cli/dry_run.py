@@ -52,10 +52,8 @@ def published(args: argparse.Namespace) -> HubModel | None:
     return SHORT_NAMES.get(args.model) if args.dry_run and args.model else None
 
 
-def as_if_all_masked(args: argparse.Namespace, plan: TeacherPlan) -> TeacherPlan:
-    """The plan of a model that is not loaded, so that its canvases are not known; a note on stderr says so."""
-    if not args.infill and not args.given:
-        return plan
+def as_if_all_masked(plan: TeacherPlan) -> TeacherPlan:
+    """The plan of partly given canvases that are not known, as the model is not loaded; a note on stderr says so."""
     print("The model is not loaded for a dry run: its canvases count as all masked.", file=sys.stderr)
     return replace(plan, is_whole=False)
 

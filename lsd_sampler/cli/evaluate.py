@@ -34,6 +34,7 @@ from .evaluation_parts import (
     keeping_rows,
     make_metrics,
     make_samplers,
+    most_masked,
     refuse_unused,
 )
 from .evaluation_protocol import precision, protocol
@@ -182,9 +183,9 @@ def evaluate(args: argparse.Namespace) -> None:
         if args.frontier and floor is None:
             raise ValueError("`--frontier` is read off at the entropy of real data: give more `--reference` text.")
         if args.frontier and metrics.likelihood_key is None:
-            raise ValueError(
-                f"`--frontier` is of a likelihood, which samples of {args.oracle or args.model} have not."
-            )
+            raise ValueError(f"`--frontier` needs a likelihood, and samples of {args.oracle or args.model} have none.")
+        if canvases is None and metrics.canvases is not None:  # of an oracle
+            canvases = list(metrics.canvases)
         common: dict[str, Any] = {
             "num_samples": args.num_samples, "batch_size": args.batch_size, "resume": args.resume,
             "labels": labels(args, pipeline.denoiser, metrics), "workers": workers,
@@ -195,7 +196,7 @@ def evaluate(args: argparse.Namespace) -> None:
             metrics,
             output=output,
             num_texts=args.num_texts if metrics.tokenizer is not None else 0,
-            canvases=metrics.canvases if canvases is None else canvases,
+            canvases=canvases,
             chooser=chooser(args, pipeline, samplers, tasks, common),
             **common,
             **classes_of(pipeline.denoiser, canvases),
@@ -220,21 +221,16 @@ def conclude(args: argparse.Namespace, harness: Any, floor: Any, temperatures: l
     common: dict[str, Any] = {"choose_at": args.temperature_nfe, "seed": args.seed}
     common["guidance_scales"] = args.guidance_scale or [None]
     found = compare(harness.only(*fixed), args.nfe, temperatures, frontier=args.frontier, floor=floor, **common)
+    most = None if harness.canvases is None else most_masked(harness.canvases, harness.pipeline.denoiser.hole_id)
     if sweeps:
-        steps, options = most_masked(harness) or 1, {key: common[key] for key in ("seed", "guidance_scales")}
-        found = measure_curves(harness, found, sweeps, args.nfe, steps=steps, temperatures=temperatures, **options)
+        options: dict[str, Any] = {key: common[key] for key in ("seed", "guidance_scales")}
+        found = measure_curves(harness, found, sweeps, args.nfe, steps=most or 1, temperatures=temperatures, **options)
     if base is not None:
-        common |= {"temperatures": temperatures, "limit": args.headline_limit or most_masked(harness)}
+        common |= {"temperatures": temperatures, "limit": args.headline_limit or most}
         found = measure_further(harness, found, base, nfe=nfe, ours=ours, **common)
     title = f"Samplers of {Path(args.model).name or args.model}"
     described = protocol(args, harness.pipeline, harness.metrics, found, temperatures)
     return make_report(title, found, harness.metrics, base=base, headline_nfe=nfe, ours=ours, protocol=described)
-
-
-def most_masked(harness: Any) -> int | None:
-    """The number of network calls at which canvases are filled in one token a call; None for whole sequences."""
-    hole = harness.pipeline.denoiser.hole_id
-    return None if harness.canvases is None else max(1, *(int((canvas == hole).sum()) for canvas in harness.canvases))
 
 
 def _say_folder(args: argparse.Namespace) -> None:
@@ -280,7 +276,7 @@ def choose_temperatures(args: argparse.Namespace, denoiser: Any, samplers: Mappi
     temperatures = args.temperatures or (default if args.tasks is None else list(TASK_TEMPERATURES))
     several = len(set(temperatures)) > 1
     if args.frontier and not is_oracle and args.judge is None:
-        raise ValueError("`--frontier` is of a likelihood: give a `--judge`.")
+        raise ValueError("`--frontier` needs a likelihood: give a `--judge`.")
     if args.frontier and not several:
         raise ValueError("`--frontier` needs at least two `--temperatures`.")
     if args.frontier and args.temperature_nfe not in (None, *args.nfe):

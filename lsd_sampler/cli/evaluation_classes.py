@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..evaluation.metric_sets import MetricSet
 from ..sampling.pipeline_runs import LABELS
 
 
@@ -45,14 +46,14 @@ def check_guidance(args: argparse.Namespace, denoiser: Any) -> None:
         raise ValueError("`--frontier` runs along temperatures: give one `--guidance-scale`.")
 
 
-def described_conditions(args: argparse.Namespace, denoiser: Any, chosen: str) -> dict[str, str]:
+def described_conditions(args: argparse.Namespace, denoiser: Any, metrics: MetricSet, chosen: str) -> dict[str, str]:
     """Which classes were asked for, and how strongly, as name -> sentence; nothing for a model without classes.
 
     `chosen` says where guidance was chosen, as for [`best_of`].
     """
     if not classes_of(denoiser):
         return {}
-    turn = "in turn, one for each canvas" if args.infill or args.tasks else "in turn"
+    turn = "in turn, one for each canvas" if args.tasks or metrics.canvases is not None else "in turn"
     return {"Classes": turn, "Guidance": best_of(args.guidance_scale or [0], chosen)}
 
 

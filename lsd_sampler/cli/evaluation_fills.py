@@ -13,7 +13,7 @@ from ..evaluation.harness import joined
 from ..evaluation.metric_sets import FillMetrics, MetricSet, exact_fills
 from ..evaluation.tokens import encode
 from ..sampling.left_out import LEFT_OUT
-from .infill_files import FLAG, read_canvases
+from .infill_files import FLAG, check_completes, read_canvases
 from .texts import read_lines
 
 
@@ -99,10 +99,5 @@ def _truth_of(truth: Any, canvas: torch.Tensor, pipeline: Any) -> torch.Tensor:
         raise ValueError(f"`truth` must be {kinds}, got {truth!r}.")
     hole = pipeline.denoiser.hole_id
     ids = pipeline.canvas_of([hole if i == -1 else i for i in truth])[0]
-    if len(ids) != len(canvas):
-        raise ValueError(f"`truth` must have the {len(canvas)} tokens of its canvas, got {len(ids)}.")
-    if bool((ids == hole).any()):
-        raise ValueError("`truth` must have no mask.")
-    if bool(((canvas != hole) & (canvas != ids)).any()):
-        raise ValueError("`truth` must have the tokens that its canvas gives.")
+    check_completes("`truth`", ids, canvas, hole)
     return ids

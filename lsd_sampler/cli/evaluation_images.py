@@ -52,8 +52,8 @@ def image_metrics(args: argparse.Namespace, denoiser: Any) -> tuple[MetricSet, R
 def _check_images(folder: Path, denoiser: Any, codebook: PatchCodebook, reference: ImageReference) -> None:
     """Refuses files of another model."""
     if len(codebook.patches) != denoiser.vocab_size:
-        sizes = f"{len(codebook.patches)} codes, the model {denoiser.vocab_size}"
-        raise ValueError(f"{folder / CODEBOOK_NAME} has {sizes}: it is that of another one.")
+        sizes = f"{len(codebook.patches)} codes, but the model has {denoiser.vocab_size}"
+        raise ValueError(f"{folder / CODEBOOK_NAME} has {sizes}: it belongs to another model.")
     if reference.sequences.shape[1] != denoiser.length:
-        sizes = f"{reference.sequences.shape[1]} tokens, the model {denoiser.length}"
-        raise ValueError(f"{folder / REFERENCE_NAME} holds images of {sizes}: it is that of another one.")
+        sizes = f"{reference.sequences.shape[1]} tokens, but the model makes {denoiser.length}"
+        raise ValueError(f"{folder / REFERENCE_NAME} holds images of {sizes}: it belongs to another model.")

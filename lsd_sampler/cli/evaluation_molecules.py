@@ -47,7 +47,7 @@ def check_molecule_options(args: argparse.Namespace) -> None:
         return
     for name in _NOT_OF_MOLECULES:
         if getattr(args, name):
-            raise ValueError(f"`--{name}` is not of molecules: leave it, or `--molecules`, out.")
+            raise ValueError(f"`--{name}` does not go with `--molecules`: leave one of them out.")
     if args.reference is None:
         raise ValueError("`--molecules` are compared with real ones: give their file, `--reference test.smi`.")
 

@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def refuse_unused(args: argparse.Namespace, is_oracle: bool) -> None:
     """
     for name in ("judge", "reference", "features", "mauve", "molecules") if is_oracle else ():
         if getattr(args, name):
-            raise ValueError(f"`--{name}` is of texts: these samples are judged by an exact oracle. Leave it out.")
+            raise ValueError(f"`--{name}` is for texts, but an exact oracle judges these samples: leave it out.")
 
 
 def baseline(text: str, config: dict[str, Any]) -> LSDScheduler:
@@ -120,7 +120,6 @@ def make_metrics(
     if tasks is not None:
         return tasks.judged.metrics, None
     denoiser, oracle = pipeline.denoiser, find_oracle(args, pipeline.denoiser)
-    canvases = None if task is None else task.canvases
     if oracle is not None:
         return _judged_by_oracle(args, pipeline, oracle, task)
     if args.molecules:
@@ -131,6 +130,14 @@ def make_metrics(
             return judged
     if denoiser.canvas_shape is not None:
         print(_IMAGES_NEEDED, file=sys.stderr)
+    return _judged_by_real_data(args, pipeline, task)
+
+
+def _judged_by_real_data(
+    args: argparse.Namespace, pipeline: Any, task: FillTask | None
+) -> tuple[MetricSet, Row | None]:
+    """The metric set of texts, or of tokens, and the row of real ones, or of the teacher's fills."""
+    canvases = None if task is None else task.canvases
     judge = load_judge(args, pipeline.tokenizer)
     real, filled = real_sequences(args, pipeline, canvases), None
     if canvases is not None and args.reference:
@@ -146,20 +153,19 @@ def make_metrics(
     embedding: Any = {"features": _features(args, pipeline, judge), "mauve": args.mauve}
     options: dict[str, Any] = {**embedding, "never_predicted": never}
     name = "real data" if args.reference else _TEACHER
+    num_texts = 0 if pipeline.tokenizer is None else args.num_texts
     if pipeline.tokenizer is None:
         metrics = TokenMetrics(real[:half], **options)
     else:
         metrics = TextMetrics(pipeline.tokenizer, judge, real[:half], **options)
         name = "real text" if args.reference else name
     if task is not None:
-        metrics = task.metrics(metrics, denoiser.hole_id)
+        metrics = task.metrics(metrics, pipeline.denoiser.hole_id)
     if filled is not None:
-        num_texts = 0 if pipeline.tokenizer is None else args.num_texts
         return metrics, floor_row(metrics, filled[: args.num_samples], name=_TEACHER, num_texts=num_texts)
     if len(real) - half < args.num_samples:
         print("Too little reference text for a floor of the same size: it is left out.", file=sys.stderr)
         return metrics, None
-    num_texts = 0 if pipeline.tokenizer is None else args.num_texts
     return metrics, floor_row(metrics, real[half : half + args.num_samples], name=name, num_texts=num_texts)
 
 
@@ -204,7 +210,7 @@ def find_oracle(args: argparse.Namespace, denoiser: Any) -> Any:
     if args.oracle is None:
         return oracle if isinstance(oracle, Oracle) else None
     if not isinstance(oracle, Oracle):
-        raise ValueError(f"`--oracle` {args.oracle!r} is no exact oracle, as `countdown:V=32,L=256` is.")
+        raise ValueError(f"`--oracle` {args.oracle!r} is not an exact oracle such as `countdown:V=32,L=256`.")
     length = args.length or denoiser.length
     if oracle.vocab_size != denoiser.vocab_size or oracle.length < length:
         raise ValueError(
@@ -212,6 +218,11 @@ def find_oracle(args: argparse.Namespace, denoiser: Any) -> Any:
             f" {args.model} has {denoiser.vocab_size} tokens and {length} positions."
         )
     return oracle
+
+
+def most_masked(canvases: Iterable[torch.Tensor], hole_id: int) -> int:
+    """The number of network calls at which all canvases are filled in one token a call."""
+    return max(1, *(int((canvas == hole_id).sum()) for canvas in canvases))
 
 
 def load_judge(args: argparse.Namespace, tokenizer: Any) -> JudgeNLL | None:
@@ -292,7 +303,7 @@ def _teacher_samples(args: argparse.Namespace, pipeline: Any, asked: int | Seque
     """Samples for reference and floor: twice as many as are judged, of a given length or for given canvases."""
     teacher, sequences = LSDScheduler(**pipeline.denoiser.scheduler_config()), []
     total, workers, hole = 2 * args.num_samples, Workers.here(), pipeline.denoiser.hole_id
-    steps = asked if isinstance(asked, int) else max(1, *(int((canvas == hole).sum()) for canvas in asked))
+    steps = asked if isinstance(asked, int) else most_masked(asked, hole)
     batches = range(0, total, args.batch_size)
     conditions = classes_of(pipeline.denoiser, None if isinstance(asked, int) else asked)
     if args.guidance_scale:

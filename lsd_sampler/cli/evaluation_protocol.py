@@ -8,7 +8,7 @@ from ..evaluation.comparison import SWEEP_SEED
 from ..evaluation.metric_sets import ImageMetrics, MetricSet
 from ..evaluation.protocol import hardware, versions
 from .evaluation_classes import best_of, described_conditions
-from .evaluation_tasks import task_protocol
+from .evaluation_tasks import described_tasks
 
 
 def precision(denoiser: Any) -> str | None:
@@ -31,24 +31,36 @@ def protocol(
     where = f"at {args.temperature_nfe} calls" if args.temperature_nfe else "at each number of calls"
     on = "other samples" if args.tasks is None else "the other half of the items"
     chosen = f"{where}, chosen on {on}"
-    settings = {"Temperatures": best_of(temperatures, chosen)} | described_conditions(args, pipeline.denoiser, chosen)
-    length = comparison.judged[0]["length"]
+    if args.tasks is None:
+        judged = _judged_samples(args, pipeline.denoiser, metrics, comparison.judged[0]["length"])
+        intervals = "95 %, 200 bootstrap resamples of whole samples, the reference held fixed"
+    else:
+        number = f"{args.num_samples} answers in every row, in batches of {args.batch_size}"
+        judged = {"Tasks": described_tasks(args), "Samples": number}
+        intervals = "95 %: Wilson's; of calls and of swept samplers, 200 bootstrap resamples of whole items"
+    return {
+        "Model": args.model,
+        **judged,
+        "Precision": f"network {dtype}; draws float64 with 53-bit uniforms",
+        "Temperatures": best_of(temperatures, chosen),
+        **described_conditions(args, pipeline.denoiser, metrics, chosen),
+        "Seeds": f"judged samples {args.seed} + batch, temperatures {args.seed + SWEEP_SEED} + batch",
+        "Intervals": intervals,
+        "Hardware": hardware(args.device),
+        "Versions": versions(),
+    }
+
+
+def _judged_samples(args: argparse.Namespace, denoiser: Any, metrics: MetricSet, length: int) -> dict[str, str]:
+    """Samples, and what they are compared with."""
     what = f"that fill in the lines of {args.infill}" if args.infill else f"of {length} tokens"
-    if args.tasks is not None:
-        return task_protocol(args, dtype, settings)
-    by_oracle = args.oracle is not None or isinstance(pipeline.denoiser, Oracle)
     reference = args.reference or "the model's own teacher, one token a step"
     if isinstance(metrics, ImageMetrics):
         reference = f"{metrics.reference.number} test images; the row: others, through the codebook"
+    elif (args.oracle is not None or isinstance(denoiser, Oracle)) and not args.infill:
+        reference = "exact samples of the oracle"
     return {
-        "Model": args.model,
         "Samples": f"{args.num_samples} {what} in every row, in batches of {args.batch_size}",
-        "Real data": "exact samples of the oracle" if by_oracle and not args.infill else str(reference),
+        "Real data": str(reference),
         "Judge": described_judge(args, metrics),
-        "Precision": f"network {dtype}; draws float64 with 53-bit uniforms",
-        **settings,
-        "Seeds": f"judged samples {args.seed} + batch, temperatures {args.seed + SWEEP_SEED} + batch",
-        "Intervals": "95 %, 200 bootstrap resamples of whole samples, the reference held fixed",
-        "Hardware": hardware(args.device),
-        "Versions": versions(),
     }

@@ -9,10 +9,8 @@ from typing import Any
 import torch
 
 from ..denoisers.task_canvases import task_canvases
-from ..evaluation.comparison import SWEEP_SEED
 from ..evaluation.harness import Harness
 from ..evaluation.metric_sets import TaskMetrics
-from ..evaluation.protocol import hardware, versions
 from ..support.task_sources import FORM, TaskSet, load_tasks
 from ..support.tasks import CHECKERS, OWN_CHECKER, VALID
 from .evaluation_classes import classes_of
@@ -150,17 +148,7 @@ def chooser(
     return Harness(pipeline, samplers, part.metrics, output=output, **options)
 
 
-def task_protocol(args: argparse.Namespace, dtype: str, settings: Mapping[str, str]) -> dict[str, str]:
-    """How the numbers were made, as name -> sentence; among them `settings`, those that were chosen."""
+def described_tasks(args: argparse.Namespace) -> str:
+    """The tasks, and which answers are right."""
     law = f", of {args.oracle}" if args.oracle else ""
-    return {
-        "Model": args.model,
-        "Tasks": f"{args.tasks}; right by {args.checker or 'the checker of the source, or equal to the answer'}{law}",
-        "Samples": f"{args.num_samples} answers in every row, in batches of {args.batch_size}",
-        "Precision": f"network {dtype}; draws float64 with 53-bit uniforms",
-        **settings,
-        "Seeds": f"judged samples {args.seed} + batch, temperatures {args.seed + SWEEP_SEED} + batch",
-        "Intervals": "95 %: Wilson's; of calls and of swept samplers, 200 bootstrap resamples of whole items",
-        "Hardware": hardware(args.device),
-        "Versions": versions(),
-    }
+    return f"{args.tasks}; right by {args.checker or 'the checker of the source, or equal to the answer'}{law}"

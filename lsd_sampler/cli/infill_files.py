@@ -62,20 +62,24 @@ def read_completed(path: Path, canvas_path: Path, canvas_NL: torch.Tensor, pipel
     completed = []
     for i, (number, ids) in enumerate(rows):
         canvas_L, x_L = canvas_NL[i % len(canvas_NL)], without_frame(ids[None], frame)[0]
-        _check_completed(f"`--data` {name!r}, line {number}", x_L, canvas_L, pipeline.denoiser.hole_id)
+        try:
+            check_completes("the sequence", x_L, canvas_L, pipeline.denoiser.hole_id)
+        except ValueError as error:
+            raise ValueError(f"`--data` {name!r}, line {number}: {error}") from error
         completed.append(x_L)
     return torch.stack(completed)
 
 
-def _check_completed(where: str, x_L: torch.Tensor, canvas_L: torch.Tensor, hole: int) -> None:
+def check_completes(name: str, x_L: torch.Tensor, canvas_L: torch.Tensor, hole: int) -> None:
+    """Raises `ValueError`, naming `name`, unless a sequence completes its canvas, whose mask is `hole`."""
     if len(x_L) != len(canvas_L):
-        raise ValueError(f"{where} has {len(x_L)} tokens, its canvas in `{FLAG}` has {len(canvas_L)}.")
+        raise ValueError(f"{name} must have the {len(canvas_L)} tokens of its canvas, got {len(x_L)}.")
     if bool((x_L == hole).any()):
-        raise ValueError(f"{where} holds the mask: give the whole sequence.")
+        raise ValueError(f"{name} must have no mask: give the whole sequence.")
     wrong = ((canvas_L != hole) & (x_L != canvas_L)).nonzero()[:, 0].tolist()
     if wrong:
-        found = f"token {int(x_L[wrong[0]])} at position {wrong[0]} (from 0)"
-        raise ValueError(f"{where} has {found}, where its canvas in `{FLAG}` gives {int(canvas_L[wrong[0]])}.")
+        found = f"{int(x_L[wrong[0]])} in place of {int(canvas_L[wrong[0]])} at position {wrong[0]} (from 0)"
+        raise ValueError(f"{name} must have the tokens that its canvas gives, got {found}.")
 
 
 def of_equal_length(rows: Sequence[int], canvases: Sequence[torch.Tensor], most: int) -> Iterator[list[int]]:

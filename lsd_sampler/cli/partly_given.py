@@ -79,13 +79,18 @@ class PartlyGiven:
         return 0 if self.is_made else _calls_to_make(num, length, config)
 
 
+def given_flags(args: argparse.Namespace) -> list[str]:
+    """The flags that were used to say what is given."""
+    return [f"--{name}" for name in ("tasks", "infill", "given") if getattr(args, name)]
+
+
 def check_given(args: argparse.Namespace) -> None:
     """Refuses flags that do not go together.
 
     Raises:
         ValueError: if there are any; the message names the flag.
     """
-    flags = [f"--{name}" for name in ("tasks", "infill", "given") if getattr(args, name)]
+    flags = given_flags(args)
     flag = flags[0] if flags else None
     if len(flags) > 1:
         raise ValueError(f"`{flags[0]}` says what is given: leave `{flags[1]}` out.")
@@ -125,9 +130,8 @@ def partly_given(args: argparse.Namespace, pipeline: Any, config: DistillConfig)
     """
     denoiser = pipeline.denoiser
     clues = denoiser.clues if isinstance(denoiser, Oracle) else 0
-    if clues and (args.tasks or args.infill or args.given):
-        flag = next(f"--{name}" for name in ("tasks", "infill", "given") if getattr(args, name))
-        raise ValueError(f"`{flag}` says what is given: leave the oracle's `clues` out.")
+    if clues and (flags := given_flags(args)):
+        raise ValueError(f"`{flags[0]}` says what is given: leave the oracle's `clues` out.")
     if args.tasks:
         return _of_tasks(args, pipeline)
     if args.infill:

@@ -49,7 +49,7 @@ from .dry_run import as_if_all_masked, describe_cost, describe_download, plan_of
 from .environment import PrintVersions
 from .events import in_one_line, in_words
 from .faults import keeping_progress
-from .partly_given import PartlyGiven, calls_of_published, check_given, make_given, partly_given
+from .partly_given import PartlyGiven, calls_of_published, check_given, given_flags, make_given, partly_given
 from .texts import read_sequences
 
 
@@ -155,8 +155,9 @@ def train(args: argparse.Namespace) -> None:
     process = process_bytes() if args.device.type == "cpu" else 0
     if model := published(args):
         config, plan = configure(args, lambda config: plan_of_published(model.size, config, call_kwargs))
-        cost = describe_cost(model.size, config, as_if_all_masked(args, plan()), process)
-        if args.infill or args.given:
+        is_given = bool(given_flags(args))
+        cost = describe_cost(model.size, config, as_if_all_masked(plan()) if is_given else plan(), process)
+        if is_given:
             cost["network_calls_for_canvases"] = calls_of_published(args, config, plan())
         print_json({"model": name, **config.to_dict(), **describe_download(model), **cost})
         return

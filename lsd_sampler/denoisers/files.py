@@ -211,6 +211,19 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is not a readable safetensors file (truncated or damaged?): {error}") from error
 
 
+def read_companion(
+    name_or_path: str | os.PathLike, file_name: str, **where: Any
+) -> tuple[dict[str, torch.Tensor], Path]:
+    """All tensors of a safetensors file that lies beside a model, and the file; `where` as for [`resolve_folder`].
+
+    Raises:
+        OSError: if it is missing.
+        ValueError: if it is damaged; the message names it.
+    """
+    file = resolve_folder(name_or_path, **where) / file_name
+    return read_tensors(file), file
+
+
 def _conversion(path: Path) -> str:
     """Advice on how to turn the pickles in a folder into a safetensors file, if there are any. No code of theirs runs,
     and tied weights, which share memory, are copied.

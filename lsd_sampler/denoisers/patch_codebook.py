@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import nn
 
-from .files import read_tensors, resolve_folder, write_tensors
+from .files import read_companion, write_tensors
 
 
 CODEBOOK_NAME = "codebook.safetensors"
@@ -109,9 +109,7 @@ class PatchCodebook(nn.Module):
             OSError: if it is missing.
             ValueError: if it is damaged or holds something else; the message names the file.
         """
-        folder = resolve_folder(pretrained_model_name_or_path, **where)  # pyright: ignore[reportArgumentType]
-        file = folder / CODEBOOK_NAME
-        tensors = read_tensors(file)
+        tensors, file = read_companion(pretrained_model_name_or_path, CODEBOOK_NAME, **where)
         if set(tensors) != {"patches"}:
             raise ValueError(f"{file} must hold one tensor, 'patches', got {sorted(tensors)}.")
         try:

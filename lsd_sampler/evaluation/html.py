@@ -141,7 +141,7 @@ def _answers(report: Report) -> dict[str, Any] | None:
         return None
     rows, curves = report.comparison.rows, report.comparison.curves
     svg = _chart(lambda ax: draw_accuracy(ax, rows, curves), "right answers against mean calls")
-    chart = {"title": "right answers", "meaning": "Of swept constants, all are drawn.", "svg": svg}
+    chart = {"title": "right answers", "meaning": "All swept constants are drawn.", "svg": svg}
     swept = _table(report.curve_rows, report.curve_columns) if report.curve_rows else None
     return {"charts": [chart] if svg else [], "swept": swept, "aup": _table(report.answers, AUP_COLUMNS)}
 

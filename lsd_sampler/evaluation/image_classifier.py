@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..denoisers.files import check_tensors, read_tensors, resolve_folder, write_tensors
+from ..denoisers.files import check_tensors, read_companion, write_tensors
 
 
 CLASSIFIER_NAME = "classifier.safetensors"
@@ -56,9 +56,7 @@ class ImageClassifier(nn.Module):
             OSError: if it is missing.
             ValueError: if it is damaged or holds something else; the message names the file.
         """
-        folder = resolve_folder(pretrained_model_name_or_path, **where)  # pyright: ignore[reportArgumentType]
-        file = folder / CLASSIFIER_NAME
-        tensors = read_tensors(file)
+        tensors, file = read_companion(pretrained_model_name_or_path, CLASSIFIER_NAME, **where)
         head = tensors.get("head.weight")
         if head is None or head.ndim != 2:
             raise ValueError(f"{file} lacks a matrix head.weight.")

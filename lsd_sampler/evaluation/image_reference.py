@@ -7,7 +7,7 @@ from typing import Self
 
 import torch
 
-from ..denoisers.files import read_tensors, resolve_folder, write_tensors
+from ..denoisers.files import read_companion, write_tensors
 from .frechet import Moments
 
 
@@ -63,9 +63,7 @@ class ImageReference:
             OSError: if it is missing.
             ValueError: if it is damaged or holds something else; the message names the file.
         """
-        folder = resolve_folder(pretrained_model_name_or_path, **where)  # pyright: ignore[reportArgumentType]
-        file = folder / REFERENCE_NAME
-        tensors = read_tensors(file)
+        tensors, file = read_companion(pretrained_model_name_or_path, REFERENCE_NAME, **where)
         if set(tensors) != set(_NAMES):
             raise ValueError(f"{file} must hold the tensors {', '.join(_NAMES)}, got {sorted(tensors)}.")
         mean, covariance, number, accuracy, sequences, labels = (tensors[name] for name in _NAMES)

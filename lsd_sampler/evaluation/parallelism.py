@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from .bootstrap import centred, kept_replicates, with_interval
+from .columns import with_ends
 from .rows import Row
 
 
@@ -20,7 +21,6 @@ ALPHA = 3.0
 """How strongly [`aup`] weighs a loss of accuracy."""
 MOST_LOST = 5.0
 """Points of accuracy below the first that a point of [`aup`] may have."""
-_ENDS = ("", "_low", "_high")
 
 
 def wilson(right: torch.Tensor, group: torch.Tensor | None = None, confidence: float = 0.95) -> tuple[float, float]:
@@ -114,7 +114,7 @@ def _read(rows: Sequence[Row], name: str, calls: float, confidence: float) -> Ro
     row |= {"right_share": 1 - wrong} | {
         f"right_share_{end}": 1 - row[f"wrong_share_{other}"] for end, other in (("low", "high"), ("high", "low"))
     }
-    row |= {f"mean_calls{end}": min(float(calls), rows[-1]["mean_calls"]) for end in _ENDS}
+    row |= dict.fromkeys(with_ends("mean_calls"), min(float(calls), rows[-1]["mean_calls"]))
     mean_calls, tokens, distinct = _columns(rows, "mean_calls", "tokens_per_call", "distinct_answers")
     row["tokens_per_call"] = math.exp(_at(calls, mean_calls, np.log(tokens)))
     row["distinct_answers"] = _at(calls, mean_calls, distinct)
@@ -168,13 +168,9 @@ def aup(points: Sequence[tuple[float, float]], best: float, alpha: float = ALPHA
     ordered = sorted((rho, 100 * share) for rho, share in points)
     kept = [(rho, y) for rho, y in ordered if y >= ordered[0][1] - MOST_LOST]
 
-    def weighted(y: float) -> float:
-        return y * min(math.exp(-alpha * (1 - y / (100 * best))), 1.0) if best > 0 else 0.0
-
-    area = kept[0][0] * kept[0][1]
-    for (rho, y), (next_rho, next_y) in zip(kept, kept[1:], strict=False):
-        area += (next_rho - rho) * (weighted(y) + weighted(next_y)) / 2
-    return area
+    rho, y = torch.tensor(kept, dtype=torch.float64).T
+    weight = torch.exp(-alpha * (1 - y / (100 * best))).clamp(max=1) if best > 0 else 0
+    return float(rho[0] * y[0] + torch.trapezoid(weight * y, rho))
 
 
 def aup_of_samplers(rows: Sequence[Row], curves: Mapping[str, Sequence[Row]]) -> list[Row]:

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from ..sampling.learned_numbers import LearnedSampler
 from ..sampling.position_choice import PositionChoice
 
@@ -86,7 +84,7 @@ def describe_sampler(method: str, learned: LearnedSampler, records: Records) -> 
         times={M: s.timesteps.tolist() for M, s in steps if M not in choices},
         coefficients=drawn_coefficients(learned),
         records=records,
-        open_after={M: _open_after(choice) for M, choice in choices.items()},
+        open_after={M: choice.open_after.tolist() for M, choice in choices.items()},
         units={M: UNITS[choice.budget] for M, choice in choices.items()},
         masked_after={
             r["nfe"]: [1 - known for known in r["known_after_step"]]
@@ -113,12 +111,6 @@ def has_unsaid_coefficients(learned: LearnedSampler, records: Records) -> bool:
     if any(r["event"] == "log_score_coefficients" for r in records):
         return False
     return any(bool((s.log_score_coefficients != 1).any()) for s in learned.steps.values())
-
-
-def _open_after(choice: PositionChoice) -> list[float]:
-    """The cumulative product of what the shares leave, from 1 to 0."""
-    left = (1 - choice.shares.double()).cumprod(0)
-    return torch.cat([torch.ones_like(left[:1]), left]).tolist()
 
 
 def drawn_coefficients(learned: LearnedSampler) -> dict[int, list[float]]:

@@ -1,7 +1,7 @@
 """Numbers for a number of steps that was not learned, from those that were."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -44,18 +44,16 @@ def interpolated_coefficients(
         `torch.DoubleTensor` of shape `(M,)`.
     """
     M, share_M = len(timesteps) - 1, known_shares(timesteps, noise).numpy()
-    fewer, more = (n for n in learned if n < M), (n for n in learned if n > M)
-    low, high = max(fewer, default=None), min(more, default=None)
-    if low is None or high is None:
+    around = _around(learned, M)
+    if around is None:
         return torch.ones(M, dtype=torch.float64)
 
     def of(num_steps: int) -> np.ndarray:
         steps = learned[num_steps]
         return np.interp(share_M, known_shares(steps.timesteps, noise), steps.log_score_coefficients)
 
-    weight = math.log(M / low) / math.log(high / low)
-    # so that equal ones stay equal to the last bit
-    return torch.from_numpy(of(low) + weight * (of(high) - of(low)))
+    low, high = around
+    return torch.from_numpy(_between(of(low), of(high), _weight(low, M, high)))
 
 
 def interpolated_choice(learned: Mapping[int, LearnedSteps], num_steps: int) -> LearnedSteps:
@@ -75,28 +73,41 @@ def interpolated_choice(learned: Mapping[int, LearnedSteps], num_steps: int) -> 
     """
     known = {n: steps for n, steps in sorted(learned.items()) if steps.choice is not None}
     nearest = min(known, key=lambda n: (abs(math.log(num_steps / n)), n))
-    low, high = (
-        max((n for n in known if n < num_steps), default=None),
-        min((n for n in known if n > num_steps), default=None),
-    )
+    around = _around(known, num_steps)
     place = np.linspace(0, 1, num_steps + 1)
     open_after, times = _curves(known[nearest], place)
-    if low is not None and high is not None and _alike(_choice(known[low]), _choice(known[high])):
-        weight = math.log(num_steps / low) / math.log(high / low)
+    if around is not None and _alike(*(_choice(known[n]) for n in around)):
+        low, high = around
         pairs = zip(_curves(known[low], place), _curves(known[high], place), strict=True)
-        # so that equal ones stay equal to the last bit
-        open_after, times = (of_low + weight * (of_high - of_low) for of_low, of_high in pairs)
+        open_after, times = (_between(*pair, _weight(low, num_steps, high)) for pair in pairs)
     shares = torch.from_numpy(1 - open_after[1:] / np.maximum(open_after[:-1], 1e-12)).clamp(0, 1)
     shares[-1] = 1
     steps = LearnedSteps.plain(torch.from_numpy(times))
     return replace(steps, choice=replace(_choice(known[nearest]), shares=shares))
 
 
+def _around(learned: Iterable[int], num_steps: int) -> tuple[int, int] | None:
+    """The nearest numbers of steps below and above that were learned; None if there are none on one side."""
+    numbers = sorted(learned)
+    fewer, more = [n for n in numbers if n < num_steps], [n for n in numbers if n > num_steps]
+    return (fewer[-1], more[0]) if fewer and more else None
+
+
+def _weight(low: int, num_steps: int, high: int) -> float:
+    """Where a number of steps lies between two others, in the logarithm."""
+    return math.log(num_steps / low) / math.log(high / low)
+
+
+def _between(of_low: np.ndarray, of_high: np.ndarray, weight: float) -> np.ndarray:
+    return of_low + weight * (of_high - of_low)  # so that equal ones stay equal to the last bit
+
+
 def _curves(steps: LearnedSteps, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The share of the budget that is open, and the time, after each part of the steps."""
     own_place = np.linspace(0, 1, len(steps.timesteps))
-    left = np.cumprod(np.append(1.0, 1 - _choice(steps).shares.numpy()))
-    return np.interp(place, own_place, left), np.interp(place, own_place, steps.timesteps.numpy())
+    curves = _choice(steps).open_after, steps.timesteps
+    open_after, times = (np.interp(place, own_place, curve.numpy()) for curve in curves)
+    return open_after, times
 
 
 def _choice(steps: LearnedSteps) -> PositionChoice:

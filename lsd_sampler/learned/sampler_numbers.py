@@ -59,12 +59,12 @@ class SamplerNumbers(SamplerFiles):
             )
         if learned_sampler.chooses and self.config.order != "adaptive":
             raise ValueError(
-                f"`learned_sampler` says which positions to reveal: it goes with `order` 'adaptive', got"
+                f"`learned_sampler` says which positions to reveal: it needs `order` 'adaptive', got"
                 f" {self.config.order!r}."
             )
         if learned_sampler.chooses and self.config.count != "exact":
             raise ValueError(
-                "`learned_sampler` says itself how many tokens a step reveals: it goes with `count` 'exact', got"
+                "`learned_sampler` itself says how many tokens a step reveals: it needs `count` 'exact', got"
                 f" {self.config.count!r}."
             )
         self.learned_sampler = learned_sampler

@@ -54,6 +54,12 @@ class PositionChoice:
         return float(self.weights[WEIGHTS.index(name)])
 
     @property
+    def open_after(self) -> torch.Tensor:
+        """The share of the budget that is open at the start and after each call, from 1 to 0. `(M + 1,)`, float64."""
+        shares_M = self.shares.double()
+        return torch.cat([shares_M.new_ones(1), (1 - shares_M).cumprod(0)])
+
+    @property
     def needs_dependence(self) -> bool:
         """Whether a term of the score asks how positions depend on each other."""
         return self.weight("redundancy") > 0 or self.weight("gain") > 0

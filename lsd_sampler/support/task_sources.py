@@ -73,7 +73,7 @@ def load_tasks(
     own = None if checker is None else make_checker(checker, oracle=oracle, argument=checker_argument)
     if make is None and not Path(name).expanduser().exists():
         hint = did_you_mean(source, _SOURCES)
-        raise ValueError(f"`{argument}` {name!r} is no file and no source of tasks: give {FORM}.{hint}")
+        raise ValueError(f"`{argument}` {name!r} is neither a file nor a source of tasks: give {FORM}.{hint}")
     if make is None:
         return TaskSet(read_tasks(name, argument)[:num], own or make_checker())
     try:

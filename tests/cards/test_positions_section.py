@@ -50,6 +50,15 @@ def test_each_candidate_has_a_row_of_what_it_cost() -> None:
     assert len(tables_of(positions_section(choosing_sampler(), without))) == 1
 
 
+def test_right_answers_are_not_told_as_nats() -> None:
+    """Where wrong answers decide, the table holds their shares and says so."""
+    shares = [{("wrong" if key == "nats" else key): value for key, value in r.items()} for r in RECORDS]
+    section = positions_section(choosing_sampler(), shares)
+    _, (head, *rows) = tables_of(section)
+    assert head[5] == "share wrong" and rows[0][5] == "11.5000 (0.2500)"
+    assert "Share wrong: " in section and "Nats per sequence" not in section and "nats per sequence" not in section
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_objective_is_named(name: str) -> None:
     records = [{**r, "objective": name} if r["event"] == "schedule" else r for r in RECORDS]

@@ -48,7 +48,7 @@ def test_the_command_prints_the_rates_of_chains(name: str, tmp_path: Path) -> No
     ("more", "words"),
     [
         (["--num-samples", "1"], "`num_samples` must be at least 2"),
-        (["--num-samples", "4", "--frontier", "--temperatures", "0.9", "1"], "`--frontier` is of a likelihood"),
+        (["--num-samples", "4", "--frontier", "--temperatures", "0.9", "1"], "`--frontier` needs a likelihood"),
         (["--num-samples", "4", "--judge", "x"], "exact oracle"),
     ],
 )

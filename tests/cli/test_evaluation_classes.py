@@ -65,6 +65,14 @@ def test_fills_of_a_canvas_vary_by_the_draws_alone(folder: Path) -> None:
     assert row["fills_differ"] == 0 and row["guidance_scale"] == 3
 
 
+def test_fills_of_the_canvases_of_an_oracle_are_of_one_class_too(folder: Path) -> None:
+    """The oracle makes the canvases, each for two fills."""
+    argv = ["--oracle", "countdown:V=7,L=9,clues=8", "--num-samples", "42", "--temperatures", "0"]
+    summary = run(folder, *argv, "--nfe", "1", "--guidance-scale", "3")
+    assert summary["rows"][0]["fills_differ"] == 0
+    assert summary["protocol"]["Classes"] == "in turn, one for each canvas"
+
+
 def test_guidance_is_chosen_on_the_other_half_of_the_tasks(folder: Path) -> None:
     """With one temperature. A swept constant has its own."""
     items = [{"canvas": [i % 7] * 5 + [None] * 4, "answer": [i % 7] * 8 + [i % 5]} for i in range(12)]

@@ -138,7 +138,7 @@ def test_a_set_judges_another_model_from_its_clues(clues: int, tmp_path: Path) -
     ("truth", "words"),
     [
         ([3, 2], "`truth` must have the 3 tokens of its canvas, got 2"),
-        ([3, 2, 0], "`truth` must have the tokens that its canvas gives"),
+        ([3, 2, 0], "`truth` must have the tokens that its canvas gives, got 0 in place of 1 at position 2"),
         ([3, 4, 1], "`truth` must have no mask"),
         ([3, -1, 1], "`truth` must have no mask"),
         (7, "`truth` must be a list of token ids, got 7"),

@@ -126,4 +126,4 @@ def test_files_of_another_model_are_refused(folder: Path, capsys: pytest.Capture
 
     PatchCodebook(torch.rand(6, 2, 2)).save_pretrained(folder)
     assert run(folder) == 1
-    assert "codebook.safetensors has 6 codes, the model 7" in error_of(capsys)
+    assert "codebook.safetensors has 6 codes, but the model has 7" in error_of(capsys)

@@ -86,7 +86,7 @@ def refused(capsys: pytest.CaptureFixture[str], argv: list[str], *words: str) ->
 @pytest.mark.parametrize("flag", ["--judge x", "--features denoiser", "--mauve", "--frontier"])
 def test_what_is_of_texts_is_refused(flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = arguments(tmp_path, "CON", *of_molecules(tmp_path), *flag.split())
-    refused(capsys, argv, f"`{flag.split()[0]}` is not of molecules")
+    refused(capsys, argv, f"`{flag.split()[0]}` does not go with `--molecules`")
     assert not (tmp_path / "out").exists()
 
 

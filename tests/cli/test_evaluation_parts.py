@@ -76,7 +76,7 @@ def test_of_a_stationary_chain_the_first_token_says_nothing(chain: str) -> None:
     [
         ("countdown:V=5,L=16", ("5 tokens", "4 tokens")),
         ("countdown:V=4,L=8", ("8 positions", "16 positions")),
-        ("SEDD", ("no exact oracle",)),
+        ("SEDD", ("not an exact oracle",)),
     ],
 )
 def test_a_chain_that_does_not_fit(

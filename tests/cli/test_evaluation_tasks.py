@@ -141,7 +141,7 @@ def test_nothing_is_imported_unless_it_is_named(here: Path) -> None:
         (["--checker", "own_checks_of_letters:never"], ["`checker`", "item 0", "KeyError"]),
         (["--checker", "own_checks_of_letters:begin"], ["`--checker`", "Did you mean 'begins'"]),
         (["--checker", "valid"], ["`--checker`", "oracle"]),
-        (["--tasks", "nothing.jsonl"], ["`--tasks`", "no file"]),
+        (["--tasks", "nothing.jsonl"], ["`--tasks`", "neither a file"]),
         (["--tasks", "sudoku:clues=3"], ["`--tasks`, item 0"]),
         (["--judge", "gpt2"], ["`--judge`", "`--tasks`"]),
         (["--infill", "tasks.jsonl"], ["`--infill`", "`--tasks`"]),

@@ -178,9 +178,13 @@ def test_rows_of_data_belong_to_the_lines_of_the_canvases(tmp_path: Path) -> Non
         ([[4, 1, 1], [4, 1]], None, ["`--infill`", "one length", "the first has 3, number 2 has 2"]),
         ([[1, 1, 1], [4, 1, 1]], None, ["`--infill`", "canvas 1", "no mask"]),
         ([[4, 1, 9]], None, ["`--infill`", "line 1", "[0, 4]"]),
-        ([[4, 1, 1], [4, 2, 2]], [[1, 1, 1], [1, 2, 3]], ["`--data`", "line 2 has token 3 at position 2", "gives 2"]),
-        ([[4, 1, 1]], [[1, 1, 1, 1]], ["`--data`", "line 1 has 4 tokens", "has 3"]),
-        ([[4, 1, 1]], [[4, 1, 1]], ["`--data`", "line 1 holds the mask"]),
+        (
+            [[4, 1, 1], [4, 2, 2]],
+            [[1, 1, 1], [1, 2, 3]],
+            ["`--data`", "line 2: ", "3 in place of 2 at position 2"],
+        ),
+        ([[4, 1, 1]], [[1, 1, 1, 1]], ["`--data`", "line 1: ", "the 3 tokens of its canvas, got 4"]),
+        ([[4, 1, 1]], [[4, 1, 1]], ["`--data`", "line 1: ", "no mask"]),
         ([[4, 1, 1]] * 2, [[1, 1, 1]] * 3, ["`--data`", "has 3 lines", "has 2"]),
         ([[4, 1, 1]], [], ["`--data`", "has 0 lines"]),
         ([[4, 1, 1]], [[1, 1, 1]], ["`data` has 1 sequences, fewer than `num_sequences` 8"]),
@@ -300,16 +304,18 @@ def test_a_published_model_need_not_be_loaded(capsys: pytest.CaptureFixture[str]
     """For a dry run; with data and without."""
     argv = ["--model", "radd", "--nfe", "4", "--num-sequences", "8", "--method", "path_kl", "--dry-run"]
     costs = []
-    for more in ([], ["--given", "0.5"], ["--data", "f.txt"], ["--data", "f.txt", "--given", "0.5"]):
+    read = (["--infill", "f.txt"], ["--tasks", "f.jsonl"])  # only when the model is loaded
+    for more in ([], ["--given", "0.5"], ["--data", "f.txt"], ["--data", "f.txt", "--given", "0.5"], *read):
         assert train.main([*argv, *more]) == 0
         out, err = capsys.readouterr()
         costs.append(json.loads(out))
-        assert ("count as all masked" in err) == ("--given" in more)
+        assert ("count as all masked" in err) == any(flag in more for flag in ("--given", "--infill", "--tasks"))
     assert costs[0]["network_calls"] == costs[1]["network_calls"]
     # made in 64 steps a batch: 8 sequences to learn from and 128 held out are 3 batches of 64 or less
     assert costs[1]["network_calls_for_canvases"] == 3 * 64
     assert costs[3]["network_calls"] == costs[2]["network_calls"] + 1
     assert costs[3]["network_calls_for_canvases"] == 0 and "network_calls_for_canvases" not in costs[2]
+    assert costs[4] == costs[5] and costs[4]["network_calls_for_canvases"] == 0
     argv[argv.index("path_kl")] = "auto"  # which compares samples with 512 references: 11 batches
     assert train.main([*argv, "--given", "0.5"]) == 0
     assert json.loads(capsys.readouterr().out)["network_calls_for_canvases"] == 11 * 64

@@ -44,7 +44,7 @@ def test_halves_share_no_item(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("sudok:clues=3", "Did you mean 'sudoku'"), ("nothing.jsonl", "is no file and no source"),
+        ("sudok:clues=3", "Did you mean 'sudoku'"), ("nothing.jsonl", "is neither a file nor a source"),
         ("sudoku:clues=81", "`clues`"), ("sudoku:size=5", "`size`"), ("sudoku:clue=3", "Did you mean 'clues'"),
         ("sudoku:clues=x", "`clues` must be a whole number"), ("sudoku:clues", "`clues` must be a whole number"),
     ],

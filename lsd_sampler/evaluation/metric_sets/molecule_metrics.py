@@ -90,7 +90,7 @@ class MoleculeMetrics(MetricSet):
         check_packages()
         if tokenizer is None:
             raise ValueError("`tokenizer` must be given: molecules are read from decoded sequences.")
-        real = present(read_molecules(reference))
+        real = _valid(read_molecules(reference))
         if len(real) < 2:
             raise ValueError(f"`reference` must hold at least two valid molecules, got {len(real)}.")
         self.tokenizer, self.chemnet = tokenizer, ChemNet(device)
@@ -116,7 +116,7 @@ class MoleculeMetrics(MetricSet):
         molecules = self._read(sequences, texts)
         weights_NB = bootstrap_weights(len(molecules), self.num_resamples, self.seed)
         is_valid_N = torch.tensor([molecule is not None for molecule in molecules])
-        valid, weights_VB = present(molecules), weights_NB[is_valid_N]
+        valid, weights_VB = _valid(molecules), weights_NB[is_valid_N]
         row = self._shares(molecules, weights_NB)
         row |= self._distances(valid, weights_VB)
         features = self.chemnet.features(valid)
@@ -125,7 +125,7 @@ class MoleculeMetrics(MetricSet):
 
     def verdict(self, sequences: torch.Tensor) -> float:
         """The value of `verdict_key` alone."""
-        return float(self._features.distances(self.chemnet.features(present(self._read(sequences))))[0])
+        return float(self._features.distances(self.chemnet.features(_valid(self._read(sequences))))[0])
 
     def layout(self) -> Layout:
         """Shares and distances of properties, then the distance in ChemNet's space."""
@@ -176,6 +176,5 @@ def _wasserstein(ours: list[float], theirs: list[float], weights: np.ndarray | N
     return float(wasserstein_distance(ours, theirs, weights))
 
 
-def present(molecules: Sequence[Molecule | None]) -> list[Molecule]:
-    """The molecules without the invalid ones."""
+def _valid(molecules: Sequence[Molecule | None]) -> list[Molecule]:
     return [molecule for molecule in molecules if molecule is not None]

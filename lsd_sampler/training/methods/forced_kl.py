@@ -271,7 +271,7 @@ class PositionSearch:
                 free_below=candidate.free_below,
                 budget=candidate.budget,
                 shares=list(candidate.shares),
-                nats=measured.mean,  # of right answers: the share that is wrong
+                **{"wrong" if self.is_for_answers else "nats": measured.mean},
                 standard_error=float(measured.costs_S.std()) / root,
                 difference=float(difference_S.mean()),
                 difference_error=float(difference_S.std()) / root,
