@@ -151,7 +151,8 @@ def test_sequences_come_from_where_a_method_takes_them(
 
 # ---- no other file names a method ----
 
-# the default of `method`, and that of the objective "answers"; the Hub's tag for all samplers, which is the project's name
+# the default of `method`, and of `method` with the objective "answers"; the Hub's tag for all samplers, which is the
+# project's name
 KNOWN = {("training/config.py", "auto"), ("training/config.py", "forced_kl"), ("cards/sampler_card.py", "lsd")}
 
 
