@@ -286,7 +286,14 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("options", [{}, {"method": "lsd"}, {"method": "lsd", "optimizer": "adam", "epochs": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"candidates": ("path_kl:halton", "lsd:random"), "held_out_sequences": 6},
+        {"method": "lsd"},
+        {"method": "lsd", "optimizer": "adam", "epochs": 3},
+    ],
+)
 @pytest.mark.parametrize("after", [1, 9, 14])
 def test_a_killed_run_goes_on_to_the_same_result(tmp_path: Path, options: dict[str, Any], after: int) -> None:
     config = DistillConfig(
@@ -327,7 +334,7 @@ def test_lsd_train_on_a_pipeline(
     Path("prompts.txt").write_text("a cat\n\ndog\n")
     argv = ["--pipeline", "pipeline", "--prompts", "prompts.txt", "--pipeline-kwargs", '{"guidance_scale": 2.0}']
     argv += ["--num-sequences", "4", "--num-states", "8", "--nfe", "2", "4", "--output-dir", "out"]
-    argv += ["--coefficients", "plain"]
+    argv += ["--coefficients", "plain", "--search-evaluations", "512", "--held-out-sequences", "4"]
     assert train.main([*argv, "--dry-run"]) == 0
     planned = json.loads(capsys.readouterr().out)
     assert planned["canvases"] == 1 and not Path("out").exists()

@@ -39,7 +39,13 @@ def test_unusable_data_are_refused(data: torch.Tensor, words: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32])
-@pytest.mark.parametrize("options", [{"method": "path_kl"}, {"held_out_sequences": 2, "coefficients": "plain"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "path_kl"},
+        {"candidates": ("path_kl:halton", "forced_kl:entropy"), "held_out_sequences": 2, "coefficients": "plain"},
+    ],
+)
 def test_data_may_be_of_any_integer_type(dtype: torch.dtype, options: dict[str, Any], tmp_path: Path) -> None:
     """The same result, and so the same work to go on with."""
     chain = random_chain(4, L)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import fixture_path
+from helpers.golden_files import fixture_path
 from safetensors.torch import load_file
 
 from lsd_sampler import LSDScheduler, load_denoiser
