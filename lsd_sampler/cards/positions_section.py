@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..learned.description import UNITS, Records, choices_of, numbers
+from ..learned.description import UNITS, Records, choices_of, limits
 from ..sampling.dependence import Dependence
 from ..sampling.learned_numbers import LearnedSampler
 from ..sampling.position_choice import WEIGHTS, PositionChoice
@@ -13,7 +13,8 @@ DEPENDENCE_PLOT = "dependence.png"
 
 READING = (
     "A call reveals every position whose entropy is below `free below`. It also reveals its share of the other, open\n"
-    "ones (of their number, or of their entropy in nats), the lowest scores first. The last call reveals the rest.\n"
+    "ones (of their number, or of their entropy in nats), or as many as have its nats together. The lowest scores\n"
+    "come first. The last call reveals the rest.\n"
     "The score is a weighted sum: a position's `own` entropy, the `redundancy` with what the call takes already,\n"
     "minus the `gain` (what the position would tell about the others), all three relative to the mean entropy of the\n"
     "open positions, and its place in a `random` and in a `halton` order."
@@ -27,7 +28,8 @@ OBJECTIVES = {
 COSTS = {
     "nats": "Nats per sequence: what sequences that the candidate was not fitted to cost when it is forced along them;"
     " lower\nis better.",
-    "wrong": "Share wrong: how many answers to tasks that the candidate was not fitted to are wrong; lower is better.",
+    "wrong": "Share wrong: how many answers to tasks that the candidate was not fitted to are wrong; lower is better."
+    " The\ndifference counts the price of a call, too.",
 }
 """What is compared, by the name of the figure in the records."""
 HEADINGS = {"nats": "nats per sequence", "wrong": "share wrong"}
@@ -59,10 +61,10 @@ def positions_section(learned: LearnedSampler, records: Records, has_plot: bool 
 
 
 def _table(choices: Mapping[int, PositionChoice]) -> str:
-    head = f"| network calls | {' | '.join(WEIGHTS)} | free below (nats) | budget | share of each call |"
+    head = f"| network calls | {' | '.join(WEIGHTS)} | free below (nats) | budget | share or nats of each call |"
     rows = [
         f"| {M} | {_weights(choice.weights, ' | ')} | {float(choice.free_below):.4g} | {UNITS[choice.budget]}"
-        f" | {numbers(choice.shares)} |"
+        f" | {limits(choice)} |"
         for M, choice in choices.items()
     ]
     return "\n".join([head, f"|--:|{'--:|' * len(WEIGHTS)}--:|:--|:--|", *rows])

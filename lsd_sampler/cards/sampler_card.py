@@ -298,7 +298,7 @@ def _plot(learned: Description, path: Path, model: str) -> bool:
         {_label(M, learned): values for M, values in curves.items()}
         for curves in (learned.times, learned.coefficients, learned.open_after, learned.masked_after)
     )
-    if not times and not open_after:
+    if not times and not open_after and not masked_after:
         path.unlink(missing_ok=True)
         return False
     with optional_plot(path):

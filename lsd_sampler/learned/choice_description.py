@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..sampling.learned_numbers import LearnedSampler
-from ..sampling.position_choice import WEIGHTS, PositionChoice
+from ..sampling.position_choice import WEIGHTS, PositionChoice, is_in_nats
 from .description import (
     UNITS,
     Description,
@@ -13,6 +13,7 @@ from .description import (
     choices_of,
     describe_sampler,
     has_unsaid_coefficients,
+    limits,
     numbers,
     schedule_records,
 )
@@ -21,6 +22,7 @@ from .description import (
 COLUMNS = {
     "nats": "nats per sequence",
     "right": "share right",
+    "mean_calls": "mean calls",
     "temperature": "temperature",
     "known_after_step": "mean share of tokens known after each call",
 }
@@ -34,7 +36,7 @@ def describe_choice(method: str, learned: LearnedSampler, records: Records) -> D
         method (`str`): the training method.
         learned ([`LearnedSampler`]): the sampler that it learned.
         records: the records of the run; those of the event `schedule` have `nfe`, and of `nats`, `right`,
-            `temperature` and `known_after_step` what was measured.
+            `mean_calls`, `temperature` and `known_after_step` what was measured.
     """
     plain = describe_sampler(method, learned, records)
     if not learned.chooses:
@@ -79,16 +81,17 @@ def _written(key: str, record: Mapping[str, Any]) -> str:
 
 def _line(M: int, choice: PositionChoice, figures: Mapping[str, str], beta: str | None) -> str:
     """All of one number of calls in a line of a terminal."""
-    unit = UNITS[choice.budget]
     words = {
         "nats": "{} nats/sequence",
         "right": "{} right",
+        "mean_calls": "{} calls on average",
         "temperature": "temperature {}",
         "known_after_step": "known after: {}",
     }
     parts = [words[key].format(text) for key, text in figures.items() if text]
     parts += [weights_in_words(choice), f"free below {float(choice.free_below):.4g} nats"]
-    parts.append(f"shares of open {unit}: {numbers(choice.shares)}")
+    limit = "nats of each call" if is_in_nats(choice.budget) else f"shares of open {UNITS[choice.budget]}"
+    parts.append(f"{limit}: {limits(choice)}")
     if beta is not None:
         parts.append(f"log_score_coefficients: {beta}")
     return f"{M:4d} calls: {'; '.join(parts)}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..sampling.learned_numbers import LearnedSampler
-from ..sampling.position_choice import PositionChoice
+from ..sampling.position_choice import PositionChoice, is_in_nats
 
 
 Records = Sequence[Mapping[str, Any]]
@@ -13,7 +13,7 @@ Records = Sequence[Mapping[str, Any]]
 
 KINDS = {"teacher": "teacher", "bootstrap": "bootstrapped", "data": "real"}
 """Names of the sequences from each source."""
-UNITS = {"position_shares": "positions", "entropy_shares": "nats"}
+UNITS = {"position_shares": "positions", "entropy_shares": "nats", "entropy_bounds": "nats a call"}
 """What a budget is counted in."""
 
 
@@ -33,8 +33,8 @@ class Description:
         num_numbers (`int`): number of columns of the table, from the left, that hold a number each.
         batch_size (`int`, *optional*): sequences in a network call; None for all at once.
         open_after (`dict[int, list[float]]`): for each number of calls with a choice of positions the share of its
-            budget that is open at the start and after each call, from 1 to 0.
-        units (`dict[int, str]`): for each of these, what the budget is counted in.
+            budget that is open at the start and after each call, from 1 to 0; not where the budget is in nats.
+        units (`dict[int, str]`): for each number of calls with a choice, what the budget is counted in.
         masked_after (`dict[int, list[float]]`): for each of these, where it was measured, the mean share of tokens
             that are masked after each call.
     """
@@ -84,7 +84,7 @@ def describe_sampler(method: str, learned: LearnedSampler, records: Records) -> 
         times={M: s.timesteps.tolist() for M, s in steps if M not in choices},
         coefficients=drawn_coefficients(learned),
         records=records,
-        open_after={M: choice.open_after.tolist() for M, choice in choices.items()},
+        open_after={M: choice.course.tolist() for M, choice in choices.items() if not is_in_nats(choice.budget)},
         units={M: UNITS[choice.budget] for M, choice in choices.items()},
         masked_after={
             r["nfe"]: [1 - known for known in r["known_after_step"]]
@@ -126,6 +126,11 @@ def drawn_coefficients(learned: LearnedSampler) -> dict[int, list[float]]:
 def numbers(values: Any) -> str:
     """Numbers in a row, from a list or a tensor."""
     return " ".join(f"{float(value):.4f}" for value in values)
+
+
+def limits(choice: PositionChoice) -> str:
+    """The shares or the nats of each call in a row."""
+    return f"{numbers(choice.shares[:-1])} all".strip() if is_in_nats(choice.budget) else numbers(choice.shares)
 
 
 def _gain(learned: LearnedSampler) -> str:

@@ -9,7 +9,7 @@ import torch
 
 from ..sampling.learned_numbers import LearnedSteps
 from ..sampling.noise import NoiseSchedule
-from ..sampling.position_choice import PositionChoice
+from ..sampling.position_choice import PositionChoice, course, shares_of
 
 
 def known_shares(timesteps: torch.Tensor, noise: NoiseSchedule) -> torch.Tensor:
@@ -59,7 +59,7 @@ def interpolated_coefficients(
 def interpolated_choice(learned: Mapping[int, LearnedSteps], num_steps: int) -> LearnedSteps:
     """Steps of the order `adaptive` for a number of steps that was not learned.
 
-    The share of the budget that is open after each part of the steps is a curve. It is taken from the nearest numbers
+    How the budget is used up over the steps is a curve. It is taken from the nearest numbers
     of steps below and above, linear in the logarithm of the number of steps; so are the times. Where these two differ
     in their budget or their weights, and beyond the numbers that were learned, the nearest one alone gives the curve.
     All other numbers are those of the nearest, the smaller of two equally near ones.
@@ -74,16 +74,14 @@ def interpolated_choice(learned: Mapping[int, LearnedSteps], num_steps: int) -> 
     known = {n: steps for n, steps in sorted(learned.items()) if steps.choice is not None}
     nearest = min(known, key=lambda n: (abs(math.log(num_steps / n)), n))
     around = _around(known, num_steps)
-    place = np.linspace(0, 1, num_steps + 1)
-    open_after, times = _curves(known[nearest], place)
+    used, times = _curves(known[nearest], num_steps)
     if around is not None and _alike(*(_choice(known[n]) for n in around)):
         low, high = around
-        pairs = zip(_curves(known[low], place), _curves(known[high], place), strict=True)
-        open_after, times = (_between(*pair, _weight(low, num_steps, high)) for pair in pairs)
-    shares = torch.from_numpy(1 - open_after[1:] / np.maximum(open_after[:-1], 1e-12)).clamp(0, 1)
-    shares[-1] = 1
-    steps = LearnedSteps.plain(torch.from_numpy(times))
-    return replace(steps, choice=replace(_choice(known[nearest]), shares=shares))
+        pairs = zip(_curves(known[low], num_steps), _curves(known[high], num_steps), strict=True)
+        used, times = (_between(*pair, _weight(low, num_steps, high)) for pair in pairs)
+    choice = _choice(known[nearest])
+    shares = shares_of(torch.from_numpy(used), choice.budget)
+    return replace(LearnedSteps.plain(torch.from_numpy(times)), choice=replace(choice, shares=shares))
 
 
 def _around(learned: Iterable[int], num_steps: int) -> tuple[int, int] | None:
@@ -102,12 +100,12 @@ def _between(of_low: np.ndarray, of_high: np.ndarray, weight: float) -> np.ndarr
     return of_low + weight * (of_high - of_low)  # so that equal ones stay equal to the last bit
 
 
-def _curves(steps: LearnedSteps, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The share of the budget that is open, and the time, after each part of the steps."""
-    own_place = np.linspace(0, 1, len(steps.timesteps))
-    curves = _choice(steps).open_after, steps.timesteps
-    open_after, times = (np.interp(place, own_place, curve.numpy()) for curve in curves)
-    return open_after, times
+def _curves(steps: LearnedSteps, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """How the budget is used up, and the times, over another number of steps."""
+    choice = _choice(steps)
+    place, own_place = (np.linspace(0, 1, num + 1) for num in (num_steps, len(steps.timesteps) - 1))
+    used = course(choice.shares.double(), choice.budget, num_steps)
+    return used.numpy(), np.interp(place, own_place, steps.timesteps.numpy())
 
 
 def _choice(steps: LearnedSteps) -> PositionChoice:

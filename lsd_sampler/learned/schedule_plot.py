@@ -35,9 +35,9 @@ def plot_schedule(
         masked_after (*optional*): label -> share of tokens that are masked after each call.
 
     Raises:
-        ValueError: if both `schedules` and `open_after` are empty.
+        ValueError: if `schedules`, `open_after` and `masked_after` are empty.
     """
-    if not schedules and not open_after:
+    if not schedules and not open_after and not masked_after:
         raise ValueError("`schedules` must not be empty.")
     panels = [
         (draw, curves)

@@ -8,6 +8,7 @@ Shape suffixes: B batch, L positions, P positions with a margin, W those that de
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ..support.validation import check_float
@@ -16,8 +17,9 @@ from .dependence import CanvasDependence
 
 WEIGHTS = ("own", "redundancy", "gain", "random", "halton")
 """The terms of the score, in the order in which their weights are kept."""
-BUDGETS = ("position_shares", "entropy_shares")
-"""What the share of a call is a share of: the number of open positions, or the sum of their entropies."""
+BUDGETS = ("position_shares", "entropy_shares", "entropy_bounds")
+"""What limits a call: a share of the number of open positions, a share of the sum of their entropies, or a sum of
+entropies in nats."""
 _PICKS_AT_A_TIME = 16
 _EPS = 1e-9
 
@@ -40,7 +42,9 @@ class PositionChoice:
         free_below (`torch.DoubleTensor` of shape `()`): positions of a smaller entropy, in nats, are free: they are
             revealed whatever the budget.
         shares (`torch.DoubleTensor` of shape `(M,)`): of what is open in each call, the share that it takes, rounded
-            up to whole positions; the last call takes what is left.
+            up to whole positions; the last call takes what is left. With the budget `"entropy_bounds"`, nats instead:
+            a call takes positions until their entropies add up to as many, as in entropy-bounded unmasking
+            ([Ben-Hamu et al. 2025](https://arxiv.org/abs/2505.24857)).
         budget (`str`): one of `BUDGETS`.
     """
 
@@ -54,10 +58,9 @@ class PositionChoice:
         return float(self.weights[WEIGHTS.index(name)])
 
     @property
-    def open_after(self) -> torch.Tensor:
-        """The share of the budget that is open at the start and after each call, from 1 to 0. `(M + 1,)`, float64."""
-        shares_M = self.shares.double()
-        return torch.cat([shares_M.new_ones(1), (1 - shares_M).cumprod(0)])
+    def course(self) -> torch.Tensor:
+        """How the budget is used up: [`course`]."""
+        return course(self.shares.double(), self.budget, len(self.shares))
 
     @property
     def needs_dependence(self) -> bool:
@@ -75,8 +78,44 @@ class PositionChoice:
             check_float(tensor, key)
             if bool((tensor < 0).any()):
                 raise ValueError(f"{key} must be >= 0.")
-        if bool((self.shares > 1).any()) or float(self.shares[-1]) != 1:
-            raise ValueError(f"{where}.{self.budget} must lie in [0, 1], and the last must be 1.")
+        if float(self.shares[-1]) != 1:
+            raise ValueError(f"{where}.{self.budget}: the last must be 1, for the last call takes all.")
+        if not is_in_nats(self.budget) and bool((self.shares > 1).any()):
+            raise ValueError(f"{where}.{self.budget} must lie in [0, 1].")
+
+
+def course(shares_M: torch.Tensor, budget: str, num_calls: int) -> torch.Tensor:
+    """How a budget is used up, at the ends of `num_calls` equal parts of its M calls.
+
+    Args:
+        shares_M (`torch.DoubleTensor` of shape `(M,)`), budget (`str`): as in [`PositionChoice`].
+        num_calls (`int`): N.
+
+    Returns:
+        `torch.DoubleTensor`: of shares, what is left open, `(N + 1,)`, from 1 to 0; of nats, how many were spent,
+        without the last call, `(N,)`, from 0.
+    """
+    if is_in_nats(budget):
+        curve = torch.nn.functional.pad(shares_M[:-1].cumsum(0), (1, 0))
+        num_calls -= 1
+    else:
+        curve = torch.nn.functional.pad((1 - shares_M).cumprod(0), (1, 0), value=1.0)
+    place, own_place = (np.linspace(0, 1, num + 1) for num in (num_calls, len(curve) - 1))
+    return torch.from_numpy(np.interp(place, own_place, curve.numpy()))
+
+
+def shares_of(course: torch.Tensor, budget: str) -> torch.Tensor:
+    """The shares, or nats, of each call that use up a budget in this way, as from [`course`]."""
+    if is_in_nats(budget):
+        return torch.nn.functional.pad(course.diff(), (0, 1), value=1.0)
+    shares = (1 - course[1:] / course[:-1].clamp(min=1e-12)).clamp(0, 1)
+    shares[-1] = 1
+    return shares
+
+
+def is_in_nats(budget: str) -> bool:
+    """Whether a budget is a number of nats, and not a share of what is open."""
+    return budget == "entropy_bounds"
 
 
 def in_order(open_BL: torch.Tensor, score_BL: torch.Tensor) -> torch.Tensor:
@@ -176,13 +215,18 @@ def mass_within(share: float, mass_BL: torch.Tensor) -> torch.Tensor:
     return share * (1 - _EPS) * mass_BL.sum(1)
 
 
+def nats_within(nats: float, mass_BL: torch.Tensor) -> torch.Tensor:
+    """The same limit for each row, in nats. `(B,)`."""
+    return torch.full_like(mass_BL[:, 0], nats)
+
+
 def within(place_BL: torch.Tensor, mass_BL: torch.Tensor, limit_B: torch.Tensor) -> torch.Tensor:
     """Which positions are taken before the mass of those at earlier places reaches the limit. `(B, L)`, bool.
 
     Args:
         place_BL: from [`in_order`] or [`apart`].
         mass_BL (`torch.DoubleTensor` of shape `(batch_size, seq_len)`): 0 where nothing is open.
-        limit_B (`torch.DoubleTensor` of shape `(batch_size,)`): from [`mass_within`].
+        limit_B (`torch.DoubleTensor` of shape `(batch_size,)`): from [`mass_within`] or [`nats_within`].
     """
     L = place_BL.shape[1]
     index_BL = place_BL.argsort(dim=1, stable=True)

@@ -6,7 +6,7 @@ well.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any
 
@@ -78,20 +78,31 @@ def checked_answers(
 
 
 class AnswerRecorder(SampleRecorder):
-    """A sampler whose sequences are kept; it also sees how many tokens are known in each call."""
+    """A sampler whose sequences are kept. It also sees how many tokens are known in each call, and how many calls each
+    sequence takes.
+    """
 
     def watch(self, M: int) -> None:
         """Begins to count, for runs of M steps."""
         self.seen = Watch(M)
 
+    def begin(self, num_inference_steps: int) -> None:
+        super().begin(num_inference_steps)
+        self.calls_B: torch.Tensor | float = 0.0
+
     def record(self, x: StepInput) -> tuple[torch.Tensor, torch.Tensor]:
         canvas_BL, probability_BL = super().record(x)
+        self.calls_B = self.calls_B + x.masked_BL.any(1).double().cpu()
         self.seen.add(x, x.masked_BL & (canvas_BL != x.mask_token_id), x.masked_BL)
         return canvas_BL, probability_BL
 
 
 class AnswerFigure:
-    """The share of wrong answers of a candidate. Every candidate meets the same tasks under the same noise.
+    """The share of wrong answers of a candidate, and the price of its calls.
+
+    Every candidate meets the same tasks under the same noise.
+
+    A call counts as `call_price` wrong answers. A sequence makes no more calls once it is complete.
 
     Args:
         task ([`Task`]): the task; its base scheduler has the order that is learned for.
@@ -114,10 +125,13 @@ class AnswerFigure:
         sequences = self.parts[part]
         if num is not None:
             sequences = sequences[: max(1, num // task.workers.size)]
-        self.runs.network_calls, wrong, size = task.runs.network_calls, [], task.config.batch_size
+        self.runs.network_calls, wrong, calls, size = task.runs.network_calls, [], [], task.config.batch_size
         for first in range(0, len(sequences), size):
             batch = sequences[first : first + size]
             self.runs.run(recorder, M, batch)
             wrong.append(1.0 - self.answers.right(recorder.sequences, batch).double())
+            calls.append(torch.as_tensor(recorder.calls_B))
         task.runs.network_calls = self.runs.network_calls
-        return recorder.seen.measured(torch.cat(wrong), task)
+        calls_S = torch.cat(calls)
+        measured = recorder.seen.measured(torch.cat(wrong) + task.options.call_price * calls_S, task)
+        return replace(measured, calls_S=task.workers.concatenate(calls_S))

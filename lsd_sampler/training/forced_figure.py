@@ -9,6 +9,7 @@ from ..sampling.canvas import StepInput
 from ..sampling.dependence import Dependence
 from ..sampling.learned_numbers import LearnedSampler
 from ..sampling.orders import AdaptiveOrder, Order
+from ..sampling.position_choice import is_in_nats
 from .held_out import HeldOutBatch, HeldOutRecorder, first_of, with_other_noise
 from .position_search import Candidate, Measured
 from .task import Task
@@ -57,9 +58,12 @@ class ForcedFigure:
 
 def sampler_of(candidate: Candidate, task: Task, dependence: Dependence | None) -> LearnedSampler:
     """The sampler of a candidate, as it is measured: its times are those of its shares of whole positions."""
-    known_M = whole_shares(candidate.shares, task.plan.num_masked)
+    M = len(candidate.shares)
+    # nats do not say how many positions they are
+    shares = [1 / (M - k) for k in range(M)] if is_in_nats(candidate.budget) else candidate.shares
+    known_M = whole_shares(shares, task.plan.num_masked)
     steps = candidate.steps(known_M, task.base.noise, task.base.config.sampling_eps)
-    return LearnedSampler({len(candidate.shares): steps}, dependence=dependence if steps.choice is not None else None)
+    return LearnedSampler({M: steps}, dependence=dependence if steps.choice is not None else None)
 
 
 def whole_shares(shares: Sequence[float], num_masked: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 
 from ..sampling.learned_numbers import LearnedSteps
 from ..sampling.noise import NoiseSchedule
-from ..sampling.position_choice import BUDGETS, WEIGHTS, PositionChoice
+from ..sampling.position_choice import BUDGETS, WEIGHTS, PositionChoice, is_in_nats
 from ..sampling.schedules import grid_from_counts
 from .position_space import EVERYTHING, PositionSpace
 from .share_search import neighbours, whole
@@ -41,7 +41,7 @@ class Candidate:
 
     Args:
         name (`str`): what a table calls it.
-        shares (`tuple[float, ...]` of length M): of the budget.
+        shares (`tuple[float, ...]` of length M): of the budget, as in [`PositionChoice`].
         weights (`tuple[float, ...]`, *optional*): in the order of `WEIGHTS`; None for an order that needs none.
         free_below (`float`), budget (`str`): as in [`PositionChoice`].
         beta (`float`): the coefficient of the log-score, an inverse temperature.
@@ -97,11 +97,14 @@ class Measured:
         costs_S (`torch.DoubleTensor` of shape `(num_sequences,)`): the lower the better.
         known_M (`torch.DoubleTensor` of shape `(M,)`): mean share of the masked positions.
         open_M (`torch.DoubleTensor` of shape `(M,)`): mean number of positions that are open in each call.
+        calls_S (`torch.DoubleTensor` of shape `(num_sequences,)`): network calls until a sequence was complete; empty
+            where that is not counted.
     """
 
     costs_S: torch.Tensor
     known_M: torch.Tensor
     open_M: torch.Tensor
+    calls_S: torch.Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
 
     @property
     def mean(self) -> float:
@@ -216,7 +219,7 @@ def search(
     finalists = finalists or dict(scored)
     simple = min((c for c in finalists if c.is_simple), key=lambda c: finalists[c].mean, default=None)
     best = min(finalists, key=lambda c: finalists[c].mean)
-    if simple is None or betas or _beats(finalists[best], finalists[simple], 1.0):
+    if simple is None or not _beats(finalists[simple], finalists[best], 2.0):
         starts = [c for c, _ in _best(scored, STARTS) if not c.is_simple]
         fewer, each = max(FEWEST, few // 2), budget.part(WIDE).left // max(1, len(starts))
         wide = [improve(figure, c, fewer, Budget(each, budget), betas, space) for c in starts]
@@ -280,7 +283,7 @@ def _other_shares(candidate: Candidate, measured: Measured) -> Iterator[Candidat
     for other in neighbours(shares, measured.open_M, candidate.budget, (0.8, 1.25), (-1, 1)):
         yield replace(candidate, shares=tuple(other.tolist()), name="found")
     for factor in (0.7, 0.85, 1.2, 1.4):
-        other = (shares * factor).clamp(max=1)
+        other = (shares * factor).clamp(max=None if is_in_nats(candidate.budget) else 1)
         yield replace(candidate, shares=(*other[:-1].tolist(), 1.0), name="found")
 
 

@@ -6,20 +6,19 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from ..sampling.dependence import LAYOUTS, Dependence
 from ..sampling.learned_numbers import LearnedSampler, StepErrorTable
 from ..sampling.orders import ORDERS, AdaptiveOrder
-from ..sampling.position_choice import BUDGETS, WEIGHTS
+from ..sampling.position_choice import BUDGETS, WEIGHTS, course, is_in_nats, shares_of
 from ..sampling.schedules import replay_states
 from .held_out import HeldOutBatch, first_of, with_other_noise
 from .position_search import Candidate
 from .position_space import EVERYTHING, FREE_BELOW, PositionSpace
 from .ranked_costs import RankedCosts, RankingRecorder, StateCosts
-from .share_search import best_shares, plain_shares, shares_of_curve
+from .share_search import best_shares, plain_bounds, plain_shares
 from .step_errors import estimate_table
 from .task import Task
 
@@ -32,6 +31,8 @@ TABLE_SEQUENCES = 24
 """Sequences of a forced run that prices candidates."""
 NUM_STATES, NUM_STATES_OF_SIMPLE = 40, 128
 """Network calls of such a run, with weights that look at the logits and with those that do not."""
+BOUNDS = (0.1, 1.0)
+"""Nats of a call where a search for right answers begins."""
 FEW_CALLS = 8
 """Numbers of calls up to this one have a search of their own; all larger ones share as many evaluations."""
 
@@ -205,7 +206,9 @@ class PositionTables:
             for M, budget in itertools.product(nfe, BUDGETS if weights else BUDGETS[:1]):
                 if not self.space.admits(Candidate(name, (1.0,) * M, weights, free_below, budget)):
                     continue
-                tried = [best_shares(costs, budget, starts[M])]
+                nats = float(costs.entropy_GRL[0, :, -1].mean())
+                begin_CM = plain_bounds(M, nats) if is_in_nats(budget) else starts[M]
+                tried = [best_shares(costs, budget, begin_CM)]
                 if simple and free_below == 0 and budget == BUDGETS[0]:  # the path as it is, too
                     tried.append((starts[M][0], float(costs.follow(starts[M][:1], budget)[0].mean())))
                 for shares_M, nats in tried:
@@ -263,11 +266,13 @@ def for_answers(
         space ([`PositionSpace`], *optional*): what they may use.
     """
     even = tuple(1 / (num_calls - k) for k in range(num_calls))
+    bounded = [(*(bound,) * (num_calls - 1), 1.0) for bound in BOUNDS]
+    limits = [(BUDGETS[0], even), (BUDGETS[1], even), *((BUDGETS[2], bounds) for bounds in bounded)]
     surest = [
-        Candidate("surest first", even, _weights(own=1, redundancy=redundancy, random=0.01), free_below, budget)
+        Candidate("surest first", shares, _weights(own=1, redundancy=redundancy, random=0.01), free_below, budget)
         for redundancy in (0, 1)
         for free_below in FREE_BELOW
-        for budget in BUDGETS
+        for budget, shares in limits
     ]
     both = [*candidates, *space.brought_in(surest)]
     return [*both, *(replace(each, beta=beta) for each in both)]
@@ -280,15 +285,10 @@ def continued(best: Candidate | None, num_calls: int) -> list[Candidate]:
     if best is None or num_calls <= len(best.shares):
         return []
     shares = torch.tensor(best.shares, dtype=torch.float64)
-    open_after = torch.cat([shares.new_ones(1), torch.cumprod(1 - shares, 0)])
-    place, own_place = (np.linspace(0, 1, n + 1) for n in (num_calls, len(shares)))
-    curve = 1 - torch.from_numpy(np.interp(place, own_place, open_after.numpy()))
     more = num_calls - len(shares)
     slower = torch.cat([shares[:1] * 0.5 ** torch.arange(more, 0, -1), shares])
-    return [
-        replace(best, shares=tuple(each.tolist()), name="table")
-        for each in (shares_of_curve(curve[1:]), slower.clamp(0, 1))
-    ]
+    same = shares_of(course(shares, best.budget, num_calls), best.budget)
+    return [replace(best, shares=tuple(each.tolist()), name="table") for each in (same, slower)]
 
 
 def step_error_table(states: list[StateCosts], known: torch.Tensor, num_masked: int, order: str) -> StepErrorTable:

@@ -142,7 +142,7 @@ class RankedCosts:
 
         Args:
             shares_CM (`torch.DoubleTensor` of shape `(num_candidates, M)`): the last is taken for 1.
-            budget (`str`): `"position_shares"` or `"entropy_shares"`.
+            budget (`str`): what limits a call, one of [`~lsd_sampler.sampling.position_choice.BUDGETS`].
 
         Returns:
             nats of each row, `(C, R)`, and the number of known tokens after each call, `(C, R, M)`, float64.
@@ -165,7 +165,10 @@ class RankedCosts:
             elif budget == "position_shares":
                 take_CR = (shares_CM[:, k, None] * left_CR - 1e-9).ceil().long().clamp(min=0)
             else:
-                take_CR = self._within(at, done_CR, open_CR, shares_CM[:, k, None]) - done_CR
+                limit_CR = shares_CM[:, k, None].expand(C, R)
+                if budget == "entropy_shares":
+                    limit_CR = limit_CR * (self.entropy_GRL[(*at, open_CR)] - self.entropy_GRL[(*at, done_CR)])
+                take_CR = self._within(at, done_CR, open_CR, limit_CR) - done_CR
             take_CR = take_CR.minimum(left_CR)
             end_CR = done_CR + take_CR
             nats_CR += self.nats_GRL[(*at, end_CR)] - self.nats_GRL[(*at, done_CR)]
@@ -177,11 +180,16 @@ class RankedCosts:
         return nats_CR, torch.stack(after, dim=2)
 
     def _within(
-        self, at: tuple[torch.Tensor, torch.Tensor], done_CR: torch.Tensor, open_CR: torch.Tensor, share: torch.Tensor
+        self,
+        at: tuple[torch.Tensor, torch.Tensor],
+        done_CR: torch.Tensor,
+        open_CR: torch.Tensor,
+        nats_CR: torch.Tensor,
     ) -> torch.Tensor:
-        """The first rank at which a share of the entropy that is left is reached, by bisection. `(C, R)`."""
-        before_CR = self.entropy_GRL[(*at, done_CR)]
-        limit_CR = before_CR + share * (self.entropy_GRL[(*at, open_CR)] - before_CR) - 1e-9
+        """The first rank at which the entropies of those behind `done` add up to so many nats, or the last rank, by
+        bisection. `(C, R)`.
+        """
+        limit_CR = self.entropy_GRL[(*at, done_CR)] + nats_CR - 1e-9
         low_CR, high_CR = done_CR, open_CR
         for _ in range(self.nats_GRL.shape[2].bit_length()):
             middle_CR = (low_CR + high_CR) // 2

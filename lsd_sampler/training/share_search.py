@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ..sampling.position_choice import is_in_nats
 from .ranked_costs import RankedCosts
 
 
@@ -14,6 +15,8 @@ POWERS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
 """Exponents of the share of the calls; the results are shares of the tokens that are known after them."""
 RATIOS = (1.3, 1.6, 2.0)
 """Factors from one call's share of all tokens to the next one's."""
+EVEN = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Factors of an even part of the entropy that is open at the start."""
 _FACTORS = (0.5, 0.7, 0.85, 1.2, 1.4, 2.0)
 _DELTAS = (-2, -1, 1, 2)
 _MOST_ROUNDS = 25
@@ -40,10 +43,23 @@ def plain_shares(num_calls: int) -> torch.Tensor:
     return shares_of_curve(torch.stack(curves))
 
 
+def plain_bounds(num_calls: int, nats: float) -> torch.Tensor:
+    """Bounds in nats to begin a search with, the same in each call, `(C, M)`.
+
+    Args:
+        num_calls (`int`): M.
+        nats (`float`): entropy of all open positions at the start.
+    """
+    even = nats / num_calls
+    bounds_CM = torch.tensor(EVEN, dtype=torch.float64)[:, None].mul(even).repeat(1, num_calls)
+    bounds_CM[:, -1] = 1
+    return bounds_CM
+
+
 def best_shares(
     costs: RankedCosts, budget: str, starts_CM: torch.Tensor, num_starts: int = 2
 ) -> tuple[torch.Tensor, float]:
-    """Shares `(M,)` of the lowest mean cost that steepest descent finds, and that cost in nats per row.
+    """Shares (or bounds) `(M,)` of the lowest mean cost that steepest descent finds, and that cost in nats per row.
 
     A round changes the share of one call by a factor or by one position, or those of two calls in a row in opposite
     directions; it takes the best change.
@@ -114,7 +130,7 @@ def neighbours(
                     )
     if not changed:
         return shares_M.new_empty(0, M)
-    changed_CM = torch.stack(changed).clamp(0, 1)
+    changed_CM = torch.stack(changed).clamp(0, None if is_in_nats(budget) else 1)
     changed_CM[:, -1] = 1
     return changed_CM.unique(dim=0)
 

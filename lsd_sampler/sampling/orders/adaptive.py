@@ -5,7 +5,7 @@ import torch
 from .. import certainty
 from ..canvas import StepInput
 from ..plan import StepPlan
-from ..position_choice import PositionChoice, apart, in_order, mass_within, num_within, within
+from ..position_choice import PositionChoice, apart, in_order, is_in_nats, mass_within, nats_within, num_within, within
 from .base import Order
 from .halton import HaltonOrder
 
@@ -42,10 +42,10 @@ class Open:
 class AdaptiveOrder(Order):
     """Which positions, and how many, in each call, as learned for a model by `forced_kl`.
 
-    A call reveals positions that are nearly certain, and of the others a learned share, in the order of a score with
-    learned weights: [`~lsd_sampler.sampling.position_choice.PositionChoice`]. It reads the logits of every masked
-    position, before any temperature of the draws, and chooses before a token is drawn. With one token a call its law
-    is that of the denoiser. Without learned numbers it is `halton`, token for token.
+    A call reveals positions that are nearly certain, and of the others a learned share or a learned number of nats, in
+    the order of a score with learned weights: [`~lsd_sampler.sampling.position_choice.PositionChoice`]. It reads the
+    logits of every masked position, before any temperature of the draws, and chooses before a token is drawn. With one
+    token a call its law is that of the denoiser. Without learned numbers it is `halton`, token for token.
     """
 
     name = "adaptive"
@@ -72,7 +72,7 @@ class AdaptiveOrder(Order):
             place_BL = self.places(x, plan, choice, seen, num_B)
             chosen_BL = place_BL < num_B[:, None]
         else:
-            limit_B = mass_within(share, seen.entropy_BL)
+            limit_B = (nats_within if is_in_nats(choice.budget) else mass_within)(share, seen.entropy_BL)
             place_BL = self.places(x, plan, choice, seen, num_B, limit_B)
             chosen_BL = within(place_BL, seen.entropy_BL, limit_B)
         chosen_BL = chosen_BL | seen.free_BL

@@ -24,6 +24,7 @@ from ...sampling.dependence import LAYOUTS, Dependence
 from ...sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ...sampling.orders import ORDERS, AdaptiveOrder, SurestFirst
 from ...sampling.position_choice import BUDGETS, WEIGHTS
+from ...support.validation import check_number
 from ...support.workers import Workers
 from ..answers import AnswerFigure
 from ..consistent import MOST_CALLS, consistent
@@ -72,6 +73,9 @@ class ForcedKLOptions(MethodOptions):
         None, "what is searched on: likelihood (the cost of forced sequences), or answers (the share of right answers"
         " to tasks); default: likelihood", choices=OBJECTIVES, unset="likelihood", own=True,
     )  # fmt: skip
+    call_price: float = option(
+        0.001, "with the objective answers: how large a share of wrong answers one call less of a sequence is worth"
+    )
     terms: tuple[str, ...] = option(WEIGHTS, "terms of the score that may have a weight", str, metavar="TERM")
     layouts: tuple[str, ...] = option(
         LAYOUTS, "layouts of kappa to try, of those that the canvases admit", str, metavar="LAYOUT"
@@ -85,6 +89,7 @@ class ForcedKLOptions(MethodOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("search_evaluations", self.search_evaluations)
+        check_number("call_price", self.call_price, low=0)
         for name, known in (("terms", WEIGHTS), ("layouts", LAYOUTS), ("budgets", BUDGETS)):
             object.__setattr__(self, name, checked_names(name, getattr(self, name), known))
         object.__setattr__(self, "free_below", checked_thresholds("free_below", self.free_below))
@@ -257,11 +262,20 @@ class PositionSearch:
         known_M = found.measured.known_M if self.is_adaptive else whole_shares(found.best.shares, task.plan.num_masked)
         return found.best.steps(known_M, task.base.noise, task.base.config.sampling_eps), found.best
 
+    def _wrong(self, measured: Measured) -> float:
+        """The share of wrong answers, without the price of calls."""
+        return measured.mean - self.task.options.call_price * float(measured.calls_S.mean())
+
+    def _reached(self, measured: Measured) -> dict[str, float]:
+        if not self.is_for_answers:
+            return {"nats": measured.mean}
+        return {"right": 1 - self._wrong(measured), "mean_calls": float(measured.calls_S.mean())}
+
     def _log(self, M: int, found: Found) -> None:
         compared = [(found.best, found.measured), *found.others]
         simple = min((m for c, m in compared if c.is_simple), key=lambda m: m.mean, default=found.measured)
         for candidate, measured in compared:
-            difference_S = measured.costs_S - simple.costs_S
+            difference_S = measured.costs_S - simple.costs_S  # with the price of calls
             root = len(difference_S) ** 0.5
             self.task.log(
                 event="position_candidate",
@@ -271,7 +285,7 @@ class PositionSearch:
                 free_below=candidate.free_below,
                 budget=candidate.budget,
                 shares=list(candidate.shares),
-                **{"wrong" if self.is_for_answers else "nats": measured.mean},
+                **({"wrong": self._wrong(measured)} if self.is_for_answers else {"nats": measured.mean}),
                 standard_error=float(measured.costs_S.std()) / root,
                 difference=float(difference_S.mean()),
                 difference_error=float(difference_S.std()) / root,
@@ -280,7 +294,7 @@ class PositionSearch:
         self.task.log(
             event="schedule",
             nfe=M,
-            **({"right": 1 - found.measured.mean} if self.is_for_answers else {"nats": found.measured.mean}),
+            **self._reached(found.measured),
             objective=self.task.options.objective,
             temperature=1 / found.best.beta,
             known_after_step=(found.measured.known_M * self.task.plan.num_masked).tolist(),
