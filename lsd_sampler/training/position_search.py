@@ -283,7 +283,7 @@ def _other_shares(candidate: Candidate, measured: Measured) -> Iterator[Candidat
     for other in neighbours(shares, measured.open_M, candidate.budget, (0.8, 1.25), (-1, 1)):
         yield replace(candidate, shares=tuple(other.tolist()), name="found")
     for factor in (0.7, 0.85, 1.2, 1.4):
-        other = (shares * factor).clamp(max=None if is_in_nats(candidate.budget) else 1)
+        other = (shares * factor).clamp(max=torch.inf if is_in_nats(candidate.budget) else 1)
         yield replace(candidate, shares=(*other[:-1].tolist(), 1.0), name="found")
 
 

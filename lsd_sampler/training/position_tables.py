@@ -32,7 +32,7 @@ TABLE_SEQUENCES = 24
 NUM_STATES, NUM_STATES_OF_SIMPLE = 40, 128
 """Network calls of such a run, with weights that look at the logits and with those that do not."""
 BOUNDS = (0.1, 1.0)
-"""Nats of a call where a search for right answers begins."""
+"""Nats of each call where a search begins, beside those that the tables find."""
 FEW_CALLS = 8
 """Numbers of calls up to this one have a search of their own; all larger ones share as many evaluations."""
 
@@ -45,6 +45,7 @@ SIMPLE = {"random": _weights(random=1), "halton": _weights(halton=1)}
 PROBES = (_weights(redundancy=1, gain=1, random=0.01), _weights(redundancy=1, gain=0.3, halton=0.01))
 """Weights by which layouts of kappa are compared."""
 CONSTANT = tuple(_weights(redundancy=1, gain=gain, random=0.01) for gain in (0.3, 1, 3))
+SUREST = _weights(own=1, random=0.01)
 OTHERS = (
     *(
         _weights(own=own, redundancy=redundancy, gain=gain, **{base: weight})
@@ -135,7 +136,7 @@ class PositionTables:
                     others.append(candidate)
             found[M] = [*(c for c in ranked if c.is_simple), *others]
             if M <= FEW_CALLS and any(c.weights not in (None, *SIMPLE.values()) for c in others):
-                found[M] += self.space.brought_in(constant_shares(M))
+                found[M] += self.space.brought_in(constant_limits(M))
         return found
 
     def _priced(
@@ -239,17 +240,20 @@ def few_calls(nfe: Sequence[int]) -> list[int]:
 
 def calls_of_layouts(nfe: Sequence[int], num_layouts: int, most_rows: int) -> int:
     """At most as many network calls choose the layout of kappa, with batches of this many rows."""
-    candidates = 2 * len(PROBES) + len(constant_shares(2))
+    candidates = 2 * len(PROBES) + len(constant_limits(2))
     batches = -(-LAYOUT_SEQUENCES // most_rows) + 1
     return num_layouts * candidates * batches * sum(few_calls(nfe)) if num_layouts > 1 else 0
 
 
-def constant_shares(num_calls: int) -> list[Candidate]:
-    """Candidates that take the same share of the entropy in each call: what tables misjudge where little is left."""
+def constant_limits(num_calls: int) -> list[Candidate]:
+    """Candidates that take the same share of the entropy in each call, or the same number of nats: what tables misjudge
+    where little is left. The surest positions up to a few nats are entropy-bounded unmasking.
+    """
+    limits = [(weights, BUDGETS[1], share) for weights in CONSTANT for share in (0.05, 0.1, 0.2, 0.35)]
+    limits += [(weights, BUDGETS[2], nats) for weights in (CONSTANT[1], SUREST) for nats in BOUNDS]
     return [
-        Candidate("constant", (share,) * (num_calls - 1) + (1.0,), weights, FREE_BELOW[0], BUDGETS[1])
-        for weights in CONSTANT
-        for share in (0.05, 0.1, 0.2, 0.35)
+        Candidate("constant", (limit,) * (num_calls - 1) + (1.0,), weights, FREE_BELOW[0], budget)
+        for weights, budget, limit in limits
     ]
 
 

@@ -130,7 +130,7 @@ def neighbours(
                     )
     if not changed:
         return shares_M.new_empty(0, M)
-    changed_CM = torch.stack(changed).clamp(0, None if is_in_nats(budget) else 1)
+    changed_CM = torch.stack(changed).clamp(0, torch.inf if is_in_nats(budget) else 1)
     changed_CM[:, -1] = 1
     return changed_CM.unique(dim=0)
 

@@ -18,7 +18,7 @@ from lsd_sampler.training.position_tables import (
     SIMPLE,
     PositionTables,
     calls_of_tables,
-    constant_shares,
+    constant_limits,
     continued,
     shortest_path,
     step_error_table,
@@ -129,8 +129,8 @@ def test_an_order_without_weights_has_shares_only(order: str) -> None:
     assert tables.task.runs.network_calls - 1 - 6 == calls_of_tables(6, order)
 
 
-def test_constant_shares_are_those_of_entropy() -> None:
-    for c in constant_shares(4):
+def test_constant_limits_are_those_of_entropy() -> None:
+    for c in constant_limits(4):
         assert c.budget == "entropy_shares" and len(set(c.shares[:-1])) == 1 and c.shares[-1] == 1
 
 
