@@ -246,8 +246,9 @@ def calls_of_layouts(nfe: Sequence[int], num_layouts: int, most_rows: int) -> in
 
 
 def constant_limits(num_calls: int) -> list[Candidate]:
-    """Candidates that take the same share of the entropy in each call, or the same number of nats: what tables misjudge
-    where little is left. The surest positions up to a few nats are entropy-bounded unmasking.
+    """Candidates that take the same share of the entropy in each call, or the same number of nats.
+
+    Tables misjudge such where little is left. The surest positions up to a few nats are entropy-bounded unmasking.
     """
     limits = [(weights, BUDGETS[1], share) for weights in CONSTANT for share in (0.05, 0.1, 0.2, 0.35)]
     limits += [(weights, BUDGETS[2], nats) for weights in (CONSTANT[1], SUREST) for nats in BOUNDS]

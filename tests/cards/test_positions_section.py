@@ -27,7 +27,7 @@ def test_the_table_holds_the_tensors() -> None:
     learned = choosing_sampler()
     (head, *rows), _ = tables_of(positions_section(learned, RECORDS))
     assert head[:7] == ["network calls", "own", "redundancy", "gain", "random", "halton", "free below (nats)"]
-    assert head[7:] == ["budget", "share of each call"] and [row[0] for row in rows] == ["2", "3"]
+    assert head[7:] == ["budget", "share or nats of each call"] and [row[0] for row in rows] == ["2", "3"]
     for row in rows:
         choice = learned.steps[int(row[0])].choice
         assert choice is not None

@@ -12,7 +12,7 @@ from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps
 from lsd_sampler.sampling.position_choice import PositionChoice
 
 
-BUDGETS = ("position_shares", "entropy_shares")
+BUDGETS = ("position_shares", "entropy_shares", "entropy_bounds")
 LAYOUTS = ("matrix", "offset", "offset_2d")
 NAMES = ("own", "redundancy", "gain", "random", "halton")
 
@@ -44,8 +44,10 @@ def make_choice(
 
 
 def one_a_call(length: int, budget: str) -> list[float]:
-    """Shares with which a call takes one position, if each has more than a thousandth of the entropy."""
-    if budget == "entropy_shares":
+    """Shares with which a call takes one position, if each has more than a thousandth of the entropy, or of
+    a nat.
+    """
+    if budget != "position_shares":
         return [1e-3] * (length - 1) + [1.0]
     return [1 / (length - k) for k in range(length)]
 
@@ -118,8 +120,9 @@ def chosen_by_hand(
         + sum(weight[name] * places[name][i] for name in places)
         for i in H
     }
-    share, by_nats = float(choice.shares[call]), choice.budget == "entropy_shares"
-    limit = share * (sum(H.values()) if by_nats else n)
+    by_nats = choice.budget != "position_shares"
+    whole = {"position_shares": n, "entropy_shares": sum(H.values()), "entropy_bounds": 1}[choice.budget]
+    limit = float(choice.shares[call]) * whole
     residual, taken, spent = dict(H), [], 0.0
     while left and spent < limit - 1e-9:
         j = min(left, key=lambda i: fixed[i] + weight["redundancy"] * (H[i] - residual[i]) / mean)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.chosen_positions import BUDGETS, chosen_by_hand, kappa_between, make_choice, random_kappa, seeded
 
-from lsd_sampler.sampling.position_choice import apart, in_order, mass_within, num_within, within
+from lsd_sampler.sampling.position_choice import apart, in_order, mass_within, nats_within, num_within, within
 
 
 SHAPES = {"matrix": (9,), "offset": (9,), "offset_2d": (3, 4)}
@@ -75,8 +75,8 @@ def test_apart_is_the_greedy_choice(layout: str, budget: str, reach: int | None)
     mean_B = (H_BL.sum(1) / num_B.clamp(min=1)).clamp(min=1e-5)
     score_BL = 0.6 * in_order(open_BL, order_BL.argsort(1).double()).double() / num_B.clamp(min=1)[:, None]
     limit_B, needed_B = None, num_within(0.45, num_B)
-    if budget == "entropy_shares":
-        limit_B, needed_B = mass_within(0.45, H_BL), num_B
+    if budget != "position_shares":
+        limit_B, needed_B = (mass_within if budget == "entropy_shares" else nats_within)(0.45, H_BL), num_B
     place_BL = apart(
         open_BL, score_BL, H_BL, 1 / mean_B, dependence.on(shape, torch.device("cpu")), bucket_B, needed_B, limit_B
     )

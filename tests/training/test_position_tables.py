@@ -111,7 +111,8 @@ def test_candidates_of_each_number_of_calls() -> None:
         assert candidates[: len(simple)] == simple and {c.name for c in simple} == {*SIMPLE}
         assert {c.weights for c in simple} == {*SIMPLE.values()}
         assert all(len(c.shares) == M and c.shares[-1] == 1 for c in candidates)
-        assert all(0 <= share <= 1 for c in candidates for share in c.shares)
+        assert all(0 <= share for c in candidates for share in c.shares)
+        assert all(max(c.shares) <= 1 for c in candidates if c.budget != "entropy_bounds")
         assert all(c.name not in SIMPLE for c in candidates if not c.is_simple)
         assert any(c.name == "constant" for c in candidates) == (M <= 8)
     calls = tables.task.runs.network_calls - 1 - 16  # plan and teacher
@@ -130,8 +131,12 @@ def test_an_order_without_weights_has_shares_only(order: str) -> None:
 
 
 def test_constant_limits_are_those_of_entropy() -> None:
-    for c in constant_limits(4):
-        assert c.budget == "entropy_shares" and len(set(c.shares[:-1])) == 1 and c.shares[-1] == 1
+    """Shares of it, and nats; also nats of the surest positions first, as in entropy-bounded unmasking."""
+    limits = constant_limits(4)
+    assert {c.budget for c in limits} == {"entropy_shares", "entropy_bounds"}
+    assert any(c.budget == "entropy_bounds" and c.weight("own") and not c.weight("gain") for c in limits)
+    for c in limits:
+        assert len(set(c.shares[:-1])) == 1 and c.shares[-1] == 1
 
 
 def test_a_find_of_fewer_calls_is_continued() -> None:
@@ -143,4 +148,11 @@ def test_a_find_of_fewer_calls_is_continued() -> None:
     left = torch.cumprod(1 - torch.tensor(curve.shares).double(), 0)
     torch.testing.assert_close(left[[1, 3, 5]], torch.tensor([0.75, 0.375, 0.0]).double())
     assert slower.shares == (0.25 / 8, 0.25 / 4, 0.25 / 2, *best.shares)
+
+
+def test_nats_of_fewer_calls_are_continued() -> None:
+    """As many in all before the last call, which takes the rest; or less in the first calls."""
+    best = Candidate("found", (2.0, 4.0, 1.0), SIMPLE["random"], budget="entropy_bounds")
+    same, slower = continued(best, 5)
+    assert same.shares == pytest.approx((1, 1, 2, 2, 1)) and slower.shares == (0.5, 1.0, *best.shares)
     assert continued(None, 6) == continued(best, 3) == continued(best, 2) == []

@@ -53,7 +53,8 @@ def simulated(
         elif budget == "position_shares":
             taken = left[: math.ceil(share * len(left) - 1e-9)]
         else:
-            limit, mass, taken = share * sum(float(state.entropy_RL[row, r]) for r in left), 0.0, []
+            whole = sum(float(state.entropy_RL[row, r]) for r in left) if budget == "entropy_shares" else 1.0
+            limit, mass, taken = share * whole, 0.0, []
             for r in left:
                 if mass >= limit - 1e-9:
                     break
