@@ -31,6 +31,8 @@ STARTS, WIDE = 6, 0.6
 CHANGES = 60
 """About as many changes of a candidate are tried as the budget should allow."""
 MOST_TOGETHER = 8
+HOPELESS = 6.0
+"""By how many standard errors a simple order must lead so that nothing else is improved."""
 _LEAST_GAIN = 1e-9
 _RESOLUTION = 10**6
 
@@ -219,7 +221,7 @@ def search(
     finalists = finalists or dict(scored)
     simple = min((c for c in finalists if c.is_simple), key=lambda c: finalists[c].mean, default=None)
     best = min(finalists, key=lambda c: finalists[c].mean)
-    if simple is None or not _beats(finalists[simple], finalists[best], 2.0):
+    if simple is None or not _beats(finalists[simple], finalists[best], HOPELESS):
         starts = [c for c, _ in _best(scored, STARTS) if not c.is_simple]
         fewer, each = max(FEWEST, few // 2), budget.part(WIDE).left // max(1, len(starts))
         wide = [improve(figure, c, fewer, Budget(each, budget), betas, space) for c in starts]

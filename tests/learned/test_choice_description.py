@@ -24,6 +24,14 @@ def test_a_row_and_a_line_for_each_number_of_calls() -> None:
     )
 
 
+def test_nats_of_each_call_are_told_as_such() -> None:
+    """They leave no share that could be drawn; what was measured is."""
+    learned = LearnedSampler({3: choosing_steps([1, 0, 0, 0, 0], [0.5, 2.0, 1], 0.03, "entropy_bounds")})
+    said = describe_choice("forced_kl", learned, RECORDS)
+    assert said.lines[0].endswith("own 1; free below 0.03 nats; nats of each call: 0.5000 2.0000 all")
+    assert said.open_after == {} and said.units == {3: "nats a call"} and said.masked_after == {3: [0.75, 0.375, 0.0]}
+
+
 def test_what_is_drawn_is_what_the_shares_leave_and_what_was_measured() -> None:
     for describe in (describe_choice, describe_sampler):  # also a method of one's own
         said = describe("mine", choosing_sampler(), RECORDS)

@@ -130,6 +130,19 @@ def test_between_two_the_curve_lies_between_theirs(low: int, M: int, high: int) 
     np.testing.assert_allclose(steps.timesteps, (1 - weight) * times[0] + weight * times[1], atol=1e-9)
 
 
+@pytest.mark.parametrize("M", [1, 2, 3, 5, 9, 40])
+def test_nats_are_spread_over_other_numbers_of_calls(M: int) -> None:
+    """Of 5 calls, the first four take 1, 1, 4 and 2 nats: so do the first M - 1 together, and halves of them alike."""
+    choice = make_choice([1.0, 1.0, 4.0, 2.0, 1.0], "entropy_bounds", own=1)
+    steps = adaptive([choice]).steps_for(M)
+    steps.check("here")
+    assert steps.choice is not None and steps.choice.budget == "entropy_bounds"
+    bounds = steps.choice.shares[:-1]
+    assert len(bounds) == M - 1 and float(bounds.sum()) == pytest.approx(8 if M > 1 else 0)
+    if M % 2 == 1 and M > 1:
+        assert float(bounds[: M // 2].sum()) == pytest.approx(2)
+
+
 @pytest.mark.parametrize(("M", "nearest"), [(1, 2), (13, 12), (100, 12), (24, 12)])
 def test_beyond_those_learned_the_nearest_gives_the_curve(M: int, nearest: int) -> None:
     scheduler, places = chooser(), torch.linspace(0, 1, M + 1, dtype=torch.float64)

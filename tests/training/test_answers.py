@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.forced_runs import task_of
 from helpers.own_denoisers import Own
 
 from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill, load_denoiser
 from lsd_sampler.support.tasks import VALID, make_checker
-from lsd_sampler.training.answers import Answers
+from lsd_sampler.training.answers import AnswerFigure, Answers, checked_answers
+from lsd_sampler.training.position_search import Candidate
 
 
 ITEMS = [{"canvas": [None, 1]}, {"canvas": [None, 0]}]
@@ -61,6 +63,39 @@ def test_a_sampler_is_learned_for_right_answers() -> None:
     right = pipe.denoiser.log_prob(made.sequences).isfinite().double().mean()
     assert float(right) > 0.8
     assert bool((made.sequences == new)[new != pipe.denoiser.mask_token_id].all())
+
+
+def test_a_price_of_calls_is_paid_by_those_that_are_made() -> None:
+    """Sudokus with 4 clues. A bound of 1000 nats takes all in one call of six; then further calls cost nothing. With a
+    price of half a right answer, the search must take fewer calls than without.
+    """
+    pipe = pipeline_of("sudoku4:clues=4")
+    canvases, _ = pipe.denoiser.canvases(128, torch.Generator().manual_seed(0))
+    answers = checked_answers(pipe, DistillConfig(objective="answers"), None, {"input_ids": canvases})
+    assert answers is not None
+    task = task_of(
+        pipe, {"input_ids": canvases}, method="forced_kl", order="adaptive", objective="answers", call_price=0.5,
+        num_sequences=128,
+    )  # fmt: skip
+    at_once = Candidate("", (1000.0,) * 5 + (1.0,), (1.0, 0.0, 0.0, 0.0, 0.0), budget="entropy_bounds")
+    measured = AnswerFigure(task, answers, None)(at_once, "fit", 64)
+    assert measured.calls_S.tolist() == [1.0] * 64
+    assert set(measured.costs_S.tolist()) == {0.5, 1.5}
+    found = {}
+    for price in (0.0, 0.5):
+        config = DistillConfig(
+            objective="answers", nfe=(6,), num_sequences=128, search_evaluations=6000, call_price=price
+        )
+        records: list[dict[str, Any]] = []
+        distill(pipe, config, log=records.append, input_ids=canvases)
+        [schedule] = [record for record in records if record["event"] == "schedule"]
+        found[price] = schedule["mean_calls"], schedule["right"]
+    assert found[0.5][0] < found[0.0][0] and found[0.5][1] < found[0.0][1]
+
+
+def test_a_price_is_not_negative() -> None:
+    with pytest.raises(ValueError, match="`call_price`"):
+        DistillConfig(method="forced_kl", call_price=-0.1)
 
 
 @pytest.mark.parametrize(

@@ -348,3 +348,16 @@ def test_a_canvas_of_another_length_is_refused() -> None:
     scheduler = adaptive([MIXED], random_kappa("matrix", (7,)), mask_token_id=5)
     with pytest.raises(ValueError, match="learned for canvases of 7 positions, this one has 12"):
         first_step(hard_logits(2, 12), scheduler)
+
+
+@pytest.mark.parametrize("gamma", [0.05, 0.4, 1.5])
+def test_nats_of_the_surest_positions_are_entropy_bounded_unmasking(gamma: float) -> None:
+    """Each step of a whole run, as the solver `entropy_bounded` takes it."""
+    L, M = 12, 12
+    logits = hard_logits(16, L)
+    bound = adaptive([make_choice([gamma] * (M - 1) + [1.0], "entropy_bounds", own=1)], mask_token_id=5)
+    solver = LSDScheduler(solver="entropy_bounded", gamma=gamma, mask_token_id=5)
+    canvas = torch.full((16, L), 5)
+    first, second = (run(scheduler, lambda x: logits, canvas, M, generator=seeded(0)) for scheduler in (bound, solver))
+    for mine, theirs in zip(first, second, strict=True):
+        assert torch.equal(mine == 5, theirs == 5)
