@@ -28,10 +28,10 @@ def run(setting: Setting) -> Finding:
     number = max(setting.number(96, 24), LEAST_SAMPLES)
     metrics, real = judged(pipe, setting, number)
     temperatures = (1.0,) if setting.quick else TEMPERATURES
-    options = {"num_texts": SHOWN}
-    rows = measure(pipe, samplers, metrics, NFE, number, temperatures=temperatures, choose_at=CHOOSE_AT, **options)
+    chosen = {"temperatures": temperatures, "choose_at": CHOOSE_AT}
+    rows = measure(pipe, samplers, metrics, NFE, number, num_texts=SHOWN, **chosen)
     if not setting.quick:
-        rows += measure_slow(pipe, samplers[BASE], metrics, number, **options)
+        rows += measure_slow(pipe, samplers[BASE], metrics, number, num_texts=SHOWN)
     rows.append(floor_row(metrics, real, name="real text"))
     notes += [
         "JS 3+4: Jensen-Shannon divergences of 3- and 4-grams of characters from held-out novels, in nats, summed.",
