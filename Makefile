@@ -14,7 +14,7 @@ WORKERS ?= 2
 .PHONY: help venv demo test lint types format bench docs clean
 
 help:
-	@echo "make demo    distil and sample two models, print the tables, save plots to demo-output/"
+	@echo "make demo    sudoku, molecules, garments and books: tables and pictures in demo-output/; OPTIONS=--quick is faster"
 	@echo "make test    fast tests: CPU, offline"
 	@echo "make lint    ruff check, ruff format --check, pyright"
 	@echo "make types   pyright alone"
@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: export MALLOC_MMAP_MAX_ := 0
 demo: export MALLOC_TRIM_THRESHOLD_ := 17179869184
 demo: $(STAMP)
-	$(BIN)/python examples/demo.py --output-dir demo-output
+	$(BIN)/python examples/demo.py --output-dir demo-output $(OPTIONS)
 
 # one thread for each worker: more would wait for each other
 test: export OMP_NUM_THREADS := 1
@@ -63,4 +63,4 @@ docs: $(STAMP)
 	$(BIN)/python -W error docs/build.py site
 
 clean:
-	rm -rf $(VENV) demo-output site dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-output methods-output site dist .pytest_cache .ruff_cache .hypothesis

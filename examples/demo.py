@@ -1,174 +1,112 @@
-"""Distil few-step samplers for an exact oracle and for a small model of English text, and measure what they are worth.
+"""Few-step samplers in four domains: sudoku, molecules, garments and books. No network is needed.
 
     python examples/demo.py --output-dir demo-output
+    python examples/demo.py --only sudoku books --quick
 
-No network is needed. Both models come with the repository (`countdown` is a formula), and so does the default sampler
-of the second, which `lsd-train` learned with real text. The demo prints two tables, and saves the samplers, plots and
-a few samples side by side. `--quick` does the same on a few samples, to see that it runs.
+For sudoku it learns a sampler on the spot. For the others it takes those that come with the repository, as `lsd-train`
+learned them. Each domain has a table of samplers, with 95 % intervals, and something to look at: grids, drawings,
+pictures, text. `--quick` makes fewer samples: its numbers are noisy. `compare_methods.py` compares training methods.
 """
 
 import argparse
+import importlib
+import json
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
-from lsd_sampler.cards.sampler_card import save_sampler
-from lsd_sampler.cli.texts import read_texts
-from lsd_sampler.evaluation import (
-    Comparison,
-    Harness,
-    JudgeNLL,
-    MetricSet,
-    OracleMetrics,
-    TextMetrics,
-    best_per_sampler,
-    compare,
-    floor_row,
-    format_table,
-    plot_quality_vs_nfe,
-    text_windows,
-    write_jsonl,
-)
-from lsd_sampler.evaluation.columns import headings
-from lsd_sampler.evaluation.report import Report
-from lsd_sampler.support.afterwards import optional_plot
-
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
-NFE = (4, 8, 16, 32)
-METHODS = {
-    "lsd": DistillConfig(method="lsd", order="random"),
-    "path_kl random": DistillConfig(method="path_kl", order="random"),
-    "path_kl halton": DistillConfig(method="path_kl", order="halton"),
+DOMAINS: dict[
+    str, tuple[str, int, int]
+] = {  # what it does, and seconds on two idle cores: in full, and with `--quick`
+    "sudoku": ("learns the default sampler for 4 x 4 sudoku, then counts valid grids", 40, 20),
+    "molecules": ("samples SMILES strings, has rdkit read them, and draws some", 40, 10),
+    "garments": ("samples pictures by class, has a classifier judge them, and draws a grid", 70, 20),
+    "books": ("samples English text, and compares it with novels", 70, 10),
 }
-DEFAULT = DistillConfig()  # what `lsd-train` does without `--method`
-TEMPERATURES = (0.6, 0.8, 0.9, 1.0, 1.1)
-TEACHER_TEMPERATURES = (0.9, 1.0)
-QUICK = {"num_sequences": 2, "oracle_samples": 16, "text_samples": 4, "nfe": (4, 8), "temperatures": (0.9,)}
-QUICK_DEFAULT = DistillConfig(coefficient_sequences=2, reference_sequences=16, held_out_sequences=2)
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-def say_table(rows: list[dict[str, Any]], metrics: MetricSet) -> None:
-    columns, _ = Report("", Comparison(rows), metrics).tables()
-    say("\n" + format_table(rows, headings(columns), digits=4) + "\n")
-
-
-def distil_all(
-    pipe: MaskedDiffusionPipeline,
-    model: str,
-    folder: Path,
-    methods: dict[str, DistillConfig],
-    **options: Any,
-) -> dict[str, LSDScheduler]:
-    """The base sampler, and one for each method; each is saved with its card."""
-    length = pipe.denoiser.length
-    samplers = {"base": LSDScheduler(**pipe.denoiser.scheduler_config())}
-    for name, config in methods.items():
-        config = replace(config, teacher_steps=length, **options)
-        records, tic = [], time.perf_counter()
-        samplers[name] = distill(pipe, config, log=records.append)
-        save_sampler(samplers[name], folder / name.replace(" ", "-"), model=model, config=config, records=records)
-        calls = records[-1]["network_calls"]
-        say(f"  distilled {name}: {calls} network calls, {time.perf_counter() - tic:.0f} s")
-    return samplers
-
-
-def countdown(args: argparse.Namespace) -> list[dict[str, Any]]:
-    say(
-        "\n== countdown: a Markov chain of 32 states, 256 tokens. The denoiser is exact: all error is the sampler's =="
-    )
-    pipe = MaskedDiffusionPipeline.from_pretrained("countdown")
-    methods = {**METHODS, "default": QUICK_DEFAULT if args.quick else DEFAULT}
-    options = {"nfe": args.nfe, "num_sequences": args.num_sequences, "num_states": 128}
-    samplers = distil_all(pipe, "countdown", args.output_dir / "countdown", methods, **options)
-    metrics = OracleMetrics(pipe.denoiser.transition)
-    harness = Harness(pipe, samplers, metrics, num_samples=args.oracle_samples)
-    floor = floor_row(metrics, pipe.denoiser.sample(args.oracle_samples, torch.Generator().manual_seed(7)))
-    rows = [*compare(harness, args.nfe).judged, floor]
-    say_table(rows, metrics)
-    return rows
-
-
-def books(args: argparse.Namespace) -> list[dict[str, Any]]:
-    say("== books: a masked diffusion model of English novels, 128 byte-pair tokens ==")
-    model = str(MODELS / "books-radd")
-    pipe = MaskedDiffusionPipeline.from_pretrained(model, dtype=torch.bfloat16)
-    options: dict[str, Any] = {"nfe": args.nfe, "num_sequences": args.num_sequences // 2, "num_states": 64}
-    samplers = distil_all(pipe, model, args.output_dir / "books", METHODS, **options)
-    samplers["default"] = LSDScheduler.from_pretrained(MODELS / "books-default")
-    (text,) = read_texts(MODELS / "books-valid.txt.xz")
-    windows = text_windows(pipe.tokenizer, text, pipe.denoiser.length)
-    windows = windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))]
-    reference, real = windows[args.text_samples :], windows[: args.text_samples]
-    judge = JudgeNLL.from_pretrained(str(MODELS / "books-gpt2"), autocast_dtype=torch.bfloat16)
-    metrics = TextMetrics(pipe.tokenizer, judge, reference)
-    options = {"num_samples": args.text_samples, "num_texts": 2}
-    harness = Harness(pipe, samplers, metrics, **options)
-    rows = compare(harness, args.nfe, args.temperatures, choose_at=8, sweep_seed=1000).judged
-    length = pipe.denoiser.length
-    teacher = Harness(pipe, {"teacher, one token a step": samplers["base"]}, metrics, **options)
-    tried = teacher.measure(teacher.points([length], TEACHER_TEMPERATURES))
-    rows += [*best_per_sampler(tried, metrics.verdict_key), floor_row(metrics, real, name="real text")]
-    say_table(rows, metrics)
-    say(f"Temperature: each sampler's best of {args.temperatures}, chosen at 8 calls on other samples,")
-    say(f"and the teacher's best of {TEACHER_TEMPERATURES} on these.")
-    say("JS: Jensen-Shannon divergence of character n-grams to held-out text, in nats.")
-    say(f"Every row: {args.text_samples} samples of {length} tokens.\n")
-    return rows
-
-
-def save_samples(rows: list[dict[str, Any]], path: Path) -> None:
-    """Two samples of each sampler at 8 calls, of the teacher, side by side."""
-    chosen = [row for row in rows if row.get("texts") and (row["nfe"] == 8 or "teacher" in row["sampler"])]
-    parts = [
-        f"## {row['sampler']}, {row['nfe']} calls, temperature {row['temperature']}\n\n"
-        + "\n\n".join("> " + " ".join(text.split()) for text in row["texts"])
-        for row in chosen
-    ]
-    path.write_text("# Samples of the books model\n\n" + "\n\n".join(parts) + "\n", encoding="utf-8")
+STARTING = 10  # seconds until the libraries are loaded
 
 
 def main() -> None:
+    args = parse_args()
+    tic, names = time.perf_counter(), [name for name in DOMAINS if name in args.only]
+    announce(args, names)
+    findings, failed = {}, []
+    for i, name in enumerate(names, 1):
+        print(f"== {name} ({i} of {len(names)}) ==", flush=True)
+        began = time.perf_counter()
+        try:
+            findings[name] = show(name, args)
+        except (ImportError, OSError, ValueError) as error:  # the other domains still run
+            failed.append(name)
+            print(f"{name} failed: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        print(f"{name} took {time.perf_counter() - began:.0f} seconds.\n", flush=True)
+    finish(args, findings, time.perf_counter() - tic)
+    sys.exit(1 if failed else 0)
+
+
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output-dir", type=lambda name: Path(name).expanduser(), default=Path("demo-output"))
-    parser.add_argument("--num-sequences", type=int, default=64, help="teacher sequences; half as many for the books")
-    parser.add_argument("--oracle-samples", type=int, default=1024)
-    parser.add_argument("--text-samples", type=int, default=96)
-    parser.add_argument("--quick", action="store_true", help="few samples: shows that it runs, not how good it is")
+    parser.add_argument("--output-dir", type=folder, default=Path("demo-output"), help="default: %(default)s")
+    parser.add_argument("--only", nargs="+", choices=DOMAINS, default=list(DOMAINS), metavar="DOMAIN",
+                        help=f"some of {', '.join(DOMAINS)}")  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="fewer samples, noisy numbers, less than two minutes")
+    parser.add_argument("--samples", type=int, help="samples in each row; default: as many as the time allows")
+    parser.add_argument("--models", type=folder, default=MODELS, help="folder of models and learned samplers")
     args = parser.parse_args()
-    args.nfe, args.temperatures = NFE, TEMPERATURES
-    if args.quick:
-        vars(args).update(QUICK)
-    if not (MODELS / "books-radd" / "model.safetensors").exists():
-        sys.exit(f"The demo's models are missing: no {MODELS / 'books-radd'}. Run it from a clone of the repository.")
-    tic = time.perf_counter()
+    if args.samples is not None and args.samples < 2:
+        parser.error(f"argument --samples: must be at least 2, got {args.samples}")
+    return args
+
+
+def folder(name: str) -> Path:
+    return Path(name).expanduser()
+
+
+def announce(args: argparse.Namespace, names: list[str]) -> None:
+    """What will be done, and for how long, before the libraries are loaded."""
+    seconds = STARTING + sum(DOMAINS[name][2 if args.quick else 1] for name in names)
+    how_long = f"{seconds} seconds" if seconds < 100 else f"{round(seconds / 60)} minutes"
+    print(f"This takes about {how_long} on two idle cores, without a network:")
+    for name in names:
+        print(f"  {name:<10} {DOMAINS[name][0]}")
+    if args.quick or args.samples:
+        print("Few samples: the numbers are noisy.")
+    print(f"Everything is kept in {args.output_dir}. Loading the libraries ...\n", flush=True)
+
+
+def show(name: str, args: argparse.Namespace) -> Any:
+    """Runs a domain, prints its table, and keeps it."""
+    from demo_domains.finding import Setting
+
+    run = importlib.import_module(f"demo_domains.{name}").run
+    here = args.output_dir / name
+    here.mkdir(parents=True, exist_ok=True)
+    finding = run(Setting(here, args.models, args.quick, args.samples))
+    finding.save(here, name)
+    print(f"\n{finding.as_text()}", flush=True)
+    return finding
+
+
+def finish(args: argparse.Namespace, findings: dict[str, Any], seconds: float) -> None:
+    """Writes the tables of all domains together, and lists all files."""
+    from lsd_sampler.support.atomic import write_atomically
+
+    noisy = "Few samples: the numbers are noisy.\n\n" if args.quick or args.samples else ""
+    text = "\n".join(f"== {name} ==\n\n{finding.as_text()}" for name, finding in findings.items())
+    summary = {"noisy": bool(noisy), "domains": {name: finding.summary() for name, finding in findings.items()}}
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    oracle_rows, text_rows = countdown(args), books(args)
-    write_jsonl(args.output_dir / "metrics.jsonl", oracle_rows + text_rows)
-    for rows, metrics, name in (
-        (
-            oracle_rows,
-            {"reverse_kl": "reverse KL per transition (nats)", "forbidden_share": "forbidden transitions"},
-            "countdown",
-        ),
-        (text_rows, {"js_char_3gram": "JS divergence, 3-grams", "js_char_4gram": "JS divergence, 4-grams"}, "books"),
-    ):
-        drawn = [row for row in rows if row["nfe"] in args.nfe]
-        file = args.output_dir / ("quality_vs_nfe.png" if name == "books" else f"quality_vs_nfe_{name}.png")
-        with optional_plot(file):
-            plot_quality_vs_nfe(drawn, file, metrics, title=name, floor=rows[-1])
-    save_samples(text_rows, args.output_dir / "samples.md")
-    say(f"Saved samplers, metrics.jsonl, quality_vs_nfe.png and samples.md to {args.output_dir}.")
-    say(f"{time.perf_counter() - tic:.0f} seconds in all.")
+    write_atomically(args.output_dir / "table.txt", (noisy + text).encode())
+    write_atomically(args.output_dir / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+    print(f"All took {seconds:.0f} seconds. {noisy.strip()}".rstrip())
+    print("Files:")
+    for path in [args.output_dir / "table.txt", args.output_dir / "summary.json"]:
+        print(f"  {path}")
+    for finding in findings.values():
+        for path in finding.files:
+            print(f"  {path}{'/' if path.is_dir() else ''}")
 
 
 if __name__ == "__main__":

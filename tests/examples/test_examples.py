@@ -85,7 +85,16 @@ def test_training_a_text_model_resumes_and_exports(tmp_path: Path) -> None:
 
 @needs_models
 def test_demo(tmp_path: Path) -> None:
-    out = run(ROOT / "examples" / "demo.py", "--quick", "--output-dir", "demo", cwd=tmp_path)
+    """From anywhere, as a script: plan, table and files. Its domains are tested in `test_demo.py`."""
+    script = ROOT / "examples" / "demo.py"
+    out = run(script, "--quick", "--samples", "2", "--only", "books", "--output-dir", "demo", cwd=tmp_path)
+    assert "learned" in out and "real text" in out
+    assert {"table.txt", "summary.json", "books"} == {path.name for path in (tmp_path / "demo").iterdir()}
+
+
+@needs_models
+def test_compare_methods(tmp_path: Path) -> None:
+    out = run(ROOT / "examples" / "compare_methods.py", "--quick", "--output-dir", "demo", cwd=tmp_path)
     assert "path_kl halton" in out and "real text" in out
     for name in ("metrics.jsonl", "quality_vs_nfe.png", "samples.md", "books/path_kl-halton/README.md"):
         assert (tmp_path / "demo" / name).stat().st_size > 0

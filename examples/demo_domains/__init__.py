@@ -1,0 +1,1 @@
+"""What `examples/demo.py` shows, one module for each domain: `run(setting)` returns a `Finding`."""
