@@ -123,7 +123,7 @@ def build(models: dict[str, str], folders: tuple[str, ...] = (), device: str = "
                 seed = gr.Number(0, label="Seed")
                 button = gr.Button("Run", variant="primary")
             with gr.Column(scale=3, min_width=320):
-                result = gr.HTML(EMPTY)
+                result = gr.HTML(EMPTY, min_height=160)  # room for the progress
         sampler, calls, temperature, *rest = controls
         app.load(None, js=(HERE / "app.js").read_text(encoding="utf-8"))
         model.change(fit, model, [*controls, result], show_progress="hidden")

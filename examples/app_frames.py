@@ -110,7 +110,9 @@ class Molecules(Texts):
     legend = {**Texts.legend, "end": "■ end, · padding"}
 
     def words(self, canvas: torch.Tensor) -> list[str]:
-        return [{"<end>": "■", "<pad>": "·"}.get(word, word) for word in super().words(canvas)]
+        # a tokenizer may decode nothing from the end on
+        words = self.pipe.tokenizer.convert_ids_to_tokens(canvas.tolist())
+        return [{"<end>": "■", "<pad>": "·", None: ""}.get(word, word) for word in words]
 
     def verdict(self, canvas: torch.Tensor, asked: Request) -> tuple[bool | None, str]:
         try:

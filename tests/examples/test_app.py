@@ -28,6 +28,7 @@ from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
+needs_models = pytest.mark.skipif(not (ROOT / "models" / "garments").exists(), reason="models/ is not in this copy")
 KINDS = ("pictures", "molecules", "texts", "sudoku4", "countdown:L=12")
 NO_GRADIO = "gradio is not installed: pip install lsd_sampler[app]"
 SMILES = ["C", "c", "(", "=", ")", "O", "1", "N"]
@@ -149,6 +150,14 @@ def test_a_molecule_is_valid_and_drawn_or_not_valid(shown: ModuleType, models: d
     for smiles, valid in (("CC(O)N", True), ("CC((=N", False), ("C1=CC1", True), ("c1CC=O", False)):
         right, said = view.verdict(torch.tensor([SMILES.index(token) for token in smiles]), asked)
         assert right is valid and ("<svg" in said) == valid
+
+
+@needs_models
+def test_the_end_of_a_molecule_is_shown(shown: ModuleType) -> None:
+    view = shown.load(str(ROOT / "models" / "molecules"))
+    ids = view.pipe.tokenizer.convert_tokens_to_ids(["C", "<end>", "<pad>", "Cl"])
+    canvas = torch.tensor([*ids, view.hole])
+    assert view.frame(canvas, canvas, canvas) == '<p><span class="given">C■·Cl</span><i></i></p>'
 
 
 def test_a_picture_is_judged_by_the_classifier(shown: ModuleType, models: dict[str, str]) -> None:
@@ -300,7 +309,7 @@ def test_one_click_makes_a_picture(app: ModuleType, models: dict[str, str], tmp_
 # ---- as a Space ----
 
 
-@pytest.mark.skipif(not (ROOT / "models" / "garments").exists(), reason="models/ is not in this copy")
+@needs_models
 def test_the_folder_of_a_space_is_complete(tmp_path: Path) -> None:
     """By the commands and the files of the page: the app starts there, with the package and the models in it."""
     page = (ROOT / "docs" / "app.md").read_text(encoding="utf-8")
