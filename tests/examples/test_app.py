@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -70,6 +71,12 @@ def masks(html: str) -> int:
     return int((pixels == (158, 178, 214)).all(-1).sum()) // 4  # patches of 2 x 2
 
 
+def newly_known(html: str) -> int:
+    """Positions of a frame that are marked as revealed by the latest call; of texts, each token is one character."""
+    cells = len(re.findall(r'<td class="[^"]*\bnew\b', html))
+    return cells + sum(len(unescape(text)) for text in re.findall(r'<span class="new">(.*?)</span>', html))
+
+
 # ---- frames ----
 
 
@@ -82,6 +89,21 @@ def test_the_same_sampler_on_both_sides_fills_the_same_canvas(
     assert torch.equal(base.canvases, again.canvases)
     other, _ = shown.compare(shown.Request(models[kind], shown.BASE, calls=3, seed=6, clues=4))
     assert not torch.equal(base.canvases, other.canvases)
+
+
+@pytest.mark.parametrize("kind", ["molecules", "texts", "sudoku4"])
+def test_what_each_call_revealed_is_marked(shown: ModuleType, models: dict[str, str], kind: str) -> None:
+    asked = shown.Request(models[kind], "halton", calls=3, seed=1, clues=4)
+    view, run = shown.load(models[kind]), shown.compare(asked)[1]
+    revealed = (run.canvases[1:] != run.canvases[:-1]).sum(1).tolist()
+    assert sum(revealed) == int((run.canvases[0] == view.hole).sum())
+    assert [newly_known(frame) for frame in shown.frames(view, run)] == [0, *revealed]
+
+
+def test_one_frame_of_each_side_is_shown_at_first(app: ModuleType, shown: ModuleType) -> None:
+    html = app.player(shown.Request("countdown:L=12", "halton", calls=3))
+    assert re.findall(r"<div class=frame (\w*)>", html) == ["hidden", "hidden", "hidden", ""] * 2
+    assert html.count("3 network calls · ") == 2 and "max=3 value=3" in html
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -238,7 +260,15 @@ VISIBLE = """[...document.querySelectorAll(".frames")].map(
   (box) => [...box.children].findIndex((frame) => frame.getClientRects().length > 0))"""
 PICTURES = """[...document.querySelectorAll(".frame:not([hidden]) img")].map(
   (image) => [image.complete ? image.naturalWidth : 0, image.getBoundingClientRect().width])"""
+WATCH = """window.seen = new Set();
+new MutationObserver(() => {
+  const step = document.querySelector(".player output");
+  if (step) seen.add(step.textContent);
+}).observe(document.body, { childList: true, subtree: true, characterData: true });"""
 OVERFLOW = "document.documentElement.scrollWidth - innerWidth"
+PAST = """[...document.querySelectorAll("html, body *")].filter(
+  (element) => element.getBoundingClientRect().right > innerWidth + 1
+).map((element) => element.outerHTML.slice(0, 200))"""
 
 
 def slide(page: LivePage, call: int) -> None:
@@ -276,14 +306,14 @@ def test_one_click_makes_a_picture(app: ModuleType, models: dict[str, str], tmp_
             page.width(WIDTHS[0])
             page.open(url)
             page.wait_for(f"!!{RUN} && !!document.querySelector('input[aria-label=Class]')")
-            assert page.evaluate(OVERFLOW) <= 0
+            assert page.evaluate(PAST) == [] and page.evaluate(OVERFLOW) <= 0
+            page.evaluate(WATCH)
             page.evaluate(f"{RUN}.click()")
-            page.wait_for("!!document.querySelector('.player:not(.done)')")  # it plays by itself
-            page.wait_for("!!document.querySelector('.player.done')")
-            assert page.evaluate(VISIBLE) == [8, 8]  # frames 0 to 8
+            page.wait_for("seen.size === 9 && !!document.querySelector('.player.done')")  # it played: steps 0 to 8
+            assert page.evaluate(VISIBLE) == [8, 8]
             for width in WIDTHS:
                 page.width(width)
-                assert page.evaluate(OVERFLOW) <= 0
+                assert page.evaluate(PAST) == [] and page.evaluate(OVERFLOW) <= 0
                 assert all(pixels == 6 and wide > 100 for pixels, wide in page.evaluate(PICTURES))
             slide(page, 3)
             assert page.evaluate(VISIBLE) == [3, 3]
