@@ -20,6 +20,7 @@ OPTIONAL = [
     "datasets",
     "fcd_torch",
     "flash_attn",
+    "gradio",
     "matplotlib",
     "mauve",
     "rdkit",
