@@ -66,31 +66,27 @@ def test_a_sampler_is_learned_for_right_answers() -> None:
 
 
 def test_a_price_of_calls_is_paid_by_those_that_are_made() -> None:
-    """Sudokus with 4 clues. A bound of 1000 nats takes all in one call of six; then further calls cost nothing. With a
-    price of half a right answer, the search must take fewer calls than without.
+    """Sudokus with 4 clues, and two ways to fill them. A bound of 1000 nats takes all at once, and the other five calls
+    are never made. A bound of a tenth of a nat is right more often, and pays for more calls.
     """
     pipe = pipeline_of("sudoku4:clues=4")
     canvases, _ = pipe.denoiser.canvases(128, torch.Generator().manual_seed(0))
-    answers = checked_answers(pipe, DistillConfig(objective="answers"), None, {"input_ids": canvases})
+    call = {"input_ids": canvases}
+    answers = checked_answers(pipe, DistillConfig(objective="answers"), None, call)
     assert answers is not None
-    task = task_of(
-        pipe, {"input_ids": canvases}, method="forced_kl", order="adaptive", objective="answers", call_price=0.5,
-        num_sequences=128,
-    )  # fmt: skip
-    at_once = Candidate("", (1000.0,) * 5 + (1.0,), (1.0, 0.0, 0.0, 0.0, 0.0), budget="entropy_bounds")
-    measured = AnswerFigure(task, answers, None)(at_once, "fit", 64)
-    assert measured.calls_S.tolist() == [1.0] * 64
-    assert set(measured.costs_S.tolist()) == {0.5, 1.5}
-    found = {}
+    options = {"method": "forced_kl", "order": "adaptive", "objective": "answers", "num_sequences": 128}
+    costs: dict[float, list[float]] = {}
     for price in (0.0, 0.5):
-        config = DistillConfig(
-            objective="answers", nfe=(6,), num_sequences=128, search_evaluations=6000, call_price=price
-        )
-        records: list[dict[str, Any]] = []
-        distill(pipe, config, log=records.append, input_ids=canvases)
-        [schedule] = [record for record in records if record["event"] == "schedule"]
-        found[price] = schedule["mean_calls"], schedule["right"]
-    assert found[0.5][0] < found[0.0][0] and found[0.5][1] < found[0.0][1]
+        figure = AnswerFigure(task_of(pipe, call, **options, call_price=price), answers, None)
+        costs[price] = []
+        for nats in (1000.0, 0.1):
+            surest = Candidate("", (nats,) * 5 + (1.0,), (1.0, 0.0, 0.0, 0.0, 0.0), budget="entropy_bounds")
+            measured = figure(surest, "fit", 64)
+            wrong_S = measured.costs_S - price * measured.calls_S
+            assert set(wrong_S.tolist()) <= {0.0, 1.0}
+            assert measured.calls_S.tolist() == [1.0] * 64 if nats > 1 else float(measured.calls_S.mean()) > 2
+            costs[price].append(measured.mean)
+    assert costs[0.0][1] < costs[0.0][0] and costs[0.5][0] < costs[0.5][1]
 
 
 def test_a_price_is_not_negative() -> None:

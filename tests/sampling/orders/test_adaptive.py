@@ -356,7 +356,7 @@ def test_nats_of_the_surest_positions_are_entropy_bounded_unmasking(gamma: float
     L, M = 12, 12
     logits = hard_logits(16, L)
     bound = adaptive([make_choice([gamma] * (M - 1) + [1.0], "entropy_bounds", own=1)], mask_token_id=5)
-    solver = LSDScheduler(solver="entropy_bounded", gamma=gamma, mask_token_id=5)
+    solver = LSDScheduler(solver="entropy_bounded", solver_options={"gamma": gamma}, mask_token_id=5)
     canvas = torch.full((16, L), 5)
     first, second = (run(scheduler, lambda x: logits, canvas, M, generator=seeded(0)) for scheduler in (bound, solver))
     for mine, theirs in zip(first, second, strict=True):
