@@ -50,7 +50,12 @@ DEFAULT = DistillConfig()  # what `lsd-train` does without `--method`
 TEMPERATURES = (0.6, 0.8, 0.9, 1.0, 1.1)
 TEACHER_TEMPERATURES = (0.9, 1.0)
 QUICK = {"num_sequences": 2, "oracle_samples": 16, "text_samples": 4, "nfe": (4, 8), "temperatures": (0.9,)}
-QUICK_DEFAULT = DistillConfig(coefficient_sequences=2, reference_sequences=16, held_out_sequences=2)
+QUICK_DEFAULT = DistillConfig(
+    candidates=("path_kl:random", "path_kl:halton"),
+    coefficient_sequences=2,
+    reference_sequences=16,
+    held_out_sequences=2,
+)
 
 
 def say(text: str) -> None:

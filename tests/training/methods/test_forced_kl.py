@@ -25,7 +25,7 @@ from lsd_sampler.training.recording import teacher_plan
 
 
 LOOKING = ("adaptive", "entropy", "margin")
-SMALL: dict[str, Any] = {"nfe": (2, 3), "num_sequences": 6, "batch_size": 4, "search_evaluations": 2000}
+SMALL: dict[str, Any] = {"nfe": (2, 3), "num_sequences": 6, "batch_size": 4, "search_evaluations": 500}
 CHAIN = random_chain(3, 6, seed=1)
 
 
