@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A small trained network on 4 x 4 sudoku: what the default and `--objective answers` learn for it, beside plain samplers
-# and swept thresholds.
+# A small trained network on 4 x 4 sudoku: which positions `forced_kl` learns to reveal, from real grids and by right
+# answers, beside plain samplers and swept thresholds.
 #
 #     bash benchmarks/small_sudoku.sh [FOLDER]      # each finished part is skipped when called again
 set -euo pipefail
@@ -20,18 +20,16 @@ learn() { # NAME OPTIONS...
 
 # the model contradicts some of its own sequences, so real ones tell more
 learn empty --data "$model/train_grids.jsonl" --method forced_kl --num-sequences 200 --nfe 4 6
-learn empty-auto --nfe 4 6
 [ -f "$folder/eval-empty/report.html" ] ||
-    lsd-eval --model "$model" --oracle sudoku4 --sampler "$folder"/{empty,empty-auto} --nfe 4 6 16 --num-samples 2048 --headline-limit 16 \
+    lsd-eval --model "$model" --oracle sudoku4 --sampler "$folder/empty" --nfe 4 6 16 --num-samples 2048 --headline-limit 16 \
         --baselines $plain --output-dir "$folder/eval-empty" --resume
 
-learn clues --tasks $clues --nfe 2 3 4
 learn answers --tasks $clues --objective answers --nfe 2 3 4 8
 for price in 0.01 0.03 0.1; do
     learn "price-$price" --tasks $clues --objective answers --call-price $price --nfe 8
 done
 [ -f "$folder/eval-clues/report.html" ] ||
-    lsd-eval --model "$model" --tasks $clues --sampler "$folder"/{clues,answers} --nfe 2 3 4 8 12 --num-samples 2048 --temperatures 0 1 \
+    lsd-eval --model "$model" --tasks $clues --sampler "$folder/answers" --nfe 2 3 4 8 12 --num-samples 2048 --temperatures 0 1 \
         --baselines tweedie tweedie:confidence tweedie:margin $swept --headline-limit 12 --output-dir "$folder/eval-clues" --resume
 [ -f "$folder/eval-prices/report.html" ] ||
     lsd-eval --model "$model" --tasks $clues --sampler "$folder"/price-* --nfe 8 --num-samples 2048 --temperatures 0 1 \
