@@ -9,7 +9,7 @@ either, the loss stays on its plateau for thousands of steps. Layout: Halton-Mas
 
 A run that was stopped goes on from its last checkpoint when called again. At the end the folder holds the model in
 bfloat16 safetensors, its tokenizer, `training.jsonl`, and a card with the held-out loss and the shares of valid grids
-at one token a call; and the grids that it learned from, for `lsd-train --data`.
+at one token a call; and draws from the grids that it learned from, for `lsd-train --data`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from lsd_sampler.denoisers import TableDenoiser, sudoku4
 
 
 CLUES = (0, 4)
-TRAIN_GRIDS = "train_grids.jsonl"
+NUM_DRAWS = 2048
 
 
 def split_grids(num_grids: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,8 +54,9 @@ class Sudoku4Trainer(Trainer):
     def __init__(self, args: argparse.Namespace):
         make_tokenizer(4).save(str(args.output_dir / "tokenizer.json"))
         train_NL, valid_NL = (x.to(args.device) for x in split_grids(args.num_grids, args.seed))
-        lines = (json.dumps({"ids": grid}) for grid in train_NL.tolist())
-        (args.output_dir / TRAIN_GRIDS).write_text("\n".join(lines) + "\n")
+        chosen_N = torch.randint(len(train_NL), (NUM_DRAWS,), generator=torch.Generator().manual_seed(args.seed))
+        lines = (json.dumps({"ids": train_NL[i].tolist()}) for i in chosen_N.tolist())
+        (args.output_dir / "data.jsonl").write_text("\n".join(lines) + "\n")
         model = build_model(args, 4)
 
         def draw(generator: torch.Generator) -> Batch:
