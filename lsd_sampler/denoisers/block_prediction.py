@@ -131,7 +131,8 @@ class BlockPredictor:
     def _call_part(self, tokens_RL: torch.Tensor, t_R: torch.Tensor, row_R: torch.Tensor, cut: int) -> torch.Tensor:
         """One network call, for sequences of which `cut` tokens on the left are left out."""
         self.passes += 1
-        tokens_RL, kwargs = tokens_RL[:, cut:], {}
+        tokens_RL = tokens_RL[:, cut:]
+        kwargs: dict[str, Any] = {}
         block = slice(self._block.start - cut, self._block.stop - cut)
         if self._text_BL is not None:
             kwargs["attention_mask"] = self._text_BL[row_R.to(self.device)]
@@ -142,7 +143,8 @@ class BlockPredictor:
             kwargs = {name: torch.cat([x, x]) for name, x in kwargs.items()}
         first = block.start
         if self.cache != "none":
-            kwargs["cache"] = cache = self._cache(row_R, cut, block, tokens_RL.shape[1])
+            cache = self._cache(row_R, cut, block, tokens_RL.shape[1])
+            kwargs["cache"] = cache
             first = 0 if cache.window is not None else first
         if self.defer_head:
             kwargs["return_hidden_states"] = True

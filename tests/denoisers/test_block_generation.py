@@ -19,8 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
+from lsd_sampler.denoisers.block_generation import steps_of_blocks
 from lsd_sampler.sampling import certainty
 from lsd_sampler.sampling.canvas import StepInput
+from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps
 from lsd_sampler.sampling.logit_rows import DeferredLogits
 from lsd_sampler.sampling.orders import ORDERS, ConfidenceOrder, LogitOrder
 from lsd_sampler.sampling.orders.by_logits import gumbel_top, num_due
@@ -342,3 +344,126 @@ def test_a_cache_that_is_always_fresh_changes_nothing(family: str, cache: str) -
         )
         assert torch.equal(plain.sequences, cached.sequences)
         assert plain.network_calls == cached.network_calls == 3
+
+
+# ---- what a user sees of it ----
+
+
+def test_callbacks_after_steps_and_blocks() -> None:
+    pipe = pipe_of("llada", "llada")
+    steps: list[tuple[int, int]] = []
+    blocks: list[tuple[int, list[list[int]]]] = []
+
+    def on_step(_: Any, step: int, t: torch.Tensor, given: dict[str, torch.Tensor]) -> None:
+        steps.append((step, int((given["sample"] == MASK).sum())))
+
+    def on_block(given_pipe: Any, block: int, given: dict[str, torch.Tensor]) -> None:
+        assert given_pipe is pipe and not (given["block_tokens"] == MASK).any()
+        assert int((given["sample"] == MASK).sum()) == [4, 1, 0][block]
+        blocks.append((block, given["block_tokens"].tolist()))
+
+    out = pipe(
+        prompt=[5, 6], max_new_tokens=7, block_length=3, num_inference_steps=8, temperature=0.0,
+        callback_on_step_end=on_step, callback_on_block_end=on_block,
+    )  # fmt: skip
+    assert steps == [(0, 6), (1, 5), (2, 4), (3, 3), (4, 2), (5, 1), (6, 0), (7, 0)]
+    assert [block for block, _ in blocks] == [0, 1, 2]
+    assert [i for _, tokens in blocks for i in tokens[0]] == out.sequences[0, 2:].tolist()
+
+
+@pytest.mark.parametrize("when", ["step", "block"])
+def test_an_interrupted_generation_ends(when: str) -> None:
+    pipe = pipe_of("llada", "llada")
+
+    def stop(given_pipe: Any, number: int, *_: Any) -> None:
+        given_pipe._interrupt = number == 1
+
+    call: dict[str, Any] = {f"callback_on_{when}_end": stop}
+    out = pipe(prompt=[5, 6], max_new_tokens=9, block_length=3, num_inference_steps=9, **call)
+    assert int((out.sequences == MASK).sum()) == {"step": 7, "block": 3}[when]
+    assert not (pipe(prompt=[5, 6], max_new_tokens=9).sequences == MASK).any()
+
+
+def test_a_callback_may_change_the_canvas() -> None:
+    """What it sets stays, and the network sees it."""
+    pipe = pipe_of("llada", "llada")
+
+    def change(_: Any, step: int, t: torch.Tensor, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        sample = given["sample"].clone()
+        sample[:, -1] = 9
+        return {"sample": sample}
+
+    call: dict[str, Any] = {"prompt": [5, 6], "max_new_tokens": 6, "block_length": 3, "temperature": 0.0}
+    changed = pipe(**call, callback_on_step_end=change).sequences
+    assert changed[0, -1] == 9 and not (changed == MASK).any()
+
+
+def test_steps_are_shared_among_blocks() -> None:
+    blocks = [slice(2, 6), slice(6, 10), slice(10, 11)]
+    assert steps_of_blocks(None, blocks, None) == [4, 4, 1]
+    assert steps_of_blocks(None, blocks, 8) == [8, 8, 8]
+    assert steps_of_blocks(12, blocks, 8) == [4, 4, 4]
+    assert steps_of_blocks(11, blocks, None) == [4, 4, 3]
+    with pytest.raises(ValueError, match="2 are too few for 3 blocks"):
+        steps_of_blocks(2, blocks, None)
+
+
+def test_later_blocks_are_masks_to_the_network() -> None:
+    """Not absent: with them the first block is another than on a canvas that ends with it."""
+    pipe = pipe_of("llada", "llada")
+    call: dict[str, Any] = {
+        "prompt": [[5, 6, 7, 8], [9, 8, 7, 6], [5, 5, 9, 9]],
+        "block_length": 4,
+        "temperature": 0.0,
+    }
+    short, long = (pipe(**call, max_new_tokens=num).sequences[:, 4:8] for num in (4, 20))
+    assert not torch.equal(short, long)
+
+
+@pytest.mark.parametrize("order", ["margin", "entropy"])
+def test_alg_temp_is_a_gibbs_choice(order: str) -> None:
+    """Dream's: the first position by `softmax(certainty / alg_temp)`. Chi-square, false alarms once in 1e4."""
+    pipe, num, alg_temp = tiny_answerer("dream", order=order, count="llada", certainty="tempered"), 4000, 0.3
+    first: list[torch.Tensor] = []
+
+    def record(given_pipe: Any, step: int, t: torch.Tensor, given: dict[str, torch.Tensor]) -> None:
+        first.append((given["sample"][:, 3:] != MASK).double().sum(0))
+        given_pipe._interrupt = True
+
+    generator = torch.Generator().manual_seed(0)
+    pipe(
+        prompt=[5, 6, 7], max_new_tokens=4, num_samples=num, num_inference_steps=4, temperature=0.0, alg_temp=alg_temp,
+        callback_on_step_end=record, generator=generator,
+    )  # fmt: skip
+    with torch.no_grad():
+        p = pipe.denoiser(torch.tensor([[5, 6, 7, *[MASK] * 4]]))[0, 3:, :MASK].softmax(-1)
+    top = p.topk(2, dim=-1).values
+    score = top[:, 0] - top[:, 1] if order == "margin" else -torch.special.entr(p).sum(-1)
+    expected = num * (score.double() / alg_temp).softmax(0)
+    assert float(((first[0] - expected) ** 2 / expected).sum()) < 21.1  # 3 degrees of freedom
+
+
+def test_learned_steps_hold_in_each_block() -> None:
+    """The numbers of a learned sampler, by default those for the most steps that it learned."""
+    pipe = pipe_of("llada", "halton")
+    grid = torch.tensor([1.0, 0.5, 1e-4], dtype=torch.float64)
+    pipe.scheduler.set_learned_sampler(LearnedSampler({2: LearnedSteps.plain(grid)}))
+    masks: list[int] = []
+
+    def record(_: Any, step: int, t: torch.Tensor, given: dict[str, torch.Tensor]) -> None:
+        masks.append(int((given["sample"] == MASK).sum()))
+
+    pipe(prompt=[5], max_new_tokens=8, block_length=4, callback_on_step_end=record)
+    assert masks == [6, 4, 2, 0]
+    with pytest.raises(ValueError, match="num_inference_steps"):
+        pipe(prompt=[5], max_new_tokens=8, block_length=4, num_inference_steps=6)
+
+
+def test_bfloat16() -> None:
+    """No mask is left, and what is given stays."""
+    for family in FAMILIES:
+        pipe = tiny_answerer(family, **SAMPLERS["threshold"])
+        pipe.denoiser.to(torch.bfloat16)
+        out = pipe(prompt=[[5, 6, 7], [8]], max_new_tokens=9, block_length=4, cache="dual", guidance_scale=0.5)
+        assert not (out.sequences == MASK).any()
+        assert out.sequences[:, :3].tolist() == [[5, 6, 7], [0, 0, 8]]

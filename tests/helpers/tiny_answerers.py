@@ -10,16 +10,14 @@ from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
 from lsd_sampler.denoisers import MaskedLMDenoiser
 
 
-WORDS = ["<pad>", "<eos>", "<unk>", "<user>", "<bot>", *"abcdefghijklmnopqrs"]
+WORDS = ["<pad>", "<eos>", "<unk>", "user", "bot", *"abcdefghijklmnopqrs"]
 MASK, EOS = len(WORDS), 1
 SIZES: dict[str, Any] = {
     "vocab_size": MASK + 1, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 48, "initializer_range": 0.6,
     "eos_token_id": EOS, "pad_token_id": 0, "bos_token_id": None,
 }  # fmt: skip
-TEMPLATE = (
-    "{% for m in messages %}<user> {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"
-)
+TEMPLATE = "{% for m in messages %}user {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}bot{% endif %}"
 FAMILIES = ("llada", "dream", "dream framed")
 
 
