@@ -103,8 +103,9 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         solver_options (`dict`, *optional*): constants of such a baseline, by name; the others have their defaults.
         order (`str`, defaults to `"random"`): which masked positions come first: `"random"`, `"halton"` (far apart),
             `"halton_maskgit"` (that of Halton-MaskGIT), or those of which the network is surest: by the drawn token
-            (`"confidence"`, as MaskGIT), the lead of the most likely one (`"margin"`), or `"entropy"`; or
-            `"adaptive"`, which positions and how many as learned for a model (`"halton"` until something is learned).
+            (`"confidence"`, as MaskGIT, or `"probability"`, as Dream; only their noise differs), the lead of the most
+            likely one (`"margin"`), or `"entropy"`; or `"adaptive"`, which positions and how many as learned for a
+            model (`"halton"` until something is learned).
         count (`str`, defaults to `"exact"`): `"exact"` (`round(alpha L)` of L masked positions are known after a step
             of `tweedie`; a coefficient or another solver scales what the step adds) or `"bernoulli"` (independent
             reveals, as in the CTMC). `"llada"` and `"dream"` reveal as many tokens as the code of LLaDA (equally many

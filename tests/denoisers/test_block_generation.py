@@ -420,7 +420,7 @@ def test_later_blocks_are_masks_to_the_network() -> None:
     assert not torch.equal(short, long)
 
 
-@pytest.mark.parametrize("order", ["margin", "entropy"])
+@pytest.mark.parametrize("order", ["probability", "margin", "entropy"])
 def test_alg_temp_is_a_gibbs_choice(order: str) -> None:
     """Dream's: the first position by `softmax(certainty / alg_temp)`. Chi-square, false alarms once in 1e4."""
     pipe, num, alg_temp = tiny_answerer("dream", order=order, count="llada", certainty="tempered"), 4000, 0.3
@@ -438,8 +438,8 @@ def test_alg_temp_is_a_gibbs_choice(order: str) -> None:
     with torch.no_grad():
         p = pipe.denoiser(torch.tensor([[5, 6, 7, *[MASK] * 4]]))[0, 3:, :MASK].softmax(-1)
     top = p.topk(2, dim=-1).values
-    score = top[:, 0] - top[:, 1] if order == "margin" else -torch.special.entr(p).sum(-1)
-    expected = num * (score.double() / alg_temp).softmax(0)
+    by_order = {"probability": top[:, 0], "margin": top[:, 0] - top[:, 1], "entropy": -torch.special.entr(p).sum(-1)}
+    expected = num * (by_order[order].double() / alg_temp).softmax(0)
     assert float(((first[0] - expected) ** 2 / expected).sum()) < 21.1  # 3 degrees of freedom
 
 

@@ -13,7 +13,7 @@ from lsd_sampler.pipeline_masked_diffusion import MaskedDiffusionPipelineOutput
 
 
 LLADA = {"order": "confidence", "confidence_temperature": 0.0, "count": "llada"}
-DREAM_ORDERS = {"maskgit_plus": "confidence", "topk_margin": "margin", "entropy": "entropy"}
+DREAM_ORDERS = {"maskgit_plus": "probability", "topk_margin": "margin", "entropy": "entropy"}
 
 Case = tuple[dict[str, Any], dict[str, torch.Tensor]]
 
