@@ -4,7 +4,7 @@ import inspect
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -335,6 +335,15 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         new_BG = generation.sample[:, padded.start :]
         texts = None if self.tokenizer is None else answers(self.tokenizer, new_BG, endings)
         return MaskedDiffusionPipelineOutput(texts, generation.sample, predictor.passes, predictor.calls_B)
+
+    def number_of_blocks(self, call_kwargs: Mapping[str, Any]) -> int:
+        """How many blocks a call with these arguments has, which share its `num_inference_steps`."""
+        prompt, messages = call_kwargs.get("prompt"), call_kwargs.get("messages")
+        if prompt is None and messages is None:
+            return 1
+        options = PromptOptions(call_kwargs.get("max_new_tokens"), call_kwargs.get("block_length"))
+        prompts = read_prompts(self._input, prompt, messages, call_kwargs.get("attention_mask"))
+        return len(options.padded(prompts, self.denoiser, 0).blocks(options.block_length))
 
     @property
     def interrupt(self) -> bool:

@@ -105,7 +105,10 @@ class PipelineRuns:
             BatchTooLarge: if memory runs out.
         """
         scheduler.begin(num_inference_steps)
-        kwargs = {**self.arguments(sequences), "num_inference_steps": num_inference_steps}
+        kwargs = self.arguments(sequences)
+        # a sampler is learned for a block; a pipeline that counts the steps of all blocks together says how many
+        blocks = getattr(self.pipeline, "number_of_blocks", lambda _: 1)(kwargs)
+        kwargs["num_inference_steps"] = num_inference_steps * blocks
         with scheduler_in_place(self.pipeline, scheduler), torch.no_grad():
             try:
                 output = self.pipeline(generator=self.generators(sequences), **kwargs)  # type: ignore[operator]
