@@ -28,6 +28,7 @@ from .denoisers.tokenizer_files import check_tokenizer_files
 from .denoisers.vocabulary import ids_without_token
 from .sampling.diffusers_calls import check_temperature
 from .sampling.draws import Generators, check_generators
+from .sampling.pipeline_callbacks import Callbacks
 from .scheduling_lsd import LSDScheduler
 from .support.validation import check_choice, check_number
 
@@ -230,53 +231,42 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         """
         check_choice("output_type", output_type, ("text", "ids"))
         num_samples = positive_integer("num_samples", num_samples)
-        callbacks = _Callbacks(
-            self, callback_on_step_end, callback_on_step_end_tensor_inputs or [], callback_on_block_end
-        )
+        callbacks = Callbacks(self, callback_on_step_end, callback_on_step_end_tensor_inputs, callback_on_block_end)
         self._check_scheduler()
-        step_kwargs = self._step_kwargs(temperature, generator, top_p, top_k)
-        timesteps_kwargs = {"device": self._execution_device, **self._position_noise(alg_temp)}
+        call = _Call(
+            num_inference_steps,
+            guidance_scale,
+            self._step_kwargs(temperature, generator, top_p, top_k),
+            {"device": self._execution_device, **self._position_noise(alg_temp)},
+            callbacks,
+            self.tokenizer if output_type == "text" else None,
+        )
         options = PromptOptions(max_new_tokens, block_length, cache, eos_early_stop, eos_token_id)
         if prompt is None and messages is None:
             options.check_unused(attention_mask=attention_mask, callback_on_block_end=callback_on_block_end)
             canvas = self._input.canvas(prefix, suffix, input_ids, length).repeat_interleave(num_samples, dim=0)
             _check_number_of_generators(generator, len(canvas))
-            out = self._fill_in(
-                canvas, class_labels, guidance_scale, num_inference_steps, step_kwargs, timesteps_kwargs, callbacks
-            )
+            out = self._fill_in(canvas, class_labels, call)
         else:
             others = {"prefix": prefix, "suffix": suffix, "input_ids": input_ids, "length": length}
             _refuse_with_prompt(**others, class_labels=class_labels)
             prompts = read_prompts(self._input, prompt, messages, attention_mask)
             prompts = [ids for ids in prompts for _ in range(num_samples)]
             _check_number_of_generators(generator, len(prompts))
-            out = self._answer(
-                prompts, options, guidance_scale, num_inference_steps, step_kwargs, timesteps_kwargs, callbacks
-            )
+            out = self._answer(prompts, options, call)
         self.maybe_free_model_hooks()
-        if output_type == "ids" or self.tokenizer is None:
-            out.texts = None
         return out if return_dict else (out.texts, out.sequences)
 
-    def _fill_in(
-        self,
-        canvas: torch.Tensor,
-        class_labels: Any,
-        guidance_scale: float | None,
-        num_inference_steps: int | None,
-        step_kwargs: dict[str, Any],
-        timesteps_kwargs: dict[str, Any],
-        callbacks: "_Callbacks",
-    ) -> MaskedDiffusionPipelineOutput:
+    def _fill_in(self, canvas: torch.Tensor, class_labels: Any, call: "_Call") -> MaskedDiffusionPipelineOutput:
         """Fills in the holes of canvases, all at a time."""
         begins, canvas, ends = self._input.framed(canvas)
         device = self._execution_device
         canvas = canvas.to(device)
         given_BL = canvas != self.denoiser.hole_id
-        conditioning = self._conditioning(class_labels, guidance_scale, len(canvas))
+        conditioning = self._conditioning(class_labels, call.guidance_scale, len(canvas))
         predictor = Predictor(self.denoiser, self.scheduler, conditioning, self._ids_without_token())
-        self.scheduler.set_timesteps(self._num_steps(num_inference_steps), **timesteps_kwargs)
-        masks, generator = self.denoiser.mask_token_id is not None, step_kwargs.get("generator")
+        self.scheduler.set_timesteps(self._num_steps(call.num_inference_steps), **call.timesteps_kwargs)
+        masks, generator = self.denoiser.mask_token_id is not None, call.step_kwargs.get("generator")
         sample = canvas if masks else self._noise(canvas, given_BL, generator)
         # a template without holes asks for nothing
         timesteps = [] if bool(given_BL.all()) else self.scheduler.timesteps
@@ -286,54 +276,47 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
                 if self.interrupt:
                     break
                 model_output = predictor(sample, t)
-                stepped = self.scheduler.step(model_output, t, self._shaped(sample), **step_kwargs).prev_sample
-                sample = callbacks.on_step(t, torch.where(given_BL, canvas, stepped.flatten(1)))
+                stepped = self.scheduler.step(model_output, t, self._shaped(sample), **call.step_kwargs).prev_sample
+                sample = call.callbacks.on_step(t, torch.where(given_BL, canvas, stepped.flatten(1)))
                 progress_bar.update()
         sample = torch.cat([begins.to(device), sample, ends.to(device)], dim=1)
-        texts = None if self.tokenizer is None else self.tokenizer.batch_decode(sample.tolist())
+        texts = None if call.tokenizer is None else call.tokenizer.batch_decode(sample.tolist())
         return MaskedDiffusionPipelineOutput(texts, sample, predictor.passes, predictor.calls_B)
 
     def _answer(
-        self,
-        prompts: list[torch.Tensor],
-        options: PromptOptions,
-        guidance_scale: float | None,
-        num_inference_steps: int | None,
-        step_kwargs: dict[str, Any],
-        timesteps_kwargs: dict[str, Any],
-        callbacks: "_Callbacks",
+        self, prompts: list[torch.Tensor], options: PromptOptions, call: "_Call"
     ) -> MaskedDiffusionPipelineOutput:
         """Generates what follows prompts, block by block."""
-        check_number("guidance_scale", guidance_scale, optional=True)
+        check_number("guidance_scale", call.guidance_scale, optional=True)
         endings = options.endings(self.denoiser, self.tokenizer)
         padded = options.padded(prompts, self.denoiser, padding_token(endings, self.denoiser, self.tokenizer))
         blocks = padded.blocks(options.block_length)
         predictor = BlockPredictor(
-            self.denoiser, self.scheduler, padded, guidance_scale=guidance_scale or 0.0, cache=options.cache,
+            self.denoiser, self.scheduler, padded, guidance_scale=call.guidance_scale or 0.0, cache=options.cache,
             excluded=self._ids_without_token(), device=self._execution_device,
         )  # fmt: skip
-        if num_inference_steps is not None:
-            num_inference_steps = positive_integer("num_inference_steps", num_inference_steps)
-        steps = steps_of_blocks(num_inference_steps, blocks, self._most_learned_steps())
+        asked = call.num_inference_steps
+        asked = None if asked is None else positive_integer("num_inference_steps", asked)
+        steps = steps_of_blocks(asked, blocks, self._most_learned_steps())
         generation = BlockGeneration(
-            self.scheduler, predictor, padded, [*zip(blocks, steps, strict=True)], self.denoiser.hole_id, step_kwargs,
-            timesteps_kwargs, endings if options.eos_early_stop else (),
+            self.scheduler, predictor, padded, [*zip(blocks, steps, strict=True)], self.denoiser.hole_id,
+            call.step_kwargs, call.timesteps_kwargs, endings if options.eos_early_stop else (),
         )  # fmt: skip
         self._interrupt = False
         with self.progress_bar(total=sum(steps)) as progress_bar:  # pyright: ignore[reportCallIssue]
 
             def after_step(t: torch.Tensor) -> bool:
-                generation.sample = callbacks.on_step(t, generation.sample)
+                generation.sample = call.callbacks.on_step(t, generation.sample)
                 progress_bar.update()
                 return not self.interrupt
 
             def after_block(block: slice) -> bool:
-                callbacks.on_block(generation.sample, block)
+                call.callbacks.on_block(generation.sample, block)
                 return not self.interrupt
 
             generation.run(after_step, after_block)
         new_BG = generation.sample[:, padded.start :]
-        texts = None if self.tokenizer is None else answers(self.tokenizer, new_BG, endings)
+        texts = None if call.tokenizer is None else answers(call.tokenizer, new_BG, endings)
         return MaskedDiffusionPipelineOutput(texts, generation.sample, predictor.passes, predictor.calls_B)
 
     def number_of_blocks(self, call_kwargs: Mapping[str, Any]) -> int:
@@ -456,43 +439,16 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         return CanvasInput(self.denoiser, self.tokenizer)
 
 
-class _Callbacks:
-    """What a user wants to see of a generation: canvases after each step, and after each block.
+@dataclass
+class _Call:
+    """What a generation is told, whatever it begins with. `tokenizer` is None if no texts are wanted."""
 
-    Raises:
-        ValueError: if one of them is no function, or an unknown tensor is asked for.
-    """
-
-    def __init__(
-        self,
-        pipeline: MaskedDiffusionPipeline,
-        on_step_end: Callable[..., dict[str, Any] | None] | None,
-        tensor_inputs: Sequence[str],
-        on_block_end: Callable[..., None] | None,
-    ):
-        known = pipeline._callback_tensor_inputs
-        if unknown := [name for name in tensor_inputs if name not in known]:
-            raise ValueError(f"`callback_on_step_end_tensor_inputs` must be among {known}, got {unknown}.")
-        for name, callback in (("step", on_step_end), ("block", on_block_end)):
-            if callback is not None and not callable(callback):
-                raise ValueError(f"`callback_on_{name}_end` must be a function, got {callback!r}.")
-        self._pipeline, self._tensor_inputs = pipeline, tensor_inputs
-        self._on_step_end, self._on_block_end = on_step_end, on_block_end
-        self._steps, self._blocks = 0, 0
-
-    def on_step(self, t: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
-        """The canvases to go on with after a step."""
-        step, self._steps = self._steps, self._steps + 1
-        if self._on_step_end is None:
-            return sample
-        available = {"sample": sample}
-        given = {name: available[name] for name in self._tensor_inputs}
-        return (self._on_step_end(self._pipeline, step, t, given) or {}).get("sample", sample)
-
-    def on_block(self, sample: torch.Tensor, positions: slice) -> None:
-        block, self._blocks = self._blocks, self._blocks + 1
-        if self._on_block_end is not None:
-            self._on_block_end(self._pipeline, block, {"sample": sample, "block_tokens": sample[:, positions]})
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    step_kwargs: dict[str, Any]
+    timesteps_kwargs: dict[str, Any]
+    callbacks: Callbacks
+    tokenizer: Any | None
 
 
 def _check_number_of_generators(generator: Generators, num_samples: int) -> None:

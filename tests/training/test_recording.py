@@ -83,7 +83,7 @@ def test_the_costs_of_a_cache_are_those_of_what_it_kept() -> None:
     tables = []
     for cache in ("none", "dual"):
         pipe = tiny_answerer("llada", order="halton")
-        config = DistillConfig(method="path_kl", nfe=(2,), num_sequences=4, teacher_steps=1, batch_size=2)
+        config = DistillConfig(method="path_kl", nfe=(1,), num_sequences=4, teacher_steps=1, batch_size=2)
         call: dict[str, Any] = {"prompt": "a b c", "max_new_tokens": 8, "block_length": 8, "cache": cache}
         tables.append(distill(pipe, config, **call).learned_sampler.step_error)
     (plain, cached) = (table.table for table in tables if table is not None)
