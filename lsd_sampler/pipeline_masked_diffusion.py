@@ -43,8 +43,10 @@ class MaskedDiffusionPipelineOutput(BaseOutput):
     """Output of [`MaskedDiffusionPipeline`].
 
     Args:
-        texts (`list[str]`, *optional*): decoded samples; None without a tokenizer, or when ids were asked for.
-        sequences (`torch.LongTensor` of shape `(batch_size, length)`): token ids, prefix and suffix included.
+        texts (`list[str]`, *optional*): decoded samples; None without a tokenizer, or when ids were asked for. After a
+            prompt: the answers alone, without special tokens, up to the first token that ends a text.
+        sequences (`torch.LongTensor` of shape `(batch_size, length)`): token ids, prefix and suffix included. After a
+            prompt: padding on the left, prompt, and `max_new_tokens` new tokens.
         network_calls (`int`, *optional*): calls that were made; fewer than steps where a time-free denoiser had
             predicted for the same tokens before.
         sequence_calls (`torch.LongTensor` of shape `(batch_size,)`, *optional*): calls that each sample was part of.
@@ -58,7 +60,8 @@ class MaskedDiffusionPipelineOutput(BaseOutput):
 
 class MaskedDiffusionPipeline(DiffusionPipeline):
     r"""
-    Generates sequences with a masked diffusion model: from nothing, from a prefix and suffix, or by filling in masks.
+    Generates sequences with a masked diffusion model: from nothing, from a prefix and suffix, by filling in masks, or
+    as answers to prompts, block by block.
 
     Time runs from `t = 1` (all masked) to `t = 0` (data). The scheduler decides at which times the denoiser is called.
     One scheduled step is one call.
