@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..sampling.draws import Generators
+from ..scheduling_lsd import LSDScheduler
 from .block_prediction import BlockPredictor
 from .prompts import PaddedPrompts, ended_at
 
@@ -71,6 +72,8 @@ class BlockGeneration:
     ):
         self.scheduler, self.predictor, self.plan, self.stop_at = scheduler, predictor, plan, stop_at
         self.mask_token_id, self.step_kwargs, self.timesteps_kwargs = mask_token_id, step_kwargs, timesteps_kwargs
+        if isinstance(scheduler, LSDScheduler):
+            self.timesteps_kwargs = {**timesteps_kwargs, "goes_on": True}
         self.start = prompts.start
         self.sample = prompts.canvas_BL.to(predictor.device)
         self._stopped_B = torch.zeros_like(self.sample[:, 0], dtype=torch.bool)
@@ -85,7 +88,7 @@ class BlockGeneration:
         scheduler = self.scheduler
         for block, num_steps in self.plan:
             self.predictor.begin(block)
-            # both called from here: a scheduler belongs to a thread until that leaves the function that calls it
+            # here as `step`: with `goes_on` a scheduler belongs to a thread until that leaves the function
             scheduler.set_timesteps(num_steps, **self.timesteps_kwargs)
             waiting = _WaitingGenerators(self.step_kwargs.get("generator"))
             for k, t in enumerate(scheduler.timesteps):
