@@ -3,6 +3,7 @@
 Shape suffixes: B batch, L positions.
 """
 
+import numbers
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -77,7 +78,7 @@ class PromptOptions:
 
     def check_unused(self, **others: Any) -> None:
         """Raises `ValueError`, naming it, if an option (or one of the others, whose default is None) was given."""
-        given = [f.name for f in fields(self) if getattr(self, f.name) is not f.default]
+        given = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
         given += [name for name, value in others.items() if value is not None]
         if given:
             raise ValueError(f"`{given[0]}` goes with `prompt` or `messages`: give one of them, or leave it out.")
@@ -109,9 +110,11 @@ class PromptOptions:
         known = [getattr(tokenizer, "eos_token_id", None), *getattr(denoiser, "eos_token_ids", ())]
         ids = [i for i in known if i is not None and _is_token(i, denoiser)]
         if self.eos_token_id is not None:
-            given: Any = self.eos_token_id
-            ids = list(given) if isinstance(given, Sequence | torch.Tensor) else [given]
-        if bad := [i for i in ids if isinstance(i, bool) or not _is_token(i, denoiser)]:
+            given: Any = (
+                self.eos_token_id.tolist() if isinstance(self.eos_token_id, torch.Tensor) else self.eos_token_id
+            )
+            ids = list(given) if isinstance(given, list | tuple) else [given]
+        if bad := [i for i in ids if not _is_token(i, denoiser)]:
             raise ValueError(f"`eos_token_id` must hold token ids of the denoiser, got {bad[0]!r}.")
         if self.eos_early_stop and not ids:
             raise ValueError(
@@ -121,7 +124,8 @@ class PromptOptions:
 
 
 def _is_token(i: Any, denoiser: Any) -> bool:
-    return 0 <= i <= denoiser.vocab_size and i == int(i) and i != denoiser.mask_token_id
+    is_id = isinstance(i, numbers.Integral) and not isinstance(i, bool)
+    return is_id and 0 <= i <= denoiser.vocab_size and i != denoiser.mask_token_id
 
 
 def read_prompts(
@@ -181,10 +185,10 @@ def ended_at(new_BG: torch.Tensor, endings: Collection[int]) -> torch.Tensor:
 
 
 def _as_list(prompt: Any) -> list[Any]:
-    if isinstance(prompt, str) or (isinstance(prompt, torch.Tensor) and prompt.ndim < 2):
+    if isinstance(prompt, str) or not hasattr(prompt, "__len__") or getattr(prompt, "ndim", 2) < 2:
         return [prompt]
     entries = list(prompt)
-    return [entries] if entries and not isinstance(entries[0], str | Sequence | torch.Tensor) else entries
+    return [entries] if entries and not hasattr(entries[0], "__len__") else entries
 
 
 def _is_conversation(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers.tiny_answerers import EOS, MASK, tiny_answerer
@@ -37,6 +38,8 @@ def ids_of(pipe: MaskedDiffusionPipeline, **given: Any) -> list[list[int]]:
         ([[A, B], [C]], [[A, B], [C]]),
         ([torch.tensor([A]), torch.tensor([B, C])], [[A], [B, C]]),
         (torch.tensor([[A, B], [B, C]]), [[A, B], [B, C]]),
+        (np.array([A, B]), [[A, B]]),
+        (np.array([[A, B], [B, C]]), [[A, B], [B, C]]),
         (CHAT, [[USER, A, B, BOT]]),
         ([CHAT, [{"role": "user", "content": "c"}]], [[USER, A, B, BOT], [USER, C, BOT]]),
     ],
@@ -73,6 +76,9 @@ def test_padding_given_with_ids_is_taken_away(pipe: MaskedDiffusionPipeline) -> 
         ({"prompt": "a", "block_length": 0}, "`block_length` must be a positive integer"),
         ({"prompt": "a", "eos_token_id": MASK}, "`eos_token_id` must hold token ids"),
         ({"prompt": "a", "eos_token_id": [1, -1]}, "`eos_token_id` must hold token ids"),
+        ({"prompt": "a", "eos_token_id": "<eos>"}, "`eos_token_id` must hold token ids"),
+        ({"prompt": 5}, "`prompt` must be"),
+        ({"messages": [{"role": "user"}, "a"]}, "`messages` must be a list of"),
         ({"prompt": "a", "guidance_scale": "x"}, "`guidance_scale` must be a finite number"),
         ({"prompt": "a", "max_new_tokens": 8, "block_length": 2, "num_inference_steps": 3}, "too few for 4 blocks"),
         ({"prompt": "a", "num_inference_steps": 0}, "`num_inference_steps` must be a positive integer"),
