@@ -76,7 +76,6 @@ class BlockPredictor:
         """Network calls."""
         self.calls_B = torch.zeros(len(prompts.canvas_BL), dtype=torch.long)
         """Network calls for each sequence."""
-        self._padding_B = prompts.padding_B
         hides_padding = getattr(denoiser, "takes_padding", False)
         self._text_BL = prompts.text_mask().to(self.device) if hides_padding and prompts.padding_B.any() else None
         self._cut_B = torch.zeros_like(prompts.padding_B) if hides_padding else prompts.padding_B

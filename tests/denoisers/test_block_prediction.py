@@ -10,6 +10,7 @@ from helpers.tiny_answerers import FAMILIES, MASK, tiny_answerer, tiny_denoiser
 from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
 from lsd_sampler.denoisers import Denoiser, random_chain
 from lsd_sampler.denoisers.block_prediction import BlockPredictor
+from lsd_sampler.denoisers.key_values import KeyValueCache
 from lsd_sampler.denoisers.prompts import PaddedPrompts
 
 
@@ -64,6 +65,36 @@ def test_guidance(family: str, cache: str, monkeypatch: pytest.MonkeyPatch) -> N
     expected = (second + (1 + scale) * (first - second))[rows]
     torch.testing.assert_close(output.rows(*rows), expected, atol=1e-4, rtol=1e-4)
     assert predictor.passes == 1 and predictor.calls_B.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("cache", ["prefix", "dual"])
+def test_guidance_with_a_cache(family: str, cache: str) -> None:
+    """Both canvases have keys and values of their own."""
+    denoiser, scale, block = tiny_denoiser(family), 0.7, slice(4, 7)
+    prompts = PaddedPrompts.of([torch.tensor([5, 6, 7]), torch.tensor([8, 9, 10])], 5, MASK, 0)
+    scheduler = LSDScheduler(**denoiser.scheduler_config())
+    predictor = BlockPredictor(denoiser, scheduler, prompts, guidance_scale=scale, cache=cache)
+    predictor.begin(block)
+    first, everyone = prompts.canvas_BL, torch.ones(2, dtype=torch.bool)
+    second = first.clone()
+    second[:, 4] = torch.tensor([11, 12])
+    row_R, position_R = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 2, 1, 2])  # what a shifted network predicts too
+    with torch.no_grad():
+        predictor(first, torch.tensor(1.0), everyone)
+        output = predictor(second, torch.tensor(0.5), everyone).rows(row_R, position_R)
+        apart = []
+        for is_blind in (False, True):
+            kept = KeyValueCache()
+            for canvas in (first, second):
+                canvas = canvas.clone()
+                if is_blind:
+                    canvas[:, :3] = MASK
+                logits = denoiser(canvas, cache=kept)
+                kept.window = (4, 8 if cache == "prefix" else 7)
+            apart.append(logits[row_R, position_R])
+    torch.testing.assert_close(output, apart[1] + (1 + scale) * (apart[0] - apart[1]), atol=1e-4, rtol=1e-4)
+    assert predictor.passes == 2
 
 
 def test_excluded_tokens_stay_excluded_under_guidance() -> None:
