@@ -57,6 +57,9 @@ class BlockGeneration:
 
     Attributes:
         sample (`torch.LongTensor` of shape `(batch_size, length)`): the canvases now. May be replaced between steps.
+
+    Raises:
+        ValueError: if the scheduler learned nothing for the steps or the length of a block.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class BlockGeneration:
         self.mask_token_id, self.step_kwargs, self.timesteps_kwargs = mask_token_id, step_kwargs, timesteps_kwargs
         if isinstance(scheduler, LSDScheduler):
             self.timesteps_kwargs = {**timesteps_kwargs, "goes_on": True}
+            _check_learned(scheduler, plan, predictor.device)
         self.start = prompts.start
         self.sample = prompts.canvas_BL.to(predictor.device)
         self._stopped_B = torch.zeros_like(self.sample[:, 0], dtype=torch.bool)
@@ -133,6 +137,18 @@ class BlockGeneration:
         last_B1 = new_BG.gather(1, end_B.clamp(max=new_BG.shape[1] - 1)[:, None])
         filled_BG = torch.where(stops_B[:, None] & (place_BG > end_B[:, None]), last_B1, new_BG)
         return torch.cat([sample_BL[:, : self.start], filled_BG], dim=1)
+
+
+def _check_learned(scheduler: LSDScheduler, plan: Sequence[tuple[slice, int]], device: torch.device) -> None:
+    """Raises `ValueError` now rather than after some blocks, if what was learned does not fit a later one."""
+    dependence = scheduler.learned_sampler.dependence
+    for length, num_steps in sorted({(block.stop - block.start, num_steps) for block, num_steps in plan}):
+        try:
+            scheduler.steps_for(num_steps)
+            if dependence is not None:
+                dependence.on((length,), device)
+        except ValueError as error:
+            raise ValueError(f"A block of {length} tokens in {num_steps} steps cannot be sampled: {error}") from error
 
 
 class _WaitingGenerators:

@@ -1,6 +1,7 @@
 """Generation from prompts: what official code generates, and the laws of blocks, batches, caches and early stops."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,11 +23,13 @@ from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline
 from lsd_sampler.denoisers.block_generation import steps_of_blocks
 from lsd_sampler.sampling import certainty
 from lsd_sampler.sampling.canvas import StepInput
+from lsd_sampler.sampling.dependence import Dependence
 from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps
 from lsd_sampler.sampling.logit_rows import DeferredLogits
 from lsd_sampler.sampling.orders import ORDERS, ConfidenceOrder, LogitOrder
 from lsd_sampler.sampling.orders.by_logits import gumbel_top, num_due
 from lsd_sampler.sampling.plan import StepPlan
+from lsd_sampler.sampling.position_choice import PositionChoice
 from lsd_sampler.sampling.solvers import SOLVERS
 
 
@@ -454,8 +457,30 @@ def test_learned_steps_hold_in_each_block() -> None:
 
     pipe(prompt=[5], max_new_tokens=8, block_length=4, callback_on_step_end=record)
     assert masks == [6, 4, 2, 0]
-    with pytest.raises(ValueError, match="num_inference_steps"):
-        pipe(prompt=[5], max_new_tokens=8, block_length=4, num_inference_steps=6)
+    call: dict[str, Any] = {"prompt": [5], "max_new_tokens": 8, "block_length": 4, "callback_on_step_end": record}
+    with pytest.raises(ValueError, match="A block of 4 tokens in 1 steps cannot be sampled: .*num_inference_steps"):
+        pipe(**call, num_inference_steps=3)  # which the first block could do
+    assert len(masks) == 4
+
+
+def test_what_was_learned_for_longer_blocks_is_refused_before_any_call() -> None:
+    """Dependence between the positions of a block of 4, and a last block of 2."""
+    pipe = pipe_of("llada", "adaptive")
+    weights = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0]).double()
+    choice = PositionChoice(weights, torch.tensor(0.0).double(), torch.ones(1).double())
+    steps = replace(LearnedSteps.plain(torch.tensor([1.0, 1e-4]).double()), choice=choice)
+    dependence = Dependence(torch.zeros(1, 4, 4, dtype=torch.float64), "matrix")
+    pipe.scheduler.set_learned_sampler(LearnedSampler({1: steps}, dependence=dependence))
+    assert pipe(prompt=[5], max_new_tokens=8, block_length=4).network_calls == 2
+    steps_seen: list[int] = []
+    with pytest.raises(
+        ValueError, match="A block of 2 tokens in 1 steps cannot be sampled: .*learned for canvases of 4"
+    ):
+        pipe(
+            prompt=[5], max_new_tokens=10, block_length=4,
+            callback_on_step_end=lambda _, step, *given: steps_seen.append(step),
+        )  # fmt: skip
+    assert steps_seen == []
 
 
 def test_bfloat16() -> None:
