@@ -123,7 +123,7 @@ def official_run(denoiser: MaskedLMDenoiser, prompts: torch.Tensor, args: argpar
                 masked = canvas == mask
                 logits = denoiser(canvas)
                 token = logits.argmax(-1)
-                p = torch.softmax(logits.double(), -1).gather(-1, token[..., None])[..., 0]
+                p = torch.softmax(logits, -1).gather(-1, token[..., None])[..., 0]
                 p[:, stop:] = -torch.inf
                 confidence = torch.where(masked, p, -torch.inf)
                 num = size // steps + (k < size % steps)
