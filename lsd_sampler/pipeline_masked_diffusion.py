@@ -324,11 +324,11 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
 
     def number_of_blocks(self, call_kwargs: Mapping[str, Any]) -> int:
         """How many blocks a call with these arguments has, which share its `num_inference_steps`."""
-        prompt, messages = call_kwargs.get("prompt"), call_kwargs.get("messages")
-        if prompt is None and messages is None:
+        if call_kwargs.get("block_length") is None:
             return 1
-        options = PromptOptions(call_kwargs.get("max_new_tokens"), call_kwargs.get("block_length"))
-        prompts = read_prompts(self._input, prompt, messages, call_kwargs.get("attention_mask"))
+        options = PromptOptions(call_kwargs.get("max_new_tokens"), call_kwargs["block_length"])
+        given = (call_kwargs.get(name) for name in ("prompt", "messages", "attention_mask"))
+        prompts = read_prompts(self._input, *given)
         return len(options.padded(prompts, self.denoiser, 0).blocks(options.block_length))
 
     @property
