@@ -124,8 +124,9 @@ class PromptOptions:
 
 
 def _is_token(i: Any, denoiser: Any) -> bool:
-    is_id = isinstance(i, numbers.Integral) and not isinstance(i, bool)
-    return is_id and 0 <= i <= denoiser.vocab_size and i != denoiser.mask_token_id
+    if isinstance(i, bool) or not isinstance(i, numbers.Integral):
+        return False
+    return 0 <= int(i) <= denoiser.vocab_size and int(i) != denoiser.mask_token_id
 
 
 def read_prompts(
