@@ -3,9 +3,8 @@
 import inspect
 import logging
 import math
-import numbers
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,23 +17,25 @@ from diffusers.utils.outputs import BaseOutput
 
 from .denoisers.auto import find_checkpoint, load_denoiser
 from .denoisers.base import Denoiser
+from .denoisers.block_generation import BlockGeneration, steps_of_blocks
+from .denoisers.block_prediction import BlockPredictor
+from .denoisers.canvas_input import CanvasInput, Conversation, TokenIds, positive_integer
 from .denoisers.files import PIPELINE_NAME
-from .denoisers.frames import held_frame
 from .denoisers.oracle_names import is_oracle_spec
 from .denoisers.prediction import Predictor
+from .denoisers.prompts import PromptOptions, Prompts, answers, padding_token, read_prompts
 from .denoisers.tokenizer_files import check_tokenizer_files
-from .denoisers.vocabulary import ids_without_token, token_names, unknown_share
+from .denoisers.vocabulary import ids_without_token
 from .sampling.diffusers_calls import check_temperature
 from .sampling.draws import Generators, check_generators
+from .sampling.pipeline_callbacks import Callbacks
 from .scheduling_lsd import LSDScheduler
-from .support.validation import check_number
+from .support.validation import check_choice, check_number
 
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 64
-
-TokenIds = Sequence[int] | torch.Tensor
 
 
 @dataclass
@@ -42,8 +43,10 @@ class MaskedDiffusionPipelineOutput(BaseOutput):
     """Output of [`MaskedDiffusionPipeline`].
 
     Args:
-        texts (`list[str]`, *optional*): decoded samples; None without a tokenizer, or when ids were asked for.
-        sequences (`torch.LongTensor` of shape `(batch_size, length)`): token ids, prefix and suffix included.
+        texts (`list[str]`, *optional*): decoded samples; None without a tokenizer, or when ids were asked for. After a
+            prompt: the answers alone, without special tokens, up to the first token that ends a text.
+        sequences (`torch.LongTensor` of shape `(batch_size, length)`): token ids, prefix and suffix included. After a
+            prompt: padding on the left, prompt, and `max_new_tokens` new tokens.
         network_calls (`int`, *optional*): calls that were made; fewer than steps where a time-free denoiser had
             predicted for the same tokens before.
         sequence_calls (`torch.LongTensor` of shape `(batch_size,)`, *optional*): calls that each sample was part of.
@@ -57,7 +60,8 @@ class MaskedDiffusionPipelineOutput(BaseOutput):
 
 class MaskedDiffusionPipeline(DiffusionPipeline):
     r"""
-    Generates sequences with a masked diffusion model: from nothing, from a prefix and suffix, or by filling in masks.
+    Generates sequences with a masked diffusion model: from nothing, from a prefix and suffix, by filling in masks, or
+    as answers to prompts, block by block.
 
     Time runs from `t = 1` (all masked) to `t = 0` (data). The scheduler decides at which times the denoiser is called.
     One scheduled step is one call.
@@ -141,20 +145,38 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         suffix: str | Sequence[str] | TokenIds | None = None,
         input_ids: TokenIds | Sequence[Sequence[int]] | None = None,
         *,
+        prompt: Prompts | None = None,
+        messages: Conversation | Sequence[Conversation] | None = None,
+        attention_mask: Any = None,
+        max_new_tokens: int | None = None,
+        block_length: int | None = None,
+        cache: str = "none",
+        eos_early_stop: bool = False,
+        eos_token_id: int | Sequence[int] | None = None,
         length: int | None = None,
         num_samples: int = 1,
         num_inference_steps: int | None = None,
         temperature: float = 1.0,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        alg_temp: float | None = None,
         class_labels: int | TokenIds | None = None,
         guidance_scale: float | None = None,
         generator: Generators = None,
         output_type: str = "text",
         callback_on_step_end: Callable[[Any, int, torch.Tensor, dict[str, Any]], dict[str, Any] | None] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] | None = ("sample",),
+        callback_on_block_end: Callable[[Any, int, dict[str, Any]], None] | None = None,
         return_dict: bool = True,
     ) -> MaskedDiffusionPipelineOutput | tuple[list[str] | None, torch.Tensor]:
         r"""
-        Generates sequences. Tokens that are given are never changed.
+        Generates sequences: canvases that are filled in, or answers to prompts. Tokens that are given are never
+        changed.
+
+        With `prompt` or `messages`, `max_new_tokens` masks follow the prompt. They are filled in block by block, from
+        left to right. The network sees all blocks, the later ones as masks (as in LLaDA's code). The scheduler sees
+        one block at a time, so that its schedule, order and counts hold within the block. Prompts of a batch may have
+        different lengths. Each sample is the same as if its prompt were alone, with its own generator.
 
         Args:
             prefix, suffix (`str`, or token ids of shape `(n,)`, *optional*): how each sample begins and ends. With a
@@ -163,16 +185,38 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
                 ids (-1 where noise does not mask) are to be filled in; excludes `prefix` and `suffix`. They may hold
                 the tokens that the denoiser puts around a canvas (`[CLS]` ... `[SEP]`, as from a tokenizer): these are
                 not put there again.
+            prompt (`str`, token ids of shape `(n,)`, or a list of either, *optional*): what the answers follow. A list
+                of messages, or of such lists, is the same as `messages`.
+            messages (`list[dict[str, str]]`, or a list of them, *optional*): conversations, which the tokenizer's chat
+                template turns into prompts.
+            attention_mask (of shape `(batch_size, n)`, *optional*): 0 where token ids given as `prompt` are padding.
+            max_new_tokens (`int`, *optional*): tokens to generate after a prompt; default: 128, or as many as the
+                denoiser has room for.
+            block_length (`int`, *optional*): tokens of a block; the last block may be shorter. Default: one block.
+            cache (`str`, defaults to `"none"`): `"prefix"` computes keys and values of what precedes a block only in
+                the block's first call; `"dual"` also those of what follows it (Fast-dLLM,
+                https://huggingface.co/papers/2505.22618). In models whose logits are shifted (Dream), the first call
+                of a block then reveals its first token alone.
+            eos_early_stop (`bool`, defaults to `False`): whether a sample is finished as soon as it holds an
+                end-of-text token and no mask before it. The rest of it is filled with that token.
+            eos_token_id (`int`, or a list of them, *optional*): tokens that end a text; default: those of the
+                tokenizer and of the denoiser's config.
             length (`int`, *optional*): tokens per sample, prefix and suffix included; default: that of `input_ids`,
                 or else the denoiser's.
             num_samples (`int`): number of samples for each canvas; those of one canvas follow each other.
             num_inference_steps (`int`, *optional*): number of steps, that is, of calls of the denoiser (or fewer: see
                 the output's `network_calls`); default: the largest number that the scheduler learned, or 64 if it can
-                do any.
+                do any. With a prompt it is the number for all blocks together, as in LLaDA's code. They have equal
+                shares, the first ones one more if need be. Default: as many as were learned, in each block, or one a
+                token.
             temperature (`float`): temperature of the token draws; 0 takes the most likely token.
+            top_p, top_k (*optional*): draw from the most likely tokens only; see [`LSDScheduler.step`].
+            alg_temp (`float`, *optional*): Gumbel noise of orders that look at the logits, the same in all steps
+                (Dream's `alg_temp`); default: the scheduler's.
             class_labels (`int`, or `torch.LongTensor` of shape `(batch_size,)`, *optional*): classes, for
                 class-conditional denoisers.
-            guidance_scale (`float`, *optional*): strength of classifier-free guidance, where the denoiser has it.
+            guidance_scale (`float`, *optional*): strength of classifier-free guidance, where the denoiser has it. With
+                a prompt: LLaDA's `cfg_scale`, by a second canvas whose prompt is masked; 0 for none.
             generator (`torch.Generator`, or a list of one per sample, *optional*): makes the samples reproducible.
             output_type (`str`): `"text"` (texts too, if there is a tokenizer) or `"ids"`.
             callback_on_step_end (`Callable`, *optional*): called as `callback(pipeline, step, timestep,
@@ -181,56 +225,111 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             callback_on_step_end_tensor_inputs (`list[str]`, *optional*): the tensors that the callback gets; only
                 `"sample"` exists, and None is none. As in diffusers, a callback that sets `pipeline._interrupt = True`
                 stops the generation. Masks that are left then stay.
+            callback_on_block_end (`Callable`, *optional*): called as `callback(pipeline, block, {"sample": x,
+                "block_tokens": y})` when a block of all samples is complete, with the canvases and the block's tokens.
             return_dict (`bool`): whether to return [`MaskedDiffusionPipelineOutput`] or a tuple `(texts, sequences)`.
 
         Raises:
             ValueError: for arguments that are out of range or exclude each other.
         """
-        if output_type not in ("text", "ids"):
-            raise ValueError(f"`output_type` must be 'text' or 'ids', got {output_type!r}.")
-        num_samples = _positive("num_samples", num_samples)
-        tensor_inputs = _check_tensor_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
-        if callback_on_step_end is not None and not callable(callback_on_step_end):
-            raise ValueError(f"`callback_on_step_end` must be a function, got {callback_on_step_end!r}.")
+        check_choice("output_type", output_type, ("text", "ids"))
+        num_samples = positive_integer("num_samples", num_samples)
+        callbacks = Callbacks(self, callback_on_step_end, callback_on_step_end_tensor_inputs, callback_on_block_end)
         self._check_scheduler()
-        step_kwargs = self._step_kwargs(temperature, generator)
-        begins, canvas, ends = self._framed(
-            self._canvas(prefix, suffix, input_ids, length).repeat_interleave(num_samples, dim=0)
+        call = _Call(
+            num_inference_steps,
+            guidance_scale,
+            self._step_kwargs(temperature, generator, top_p, top_k),
+            {"device": self._execution_device, **self._position_noise(alg_temp)},
+            callbacks,
+            self.tokenizer if output_type == "text" else None,
         )
-        if isinstance(generator, list) and len(generator) != len(canvas):
-            raise ValueError(f"`generator` has {len(generator)} entries for {len(canvas)} samples.")
+        options = PromptOptions(max_new_tokens, block_length, cache, eos_early_stop, eos_token_id)
+        if prompt is None and messages is None:
+            options.check_unused(attention_mask=attention_mask, callback_on_block_end=callback_on_block_end)
+            canvas = self._input.canvas(prefix, suffix, input_ids, length).repeat_interleave(num_samples, dim=0)
+            _check_number_of_generators(generator, len(canvas))
+            out = self._fill_in(canvas, class_labels, call)
+        else:
+            others = {"prefix": prefix, "suffix": suffix, "input_ids": input_ids, "length": length}
+            _refuse_with_prompt(**others, class_labels=class_labels)
+            prompts = read_prompts(self._input, prompt, messages, attention_mask)
+            prompts = [ids for ids in prompts for _ in range(num_samples)]
+            _check_number_of_generators(generator, len(prompts))
+            out = self._answer(prompts, options, call)
+        self.maybe_free_model_hooks()
+        return out if return_dict else (out.texts, out.sequences)
 
+    def _fill_in(self, canvas: torch.Tensor, class_labels: Any, call: "_Call") -> MaskedDiffusionPipelineOutput:
+        """Fills in the holes of canvases, all at a time."""
+        begins, canvas, ends = self._input.framed(canvas)
         device = self._execution_device
         canvas = canvas.to(device)
         given_BL = canvas != self.denoiser.hole_id
-        conditioning = self._conditioning(class_labels, guidance_scale, len(canvas))
+        conditioning = self._conditioning(class_labels, call.guidance_scale, len(canvas))
         predictor = Predictor(self.denoiser, self.scheduler, conditioning, self._ids_without_token())
-        self.scheduler.set_timesteps(self._num_steps(num_inference_steps), device=device)
-        sample = canvas if self.denoiser.mask_token_id is not None else self._noise(canvas, given_BL, generator)
+        self.scheduler.set_timesteps(self._num_steps(call.num_inference_steps), **call.timesteps_kwargs)
+        masks, generator = self.denoiser.mask_token_id is not None, call.step_kwargs.get("generator")
+        sample = canvas if masks else self._noise(canvas, given_BL, generator)
         # a template without holes asks for nothing
         timesteps = [] if bool(given_BL.all()) else self.scheduler.timesteps
         self._interrupt = False
         with self.progress_bar(total=len(timesteps)) as progress_bar:  # pyright: ignore[reportCallIssue]
-            for i, t in enumerate(timesteps):
+            for t in timesteps:
                 if self.interrupt:
                     break
                 model_output = predictor(sample, t)
-                stepped = self.scheduler.step(model_output, t, self._shaped(sample), **step_kwargs).prev_sample
-                sample = torch.where(given_BL, canvas, stepped.flatten(1))
-                if callback_on_step_end is not None:
-                    available = {"sample": sample}
-                    given = {name: available[name] for name in tensor_inputs}
-                    sample = (callback_on_step_end(self, i, t, given) or {}).get("sample", sample)
+                stepped = self.scheduler.step(model_output, t, self._shaped(sample), **call.step_kwargs).prev_sample
+                sample = call.callbacks.on_step(t, torch.where(given_BL, canvas, stepped.flatten(1)))
                 progress_bar.update()
-
-        self.maybe_free_model_hooks()
         sample = torch.cat([begins.to(device), sample, ends.to(device)], dim=1)
-        texts = None
-        if output_type == "text" and self.tokenizer is not None:
-            texts = self.tokenizer.batch_decode(sample.tolist())
-        if not return_dict:
-            return texts, sample
+        texts = None if call.tokenizer is None else call.tokenizer.batch_decode(sample.tolist())
         return MaskedDiffusionPipelineOutput(texts, sample, predictor.passes, predictor.calls_B)
+
+    def _answer(
+        self, prompts: list[torch.Tensor], options: PromptOptions, call: "_Call"
+    ) -> MaskedDiffusionPipelineOutput:
+        """Generates what follows prompts, block by block."""
+        check_number("guidance_scale", call.guidance_scale, optional=True)
+        endings = options.endings(self.denoiser, self.tokenizer)
+        padded = options.padded(prompts, self.denoiser, padding_token(endings, self.denoiser, self.tokenizer))
+        blocks = padded.blocks(options.block_length)
+        predictor = BlockPredictor(
+            self.denoiser, self.scheduler, padded, guidance_scale=call.guidance_scale or 0.0, cache=options.cache,
+            excluded=self._ids_without_token(), device=self._execution_device,
+        )  # fmt: skip
+        asked = call.num_inference_steps
+        asked = None if asked is None else positive_integer("num_inference_steps", asked)
+        steps = steps_of_blocks(asked, blocks, self._most_learned_steps())
+        generation = BlockGeneration(
+            self.scheduler, predictor, padded, [*zip(blocks, steps, strict=True)], self.denoiser.hole_id,
+            call.step_kwargs, call.timesteps_kwargs, endings if options.eos_early_stop else (),
+        )  # fmt: skip
+        self._interrupt = False
+        with self.progress_bar(total=sum(steps)) as progress_bar:  # pyright: ignore[reportCallIssue]
+
+            def after_step(t: torch.Tensor) -> bool:
+                generation.sample = call.callbacks.on_step(t, generation.sample)
+                progress_bar.update()
+                return not self.interrupt
+
+            def after_block(block: slice) -> bool:
+                call.callbacks.on_block(generation.sample, block)
+                return not self.interrupt
+
+            generation.run(after_step, after_block)
+        new_BG = generation.sample[:, padded.start :]
+        texts = None if call.tokenizer is None else answers(call.tokenizer, new_BG, endings)
+        return MaskedDiffusionPipelineOutput(texts, generation.sample, predictor.passes, predictor.calls_B)
+
+    def number_of_blocks(self, call_kwargs: Mapping[str, Any]) -> int:
+        """How many blocks a call with these arguments has, which share its `num_inference_steps`."""
+        if call_kwargs.get("block_length") is None:
+            return 1
+        options = PromptOptions(call_kwargs.get("max_new_tokens"), call_kwargs["block_length"])
+        given = (call_kwargs.get(name) for name in ("prompt", "messages", "attention_mask"))
+        prompts = read_prompts(self._input, *given)
+        return len(options.padded(prompts, self.denoiser, 0).blocks(options.block_length))
 
     @property
     def interrupt(self) -> bool:
@@ -295,42 +394,40 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         shape = getattr(self.denoiser, "canvas_shape", None)
         return sample if shape is None or sample[0].numel() != math.prod(shape) else sample.view(-1, *shape)
 
-    def _step_kwargs(self, temperature: float, generator: Generators) -> dict[str, Any]:
+    def _step_kwargs(
+        self, temperature: float, generator: Generators, top_p: float | None, top_k: int | None
+    ) -> dict[str, Any]:
         # schedulers differ in what their step accepts, in diffusers too
         parameters = inspect.signature(self.scheduler.step).parameters
         check_temperature(temperature)
         check_generators(generator)
         if "temperature" not in parameters and temperature != 1:
             raise ValueError(f"`temperature` is not supported by {type(self.scheduler).__name__}, got {temperature}.")
-        available = {"temperature": temperature, "generator": generator}
+        available = {"temperature": temperature, "generator": generator, "top_p": top_p, "top_k": top_k}
+        for name in ("top_p", "top_k"):
+            if available[name] is None:
+                del available[name]
+            elif name not in parameters:
+                raise ValueError(f"`{name}` is not supported by {type(self.scheduler).__name__}.")
         return {name: value for name, value in available.items() if name in parameters}
+
+    def _position_noise(self, alg_temp: float | None) -> dict[str, Any]:
+        """What `set_timesteps` is told about the choice of positions."""
+        if alg_temp is None:
+            return {}
+        check_number("alg_temp", alg_temp, low=0)
+        if "temperature" not in inspect.signature(self.scheduler.set_timesteps).parameters:
+            raise ValueError(f"`alg_temp` is not supported by {type(self.scheduler).__name__}.")
+        return {"temperature": (alg_temp, alg_temp)}
 
     def _num_steps(self, num_inference_steps: int | None) -> int:
         if num_inference_steps is not None:
-            return _positive("num_inference_steps", num_inference_steps)
-        learned = getattr(self.scheduler, "learned_sampler", None)
-        return max(learned.steps) if learned is not None and learned.steps else DEFAULT_STEPS
+            return positive_integer("num_inference_steps", num_inference_steps)
+        return self._most_learned_steps() or DEFAULT_STEPS
 
-    def _canvas(
-        self,
-        prefix: str | Sequence[str] | TokenIds | None,
-        suffix: str | Sequence[str] | TokenIds | None,
-        input_ids: TokenIds | Sequence[Sequence[int]] | None,
-        length: int | None,
-    ) -> torch.Tensor:
-        """The canvases to fill in, of shape `(batch_size, length)`."""
-        if length is not None:
-            length = _positive("length", length)
-        if input_ids is None:
-            length = self.denoiser.length if length is None else self._check_length(length)
-            pairs = zip(*_equally_many(prefix, suffix), strict=True)
-            return torch.cat([self._frame(start, end, length) for start, end in pairs])
-        if prefix is not None or suffix is not None:
-            raise ValueError("`input_ids` excludes `prefix` and `suffix`: put their tokens into `input_ids`.")
-        canvas = self.canvas_of(input_ids)
-        if length is not None and length != canvas.shape[1]:
-            raise ValueError(f"`length` is {length}, but `input_ids` has {canvas.shape[1]} positions.")
-        return canvas
+    def _most_learned_steps(self) -> int | None:
+        learned = getattr(self.scheduler, "learned_sampler", None)
+        return max(learned.steps) if learned is not None and learned.steps else None
 
     def canvas_of(self, input_ids: TokenIds | Sequence[Sequence[int]]) -> torch.Tensor:
         """Canvases in which masks are to be filled in, of shape `(batch_size, length)`.
@@ -338,104 +435,34 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         Raises:
             ValueError: if this pipeline cannot fill them in.
         """
-        canvas = self._check_ids("input_ids", input_ids, holes_allowed=True)
-        canvas = canvas[None] if canvas.ndim == 1 else canvas
-        if canvas.ndim != 2 or not canvas.numel():
-            shape = tuple(canvas.shape)
-            raise ValueError(f"`input_ids` must have shape (length,) or (batch_size, length), got {shape}.")
-        self._check_length(self._framed(canvas)[1].shape[1])
-        return canvas
+        return self._input.canvas_of(input_ids)
 
-    def _framed(self, canvas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The canvases in three parts: the denoiser's own frame before, the part to fill in, and the frame after."""
-        before, after = held_frame(canvas, getattr(self.denoiser, "frame_token_ids", None))
-        return canvas.tensor_split((before, canvas.shape[1] - after), dim=1)  # pyright: ignore[reportReturnType]
-
-    def _frame(self, prefix: str | TokenIds | None, suffix: str | TokenIds | None, length: int) -> torch.Tensor:
-        start, end = self._encode("prefix", prefix), self._encode("suffix", suffix)
-        room = length - len(start) - len(end)
-        if room < 0:
-            sizes = f"{len(start)} + {len(end)}"
-            raise ValueError(f"`prefix` and `suffix` have {sizes} tokens, more than `length` {length}.")
-        return torch.cat([start, start.new_full((room,), self.denoiser.hole_id), end])[None]
-
-    def _encode(self, name: str, text: str | TokenIds | None) -> torch.Tensor:
-        if text is None:
-            return torch.empty(0, dtype=torch.int64)
-        if isinstance(text, str):
-            if self.tokenizer is None:
-                raise ValueError(f"`{name}` is a text, but this pipeline has no tokenizer: pass token ids.")
-            # of an empty text, an empty list would become floats
-            text = torch.tensor(self._tokens_of(name, text), dtype=torch.int64)
-        ids = self._check_ids(name, text, holes_allowed=False)
-        if ids.ndim != 1:
-            raise ValueError(f"`{name}` must be a text or token ids of shape (n,), got {tuple(ids.shape)}.")
-        return ids
-
-    def _tokens_of(self, name: str, text: str) -> list[int]:
-        assert self.tokenizer is not None
-        ids = self.tokenizer(text, add_special_tokens=False).input_ids
-        if said := unknown_share(self.tokenizer, ids):
-            logger.warning("`%s`: %s", name, said)
-        most = self.denoiser.vocab_size - (self.denoiser.mask_token_id is None)
-        for i in ids:
-            if i > most and i != self.denoiser.hole_id:
-                token = token_names(self.tokenizer)(i)
-                raise ValueError(
-                    f"`{name}` holds {token!r}, token {i} of the tokenizer, but the denoiser has {most + 1} ids only:"
-                    " the tokenizer is larger than the model. Leave such words out."
-                )
-        return ids
-
-    def _check_ids(self, name: str, ids: Any, holes_allowed: bool) -> torch.Tensor:
-        try:
-            ids = torch.as_tensor(ids)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"`{name}` must be token ids in rows of equal length: {error}") from error
-        if ids.numel() and (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool):
-            raise ValueError(f"`{name}` must be integer token ids, got {ids.dtype}.")
-        ids, hole = ids.to("cpu", torch.int64), self.denoiser.hole_id
-        most = self.denoiser.vocab_size - (self.denoiser.mask_token_id is None)
-        bad = ids[torch.where(ids == hole, not holes_allowed, (ids < 0) | (ids > most))]
-        if bad.numel() and int(bad[0]) == hole:
-            what = "the mask" if hole >= 0 else "the mark of a hole,"
-            raise ValueError(
-                f"`{name}` must be tokens without {what} {hole}: give the whole canvas, with what is to be filled in,"
-                " as `input_ids` (`lsd-sample --infill`)."
-            )
-        if bad.numel():
-            holes = f", or {hole} for a hole" if holes_allowed else ""
-            raise ValueError(f"`{name}` must be token ids in [0, {most}]{holes}, got {int(bad[0])}.")
-        return ids
-
-    def _check_length(self, length: int) -> int:
-        if length > self.denoiser.length:
-            raise ValueError(f"`length` must be at most {self.denoiser.length}, the denoiser's, got {length}.")
-        return length
+    @property
+    def _input(self) -> CanvasInput:
+        return CanvasInput(self.denoiser, self.tokenizer)
 
 
-def _equally_many(*ends: Any) -> list[list[Any]]:
-    """The beginning and end of each canvas, from one text for all or a list of texts."""
-    lists = [isinstance(end, list | tuple) and end and all(isinstance(text, str) for text in end) for end in ends]
-    numbers_of_texts = {len(end) for end, is_list in zip(ends, lists, strict=True) if is_list}
-    if len(numbers_of_texts) > 1:
-        raise ValueError(f"`prefix` and `suffix` must have equally many texts, got {sorted(numbers_of_texts)}.")
-    num = max(numbers_of_texts, default=1)
-    return [list(end) if is_list else [end] * num for end, is_list in zip(ends, lists, strict=True)]
+@dataclass
+class _Call:
+    """What a generation is told, whatever it begins with. `tokenizer` is None if no texts are wanted."""
+
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    step_kwargs: dict[str, Any]
+    timesteps_kwargs: dict[str, Any]
+    callbacks: Callbacks
+    tokenizer: Any | None
 
 
-def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
-    return int(value)
+def _check_number_of_generators(generator: Generators, num_samples: int) -> None:
+    if isinstance(generator, list) and len(generator) != num_samples:
+        raise ValueError(f"`generator` has {len(generator)} entries for {num_samples} samples.")
 
 
-def _check_tensor_inputs(names: Sequence[str] | None, known: list[str]) -> list[str]:
-    names = names or []
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ValueError(f"`callback_on_step_end_tensor_inputs` must be among {known}, got {unknown}.")
-    return list(names)
+def _refuse_with_prompt(**others: Any) -> None:
+    for name, value in others.items():
+        if value is not None:
+            raise ValueError(f"`prompt` and `messages` exclude `{name}`: leave one of them out.")
 
 
 # `diffusers.DiffusionPipeline.from_pretrained` looks for a saved pipeline's class in diffusers' own namespace only

@@ -103,8 +103,9 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         solver_options (`dict`, *optional*): constants of such a baseline, by name; the others have their defaults.
         order (`str`, defaults to `"random"`): which masked positions come first: `"random"`, `"halton"` (far apart),
             `"halton_maskgit"` (that of Halton-MaskGIT), or those of which the network is surest: by the drawn token
-            (`"confidence"`, as MaskGIT), the lead of the most likely one (`"margin"`), or `"entropy"`; or
-            `"adaptive"`, which positions and how many as learned for a model (`"halton"` until something is learned).
+            (`"confidence"`, as MaskGIT, or `"probability"`, as Dream; only their noise differs), the lead of the most
+            likely one (`"margin"`), or `"entropy"`; or `"adaptive"`, which positions and how many as learned for a
+            model (`"halton"` until something is learned).
         count (`str`, defaults to `"exact"`): `"exact"` (`round(alpha L)` of L masked positions are known after a step
             of `tweedie`; a coefficient or another solver scales what the step adds) or `"bernoulli"` (independent
             reveals, as in the CTMC). `"llada"` and `"dream"` reveal as many tokens as the code of LLaDA (equally many
@@ -185,7 +186,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         self.set_learned_sampler(LearnedSampler())
         self.num_inference_steps: int | None = None
         self.timesteps: torch.Tensor = torch.empty(0)
-        self._follows_amused = False
+        self._follows_amused, self._goes_on = False, False
         self._ownership = Ownership()
         self._canvas: Canvas | None = None
 
@@ -201,6 +202,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         device: str | torch.device | None = None,
         temperature: float | tuple[float, float] | None = None,
         block_length: int | None = None,
+        goes_on: bool = False,
     ) -> None:
         """Sets `timesteps`: the M times, float32 and decreasing in (0, 1], at which the network is called.
 
@@ -215,6 +217,8 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
             block_length (`int`, *optional*): says that a pipeline generates block by block, each by this schedule. The
                 last masked position of a block then waits for the last step, so that a block of fewer than M masked
                 positions takes M calls too (with exact counts).
+            goes_on (`bool`, defaults to `False`): whether the function that makes the steps may set up more
+                generations after this one. No other thread can begin one in between.
 
         Raises:
             SchedulerInUse: if another thread is in the middle of a generation.
@@ -230,8 +234,8 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         caller = caller_of("set_timesteps")
         if follows_amused(args):
             check_strength(num_inference_steps, caller)
-        with self._ownership.beginning(caller):
-            self._follows_amused = follows_amused(args)
+        with self._ownership.beginning(caller, goes_on):
+            self._follows_amused, self._goes_on = follows_amused(args), goes_on
             self.plan = StepPlan(
                 self._solver,
                 self.noise,
@@ -345,7 +349,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         left_BL = prev_BL == mask
         self.masks_left = left_BL.any()
         # with blocks, it is the block that is complete
-        if is_last and not self.plan.in_blocks:
+        if is_last and not self.plan.in_blocks and not self._goes_on:
             self._ownership.finish()
         prev_sample = prev_BL.view(sample.shape)
         return LSDSchedulerOutput(

@@ -57,6 +57,10 @@ class Denoiser(ModelMixin):
     hidden_size)` at the positions that it predicts. `head(hidden)` gives logits, `(..., vocab_size)` or `(...,
     vocab_size + 1)`, from hidden states `(..., hidden_size)`. Either may be a layer. Both names are free without them.
 
+    A family may take further arguments in `forward`: an `attention_mask` for canvases that are padded on the left, if
+    its `takes_padding` is true, and a `cache` of keys and values, if its `keeps_keys_and_values` is true; see
+    [`~lsd_sampler.denoisers.MaskedLMDenoiser`]. If it has `eos_token_ids`, these end a text.
+
     A layer may not have one of the names below, or that of a method: it is refused.
 
     Attributes:

@@ -12,13 +12,15 @@ import torch
 # diffusers looks for `ModelMixin` in this module when it reloads a pipeline
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from torch import nn
-from transformers import PreTrainedModel
+from torch.nn import functional as F
+from transformers import LlamaModel, PreTrainedModel, Qwen2Model
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from ..sampling.noise import LogLinear
 from .base import Denoiser
 from .diffugpt import DiffuGPTLayout, DiffuLLaMALayout
 from .files import CONFIG_NAME, Checkpoint, read_json, read_weights, write_json
+from .key_values import KeyValueCache
 from .layouts import Layout
 from .llada import DreamLayout, LLaDALayout
 from .precision import KeepsBuffers
@@ -28,6 +30,7 @@ LAYOUTS: tuple[type[Layout], ...] = (LLaDALayout, DreamLayout, DiffuGPTLayout, D
 
 Frame = tuple[Sequence[int], Sequence[int]]
 
+_CACHED = (LlamaModel, Qwen2Model)  # of which it is known where they keep keys and values
 _OPTIONS = "masked_diffusion"  # where a saved `config.json` keeps the arguments of the constructor
 _ALL = 2**60  # bytes in a file of weights: never more than one file
 
@@ -103,17 +106,77 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         """The tokens that are never predicted."""
         return self._excluded.tolist()
 
-    def hidden_states(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
+    @property
+    def eos_token_ids(self) -> list[int]:
+        """The tokens that end a text, by the network's config."""
+        ids = getattr(self.network.config, "eos_token_id", None)
+        return [i for i in (ids if isinstance(ids, list) else [ids]) if i is not None]
+
+    @property
+    def keeps_keys_and_values(self) -> bool:
+        """Whether `forward` takes a `cache` (LLaDA, Dream, DiffuLLaMA)."""
+        return self._network_head is not None and isinstance(self.network.base_model, _CACHED)
+
+    @property
+    def takes_padding(self) -> bool:
+        """Whether `forward` takes an `attention_mask` (LLaDA, Dream, DiffuLLaMA, with torch's own attention)."""
+        return self.keeps_keys_and_values and self.network.config._attn_implementation in ("sdpa", "eager")
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        t: torch.Tensor | None = None,
+        *,
+        return_hidden_states: bool = False,
+        attention_mask: torch.Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> torch.Tensor:
+        """As for any denoiser, and for canvases that are padded on the left, or computed in part.
+
+        Args:
+            tokens, t, return_hidden_states: as for [`~lsd_sampler.denoisers.Denoiser`].
+            attention_mask (`torch.BoolTensor` of shape `(batch_size, seq_len)`, *optional*): False at the padding on
+                the left, which nothing attends to. Positions count from the first token. Only where `takes_padding`.
+            cache ([`~lsd_sampler.denoisers.key_values.KeyValueCache`], *optional*): keeps keys and values; its
+                `window` says which positions are computed, and only their logits are returned. The first of a window
+                gets the row of its own position if the network is `shifted`, which is meaningless unless its token is
+                known. Only where `keeps_keys_and_values`.
+        """
+        hidden = self.hidden_states(tokens, t, attention_mask=attention_mask, cache=cache)
+        return hidden if return_hidden_states else self.head(hidden)
+
+    def hidden_states(
+        self,
+        tokens: torch.Tensor,
+        t: torch.Tensor | None = None,
+        *,
+        attention_mask: torch.Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> torch.Tensor:
         """The head's input at the positions that it predicts; or logits, where the head cannot be called apart."""
-        length = tokens.shape[1]
+        length, before, after = tokens.shape[1], len(self._prefix), len(self._suffix)
         if self.mask_token_id != self.network_mask_id:
             tokens = tokens.masked_fill(tokens == self.mask_token_id, self.network_mask_id)
         prefix, suffix = (ids.expand(len(tokens), -1) for ids in (self._prefix, self._suffix))
-        rows = self._trunk(torch.cat([prefix, tokens, suffix], dim=1))
-        first = len(self._prefix) - self.shifted
+        ids = torch.cat([prefix, tokens, suffix], dim=1)
+        options: dict[str, Any] = {}
+        if attention_mask is not None:
+            attention_mask = F.pad(attention_mask, (before, after), value=True)
+            options = {"attention_mask": attention_mask, "position_ids": (attention_mask.cumsum(1) - 1).clamp(min=0)}
+        first, num = before - self.shifted, length
+        if cache is not None:
+            at = cache.begin(ids.shape[1], before, after)
+            places = options.get("position_ids", torch.arange(ids.shape[1], device=ids.device)[None])
+            options |= {"position_ids": places[:, at], "past_key_values": cache}
+            ids = ids[:, at]
+            if cache.window is not None:
+                first, num = -self.shifted, cache.window[1] - cache.window[0]
+        rows = self._trunk(ids, **options)
+        if attention_mask is not None and self.shifted and ids.shape[1] == attention_mask.shape[1]:
+            rows = _with_row_before(rows, attention_mask, before)
         if first < 0:
             rows, first = torch.cat([rows[:, :1], rows], dim=1), 0
-        return rows[:, first : first + length]
+        return rows[:, first : first + num]
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """The network's logits, with -inf for the excluded tokens."""
@@ -126,10 +189,10 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         fill = logits.index_fill if logits.requires_grad else logits.index_fill_
         return fill(-1, self._excluded, -torch.inf)
 
-    def _trunk(self, ids: torch.Tensor) -> torch.Tensor:
+    def _trunk(self, ids: torch.Tensor, **options: Any) -> torch.Tensor:
         if self._network_head is None:
-            return self.network(input_ids=ids).logits
-        return self.network.base_model(input_ids=ids).last_hidden_state
+            return self.network(input_ids=ids, **options).logits
+        return self.network.base_model(input_ids=ids, **options).last_hidden_state
 
     @torch.no_grad()
     def _try_out(self) -> int:
@@ -250,6 +313,19 @@ def _head_of(network: PreTrainedModel) -> PreTrainedModel | None:
     head = copy.copy(network)
     head._modules = {**network._modules, network.base_model_prefix: _Given()}
     return head
+
+
+def _with_row_before(rows: torch.Tensor, attention_mask: torch.Tensor, before: int) -> torch.Tensor:
+    """The rows of padded canvases, where the row just before a first token is the one that predicts it alone: that of
+    the last token before the canvas, or its own where there is none.
+    """
+    first_B = before + (~attention_mask).sum(1)
+    source_B = first_B if before == 0 else torch.full_like(first_B, before - 1)
+    padded_B = first_B > before
+    batch_P = padded_B.nonzero()[:, 0]
+    rows = rows.clone()
+    rows[batch_P, first_B[batch_P] - 1] = rows[batch_P, source_B[batch_P]]
+    return rows
 
 
 def _make_bidirectional(network: PreTrainedModel) -> None:

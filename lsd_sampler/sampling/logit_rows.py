@@ -36,10 +36,12 @@ class DeferredLogits:
         """Whether the logits are floating point, as for a tensor."""
         return self.hidden_BLD.is_floating_point()
 
-    def __getitem__(self, sequences: slice) -> "DeferredLogits":
-        """The logits of some sequences of the batch."""
-        offset_B = None if self.offset_B is None else self.offset_B[sequences]
-        return DeferredLogits(self.hidden_BLD[sequences], self.head, self.shape[-1], offset_B)
+    def __getitem__(self, index: slice | tuple[slice, slice]) -> "DeferredLogits":
+        """The logits of some sequences of the batch, at all or some positions."""
+        offset_B = self.offset_B
+        if offset_B is not None:
+            offset_B = offset_B[index[0] if isinstance(index, tuple) else index]
+        return DeferredLogits(self.hidden_BLD[index], self.head, self.shape[-1], offset_B)
 
     def clone(self) -> "DeferredLogits":
         """The same logits, on a copy of the hidden states."""

@@ -37,8 +37,12 @@ class Ownership:
         return Ownership, ()
 
     @contextmanager
-    def beginning(self, caller: FrameType | None) -> Iterator[None]:
+    def beginning(self, caller: FrameType | None, goes_on: bool = False) -> Iterator[None]:
         """A context in which the calling thread sets up a generation.
+
+        Args:
+            caller: the frame that does so.
+            goes_on (`bool`): whether a thread at work stays so, because this is not its first generation.
 
         Raises:
             SchedulerInUse: if another thread is in the middle of one.
@@ -48,7 +52,8 @@ class Ownership:
             if self._owner not in (None, threading.get_ident()):
                 self._displaced = (self._displaced | {self._owner}) & sys._current_frames().keys()
             self._displaced.discard(threading.get_ident())
-            self._belong_to_this_thread(caller, is_at_work=False)
+            stays = goes_on and self._is_at_work and self._owner == threading.get_ident()
+            self._belong_to_this_thread(caller, is_at_work=stays)
             yield
 
     @contextmanager

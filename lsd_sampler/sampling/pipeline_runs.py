@@ -22,6 +22,7 @@ PER_SEQUENCE = (
     "prefix",
     "suffix",
     "prompt",
+    "messages",
     "negative_prompt",
     "image",
     "mask_image",
@@ -105,7 +106,10 @@ class PipelineRuns:
             BatchTooLarge: if memory runs out.
         """
         scheduler.begin(num_inference_steps)
-        kwargs = {**self.arguments(sequences), "num_inference_steps": num_inference_steps}
+        kwargs = self.arguments(sequences)
+        # a sampler is learned for a block; a pipeline that counts the steps of all blocks together says how many
+        blocks = getattr(self.pipeline, "number_of_blocks", lambda _: 1)(kwargs)
+        kwargs["num_inference_steps"] = num_inference_steps * blocks
         with scheduler_in_place(self.pipeline, scheduler), torch.no_grad():
             try:
                 output = self.pipeline(generator=self.generators(sequences), **kwargs)  # type: ignore[operator]
@@ -149,12 +153,14 @@ def entries_of(name: str, options: Mapping[str, Any], sequences: Sequence[int]) 
 
 
 def _is_list(name: str, value: Any) -> bool:
-    """Whether an argument has an entry for each sequence. A list of numbers is one canvas, but many labels."""
+    """Whether an argument has an entry for each sequence. A list of numbers is one canvas, but many labels. A list of
+    messages is one conversation.
+    """
     if isinstance(value, torch.Tensor):
         return value.ndim > (0 if name == LABELS else 1)
     if not isinstance(value, list) or not value:
         return False
-    return name == LABELS or not isinstance(value[0], numbers.Integral)
+    return name == LABELS or not isinstance(value[0], numbers.Integral | Mapping)
 
 
 def _take(name: str, value: Any, sequences: Sequence[int]) -> Any:

@@ -77,6 +77,7 @@ class Recorder(LSDScheduler):
             if x.k:
                 raise ValueError(
                     f"This pipeline call begins at step {x.k} of {self.asked}: distil on one that begins with masks."
+                    " (With a `cache`, models whose logits are shifted make a first step of their own: leave it out.)"
                 )
             self._seen, self.canvas_index = x.canvas, self.canvas_index + 1
         return self.record(x)

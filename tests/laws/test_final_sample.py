@@ -185,6 +185,8 @@ def certainty(order: str, p_V: np.ndarray, token: int) -> float:
     """The score by which an order chooses a position, where `token` was drawn."""
     if order == "confidence":
         return math.log(p_V[token])
+    if order == "probability":
+        return float(p_V[token])
     if order == "margin":
         return float(np.diff(np.sort(p_V))[-1])
     return sum(p * math.log(p) for p in p_V if p > 0)

@@ -47,6 +47,8 @@ class Case:
         if self.kind == "llada2":
             text = {"use_chat_template": False, "gen_length": 13, "block_length": 6, "temperature": 1.0}
             return pipe("a b", eos_early_stop=False, **text, **options).sequences
+        if self.kind == "prompts":
+            return pipe(prompt=[1, 2], max_new_tokens=9, block_length=3, num_samples=4, **options).sequences
         return pipe(num_samples=4, **options).sequences
 
     def in_the_middle(self, do: Callable[[], Any], at_call: int = 3) -> None:
@@ -75,7 +77,7 @@ def of_its_own(pipe: Any) -> Any:
     return pipe
 
 
-EACH = pytest.mark.parametrize("kind", ["ours", "amused", "llada2"])
+EACH = pytest.mark.parametrize("kind", ["ours", "prompts", "amused", "llada2"])
 
 
 @EACH

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 import torch
 from helpers.small_distillations import learn, seen_by
+from helpers.tiny_answerers import tiny_answerer
 
+from lsd_sampler import DistillConfig, distill
 from lsd_sampler.denoisers import countdown
 from lsd_sampler.training.recording import Recorder, StepErrorRecorder, TeacherRecorder
 
@@ -61,3 +63,34 @@ def test_a_call_that_leaves_nothing_to_do_is_refused() -> None:
 def test_distilling_at_another_temperature_is_refused() -> None:
     with pytest.raises(ValueError, match="`temperature` 1"):
         learn(countdown(4, 8), {"temperature": 0.5}, nfe=(2,))
+
+
+@pytest.mark.parametrize(("method", "order"), [("path_kl", "halton"), ("forced_kl", "adaptive")])
+@pytest.mark.parametrize("cache", ["none", "dual"])
+def test_answers_in_blocks(method: str, order: str, cache: str) -> None:
+    """A sampler is learned for a block, from each block of each answer, and `nfe` counts its calls."""
+    pipe = tiny_answerer("llada", order=order)
+    call: dict[str, Any] = {"prompt": ["a b c", "d"], "max_new_tokens": 8, "block_length": 4, "cache": cache}
+    config = DistillConfig(method=method, order=order, nfe=(2,), num_sequences=4, teacher_steps=4, batch_size=2)
+    pipe.scheduler = distill(pipe, config, **call)
+    out = pipe(**call, num_inference_steps=2 * 2)
+    assert out.network_calls == 4
+    assert not (out.sequences == pipe.denoiser.mask_token_id).any()
+
+
+def test_the_costs_of_a_cache_are_those_of_what_it_kept() -> None:
+    """What a cached call does not see costs nats (the teacher makes one step, which no cache changes)."""
+    tables = []
+    for cache in ("none", "dual"):
+        pipe = tiny_answerer("llada", order="halton")
+        config = DistillConfig(method="path_kl", nfe=(1,), num_sequences=4, teacher_steps=1, batch_size=2)
+        call: dict[str, Any] = {"prompt": "a b c", "max_new_tokens": 8, "block_length": 8, "cache": cache}
+        tables.append(distill(pipe, config, **call).learned_sampler.step_error)
+    (plain, cached) = (table.table for table in tables if table is not None)
+    assert not torch.allclose(plain, cached)
+
+
+def test_a_cache_of_shifted_rows_is_refused() -> None:
+    call: dict[str, Any] = {"prompt": "a b c", "max_new_tokens": 8, "block_length": 4, "cache": "dual"}
+    with pytest.raises(ValueError, match="shifted make a first step of their own: leave it out"):
+        distill(tiny_answerer("dream"), DistillConfig(method="path_kl", nfe=(2,), num_sequences=4), **call)

@@ -3,7 +3,15 @@
 from ...support.registry import Registry
 from .adaptive import AdaptiveOrder
 from .base import Order
-from .by_logits import ConfidenceOrder, EntropyOrder, LogitOrder, MarginOrder, SurestFirst, gumbel_top
+from .by_logits import (
+    ConfidenceOrder,
+    EntropyOrder,
+    LogitOrder,
+    MarginOrder,
+    ProbabilityOrder,
+    SurestFirst,
+    gumbel_top,
+)
 from .halton import HaltonOrder
 from .halton_maskgit import HaltonMaskGITOrder
 from .random import RandomOrder
@@ -11,12 +19,12 @@ from .random import RandomOrder
 
 ORDERS: Registry[Order] = Registry("order")
 for _order in (
-    RandomOrder(), HaltonOrder(), HaltonMaskGITOrder(), ConfidenceOrder(), MarginOrder(), EntropyOrder(),
-    AdaptiveOrder(),
+    RandomOrder(), HaltonOrder(), HaltonMaskGITOrder(), ConfidenceOrder(), ProbabilityOrder(), MarginOrder(),
+    EntropyOrder(), AdaptiveOrder(),
 ):  # fmt: skip
     ORDERS.register(_order.name, _order)
 
 __all__ = [
     "ORDERS", "AdaptiveOrder", "ConfidenceOrder", "EntropyOrder", "HaltonMaskGITOrder", "HaltonOrder", "LogitOrder",
-    "MarginOrder", "Order", "RandomOrder", "SurestFirst", "gumbel_top",
+    "MarginOrder", "Order", "ProbabilityOrder", "RandomOrder", "SurestFirst", "gumbel_top",
 ]  # fmt: skip

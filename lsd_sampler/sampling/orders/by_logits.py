@@ -98,9 +98,26 @@ class ConfidenceOrder(Order):
             return x.reveal(x.masked_BL, v_BL, beta)
         candidate_BL, log_prob_BL, confidence_BL = x.draw_rated(x.masked_BL, v_BL, beta)
         due_B, temperature = num_due(x, plan, jump_BL), plan.position_temperatures[x.k]
-        chosen_BL = x.masked_BL & gumbel_top(confidence_BL, due_B, temperature, choice_BL)
+        chosen_BL = x.masked_BL & gumbel_top(self.score(confidence_BL), due_B, temperature, choice_BL)
         next_BL = torch.where(chosen_BL, candidate_BL, x.sample_BL)
         return next_BL, log_prob_BL.exp().float().masked_fill(~chosen_BL, 0)
+
+    def score(self, confidence_BL: torch.Tensor) -> torch.Tensor:
+        """What Gumbel noise is added to, from log-probabilities of the drawn tokens, -inf where nothing is masked."""
+        return confidence_BL
+
+
+class ProbabilityOrder(ConfidenceOrder):
+    """As `confidence`, by the probability of the drawn token rather than its logarithm (Dream's `maskgit_plus`).
+
+    The two are the same without noise on the choice of positions. Noise of temperature T (Dream's `alg_temp`) chooses
+    positions by `softmax(p / T)` here, and in proportion to `p^(1 / T)` under `confidence`.
+    """
+
+    name = "probability"
+
+    def score(self, confidence_BL: torch.Tensor) -> torch.Tensor:
+        return confidence_BL.exp().masked_fill(confidence_BL == -torch.inf, -torch.inf)
 
 
 class MarginOrder(SurestFirst):
