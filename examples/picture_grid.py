@@ -1,11 +1,11 @@
 """One picture of what few network calls do to an image model: samplers in rows, numbers of calls in columns.
 
     python examples/picture_grid.py
-    python examples/picture_grid.py --samplers random halton my-sampler --nfe 4 8 --seed 1 --output grid.png
+    python examples/picture_grid.py --samplers random halton learned=my-sampler --nfe 4 8 --seed 1 --output grid.png
 
 All cells have the same noise and the same classes. The model, a small one of garments, is part of the repository. A
 sampler is an order (`random`, `halton`, `confidence`, ...), a baseline as for lsd-eval (`tweedie:halton:cosine`), or
-the folder or Hub id of a learned one; cells for which it learned nothing stay empty.
+the folder or Hub id of a learned one, perhaps with a label before it; cells for which it learned nothing stay empty.
 """
 
 import argparse
@@ -22,7 +22,9 @@ from lsd_sampler.denoisers.patch_codebook import PatchCodebook
 from lsd_sampler.sampling.orders import ORDERS
 
 
-MODEL = Path(__file__).resolve().parents[1] / "models" / "garments"
+MODELS = Path(__file__).resolve().parents[1] / "models"
+MODEL = MODELS / "garments"
+SAMPLERS = ["random", "halton", "confidence", "margin", f"learned={MODELS / 'garments-default'}"]
 INK, GREY, LINE, PAPER = 32, 120, 215, 255
 ZOOM, GAP, LABEL, HEAD, FOOT, MARGIN, ACROSS = 4, 36, 190, 84, 56, 24, 2  # pixels, and pictures side by side
 
@@ -31,9 +33,10 @@ def sampler(text: str, config: dict) -> tuple[str, LSDScheduler]:
     """The label and the scheduler of an entry of `--samplers`."""
     if text in ORDERS.names():
         return text, baseline(f"tweedie:{text}{':cosine' if ORDERS[text].looks_at_logits else ''}", config)
-    if ":" in text or not (Path(text).is_dir() or "/" in text):
+    if ":" in text or not ("=" in text or Path(text).is_dir() or "/" in text):
         return text, baseline(text, config)
-    return Path(text).resolve().name, LSDScheduler.from_pretrained(text)
+    label, _, folder = text.rpartition("=")
+    return label or Path(folder).resolve().name, LSDScheduler.from_pretrained(folder)
 
 
 def block(images: torch.Tensor) -> Image.Image:
@@ -70,7 +73,7 @@ def draw(cells: dict[str, list[Image.Image | None]], headings: list[tuple[str, s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(MODEL), help="with a codebook.safetensors")
-    parser.add_argument("--samplers", nargs="+", default=["random", "halton", "confidence"])
+    parser.add_argument("--samplers", nargs="+", default=SAMPLERS)
     parser.add_argument("--nfe", type=int, nargs="+", help="network calls; default: 2 4 8 16 and one token a call")
     parser.add_argument("--classes", type=int, nargs="+", default=[0, 5, 8, 9])
     for flag, kind, default in (("seed", int, 0), ("guidance-scale", float, 0.5), ("temperature", float, 1.0)):
