@@ -3,9 +3,8 @@
     python examples/picture_grid.py
     python examples/picture_grid.py --samplers random halton learned=my-sampler --nfe 4 8 --seed 1 --output grid.png
 
-All cells have the same noise and the same classes. The model, a small one of garments, is part of the repository. A
-sampler is an order (`random`, `halton`, `confidence`, ...), a baseline as for lsd-eval (`tweedie:halton:cosine`), or
-the folder or Hub id of a learned one, perhaps with a label before it; cells for which it learned nothing stay empty.
+All cells have the same noise and classes. The model of garments is part of the repository. A sampler is an order, a
+baseline as for lsd-eval (`tweedie:halton:cosine`), or the folder or Hub id of a learned one.
 """
 
 import argparse
@@ -22,9 +21,8 @@ from lsd_sampler.denoisers.patch_codebook import PatchCodebook
 from lsd_sampler.sampling.orders import ORDERS
 
 
-MODELS = Path(__file__).resolve().parents[1] / "models"
-MODEL = MODELS / "garments"
-SAMPLERS = ["random", "halton", "confidence", "margin", f"learned={MODELS / 'garments-default'}"]
+MODEL = Path(__file__).resolve().parents[1] / "models" / "garments"
+SAMPLERS = ["random", "halton", "confidence", "margin", f"learned={MODEL}-default"]
 INK, GREY, LINE, PAPER = 32, 120, 215, 255
 ZOOM, GAP, LABEL, HEAD, FOOT, MARGIN, ACROSS = 4, 36, 190, 84, 56, 24, 2  # pixels, and pictures side by side
 
@@ -33,10 +31,10 @@ def sampler(text: str, config: dict) -> tuple[str, LSDScheduler]:
     """The label and the scheduler of an entry of `--samplers`."""
     if text in ORDERS.names():
         return text, baseline(f"tweedie:{text}{':cosine' if ORDERS[text].looks_at_logits else ''}", config)
-    if ":" in text or not ("=" in text or Path(text).is_dir() or "/" in text):
-        return text, baseline(text, config)
-    label, _, folder = text.rpartition("=")
-    return label or Path(folder).resolve().name, LSDScheduler.from_pretrained(folder)
+    label, _, folder = text.rpartition("=") if "@" not in text else ("", "", text)
+    if label or (":" not in text and (Path(text).is_dir() or "/" in text)):
+        return label or Path(folder).resolve().name, LSDScheduler.from_pretrained(folder)
+    return text, baseline(text, config)
 
 
 def block(images: torch.Tensor) -> Image.Image:
@@ -49,7 +47,7 @@ def block(images: torch.Tensor) -> Image.Image:
 def draw(cells: dict[str, list[Image.Image | None]], headings: list[tuple[str, str]], caption: str) -> Image.Image:
     """The whole picture: a row for each sampler, with its label; above each column a heading of two lines."""
     width, height = next(cell.size for row in cells.values() for cell in row if cell)
-    small, middle, big = (ImageFont.load_default(size) for size in (24, 30, 36))
+    small, middle, big = map(ImageFont.load_default, (24, 30, 36))
     columns = [MARGIN + LABEL + j * (width + GAP) for j in range(len(headings))]
     bottom = HEAD + len(cells) * (height + GAP)
     sheet = Image.new("L", (columns[-1] + width + MARGIN, bottom + FOOT), PAPER)
@@ -78,13 +76,12 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=[0, 5, 8, 9])
     for flag, kind, default in (("seed", int, 0), ("guidance-scale", float, 0.5), ("temperature", float, 1.0)):
         parser.add_argument(f"--{flag}", type=kind, default=default, help="default: %(default)s")
-    parser.add_argument("--output", type=lambda name: Path(name).expanduser(), default=Path("picture_grid.png"))
+    parser.add_argument("--output", type=Path, default=Path("picture_grid.png"))
     args = parser.parse_args()
     pipe = MaskedDiffusionPipeline.from_pretrained(args.model)
-    pipe.set_progress_bar_config(disable=True)
     codebook, length = PatchCodebook.from_pretrained(args.model), pipe.denoiser.length
     asked = {"num_samples": len(args.classes), "class_labels": args.classes, "output_type": "ids"}
-    asked |= {"guidance_scale": args.guidance_scale, "temperature": args.temperature}
+    asked |= {name: vars(args)[name] for name in ("guidance_scale", "temperature")}
     nfe, cells = args.nfe or [2, 4, 8, 16, length], {}
     for name, pipe.scheduler in [sampler(text, pipe.denoiser.scheduler_config()) for text in args.samplers]:
         made = [
@@ -93,9 +90,9 @@ def main() -> None:
         ]  # fmt: skip
         cells[name] = [None if tokens is None else block(codebook.decode(tokens)) for tokens in made]
     headings = [(str(steps), "calls" if steps < length else "calls, one token each") for steps in nfe]
-    settings = f"guidance {args.guidance_scale:g}, temperature {args.temperature:g}, seed {args.seed}, same classes"
-    draw(cells, headings, f"In every cell: {settings}").save(args.output, optimize=True)
-    print(f"Saved {args.output}: {', '.join(cells)} at {', '.join(map(str, nfe))} network calls.")
+    caption = f"In every cell: guidance {args.guidance_scale:g}, temperature {args.temperature:g}, seed {args.seed}"
+    draw(cells, headings, f"{caption}, same classes").save(args.output, optimize=True)
+    print(f"Saved {args.output}: {', '.join(cells)}")
 
 
 if __name__ == "__main__":
