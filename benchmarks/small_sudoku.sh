@@ -33,4 +33,4 @@ done
         --baselines tweedie tweedie:confidence tweedie:margin $swept --headline-limit 12 --output-dir "$folder/eval-clues" --resume
 [ -f "$folder/eval-prices/report.html" ] ||
     lsd-eval --model "$model" --tasks $clues --sampler "$folder"/price-* --nfe 8 --num-samples 2048 --temperatures 0 1 \
-        --baselines $swept --headline-limit 8 --output-dir "$folder/eval-prices" --resume
+        --baselines tweedie $swept --headline-limit 8 --output-dir "$folder/eval-prices" --resume

@@ -50,6 +50,7 @@ class AdaptiveOrder(Order):
 
     name = "adaptive"
     looks_at_logits = True
+    skips_complete = True  # free positions may leave nothing for the later calls
 
     def keys(self, u_BL: torch.Tensor, shift_B2: torch.Tensor, canvas_shape: tuple[int, ...]) -> torch.Tensor:
         return HaltonOrder().keys(u_BL, shift_B2, canvas_shape)

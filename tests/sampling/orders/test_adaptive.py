@@ -361,3 +361,12 @@ def test_nats_of_the_surest_positions_are_entropy_bounded_unmasking(gamma: float
     first, second = (run(scheduler, lambda x: logits, canvas, M, generator=seeded(0)) for scheduler in (bound, solver))
     for mine, theirs in zip(first, second, strict=True):
         assert torch.equal(mine == 5, theirs == 5)
+
+
+def test_no_call_is_made_for_a_sequence_that_is_complete() -> None:
+    """A bound of 1000 nats takes everything in the first of four calls."""
+    pipe = pipeline_of(CHAIN)
+    choice = make_choice([1000.0, 1000.0, 1000.0, 1.0], "entropy_bounds", own=1)
+    pipe.scheduler = adaptive([choice], **pipe.denoiser.scheduler_config())
+    out = pipe(num_samples=3, num_inference_steps=4, generator=seeded(0), output_type="ids")
+    assert out.sequence_calls.tolist() == [1, 1, 1] and out.network_calls == 1
