@@ -25,12 +25,6 @@ learn empty --data "$model/data.jsonl" --method forced_kl --search-evaluations 2
         --baselines $plain --output-dir "$folder/eval-empty" --resume
 
 learn answers --tasks $clues --objective answers --nfe 2 3 4 8
-for price in 0.01 0.03 0.1; do
-    learn "price-$price" --tasks $clues --objective answers --call-price $price --nfe 8
-done
 [ -f "$folder/eval-clues/report.html" ] ||
     lsd-eval --model "$model" --tasks $clues --sampler "$folder/answers" --nfe 2 3 4 8 12 --num-samples 2048 --temperatures 0 1 \
         --baselines tweedie tweedie:confidence tweedie:margin $swept --headline-limit 12 --output-dir "$folder/eval-clues" --resume
-[ -f "$folder/eval-prices/report.html" ] ||
-    lsd-eval --model "$model" --tasks $clues --sampler "$folder"/price-* --nfe 8 --num-samples 2048 --temperatures 0 1 \
-        --baselines tweedie $swept --headline-limit 8 --output-dir "$folder/eval-prices" --resume
