@@ -190,9 +190,9 @@ def test_every_cell_of_a_grid_has_the_same_noise_and_classes(
     save_garments(Path("model"))
     LSDScheduler(mask_token_id=7, vocab_size=7, order="halton").save_pretrained("learned")
     options = ("--model", "model", "--classes", "4", "0", "2", "--guidance-scale", "2", "--seed", "3")
-    samplers = ("--samplers", "random", "learned", "tweedie:confidence:cosine", "--nfe", "2", "9")
+    samplers = ("--samplers", "random", "mine=learned", "tweedie:confidence:cosine", "--nfe", "2", "9")
     out = run("picture_grid", capsys, monkeypatch, *options, *samplers)
-    assert "random, learned, tweedie:confidence:cosine at 2, 9 network calls" in out
+    assert "Saved picture_grid.png: random, mine, tweedie:confidence:cosine" in out
     sheet, example = np.array(Image.open("picture_grid.png")), load("picture_grid")
     pipe = MaskedDiffusionPipeline.from_pretrained("model")
     orders = {

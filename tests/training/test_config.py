@@ -23,9 +23,9 @@ FLAT: dict[str, Any] = {
         "lsd:random",
     ],
     "coefficients": None, "coefficient_sequences": 128, "reference_sequences": 512, "held_out_sequences": 128,
-    "seed": 0, "search_evaluations": 65536, "objective": "likelihood",
+    "seed": 0, "search_evaluations": 65536, "objective": "likelihood", "call_price": 0.001,
     "terms": ["own", "redundancy", "gain", "random", "halton"], "layouts": ["matrix", "offset", "offset_2d"],
-    "budgets": ["position_shares", "entropy_shares"], "free_below": [1e-5, 0.01, 0.1, 0.3],
+    "budgets": ["position_shares", "entropy_shares", "entropy_bounds"], "free_below": [1e-5, 0.01, 0.1, 0.3],
 }  # fmt: skip
 CHOSEN = {
     "path_kl": ("halton", 0.0),
