@@ -25,7 +25,7 @@ def run(setting: Setting) -> Finding:
     samplers = plain_samplers(pipe, ORDERS)
     notes = add_learned(samplers, setting.models / "books-default", model)
     say("  Counting the n-grams of held-out text.")
-    number = max(setting.number(96, 24), LEAST_SAMPLES)
+    number = max(setting.number(64, 24), LEAST_SAMPLES)
     metrics, real = judged(pipe, setting, number)
     temperatures = (1.0,) if setting.quick else TEMPERATURES
     chosen = {"temperatures": temperatures, "choose_at": CHOOSE_AT}

@@ -28,7 +28,7 @@ def run(setting: Setting) -> Finding:
     codebook, reference = PatchCodebook.from_pretrained(model), ImageReference.from_pretrained(model)
     labels = torch.arange(pipe.denoiser.num_classes)
     metrics = ImageMetrics(codebook, ImageClassifier.from_pretrained(model), reference, labels=labels)
-    number = max(setting.number(192, 48), LEAST_SAMPLES)
+    number = max(setting.number(128, 48), LEAST_SAMPLES)
     rows = measure(pipe, samplers, metrics, NFE, number, class_labels=labels)
     rows.append(floor_row(metrics, reference.sequences[:number], name="real, by the codebook"))
     notes += [
