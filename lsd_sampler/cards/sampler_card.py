@@ -102,8 +102,11 @@ def save_sampler(
     with as_warning(f"The card {path} does not tell of this run"):
         arguments = ", ".join([repr(model), *(f"{name}={value!r}" for name, value in (load_kwargs or {}).items())])
         nfe, location = _numbers_of_calls(scheduler, config), repo_id or str(folder)
-        snippet = _snippet(nfe, arguments, records, location, pipeline_class, call_kwargs)
-        card = make_card(scheduler, model, config, records, snippet, plotted, call_kwargs, license, dependence_plotted)
+        task = _task(records, pipeline_class)
+        snippet = _snippet(nfe, arguments, task, location, pipeline_class, call_kwargs)
+        card = make_card(
+            scheduler, model, config, records, snippet, plotted, call_kwargs, license, dependence_plotted, task
+        )
         written = (refresh(path.read_text(encoding="utf-8"), card) if path.exists() else card).encode()
     if written is not None:
         write_atomically(path, written)
@@ -119,12 +122,14 @@ def make_card(
     call_kwargs: dict[str, Any] | None = None,
     license: str | None = None,
     dependence_plotted: bool = False,
+    task: str | None = "text-generation",
 ) -> str:
     """The text of the sampler card.
 
     Args:
         snippet (`str`): the code that shows its use.
         plotted (`bool`), dependence_plotted (`bool`): whether `schedule.png` and `dependence.png` are there.
+        task (`str`, *optional*): the Hub's name of what the pipeline does.
         scheduler, model, config, records, call_kwargs, license: as for [`save_sampler`].
     """
     choice = choice_section(records)
@@ -136,7 +141,7 @@ def make_card(
     data = ModelCardData(
         library_name="lsd_sampler",
         license=license,
-        pipeline_tag="text-to-image" if _is_image(records) else "text-generation",
+        pipeline_tag=task,
         tags=tags,
         base_model=base_model if is_hub_id(base_model or "") else None,
     )
@@ -202,8 +207,13 @@ def _with_metadata(text: str, new: dict[str, Any], old_method: str | None) -> st
     return str(card)
 
 
-def _is_image(records: list[dict[str, Any]]) -> bool:
-    return any(record.get("is_image") for record in records)
+def _task(records: list[dict[str, Any]], pipeline_class: str | None) -> str | None:
+    """The Hub's name of what a pipeline does. It has none for our own with a canvas of rows and columns, which may be
+    a picture in tokens or a puzzle: that pipeline makes tokens, not images.
+    """
+    if not any(record.get("is_image") for record in records):
+        return "text-generation"
+    return None if pipeline_class is None else "text-to-image"
 
 
 def _numbers_of_calls(scheduler: LSDScheduler, config: Run) -> list[int]:
@@ -214,7 +224,7 @@ def _numbers_of_calls(scheduler: LSDScheduler, config: Run) -> list[int]:
 def _snippet(
     nfe: list[int],
     load_arguments: str,
-    records: list[dict[str, Any]],
+    task: str | None,
     location: str,
     pipeline_class: str | None,
     call_kwargs: dict[str, Any],
@@ -230,7 +240,7 @@ def _snippet(
         load = f"DiffusionPipeline.from_pretrained({load_arguments})  # {pipeline_class}"
         imports = "from diffusers import DiffusionPipeline\nfrom lsd_sampler import LSDScheduler"
     call = "".join(f"{name}={value!r}, " for name, value in arguments.items())
-    show = 'out.images[0].save("sample.png")' if _is_image(records) else "print(out.texts or out.sequences)"
+    show = 'out.images[0].save("sample.png")' if task == "text-to-image" else "print(out.texts or out.sequences)"
     return "\n".join(
         [
             "import torch",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from helpers.choosing_sampler import LENGTH, RECORDS, choosing_sampler
+from helpers.tiny_garments import save_garments
 from huggingface_hub import ModelCard
 
 from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill
@@ -110,6 +111,22 @@ def test_the_snippet_runs_whatever_the_paths(tmp_path: Path) -> None:
         namespace: dict[str, Any] = {}
         exec(snippet, namespace)
     assert namespace["pipe"].scheduler.learned_sampler
+
+
+def test_the_snippet_of_a_canvas_of_rows_and_columns_runs(tmp_path: Path) -> None:
+    """Our pipeline makes tokens of it, not images, and the Hub has no name for that."""
+    save_garments(tmp_path / "model")
+    pipe = MaskedDiffusionPipeline.from_pretrained(tmp_path / "model")
+    config, records = DistillConfig(method="path_kl", nfe=(2, 8), num_sequences=4), []
+    scheduler = distill(pipe, config, log=records.append)
+    save_sampler(scheduler, tmp_path, model=str(tmp_path / "model"), config=config, records=records)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert "pipeline_tag" not in card.data.to_dict()
+    (snippet,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    with contextlib.redirect_stdout(io.StringIO()):
+        namespace: dict[str, Any] = {}
+        exec(snippet, namespace)
+    assert namespace["out"].sequences.shape == (2, 9)
 
 
 def test_table_of_schedules_is_that_of_the_metrics(folders: dict[str, Path]) -> None:
