@@ -76,7 +76,7 @@ def build(models: dict[str, str], folders: tuple[str, ...] = (), device: str = "
     import gradio as gr
 
     def settings(label: str) -> list[dict[str, Any]]:
-        """Of the controls, for a model: sampler, calls, temperature, class, guidance, clues, beginning."""
+        """What the controls offer for a model: sampler, calls, temperature, class, guidance, clues, beginning."""
         view, known = load(models[label], device), samplers(models[label], folders, device)
         is_pictures, is_sudoku = isinstance(view, Pictures), isinstance(view, Sudoku)
         has_prefix = not (is_pictures or is_sudoku) and view.pipe.tokenizer is not None

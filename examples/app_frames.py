@@ -83,7 +83,7 @@ class Texts:
         return decode(tokenizer, canvas[:, None]) if tokenizer is not None else [f"{i} " for i in canvas.tolist()]
 
     def states(self, canvas: torch.Tensor, before: torch.Tensor, start: torch.Tensor) -> list[str]:
-        """Of each position: `mask`, `given`, `new` (since the canvas before) or `old`."""
+        """The state of each position: `mask`, `given`, `new` (since the canvas before) or `old`."""
         hole, given, new = (part.tolist() for part in (canvas == self.hole, start != self.hole, canvas != before))
         kinds = zip(hole, given, new, strict=True)
         return ["mask" if hole else "given" if given else "new" if new else "old" for hole, given, new in kinds]

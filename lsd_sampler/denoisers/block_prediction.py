@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from ..sampling.logit_rows import DeferredLogits, ModelOutput
-from ..scheduling_lsd import LSDScheduler
 from ..support.validation import check_choice
 from .base import Denoiser
 from .key_values import KeyValueCache
+from .prediction import BasePredictor
 from .prompts import PaddedPrompts
 
 
@@ -23,7 +23,7 @@ CACHES = ("none", "prefix", "dual")
 """What is kept of a block's first call: nothing; keys and values of what precedes the block; of all but the block."""
 
 
-class BlockPredictor:
+class BlockPredictor(BasePredictor):
     """Predicts the tokens of a block. The network sees the whole canvas: prompt, earlier blocks, masks of later ones.
 
     - A sequence is called again only if its tokens changed, where the denoiser does not see the time.
@@ -36,13 +36,10 @@ class BlockPredictor:
       https://huggingface.co/papers/2505.22618).
 
     Args:
-        denoiser ([`~lsd_sampler.denoisers.Denoiser`]): the network.
-        scheduler (`SchedulerMixin`): reads the predictions. Only for this library's schedulers is it known which rows.
+        denoiser, scheduler, excluded, device: as for [`~lsd_sampler.denoisers.prediction.BasePredictor`].
         prompts ([`~lsd_sampler.denoisers.prompts.PaddedPrompts`]): how the canvases begin.
         guidance_scale (`float`): 0 for none.
         cache (`str`): one of `CACHES`.
-        excluded (sequence of `int`): tokens whose logits become -inf.
-        device (`torch.device`, *optional*): where the network runs; default: where it is.
 
     Raises:
         ValueError: for an unknown cache, or guidance of a denoiser that is not normalised.
@@ -65,15 +62,8 @@ class BlockPredictor:
         if cache != "none" and not getattr(denoiser, "keeps_keys_and_values", False):
             logger.warning("%s keeps no keys and values, so `cache` %r has no effect.", type(denoiser).__name__, cache)
             cache = "none"
-        self.denoiser, self.guidance_scale, self.cache, self.start = denoiser, guidance_scale, cache, prompts.start
-        self.device = denoiser.device if device is None else device
-        self.excluded = torch.tensor(excluded, dtype=torch.int64, device=self.device)
-        is_ours = isinstance(scheduler, LSDScheduler)
-        self.defer_head = is_ours and denoiser.defers_head
-        self.skips_complete = is_ours and scheduler.skips_complete
-        self.reuse = denoiser.prediction_type == "logits" and not denoiser.time_conditioned
-        self.passes = 0
-        """Network calls."""
+        super().__init__(denoiser, scheduler, excluded, device)
+        self.guidance_scale, self.cache, self.start = guidance_scale, cache, prompts.start
         self.calls_B = torch.zeros(len(prompts.canvas_BL), dtype=torch.long)
         """Network calls for each sequence."""
         hides_padding = getattr(denoiser, "takes_padding", False)
@@ -170,9 +160,3 @@ class BlockPredictor:
     def _guided(self, given: torch.Tensor, blind: torch.Tensor) -> torch.Tensor:
         mixed = blind + (1 + self.guidance_scale) * (given - blind)
         return torch.where(given == -torch.inf, given, mixed)  # where both are, the difference is NaN
-
-    def _exclude(self, logits: torch.Tensor) -> torch.Tensor:
-        if not len(self.excluded):
-            return logits
-        ids = self.excluded[self.excluded < logits.shape[-1]]
-        return logits.index_fill(-1, ids.to(logits.device), -torch.inf)

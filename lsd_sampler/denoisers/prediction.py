@@ -13,7 +13,37 @@ from ..scheduling_lsd import LSDScheduler
 from .base import Denoiser
 
 
-class Predictor:
+class BasePredictor:
+    """What a generation knows of its denoiser and of what its scheduler reads.
+
+    Args:
+        denoiser ([`~lsd_sampler.denoisers.Denoiser`]): the network.
+        scheduler (`SchedulerMixin`): reads the predictions. Only for this library's schedulers is it known which rows.
+        excluded (sequence of `int`): tokens whose logits become -inf.
+        device (`torch.device`, *optional*): where the network runs; default: where it is.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, scheduler: Any, excluded: Sequence[int] = (), device: torch.device | None = None
+    ):
+        self.denoiser, self.device = denoiser, denoiser.device if device is None else device
+        self.excluded = torch.tensor(excluded, dtype=torch.int64, device=self.device)
+        is_ours = isinstance(scheduler, LSDScheduler)
+        self.defer_head = is_ours and denoiser.defers_head
+        self.skips_complete = is_ours and scheduler.skips_complete
+        # a concrete score depends on time, whether the network sees it or not
+        self.reuse = denoiser.prediction_type == "logits" and not denoiser.time_conditioned
+        self.passes = 0
+        """Network calls, each on the sequences that needed one."""
+
+    def _exclude(self, logits: torch.Tensor) -> torch.Tensor:
+        if not len(self.excluded):
+            return logits
+        ids = self.excluded[self.excluded < logits.shape[-1]]
+        return logits.index_fill(-1, ids.to(logits.device), -torch.inf)
+
+
+class Predictor(BasePredictor):
     """Calls a denoiser step by step, and leaves out the work that a step does not need.
 
     - A time-free denoiser is not called for a sequence whose tokens did not change since its last call: the prediction
@@ -30,15 +60,8 @@ class Predictor:
     """
 
     def __init__(self, denoiser: Denoiser, scheduler: Any, conditioning: dict[str, Any], excluded: Sequence[int] = ()):
-        self.denoiser, self.conditioning = denoiser, conditioning
-        self.excluded = torch.tensor(excluded, dtype=torch.int64, device=denoiser.device)
-        is_ours = isinstance(scheduler, LSDScheduler)
-        self.defer_head = is_ours and denoiser.defers_head
-        self.skips_complete = is_ours and scheduler.skips_complete
-        # a concrete score depends on time, whether the network sees it or not
-        self.reuse = denoiser.prediction_type == "logits" and not denoiser.time_conditioned
-        self.passes = 0
-        """Network calls, each on the sequences that needed one."""
+        super().__init__(denoiser, scheduler, excluded)
+        self.conditioning = conditioning
         self.calls_B: torch.Tensor | None = None
         """Network calls for each sequence, `torch.LongTensor` of shape `(batch_size,)`."""
         self._tokens_BL: torch.Tensor | None = None
@@ -79,9 +102,3 @@ class Predictor:
             kwargs["return_hidden_states"] = True
         output = self.denoiser(tokens_RL, t_R, **kwargs)
         return output if self.defer_head else self._exclude(output)
-
-    def _exclude(self, logits: torch.Tensor) -> torch.Tensor:
-        if not len(self.excluded):
-            return logits
-        ids = self.excluded[self.excluded < logits.shape[-1]]
-        return logits.index_fill(-1, ids.to(logits.device), -torch.inf)

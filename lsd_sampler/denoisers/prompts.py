@@ -208,6 +208,4 @@ def _templated(tokenizer: Any | None, messages: Any) -> list[list[int]]:
     if getattr(tokenizer, "chat_template", None) is None:
         raise ValueError("`messages` need a tokenizer with a chat template: pass a text as `prompt`.")
     assert tokenizer is not None
-    texts = tokenizer.apply_chat_template(conversations, add_generation_prompt=True, tokenize=False)
-    # the template holds all special tokens
-    return [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+    return tokenizer.apply_chat_template(conversations, add_generation_prompt=True, return_dict=False)

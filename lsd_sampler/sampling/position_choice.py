@@ -104,11 +104,11 @@ def course(shares_M: torch.Tensor, budget: str, num_calls: int) -> torch.Tensor:
     return torch.from_numpy(np.interp(place, own_place, curve.numpy()))
 
 
-def shares_of(course: torch.Tensor, budget: str) -> torch.Tensor:
-    """The shares, or nats, of each call that use up a budget in this way, as from [`course`]."""
+def shares_of(curve: torch.Tensor, budget: str) -> torch.Tensor:
+    """The shares, or nats, of each call that use up a budget along this curve, as from [`course`]."""
     if is_in_nats(budget):
-        return torch.nn.functional.pad(course.diff(), (0, 1), value=1.0)
-    shares = (1 - course[1:] / course[:-1].clamp(min=1e-12)).clamp(0, 1)
+        return torch.nn.functional.pad(curve.diff(), (0, 1), value=1.0)
+    shares = (1 - curve[1:] / curve[:-1].clamp(min=1e-12)).clamp(0, 1)
     shares[-1] = 1
     return shares
 
