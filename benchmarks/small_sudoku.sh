@@ -21,7 +21,7 @@ learn() { # NAME OPTIONS...
 # the model contradicts some of its own sequences, so real ones tell more; four times the default search
 learn empty --data "$model/data.jsonl" --method forced_kl --search-evaluations 262144 --nfe 4 6
 [ -f "$folder/eval-empty/report.html" ] ||
-    lsd-eval --model "$model" --oracle sudoku4 --sampler "$folder/empty" --nfe 4 6 --num-samples 2048 --headline-limit 16 \
+    lsd-eval --model "$model" --oracle sudoku4 --sampler "$folder/empty" --nfe 4 6 16 --num-samples 2048 --headline-limit 16 \
         --baselines $plain --output-dir "$folder/eval-empty" --resume
 
 learn answers --tasks $clues --objective answers --nfe 2 3 4 8
