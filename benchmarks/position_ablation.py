@@ -35,8 +35,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "kappa by offset": {"layouts": ("offset",)},
     "kappa by matrix": {"layouts": ("matrix",)},
     "no kappa": {"terms": ("own", "random", "halton")},
-    "budget in positions": {"budgets": ("position_shares",)},
-    "budget in nats": {"budgets": ("entropy_shares",)},
+    "shares of positions": {"budgets": ("position_shares",)},
+    "shares of nats": {"budgets": ("entropy_shares",)},
+    "bounds in nats": {"budgets": ("entropy_bounds",)},
     "no free threshold": {"free_below": (0.0,)},
     "shares alone": {"terms": ("random", "halton"), "budgets": ("position_shares",), "free_below": (0.0,)},
 }

@@ -21,10 +21,10 @@ MODELS = Path(__file__).resolve().parents[1] / "models"
 DOMAINS: dict[
     str, tuple[str, int, int]
 ] = {  # what it does, and seconds on two idle cores: in full, and with `--quick`
-    "sudoku": ("learns the default sampler for 4 x 4 sudoku, then counts valid grids", 40, 20),
-    "molecules": ("samples SMILES strings, has rdkit read them, and draws some", 40, 10),
-    "garments": ("samples pictures by class, has a classifier judge them, and draws a grid", 70, 20),
-    "books": ("samples English text, and compares it with novels", 70, 10),
+    "sudoku": ("learns the default sampler for 4 x 4 sudoku, then counts valid grids", 35, 20),
+    "molecules": ("samples SMILES strings, has rdkit read them, and draws some", 25, 10),
+    "garments": ("samples pictures by class, has a classifier judge them, and draws a grid", 30, 15),
+    "books": ("samples English text, and compares it with novels", 40, 10),
 }
 STARTING = 10  # seconds until the libraries are loaded
 
