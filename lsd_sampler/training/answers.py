@@ -19,9 +19,13 @@ from ..sampling.pipeline_runs import PipelineRuns
 from ..support.tasks import VALID, Checker, check_task, make_checker, share_right
 from .forced_figure import Watch, sampler_of
 from .held_out import with_other_noise
-from .position_search import Candidate, Measured
+from .position_candidates import Candidate, Measured
 from .recording import SampleRecorder
 from .task import Task
+
+
+FEWEST_ANSWERS = 48
+"""Tasks that a candidate is measured on, at least, if there are as many: right or wrong says less than a cost."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ class AnswerFigure:
         middle = task.sequences.start + len(task.sequences) // 2
         self.parts = {"fit": range(task.sequences.start, middle), "check": range(middle, task.sequences.stop)}
         self.num_fit, self.num_check = (len(self.parts[part]) * task.workers.size for part in ("fit", "check"))
+        self.num_first = min(FEWEST_ANSWERS, self.num_fit)
 
     def __call__(self, candidate: Candidate, part: str, num: int | None = None) -> Measured:
         task, M = self.task, len(candidate.shares)

@@ -11,12 +11,14 @@ from ..sampling.learned_numbers import LearnedSampler
 from ..sampling.orders import AdaptiveOrder, Order
 from ..sampling.position_choice import is_in_nats
 from .held_out import HeldOutBatch, HeldOutRecorder, first_of, with_other_noise
-from .position_search import Candidate, Measured
+from .position_candidates import Candidate, Measured
 from .task import Task
 
 
 MOST_MEASURED = 512
 """The most sequences of a part that a candidate is measured on."""
+FEWEST = 16
+"""Sequences that a candidate is measured on, at least, if there are as many."""
 
 
 Parts = Mapping[str, Sequence[HeldOutBatch]]
@@ -39,6 +41,7 @@ class ForcedFigure:
             min(MOST_MEASURED, sum(len(sequences) for sequences, _ in parts[part]) * task.workers.size)
             for part in ("fit", "check")
         )
+        self.num_first = min(FEWEST, self.num_fit)
 
     def __call__(self, candidate: Candidate, part: str, num: int | None = None) -> Measured:
         task, M = self.task, len(candidate.shares)

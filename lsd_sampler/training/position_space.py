@@ -11,7 +11,7 @@ from ..support.validation import check_number
 
 
 if TYPE_CHECKING:
-    from .position_search import Candidate
+    from .position_candidates import Candidate
 
 
 FREE_BELOW = (LEAST_NATS, 0.01, 0.1, 0.3)

@@ -15,7 +15,8 @@ from ..sampling.orders import ORDERS, AdaptiveOrder
 from ..sampling.position_choice import BUDGETS, WEIGHTS, course, is_in_nats, shares_of
 from ..sampling.schedules import replay_states
 from .held_out import HeldOutBatch, first_of, with_other_noise
-from .position_search import Candidate
+from .position_candidates import Candidate
+from .position_changes import Scored
 from .position_space import EVERYTHING, FREE_BELOW, PositionSpace
 from .ranked_costs import RankedCosts, RankingRecorder, StateCosts
 from .share_search import best_shares, plain_bounds, plain_shares
@@ -23,16 +24,16 @@ from .step_errors import estimate_table
 from .task import Task
 
 
-Measure = Callable[[Candidate, Dependence], float]
-"""From a candidate and a kappa to a mean cost."""
-LAYOUT_SEQUENCES = 48
-"""Sequences on which layouts of kappa are compared."""
+Quickly = Callable[[list[Candidate], Dependence], list[Scored]]
+"""From candidates and a kappa to what a short search finds, the best first."""
 TABLE_SEQUENCES = 24
 """Sequences of a forced run that prices candidates."""
 NUM_STATES, NUM_STATES_OF_SIMPLE = 40, 128
 """Network calls of such a run, with weights that look at the logits and with those that do not."""
 BOUNDS = (0.1, 1.0)
 """Nats of each call where a search begins, beside those that the tables find."""
+FOUND = 4
+"""How many candidates a comparison of layouts hands on."""
 FEW_CALLS = 8
 """Numbers of calls up to this one have a search of their own; all larger ones share as many evaluations."""
 
@@ -67,7 +68,7 @@ class PositionTables:
         task ([`Task`]): the task; its base scheduler has the order that is learned for.
         batches: sequences to force, of this process.
         layouts: kappa in each layout that was measured; none for an order that is not `adaptive`.
-        measure (*optional*): what a candidate costs with a layout of kappa; without it the tables choose the layout.
+        quickly (*optional*): a short search with one layout of kappa, to compare layouts. Without it, tables decide.
     """
 
     def __init__(
@@ -75,9 +76,9 @@ class PositionTables:
         task: Task,
         batches: Sequence[HeldOutBatch],
         layouts: dict[str, Dependence],
-        measure: Measure | None = None,
+        quickly: Quickly | None = None,
     ):
-        self.task, self.layouts, self.measure = task, layouts, measure
+        self.task, self.layouts, self.quickly = task, layouts, quickly
         self.batches = first_of(batches, max(1, TABLE_SEQUENCES // task.workers.size))
         self.runs = with_other_noise(task.runs)
         self.space: PositionSpace = task.options.space
@@ -96,33 +97,44 @@ class PositionTables:
             ]
             for layout, dependence in self.layouts.items()
         }
-        layout = self._best_layout(probed)
+        layout, found = self._best_layout(probed)
         dependence = self.layouts.get(layout)
         priced += probed.get(layout, [])
         for i, weights in enumerate(self.space.scores(OTHERS)):
             if dependence is None or weights not in probes:
                 priced += self._priced(f"{layout}-other-{i}", weights, dependence, NUM_STATES)
-        return self._sorted(priced), dependence
+        return {M: [*each, *found.get(M, [])] for M, each in self._sorted(priced).items()}, dependence
 
-    def _best_layout(self, probed: dict[str, list[tuple[float, Candidate]]]) -> str:
-        """The layout of kappa whose best candidates for few calls cost the least; empty if there is none."""
-        if len(probed) < 2 or self.measure is None or not few_calls(self.task.config.nfe):
-            return min(probed, key=lambda layout: _least_by_calls(probed[layout]), default="")
+    def _best_layout(self, probed: dict[str, list[tuple[float, Candidate]]]) -> tuple[str, dict[int, list[Candidate]]]:
+        """The layout of kappa with which short searches find what costs the least, for few calls; empty if there is
+        none. And what they found.
+        """
+        numbers = few_calls(self.task.config.nfe)
+        if len(probed) < 2 or self.quickly is None or not numbers:
+            return min(probed, key=lambda layout: _least_by_calls(probed[layout]), default=""), {}
         stored = self.task.progress.load("layout")
         if stored is None:
-            costs = [self._cost_of_layout(layout, probed[layout]) for layout in probed]
-            stored = {"costs": torch.tensor(costs), "network_calls": torch.tensor(self.task.runs.network_calls)}
+            stored = self._compared(probed, numbers)
+            stored["network_calls"] = torch.tensor(self.task.runs.network_calls)
             self.task.progress.save("layout", stored)
         self.task.runs.network_calls = int(stored["network_calls"])
-        return list(probed)[int(stored["costs"].argmin())]
+        layout = min(probed, key=lambda layout: float(stored[f"{layout}.cost"]))
+        return layout, {M: [Candidate.of_numbers("table", row) for row in stored[f"{layout}.{M}"]] for M in numbers}
 
-    def _cost_of_layout(self, layout: str, priced: list[tuple[float, Candidate]]) -> float:
-        """The sum, over few numbers of calls, of the lowest cost that is measured."""
-        assert self.measure is not None
-        found, dependence, total = self._sorted(priced), self.layouts[layout], 0.0
-        for M in few_calls(self.task.config.nfe):
-            total += min(self.measure(c, dependence) for c in found[M] if not c.is_simple)
-        return total
+    def _compared(
+        self, probed: dict[str, list[tuple[float, Candidate]]], numbers: list[int]
+    ) -> dict[str, torch.Tensor]:
+        """What is found with each layout, and its cost: the sum over the numbers of calls."""
+        assert self.quickly is not None
+        stored: dict[str, torch.Tensor] = {}
+        for layout, priced in probed.items():
+            begins, total = self._sorted(priced), 0.0
+            for M in numbers:
+                found = self.quickly([c for c in begins[M] if not c.is_simple], self.layouts[layout])[:FOUND]
+                total += found[0][1].mean
+                stored[f"{layout}.{M}"] = torch.stack([c.numbers() for c, _ in found])
+            stored[f"{layout}.cost"] = torch.tensor(total)
+        return stored
 
     def _sorted(self, priced: list[tuple[float, Candidate]]) -> dict[int, list[Candidate]]:
         """By number of calls: the cheapest ones by the tables, at most two of the same weights, and simple ones."""
@@ -150,15 +162,11 @@ class PositionTables:
             priced = self._solved(name, weights, states, num_states)
             stored = {"network_calls": torch.tensor(task.runs.network_calls)}
             for i, (cost, c) in enumerate(priced):
-                numbers = [cost, c.free_below, float(BUDGETS.index(c.budget)), *c.shares]
-                stored[str(i)] = torch.tensor(numbers, dtype=torch.float64)
+                stored[str(i)] = torch.cat([torch.tensor([cost], dtype=torch.float64), c.numbers()])
             task.progress.save(key, stored)
         task.runs.network_calls = int(stored["network_calls"])
-        rows = [stored[str(i)].tolist() for i in range(len(stored) - 1)]
-        priced = [
-            (cost, Candidate("table", tuple(shares), weights, free, BUDGETS[int(budget)]))
-            for cost, free, budget, *shares in rows
-        ]
+        rows = [stored[str(i)] for i in range(len(stored) - 1)]
+        priced = [(float(row[0]), Candidate.of_numbers("table", row[1:])) for row in rows]
         return [(cost, replace(c, name=name) if c.is_simple or weights is None else c) for cost, c in priced]
 
     def _ranked(
@@ -236,13 +244,6 @@ def is_simple(weights: tuple[float, ...] | None) -> bool:
 def few_calls(nfe: Sequence[int]) -> list[int]:
     """The numbers of calls that have a search of their own."""
     return [M for M in nfe if M <= FEW_CALLS]
-
-
-def calls_of_layouts(nfe: Sequence[int], num_layouts: int, most_rows: int) -> int:
-    """At most as many network calls choose the layout of kappa, with batches of this many rows."""
-    candidates = 2 * len(PROBES) + len(constant_limits(2))
-    batches = -(-LAYOUT_SEQUENCES // most_rows) + 1
-    return num_layouts * candidates * batches * sum(few_calls(nfe)) if num_layouts > 1 else 0
 
 
 def constant_limits(num_calls: int) -> list[Candidate]:

@@ -10,7 +10,7 @@ from helpers.own_denoisers import Own
 from lsd_sampler import DistillConfig, LSDScheduler, MaskedDiffusionPipeline, distill, load_denoiser
 from lsd_sampler.support.tasks import VALID, make_checker
 from lsd_sampler.training.answers import AnswerFigure, Answers, checked_answers
-from lsd_sampler.training.position_search import Candidate
+from lsd_sampler.training.position_candidates import Candidate
 
 
 ITEMS = [{"canvas": [None, 1]}, {"canvas": [None, 0]}]

@@ -16,7 +16,7 @@ from lsd_sampler.sampling.position_choice import BUDGETS
 from lsd_sampler.sampling.schedules import grid_from_counts
 from lsd_sampler.training.forced_figure import ForcedFigure, whole_shares
 from lsd_sampler.training.held_out import held_out_nats, with_other_noise
-from lsd_sampler.training.position_search import Candidate
+from lsd_sampler.training.position_candidates import Candidate
 from lsd_sampler.training.position_tables import SIMPLE
 
 

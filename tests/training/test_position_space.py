@@ -36,7 +36,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[Seen, Any
         return call(self, candidate, part, num)
 
     monkeypatch.setattr(ForcedFigure, "__call__", kept)
-    options = {"nfe": (2,), "search_evaluations": 5000, **options}
+    options = {"nfe": (2,), "search_evaluations": 10_000, **options}
     config = DistillConfig(method="forced_kl", num_sequences=64, **options)
     records: list[dict[str, Any]] = []
     data = sudoku4().sample(64, torch.Generator().manual_seed(0))

@@ -13,7 +13,7 @@ from lsd_sampler.sampling.learned_numbers import StepErrorTable
 from lsd_sampler.sampling.orders import ORDERS
 from lsd_sampler.sampling.position_choice import num_within
 from lsd_sampler.training.paths import source_paths
-from lsd_sampler.training.position_search import Candidate
+from lsd_sampler.training.position_candidates import Candidate
 from lsd_sampler.training.position_tables import (
     SIMPLE,
     PositionTables,

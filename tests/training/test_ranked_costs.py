@@ -11,7 +11,7 @@ from lsd_sampler.denoisers import random_chain
 from lsd_sampler.sampling.learned_numbers import LearnedSampler
 from lsd_sampler.sampling.position_choice import BUDGETS
 from lsd_sampler.training.forced_figure import ForcedFigure, whole_shares
-from lsd_sampler.training.position_search import Candidate
+from lsd_sampler.training.position_candidates import Candidate
 from lsd_sampler.training.ranked_costs import RankedCosts, RankingRecorder, StateCosts
 
 

@@ -28,20 +28,20 @@ from ...support.validation import check_number
 from ...support.workers import Workers
 from ..answers import AnswerFigure
 from ..consistent import MOST_CALLS, consistent
-from ..forced_figure import ForcedFigure, whole_shares
+from ..forced_figure import FEWEST, ForcedFigure, whole_shares
 from ..held_out import HeldOutBatch, first_of, rest_of
 from ..measured_dependence import layouts_of, measured_dependence, states_of_pairs
 from ..method import Method
 from ..options import MethodOptions, check_positive, option
 from ..paths import of_forward_process, source_paths
-from ..position_search import FEWEST, Candidate, Figure, Found, Measured, most_spent, search
+from ..position_candidates import Candidate, Figure, Measured
+from ..position_changes import Scored
+from ..position_search import Found, most_spent, quick_search, search
 from ..position_space import FREE_BELOW, PositionSpace, checked_names, checked_thresholds
 from ..position_tables import (
     FEW_CALLS,
-    LAYOUT_SEQUENCES,
     TABLE_SEQUENCES,
     PositionTables,
-    calls_of_layouts,
     calls_of_tables,
     continued,
     for_answers,
@@ -55,6 +55,8 @@ from ..teacher_plan import TeacherPlan
 OBJECTIVES = ("likelihood", "answers")
 BETAS = (1.0, 1.5, 3.0, 100.0)
 """Inverse temperatures that are tried for right answers; the last one takes the most likely token."""
+_LAYOUT_SHARE = 0.125
+"""Part of the evaluations for a number of calls that a short search takes with each layout of kappa."""
 MOST_SEQUENCES = 1024
 SOURCE_EVALUATIONS = 16384
 """As many sequences are used by default as can be made, and forced in random order, with this many network calls on
@@ -172,8 +174,7 @@ class ForcedKL(Method):
         # n sequences make one batch, or at most one more than their share of full ones
         search = math.ceil(evaluations * max(1 / fewest, 2 / (rows + 1)))
         checked = 0 if recipe.source == "data" else min(MOST_CALLS, plan.num_masked)
-        layouts = calls_of_layouts(nfe, 2 if pairs else 0, min(rows, LAYOUT_SEQUENCES))
-        measured = table_batches * tables + layouts + search
+        measured = table_batches * tables + search
         own = recipe.num_batches * (recipe.source_steps + checked + pairs) + measured
         return plan.num_canvases * (1 + own)
 
@@ -203,18 +204,20 @@ class PositionSearch:
     def learn(self) -> LearnedSampler:
         """All numbers."""
         layouts = self._layouts() if self.is_adaptive and self.space.looks_at_pairs else {}
-        tables = PositionTables(self.task, self.parts["fit"], layouts, self._cost_with)
+        tables = PositionTables(self.task, self.parts["fit"], layouts, self._quickly)
         candidates, dependence = tables.candidates()
         self.figure = self._figure(dependence)
+        self.compared = len(layouts) if len(layouts) > 1 else 0
         steps: dict[int, LearnedSteps] = {}
         best: Candidate | None = None
         for M in self.task.config.nfe:
             steps[M], best = self._searched(M, [*continued(best, M), *candidates[M]])
         return LearnedSampler(steps, dependence=dependence if any(map(_uses_dependence, steps.values())) else None)
 
-    def _cost_with(self, candidate: Candidate, dependence: Dependence) -> float:
-        """What a candidate costs with this kappa, on few sequences."""
-        return self._figure(dependence)(candidate, "fit", LAYOUT_SEQUENCES).mean
+    def _quickly(self, candidates: list[Candidate], dependence: Dependence) -> list[Scored]:
+        """What a short search finds with this kappa."""
+        most = int(_LAYOUT_SHARE * self.task.options.search_evaluations)
+        return quick_search(self._figure(dependence), candidates, most, self.space, self.task.config.seed)
 
     def _figure(self, dependence: Dependence | None) -> Figure:
         """What is searched on."""
@@ -252,10 +255,13 @@ class PositionSearch:
         if stored is None:
             betas = BETAS if self.is_for_answers else ()
             begins = for_answers(candidates, M, BETAS[-1], self.space) if betas else candidates
-            found = search(self.figure, begins, _most_evaluations(task.recipe, M), betas, self.space)
+            most = _most_evaluations(task.recipe, M)
+            if M <= FEW_CALLS:  # the comparison of layouts has taken its part
+                most -= self.compared * int(_LAYOUT_SHARE * most)
+            found = search(self.figure, begins, most, betas, self.space, task.config.seed)
             stored = _to_tensors(found, task.runs.network_calls)
             task.progress.save(key, stored)
-        found = _from_tensors(stored, self.is_adaptive)
+        found = _from_tensors(stored)
         task.runs.network_calls = int(stored["network_calls"])
         self._log(M, found)
         # where the choice of positions does not say how many they are, the times must say what was measured
@@ -334,21 +340,17 @@ def _to_tensors(found: Found, network_calls: int) -> dict[str, torch.Tensor]:
     compared = [(found.best, found.measured), *found.others]
     tensors = {"network_calls": torch.tensor(network_calls), "evaluations": torch.tensor(found.evaluations)}
     for i, (c, m) in enumerate(compared):
-        numbers = [c.free_below, float(BUDGETS.index(c.budget)), c.beta, *(c.weights or (0.0,) * len(WEIGHTS))]
-        tensors[f"{i}.numbers"] = torch.tensor(numbers, dtype=torch.float64)
-        tensors[f"{i}.shares"] = torch.tensor(c.shares, dtype=torch.float64)
+        tensors[f"{i}.numbers"] = c.numbers()
         tensors[f"{i}.name"] = torch.tensor(list(c.name.encode()), dtype=torch.uint8)
         tensors |= {f"{i}.{key}": value.clone() for key, value in vars(m).items()}
     return tensors
 
 
-def _from_tensors(tensors: dict[str, torch.Tensor], is_adaptive: bool) -> Found:
+def _from_tensors(tensors: dict[str, torch.Tensor]) -> Found:
     compared, i = [], 0
     while f"{i}.numbers" in tensors:
-        free, budget, beta, *weights = tensors[f"{i}.numbers"].tolist()
         name = bytes(tensors[f"{i}.name"].tolist()).decode()
-        shares = tuple(tensors[f"{i}.shares"].tolist())
-        candidate = Candidate(name, shares, tuple(weights) if is_adaptive else None, free, BUDGETS[int(budget)], beta)
+        candidate = Candidate.of_numbers(name, tensors[f"{i}.numbers"])
         compared.append((candidate, Measured(*(tensors[f"{i}.{key}"] for key in Measured.__annotations__))))
         i += 1
     (best, measured), *others = compared
