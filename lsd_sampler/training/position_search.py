@@ -18,12 +18,14 @@ STAGES = ((0.45, 1, 0.3), (0.55, 4, 0.6), (1.0, 12, 0.8))
 """What each stage may spend, as a share of what is left; on how many times as many sequences as at first it measures;
 and how often it changes the cheapest candidates of all, instead of those of one budget.
 """
-QUICK_STAGES = ((0.7, 1, 0.5), (0.0, 4, 0.5))
-"""Those of a short search. The last one only measures."""
+QUICK_STAGES = ((0.6, 1, 0.5), (1.0, 4, 0.5))
+"""Those of a short search."""
 ISLAND = 4
 """How many candidates of each budget are changed."""
 SAME = 2
 """How many of them have the same weights, at most."""
+AGAIN = 0.4
+"""Share of a stage's evaluations, at most, for candidates that were found before it."""
 HOPELESS = 6.0
 """By how many standard errors a simple order must lead so that nothing else is improved."""
 _MOST_FAILED = 2000
@@ -121,33 +123,42 @@ class Evolution:
             stages: as in `STAGES`.
         """
         ranked = sorted(candidates, key=lambda c: not c.is_simple)
-        scored = self._measured(ranked, 1) or [(ranked[0], self.figure(ranked[0], "fit", self.figure.num_first))]
+        scored = self._measured(ranked, 1, self.budget.part(AGAIN))
+        scored = scored or [(ranked[0], self.figure(ranked[0], "fit", self.figure.num_first))]
         if self._is_hopeless(scored):
             return scored
         for share, times, greedy in stages:
-            part, num = self.budget.part(share), times * self.figure.num_first
+            part, num = self.budget.part(share), min(times * self.figure.num_first, self.figure.num_fit)
             if times > 1:
-                kept = [*_simplest(scored), *itertools.chain(*self._islands(scored, 2 * ISLAND))]
-                scored = self._measured((c for c, _ in kept), times) or scored
-            scored += self._improved(scored, part, min(num, self.figure.num_fit), greedy)
+                scored = self._again(scored, times, part) or scored
+            scored += self._improved([each for each in scored if len(each[1].costs_S) == num], part, num, greedy)
         return scored
 
-    def _measured(self, candidates: Iterable[Candidate], times: int) -> list[Scored]:
+    def _measured(self, candidates: Iterable[Candidate], times: int, budget: Budget) -> list[Scored]:
         """As many as the budget allows, on so many times as many sequences as first."""
         num = min(times * self.figure.num_first, self.figure.num_fit)
-        return [(c, self.figure(c, "fit", num)) for c in candidates if self.budget.allows(len(c.shares), num)]
+        return [(c, self.figure(c, "fit", num)) for c in candidates if budget.allows(len(c.shares), num)]
+
+    def _again(self, scored: list[Scored], times: int, budget: Budget) -> list[Scored]:
+        """The best ones, measured on more sequences; none if the budget does not last for a few."""
+        places = [list(enumerate(island)) for island in self._islands(scored, 2 * ISLAND)]
+        ranked = sorted(itertools.chain(*places), key=lambda each: (each[0], each[1][1].mean))
+        kept = [c for c, _ in [*_simplest(scored), *(each for _, each in ranked)]]
+        num = min(times * self.figure.num_first, self.figure.num_fit) * len(kept[0].shares)
+        affordable = max(int(AGAIN * budget.left) // num, min(FINALISTS, budget.left // num))
+        return self._measured(kept[:affordable], times, budget) if affordable > 1 else []
 
     def _is_hopeless(self, scored: list[Scored]) -> bool:
-        simple, others = _simplest(scored), _different(scored)[:FINALISTS]
+        simple, others = _simplest(scored), _different(scored)[:2]
         if not simple or not others:
             return False
-        again = [measured for _, measured in self._measured((c for c, _ in [*simple, *others]), 4)]
+        again = [m for _, m in self._measured((c for c, _ in [*simple, *others]), 4, self.budget.part(AGAIN))]
         return len(again) > 1 and all(_beats(again[0], other, HOPELESS) for other in again[1:])
 
     def _improved(self, scored: list[Scored], budget: Budget, num: int, greedy: float) -> list[Scored]:
         """What is cheaper than the candidate that it was made of. A change is measured on few sequences first."""
         tried, found, failed = {c for c, _ in scored}, list[Scored](), 0
-        few = max(1, num // (4 if num > self.figure.num_first else 2))
+        few = max(1, num // 4) if num > self.figure.num_first else num
         islands = self._islands(scored, ISLAND)
         while islands and failed < _MOST_FAILED:
             parent, measured = self._chosen(islands, greedy)

@@ -30,6 +30,8 @@ TABLE_SEQUENCES = 24
 """Sequences of a forced run that prices candidates."""
 NUM_STATES, NUM_STATES_OF_SIMPLE = 40, 128
 """Network calls of such a run, with weights that look at the logits and with those that do not."""
+DRAWN = 4
+"""As many candidates begin a search for right answers with tokens that are drawn; all do with the most likely ones."""
 BOUNDS = (0.1, 1.0)
 """Nats of each call where a search begins, beside those that the tables find."""
 FOUND = 4
@@ -277,11 +279,12 @@ def for_answers(
     surest = [
         Candidate("surest first", shares, _weights(own=1, redundancy=redundancy, random=0.01), free_below, budget)
         for redundancy in (0, 1)
-        for free_below in FREE_BELOW
+        for free_below in (FREE_BELOW[0], FREE_BELOW[-1])
         for budget, shares in limits
     ]
-    both = [*candidates, *space.brought_in(surest)]
-    return [*both, *(replace(each, beta=beta) for each in both)]
+    simple, others = ([c for c in candidates if c.is_simple == simple] for simple in (True, False))
+    likely = [replace(each, beta=beta) for each in (*simple, *space.brought_in(surest), *others)]
+    return [*simple, *likely, *others[:DRAWN]]
 
 
 def continued(best: Candidate | None, num_calls: int) -> list[Candidate]:

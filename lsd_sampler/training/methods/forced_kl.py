@@ -8,7 +8,7 @@ correlation of the positions that are revealed together.
 1. Dependence: kappa, along sequences in random order ([`~lsd_sampler.training.measured_dependence`]).
 2. Tables: for each of some weights of the score one forced run, which prices the shares of every number of calls
    ([`~lsd_sampler.training.ranked_costs`]).
-3. Search: the best of these are measured, and improved one number at a time
+3. Search: the best of these are measured, and changed at random as long as that lowers the cost
    ([`~lsd_sampler.training.position_search`]).
 """
 
@@ -55,8 +55,8 @@ from ..teacher_plan import TeacherPlan
 OBJECTIVES = ("likelihood", "answers")
 BETAS = (1.0, 1.5, 3.0, 100.0)
 """Inverse temperatures that are tried for right answers; the last one takes the most likely token."""
-_LAYOUT_SHARE = 0.125
-"""Part of the evaluations for a number of calls that a short search takes with each layout of kappa."""
+_QUICK_SHARE = 0.125
+"""Part of the evaluations for a number of calls that a short search takes."""
 MOST_SEQUENCES = 1024
 SOURCE_EVALUATIONS = 16384
 """As many sequences are used by default as can be made, and forced in random order, with this many network calls on
@@ -214,10 +214,11 @@ class PositionSearch:
             steps[M], best = self._searched(M, [*continued(best, M), *candidates[M]])
         return LearnedSampler(steps, dependence=dependence if any(map(_uses_dependence, steps.values())) else None)
 
-    def _quickly(self, candidates: list[Candidate], dependence: Dependence) -> list[Scored]:
-        """What a short search finds with this kappa."""
-        most = int(_LAYOUT_SHARE * self.task.options.search_evaluations)
-        return quick_search(self._figure(dependence), candidates, most, self.space, self.task.config.seed)
+    def _quickly(self, candidates: list[Candidate], dependence: Dependence | None) -> list[Scored]:
+        """What a short search finds with this kappa. Costs decide, even for right answers: they are less noisy."""
+        most = int(_QUICK_SHARE * self.task.options.search_evaluations)
+        figure = ForcedFigure(self.task, self.parts, dependence)
+        return quick_search(figure, candidates, most, self.space, self.task.config.seed)
 
     def _figure(self, dependence: Dependence | None) -> Figure:
         """What is searched on."""
@@ -257,7 +258,7 @@ class PositionSearch:
             begins = for_answers(candidates, M, BETAS[-1], self.space) if betas else candidates
             most = _most_evaluations(task.recipe, M)
             if M <= FEW_CALLS:  # the comparison of layouts has taken its part
-                most -= self.compared * int(_LAYOUT_SHARE * most)
+                most -= self.compared * int(_QUICK_SHARE * most)
             found = search(self.figure, begins, most, betas, self.space, task.config.seed)
             stored = _to_tensors(found, task.runs.network_calls)
             task.progress.save(key, stored)
