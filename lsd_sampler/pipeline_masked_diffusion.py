@@ -264,7 +264,9 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             others = {"messages": messages, "prefix": prefix, "suffix": suffix, "input_ids": input_ids,
                       "class_labels": class_labels, "guidance_scale": guidance_scale, **options.given(),
                       "attention_mask": attention_mask, "callback_on_block_end": callback_on_block_end}  # fmt: skip
-            _refuse_in_translation(prompt, **others)
+            if prompt is None:
+                raise ValueError("This model translates: give the texts to translate as `prompt`.")
+            _refuse("has no meaning for a model that translates its `prompt`", **others)
             sources = [ids for ids in read_sources(prompt, self.denoiser) for _ in range(num_samples)]
             _check_number_of_generators(generator, len(sources))
             run = TranslationRun(
@@ -274,7 +276,8 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             out = self._translate(run, return_all_candidates, call)
             self.maybe_free_model_hooks()
             return out if return_dict else (out.texts, out.sequences)
-        _refuse_without_translation(**beam, return_all_candidates=return_all_candidates or None)
+        beam |= {"return_all_candidates": return_all_candidates or None}
+        _refuse("goes with a model that translates its `prompt`", **beam)
         if prompt is None and messages is None:
             options.check_unused(attention_mask=attention_mask, callback_on_block_end=callback_on_block_end)
             canvas = self._input.canvas(prefix, suffix, input_ids, length).repeat_interleave(num_samples, dim=0)
@@ -517,24 +520,16 @@ def _check_number_of_generators(generator: Generators, num_samples: int) -> None
         raise ValueError(f"`generator` has {len(generator)} entries for {num_samples} samples.")
 
 
-def _refuse_in_translation(prompt: Any, **others: Any) -> None:
-    if prompt is None:
-        raise ValueError("This model translates: give the texts to translate as `prompt`.")
-    for name, value in others.items():
-        if value is not None:
-            raise ValueError(f"`{name}` has no meaning for a model that translates its `prompt`: leave it out.")
-
-
-def _refuse_without_translation(**others: Any) -> None:
-    for name, value in others.items():
-        if value is not None:
-            raise ValueError(f"`{name}` goes with a model that translates its `prompt`: leave it out.")
-
-
 def _refuse_with_prompt(**others: Any) -> None:
     for name, value in others.items():
         if value is not None:
             raise ValueError(f"`prompt` and `messages` exclude `{name}`: leave one of them out.")
+
+
+def _refuse(reason: str, **others: Any) -> None:
+    for name, value in others.items():
+        if value is not None:
+            raise ValueError(f"`{name}` {reason}: leave it out.")
 
 
 # `diffusers.DiffusionPipeline.from_pretrained` looks for a saved pipeline's class in diffusers' own namespace only

@@ -1,4 +1,4 @@
-"""Checkpoints of fairseq: pickles of tensors, plain containers and `argparse.Namespace`. No other class is admitted."""
+"""Checkpoints of fairseq: pickles of tensors, plain containers and `argparse.Namespace`, and no other class."""
 
 import argparse
 import re
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..support.validation import check_number
 from .files import read_pickle
 
 
@@ -26,15 +27,17 @@ _SWITCHES = {
     "decoder_normalize_before": False, "encoder_concat_pe": True, "decoder_concat_pe": True, "encoder_use_rpe": False,
     "decoder_use_rpe": False, "layernorm_embedding": False, "no_scale_embedding": False,
     "share_all_embeddings": True, "share_decoder_input_output_embed": False, "pred_length_offset": False,
-    "no_decoder_final_norm": False, "left_pad_source": True,
+    "no_decoder_final_norm": False, "left_pad_source": True, "continuous_sample": False, "not_topk": False,
 }  # fmt: skip
 _CHOICES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "diffusion_type": (None, ("reparam-absorbing", "reparam-multinomial", "absorbing", "multinomial")),
     "timestep_emb_type": ("sinusoidal", ("sinusoidal", "learnable", "none")),
     "noise_distribution": ("uniform", ("uniform", "unigram")),
     "noise_scheduler_type": ("cosine", ("cosine", "cosine_old", "linear", "sqrt")),
+    "schedule": ("Beta", ("Beta", "linear_alpha", "linear_lambda", "cosine")),
     "activation_fn": ("relu", ("relu", "gelu", "gelu_accurate", "gelu_fast", "tanh", "linear")),
 }
+_NUMBERS = {"alpha": 3, "beta": 3}
 _BUCKETS = {"encoder_rpe_num_buckets": 64, "decoder_rpe_num_buckets": 64}
 # options that change the network, with the only value that is known here
 _REFUSED: dict[str, Any] = {
@@ -63,14 +66,14 @@ def read_fairseq(file: Path) -> dict[str, Any]:
 
 
 def training_options(content: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """The options that the model was trained with: `cfg.model`, and what `cfg.task` has beside it, or the older `args`.
+    """The options that the model was trained with: `cfg.model` and what `cfg.task` has beside it, or the older `args`.
 
     Raises:
         ValueError: if there are none.
     """
     sections = content.get("cfg")
     sections = sections if isinstance(sections, dict) else {}
-    found = [sections.get("task"), sections.get("model"), content.get("args")]
+    found = [content.get("args"), sections.get("task"), sections.get("model")]
     given = [vars(x) if isinstance(x, argparse.Namespace) else x for x in found]
     options = {str(key): value for x in given if isinstance(x, dict) for key, value in x.items()}
     if not options:
@@ -85,7 +88,7 @@ def network_config(options: Mapping[str, Any], file: Path) -> dict[str, Any]:
         ValueError: if an option is missing, unusable or not supported; the message names the file and the option.
     """
     config = {key: options.get(key) for key in _INTEGERS}
-    config |= {key: options.get(key, default) for key, default in (_SWITCHES | _BUCKETS).items()}
+    config |= {key: options.get(key, default) for key, default in (_SWITCHES | _BUCKETS | _NUMBERS).items()}
     config |= {key: options.get(key, default) for key, (default, _) in _CHOICES.items()}
     check_config(config, str(file))
     for key, known in _REFUSED.items():
@@ -100,6 +103,8 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
         value = config.get(key)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{where}: '{key}' must be a positive integer, got {value!r}.")
+    for key in _NUMBERS:
+        check_number(f"{where}: {key}", config.get(key), low=1e-3)
     for key in _SWITCHES:
         if not isinstance(config.get(key), bool):
             raise ValueError(f"{where}: '{key}' must be true or false, got {config.get(key)!r}.")

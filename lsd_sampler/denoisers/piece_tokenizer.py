@@ -36,7 +36,7 @@ class SymbolDictionary:
 
     def __init__(self, lines: Sequence[str], where: str = "`lines`"):
         self.lines = list(lines)
-        self.symbols = list(SPECIAL_SYMBOLS)
+        self.symbols: list[str] = list(SPECIAL_SYMBOLS)
         self.counts = [1] * len(SPECIAL_SYMBOLS)
         self.ids = {symbol: i for i, symbol in enumerate(SPECIAL_SYMBOLS)}
         for number, line in enumerate(self.lines, start=1):

@@ -196,8 +196,12 @@ class TranslationDenoiser(Denoiser):
         config = super().scheduler_config()
         return config if self.mask_token_id is not None else config | {"vocab_size": self.vocab_size - UNK}
 
-    def dndm_config(self) -> dict[str, Any]:
+    def dndm_config(self, **options: Any) -> dict[str, Any]:
         """Keyword arguments with which [`~lsd_sampler.sampling.scheduling_dndm.DNDMScheduler`] fits.
+
+        Args:
+            options: those of the scheduler that are to differ from the checkpoint's (`--not-topk`, `--schedule`,
+                `--alpha`, `--beta` and `--continuous-sample` of its training).
 
         Raises:
             ValueError: if DNDM has no step for the noise of this model.
@@ -208,7 +212,13 @@ class TranslationDenoiser(Denoiser):
                 f"DNDM has no step for models of the type {kind!r}, only for 'reparam-{kind}': use `LSDScheduler`."
             )
         ids = {"mask_token_id": self.mask_token_id, "special_token_ids": [BOS, PAD, EOS]}
-        return {"training_steps": self.training_steps, "corruption": self.corruption, **ids}
+        trained = {
+            "top_k": not self.config["not_topk"],
+            "weights": "beta" if self.config["schedule"] == "Beta" else self.config["schedule"],
+            "continuous": self.config["continuous_sample"],
+            **{name: float(self.config[name]) for name in ("alpha", "beta")},
+        }
+        return {"training_steps": self.training_steps, "corruption": self.corruption, **ids, **trained, **options}
 
     # ---- files ----
 
@@ -235,15 +245,21 @@ class TranslationDenoiser(Denoiser):
         `dict.LANGUAGE.txt` is which. `network_times`: see the class.
         """
         if checkpoint.config.get("model_type") != MODEL_TYPE:
-            return cls._from_fairseq(checkpoint, ema, source_lang, target_lang, network_times or "dndm")
+            return cls._from_fairseq(checkpoint, ema, source_lang, target_lang, network_times)
         config, tokenizer = dict(checkpoint.config), PieceTokenizer.from_pretrained(checkpoint.folder)
-        times = network_times or config.pop("network_times", "dndm")
+        saved = config.pop("network_times", "dndm")
+        times = network_times or saved
         tensors, file = read_weights(checkpoint, variant)
         return build_model(lambda: cls(config, tokenizer, times), checkpoint.config_file, tensors, file)
 
     @classmethod
     def _from_fairseq(
-        cls, checkpoint: Checkpoint, ema: bool, source_lang: str | None, target_lang: str | None, network_times: str
+        cls,
+        checkpoint: Checkpoint,
+        ema: bool,
+        source_lang: str | None,
+        target_lang: str | None,
+        network_times: str | None,
     ) -> Self:
         file = checkpoint.weights_or_pickle(SUFFIX)
         content = read_fairseq(file)
@@ -256,7 +272,9 @@ class TranslationDenoiser(Denoiser):
         weights = network_tensors(tensors)
         if config["diffusion_type"].endswith("multinomial"):
             weights["vocab_log_prob"] = tensors.get(_NOISE_BUFFER, _uniform_noise(config["target_vocabulary"]))
-        return build_model(lambda: cls(config, tokenizer, network_times), file, weights, file)
+        # the only recipe whose network saw times in [0, 1]
+        trained_on = "unit" if options.get("time_sampler_type") == "continuous" else "dndm"
+        return build_model(lambda: cls(config, tokenizer, network_times or trained_on), file, weights, file)
 
     def _config(self) -> dict[str, Any]:
         return {"model_type": MODEL_TYPE, **self.config, "network_times": self.network_times}
@@ -296,7 +314,7 @@ def _sizes(tensors: Mapping[str, torch.Tensor], file: Path) -> dict[str, int]:
 
 
 def _final_norms(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> dict[str, bool]:
-    """Whether a norm follows the layers of a side that normalises before each branch; in old formats there was none."""
+    """Whether a norm follows the layers of a side that normalises before each branch; old formats had none."""
     wanted = not config["no_decoder_final_norm"]
     return {
         "encoder_final_norm": version_of(tensors, "encoder") >= 2,

@@ -42,8 +42,8 @@ def read_sources(prompt: Any, denoiser: TranslationDenoiser) -> list[list[int]]:
     for i, ids in enumerate(sources):
         if len(ids) > most:
             raise ValueError(
-                f"`prompt` {i} has {len(ids)} tokens (`<s>` and `</s>` included), but the encoder has {most} positions:"
-                " split the text."
+                f"`prompt` {i} has {len(ids)} tokens (`<s>` and `</s>` included), but the encoder has {most}"
+                " positions: split the text."
             )
     return sources
 
@@ -60,26 +60,28 @@ def _source(entry: Any, denoiser: TranslationDenoiser) -> list[int]:
         if said := unknown_share(denoiser.tokenizer, ids):
             logger.warning("`prompt` is to be split into the pieces of the dictionary, with blanks between: %s", said)
         return ids
-    try:
-        tensor = torch.as_tensor(entry)
-        fits = tensor.ndim == 1 and not tensor.is_floating_point() and tensor.dtype != torch.bool
-    except (TypeError, ValueError, RuntimeError):
-        fits = False
-    size = denoiser.config["source_vocabulary"]
-    ids = tensor.tolist() if fits else []
-    if not fits or any(not 0 <= i < size for i in ids):
+    ids, size = _integers(entry), denoiser.config["source_vocabulary"]
+    if ids is None or any(not 0 <= i < size for i in ids):
         raise ValueError(f"`prompt` must be a text, token ids in [0, {size - 1}], or a list of either, got {entry!r}.")
     ids = [i for i in ids if i != PAD]
     return [*([] if ids[:1] == [BOS] else [BOS]), *ids, *([] if ids[-1:] == [EOS] else [EOS])]
 
 
+def _integers(entry: Any) -> list[int] | None:
+    try:
+        tensor = torch.as_tensor(entry)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    is_integer = not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype != torch.bool
+    return tensor.tolist() if tensor.ndim == 1 and tensor.numel() and is_integer else None
+
+
 def padded_sources(sources: Sequence[Sequence[int]], left: bool) -> torch.Tensor:
     """Sources of one length, `(B, S)`, with padding on the left or right."""
     longest = max(map(len, sources))
-    rows = [
-        [PAD] * (longest - len(ids)) + [*ids] if left else [*ids] + [PAD] * (longest - len(ids)) for ids in sources
-    ]
-    return torch.tensor(rows)
+    padding = [[PAD] * (longest - len(ids)) for ids in sources]
+    pairs = zip(padding, map(list, sources), strict=True)
+    return torch.tensor([pad + ids if left else ids + pad for pad, ids in pairs])
 
 
 @dataclass(frozen=True)

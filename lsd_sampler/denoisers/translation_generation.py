@@ -106,7 +106,7 @@ class TranslationRun:
         length_R = beam.around(self.denoiser.predicted_lengths(self.source), most).flatten()
         self.source = self.source.rows(torch.arange(self.num_sources).repeat_interleave(beam.candidates))
         if isinstance(self.scheduler, DNDMScheduler):
-            canvas_RN, score_RN = self._dndm(length_R, num_inference_steps, after_step)
+            canvas_RN, score_RN = self._dndm(self.scheduler, length_R, num_inference_steps, after_step)
         else:
             canvas_RN, score_RN = self._lsd(length_R, num_inference_steps, after_step, timesteps_kwargs, step_kwargs)
         return Translations(canvas_RN, candidate_scores(score_RN, canvas_RN), self.calls, self.calls_R)
@@ -138,9 +138,9 @@ class TranslationRun:
     # ---- DNDM ----
 
     def _dndm(
-        self, length_R: torch.Tensor, num_steps: int, after_step: AfterStep
+        self, scheduler: DNDMScheduler, length_R: torch.Tensor, num_steps: int, after_step: AfterStep
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        times, canvas_RN = self.scheduler.take_replayed()
+        times, canvas_RN = scheduler.take_replayed()
         if canvas_RN is None:
             width = self._width(length_R)
             columns_R = self._columns(length_R, width)
@@ -148,15 +148,15 @@ class TranslationRun:
         else:
             canvas_RN = self._checked_canvas(canvas_RN)
         if times is None:
-            times = self._draw_times(length_R, canvas_RN.shape[1], num_steps)
-        self.scheduler.set_timesteps(num_steps, device=self.device, transition_times=times)
-        for time in self.scheduler.timesteps:
+            times = self._draw_times(scheduler, length_R, canvas_RN.shape[1], num_steps)
+        scheduler.set_timesteps(num_steps, device=self.device, transition_times=times)
+        for time in scheduler.timesteps:
             logits = self._decode(canvas_RN, time.expand(self.num_rows))
-            canvas_RN = self.scheduler.step(logits, time, canvas_RN).prev_sample
+            canvas_RN = scheduler.step(logits, time, canvas_RN, return_dict=False)[0]
             canvas_RN, goes_on = after_step(time, canvas_RN)
             if not goes_on:
                 break
-        return canvas_RN, self.scheduler.scores
+        return canvas_RN, scheduler.scores
 
     def _columns(self, length_R: torch.Tensor, width: int) -> list[int]:
         """For how many columns of each row numbers are drawn: as many as the batch has; with a generator for each
@@ -167,13 +167,15 @@ class TranslationRun:
         longest_B = length_R.view(self.num_sources, -1).amax(1)
         return longest_B.repeat_interleave(self.beam.candidates).tolist()
 
-    def _draw_times(self, length_R: torch.Tensor, num_columns: int, num_steps: int) -> torch.Tensor:
+    def _draw_times(
+        self, scheduler: DNDMScheduler, length_R: torch.Tensor, num_columns: int, num_steps: int
+    ) -> torch.Tensor:
         """Times that all rows share, `(N,)`; with a generator for each source, times of its own, `(R, N)`."""
         if not isinstance(self.generator, list | tuple):
-            return self.scheduler.draw_transition_times(1, num_columns, num_steps, self.generator)[0]
+            return scheduler.draw_transition_times(1, num_columns, num_steps, self.generator)[0]
         columns_B, rows = self._columns(length_R, num_columns)[:: self.beam.candidates], []
         for columns, generator in zip(columns_B, self.generator, strict=True):
-            drawn = self.scheduler.draw_transition_times(1, columns, num_steps, generator)[0]
+            drawn = scheduler.draw_transition_times(1, columns, num_steps, generator)[0]
             rows.append(torch.nn.functional.pad(drawn, (0, num_columns - columns), value=NO_TIME))
         return torch.stack(rows).repeat_interleave(self.beam.candidates, dim=0)
 
@@ -182,8 +184,8 @@ class TranslationRun:
         fits = canvas_RN.ndim == 2 and len(canvas_RN) == self.num_rows and canvas_RN.dtype == torch.int64
         if not fits or not bool(((canvas_RN >= 0) & (canvas_RN < most)).all()):
             raise ValueError(
-                f"`first_canvas` must hold int64 ids in [0, {most - 1}], of shape ({self.num_rows}, num_columns), a row"
-                f" for each candidate of each source; got {tuple(canvas_RN.shape)}, {canvas_RN.dtype}."
+                f"`first_canvas` must hold int64 ids in [0, {most - 1}], of shape ({self.num_rows}, num_columns), a"
+                f" row for each candidate of each source; got {tuple(canvas_RN.shape)}, {canvas_RN.dtype}."
             )
         return canvas_RN.to(self.device)
 
@@ -340,8 +342,8 @@ def check_noise(denoiser: TranslationDenoiser) -> None:
         return
     if config["noise_distribution"] != "uniform":
         raise ValueError(
-            f"This model was trained with noise of the distribution {config['noise_distribution']!r}, and `LSDScheduler`"
-            " has uniform noise only: use `DNDMScheduler(**pipeline.denoiser.dndm_config())`."
+            f"This model was trained with noise of the distribution {config['noise_distribution']!r}, and"
+            " `LSDScheduler` has uniform noise only: use `DNDMScheduler(**pipeline.denoiser.dndm_config())`."
         )
     if config["noise_scheduler_type"] == "sqrt":
         raise ValueError(

@@ -181,7 +181,7 @@ class Encoder(Stack):
         super().__init__(config, "encoder", embed_tokens, final_norm)
 
     def forward(self, tokens_BS: torch.Tensor) -> list[torch.Tensor]:
-        """The input of the layers, the output of each, and that of the final norm if there is one. `(B, S, C)` each."""
+        """The input of the layers, the output of each, and that of the final norm, if any. `(B, S, C)` each."""
         x = self.embed(tokens_BS)
         if self.layernorm_embedding is not None:
             x = self.layernorm_embedding(x)
@@ -235,7 +235,7 @@ class Decoder(Stack):
     def forward(
         self, tokens_BL: torch.Tensor, t_B: torch.Tensor, source_BSC: torch.Tensor, padding_BS: torch.Tensor
     ) -> list[torch.Tensor]:
-        """The input of the layers, the output of each, and that of the final norm if there is one. `(B, L, C)` each."""
+        """The input of the layers, the output of each, and that of the final norm, if any. `(B, L, C)` each."""
         states = [self.embed(tokens_BL) + self.time_pos_emb(t_B)]
         dtype = states[0].dtype
         bias, source_bias = self.self_bias(tokens_BL, dtype), padding_bias(padding_BS, dtype)

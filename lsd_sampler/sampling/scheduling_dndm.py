@@ -4,7 +4,7 @@ Shape suffixes: B rows, N columns, V vocabulary, K calls.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -53,15 +53,15 @@ class DNDMScheduler(SchedulerMixin, ConfigMixin):
         mask_token_id (`int`, *optional*): `<unk>`, which absorbing noise turns tokens into; None: multinomial noise.
         training_steps (`int`, defaults to 50): S, the number of steps of training.
         corruption (`str`, defaults to `"absorbing"`): or `"uniform"`, for multinomial noise.
-        top_k (`bool`, defaults to `True`): DNDM-k, whose times decide how many tokens are known: those with the highest
-            scores. False: DNDM, which reveals each column at its own time (`--not-topk`).
+        top_k (`bool`, defaults to `True`): DNDM-k, whose times decide how many tokens are known: those with the
+            highest scores. False: DNDM, which reveals each column at its own time (`--not-topk`).
         weights (`str`, defaults to `"beta"`): law of the times, `"linear_alpha"`, `"linear_lambda"`, `"cosine"` or
             `"beta"`.
         alpha, beta (`float`): constants of the Beta law.
         continuous (`bool`, defaults to `False`): DNDM-C: times are draws of Beta(`alpha`, `beta`) times `time_scale`,
             there is a call for each column, and the network is given the time itself.
-        time_scale (`float`, *optional*): default: S, as in the released sampler. (Its README trains with integer times,
-            `--time-sampler-type continuous` on [0, 1], which asks for 1.)
+        time_scale (`float`, *optional*): default: S, as in the released sampler. (A network that was trained with
+            `--time-sampler-type continuous` saw times in [0, 1], which asks for 1.)
         special_token_ids (`list[int]`): tokens that are never noise.
 
     Raises:
@@ -69,6 +69,11 @@ class DNDMScheduler(SchedulerMixin, ConfigMixin):
     """
 
     order = 1
+
+    if TYPE_CHECKING:  # diffusers types it too loosely
+
+        @property
+        def config(self) -> Any: ...
 
     @register_to_config
     def __init__(
@@ -275,8 +280,8 @@ class DNDMScheduler(SchedulerMixin, ConfigMixin):
 
 
 def lowest_scores(score_BN: torch.Tensor, num_B: torch.Tensor) -> torch.Tensor:
-    """Which entries of each row are among its `num` lowest, by the rule of the authors' code in float32: below the next
-    one plus 1e-10. So one more is flagged where that is not lost in rounding, that is, among scores near 0. `(B, N)`.
+    """Which entries of each row are among its `num` lowest, by the rule of the authors' code in float32: below the
+    next one plus 1e-10. So one more is flagged where that is not lost in rounding: among scores near 0. `(B, N)`.
     """
     score_BN = score_BN.float()
     return score_BN < score_BN.sort(-1).values.gather(1, num_B[:, None]) + 1e-10
