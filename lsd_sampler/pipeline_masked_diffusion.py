@@ -357,7 +357,8 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
 
     def _length_beam(self, length_beam: int | None, beam_within_length: int | None) -> LengthBeam:
         watched = is_watching(self.scheduler)
-        beam = LengthBeam((1 if watched else 5) if length_beam is None else length_beam, beam_within_length or 1)
+        lengths = (1 if watched else 5) if length_beam is None else length_beam
+        beam = LengthBeam(lengths, 1 if beam_within_length is None else beam_within_length)
         if watched and beam.candidates > 1:
             raise ValueError("A sampler is distilled on one candidate for each source: leave `length_beam` out.")
         return beam
@@ -367,7 +368,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
     ) -> MaskedDiffusionPipelineOutput:
         """Translates sources."""
         by_default = getattr(self.scheduler.config, "training_steps", None)
-        steps = self._num_steps(call.num_inference_steps or by_default)
+        steps = self._num_steps(by_default if call.num_inference_steps is None else call.num_inference_steps)
         self._interrupt = False
         with self.progress_bar(total=steps) as progress_bar:  # pyright: ignore[reportCallIssue]
 
@@ -377,8 +378,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
 
             found = run.run(steps, after_step, call.timesteps_kwargs, call.step_kwargs)
         found = found if return_all_candidates else run.best(found)
-        tokenizer = self.denoiser.tokenizer if self.tokenizer is None else self.tokenizer
-        texts = None if call.tokenizer is None or tokenizer is None else tokenizer.batch_decode(found.canvases)
+        texts = None if call.tokenizer is None else call.tokenizer.batch_decode(found.canvases)
         return MaskedDiffusionPipelineOutput(
             texts, found.canvases, found.network_calls, found.sequence_calls, found.scores
         )

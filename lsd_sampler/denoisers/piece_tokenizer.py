@@ -112,7 +112,7 @@ class PieceTokenizer:
         return [self.decode(row, **options) for row in rows]
 
     def convert_ids_to_tokens(self, i: int) -> str:
-        """The target symbol of an id."""
+        """The symbol of a target id."""
         return self.target.symbols[i]
 
     def save_pretrained(self, save_directory: str | os.PathLike, **_: Any) -> None:

@@ -247,6 +247,7 @@ class TranslationDenoiser(Denoiser):
         if checkpoint.config.get("model_type") != MODEL_TYPE:
             return cls._from_fairseq(checkpoint, ema, source_lang, target_lang, network_times)
         config, tokenizer = dict(checkpoint.config), PieceTokenizer.from_pretrained(checkpoint.folder)
+        del config["model_type"]
         saved = config.pop("network_times", "dndm")
         times = network_times or saved
         tensors, file = read_weights(checkpoint, variant)

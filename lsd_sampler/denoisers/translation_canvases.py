@@ -57,7 +57,7 @@ def _source(entry: Any, denoiser: TranslationDenoiser) -> list[int]:
     if isinstance(entry, str):
         assert denoiser.tokenizer is not None
         ids = denoiser.tokenizer.encode(entry)
-        if said := unknown_share(denoiser.tokenizer, ids):
+        if said := unknown_share(denoiser.tokenizer, ids[1:-1]):
             logger.warning("`prompt` is to be split into the pieces of the dictionary, with blanks between: %s", said)
         return ids
     ids, size = _integers(entry), denoiser.config["source_vocabulary"]
