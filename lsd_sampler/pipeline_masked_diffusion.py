@@ -378,7 +378,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
 
             found = run.run(steps, after_step, call.timesteps_kwargs, call.step_kwargs)
         found = found if return_all_candidates else run.best(found)
-        texts = None if call.tokenizer is None else call.tokenizer.batch_decode(found.canvases)
+        texts = None if call.tokenizer is None else call.tokenizer.batch_decode(found.canvases.tolist())
         return MaskedDiffusionPipelineOutput(
             texts, found.canvases, found.network_calls, found.sequence_calls, found.scores
         )

@@ -90,6 +90,8 @@ def network_config(options: Mapping[str, Any], file: Path) -> dict[str, Any]:
     config = {key: options.get(key) for key in _INTEGERS}
     config |= {key: options.get(key, default) for key, default in (_SWITCHES | _BUCKETS | _NUMBERS).items()}
     config |= {key: options.get(key, default) for key, (default, _) in _CHOICES.items()}
+    # which older versions of fairseq parse from a text
+    config |= {key: config[key] == "True" for key in _SWITCHES if config[key] in ("True", "False")}
     check_config(config, str(file))
     for key, known in _REFUSED.items():
         if options.get(key, known) not in (known, None):
@@ -118,6 +120,10 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
                 f"{where}: '{side}_embed_dim' must be an even multiple of '{side}_attention_heads' {heads}, and at"
                 f" least 4, got {dim}."
             )
+    if config["share_all_embeddings"] and config["encoder_embed_dim"] != config["decoder_embed_dim"]:
+        raise ValueError(
+            f"{where}: 'share_all_embeddings' needs 'encoder_embed_dim' and 'decoder_embed_dim' to agree."
+        )
 
 
 def model_tensors(content: Mapping[str, Any], averaged: bool, file: Path) -> dict[str, torch.Tensor]:

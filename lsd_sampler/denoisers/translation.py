@@ -14,9 +14,10 @@ import torch
 
 # diffusers looks for `ModelMixin` in this module when it reloads a pipeline
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
-from ..sampling.noise import Cosine, CosineSquared, LogLinear, NoiseSchedule
+from ..sampling.noise import LogLinear, NoiseSchedule, OffsetCosine, OffsetCosineSquared
 from ..support.validation import check_choice
 from .base import Denoiser, build_model
 from .fairseq_files import (
@@ -39,8 +40,10 @@ from .translation_network import Decoder, Encoder
 MODEL_TYPE = "dndm_translation"
 NETWORK_TIMES = ("dndm", "training", "continuous", "unit")
 _NOISE_BUFFER = "diffusion.vocab_log_prob"
+_EPS = 1e-6
 _NOISES: dict[str, NoiseSchedule] = {
-    "linear": LogLinear(1e-6), "cosine": CosineSquared(), "cosine_old": Cosine(), "sqrt": LogLinear(),
+    "linear": LogLinear(_EPS), "cosine": OffsetCosineSquared(_EPS), "cosine_old": OffsetCosine(_EPS),
+    "sqrt": LogLinear(_EPS),  # which is not that: our own samplers refuse it
 }  # fmt: skip
 
 
@@ -95,7 +98,7 @@ class TranslationDenoiser(Denoiser):
         self.length = config["max_target_positions"]
         self.time_conditioned = config["timestep_emb_type"] != "none"
         if config["diffusion_type"].endswith("absorbing"):
-            self.mask_token_id, self.vocab_size, self.noise = UNK, sizes[1] - 1, LogLinear(1e-6)
+            self.mask_token_id, self.vocab_size, self.noise = UNK, sizes[1] - 1, LogLinear(_EPS)
         else:
             self.mask_token_id, self.vocab_size, self.corruption = None, sizes[1], "uniform"
             self.noise = _NOISES[config["noise_scheduler_type"]]
@@ -107,6 +110,7 @@ class TranslationDenoiser(Denoiser):
 
     # ---- the network ----
 
+    @apply_forward_hook
     def encode(self, source_tokens: torch.Tensor) -> EncodedSource:
         """Reads sources.
 
@@ -132,6 +136,7 @@ class TranslationDenoiser(Denoiser):
             lengths = lengths - 128 + (~source.padding).sum(1)
         return lengths.clamp(min=3)
 
+    @apply_forward_hook
     def decode(self, tokens: torch.Tensor, times: torch.Tensor, source: EncodedSource) -> torch.Tensor:
         """Raw logits at the network's own times.
 

@@ -74,6 +74,11 @@ def test_old_names_of_tensors_are_read(tmp_path: Path) -> None:
     assert torch.equal(logits_of(rewritten(file, content)), expected)
 
 
+def test_old_switches_are_texts(tmp_path: Path) -> None:
+    denoiser: Any = load_denoiser(save_translation(tmp_path, left_pad_source="False"))
+    assert denoiser.config["left_pad_source"] is False
+
+
 def test_tied_embeddings_that_differ_are_refused(tmp_path: Path) -> None:
     file, content = save_translation(tmp_path), checkpoint(OPTIONS, SIZE, SIZE)
     content["extra_state"]["ema"]["decoder.output_projection.weight"] = torch.zeros(SIZE, 16)
@@ -92,6 +97,11 @@ def test_tied_embeddings_that_differ_are_refused(tmp_path: Path) -> None:
         ({"cross_self_attention": True}, "the option 'cross_self_attention' is True"),
         ({"no_token_positional_embeddings": True}, "'no_token_positional_embeddings' is True"),
         ({"adaptive_softmax_cutoff": "100,200"}, "'adaptive_softmax_cutoff' is '100,200'"),
+        (
+            {"decoder_embed_dim": 32},
+            "'share_all_embeddings' needs 'encoder_embed_dim' and 'decoder_embed_dim' to agree",
+        ),
+        ({"left_pad_source": "maybe"}, "'left_pad_source' must be true or false, got 'maybe'"),
         ({"encoder_ffn_embed_dim": 25}, r"encoder\.layers\.0\.fc1\.(weight|bias) must have shape"),
         ({"decoder_layers": 2}, r"lacks tensors for this model: decoder\.layers\.1"),
         ({"max_target_positions": 99}, r"decoder\.embed_positions\.weight must have shape"),

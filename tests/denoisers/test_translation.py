@@ -1,10 +1,13 @@
 """The denoiser of translations: its interface, times, precision and files. (Its network: `..._network`.)"""
 
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
+from helpers.golden_files import fixture_path
 from helpers.official_translation import golden, official
 from helpers.tiny_translation import WORDS, save_translation
 
@@ -45,6 +48,19 @@ def test_the_share_of_noise_is_that_of_training(tmp_path: Path) -> None:
     noise = loaded(tmp_path).noise
     t = torch.tensor([0.05, 0.5, 0.95])
     torch.testing.assert_close(noise.masked(t), t.double(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_multinomial_share_of_noise_is_that_of_training() -> None:
+    """The checkpoint holds what is left of the signal after training step k + 1 of S (of the last, a little)."""
+    file = fixture_path("dndm_translation", "multinomial.pt")
+    with torch.serialization.safe_globals([Namespace]):
+        state = torch.load(file, weights_only=True)["model"]
+    log_alpha = state["diffusion.log_cumprod_alpha"].double()
+    t = (torch.arange(len(log_alpha)) + 1) / len(log_alpha)
+    denoiser = official("multinomial")
+    if denoiser.config["noise_scheduler_type"] == "sqrt":
+        pytest.skip("our samplers refuse this schedule")
+    torch.testing.assert_close(denoiser.noise.alpha(t)[:-1], log_alpha.exp()[:-1], atol=5e-6, rtol=0)
 
 
 def test_the_noise_of_the_multinomial_checkpoint() -> None:
@@ -126,6 +142,20 @@ def test_it_moves_to_other_devices(tmp_path: Path) -> None:
     denoiser = loaded(tmp_path).to("meta")
     source = denoiser.encode(SOURCES.to("meta"))
     assert denoiser.decode(CANVASES.to("meta"), torch.tensor([1, 2], device="meta"), source).device.type == "meta"
+
+
+def test_offloaded_weights_come_back_for_encoder_and_decoder(tmp_path: Path) -> None:
+    """As `enable_model_cpu_offload` moves them: by a hook of the model."""
+    denoiser, moves = loaded(tmp_path), []
+
+    class Offloaded(ModelHook):
+        def pre_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
+            moves.append(module)
+            return args, kwargs
+
+    add_hook_to_module(denoiser, Offloaded())
+    denoiser.decode(CANVASES, torch.tensor([1, 2]), denoiser.encode(SOURCES))
+    assert moves == [denoiser, denoiser]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -178,8 +178,8 @@ def test_dndm_always_takes_the_most_likely_token(
 
 
 SAMPLERS: list[dict[str, Any]] = [
-    {}, {"order": "confidence"}, {"order": "halton"}, {"count": "bernoulli"}, {"solver": "dndm"}, {"solver": "remdm_conf"},
-    {"solver": "theta_trapezoidal"},
+    {}, {"order": "confidence"}, {"order": "halton"}, {"count": "bernoulli"}, {"solver": "dndm"},
+    {"solver": "remdm_conf"}, {"solver": "theta_trapezoidal"},
 ]  # fmt: skip
 
 
