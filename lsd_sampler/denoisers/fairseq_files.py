@@ -121,9 +121,7 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
                 f" least 4, got {dim}."
             )
     if config["share_all_embeddings"] and config["encoder_embed_dim"] != config["decoder_embed_dim"]:
-        raise ValueError(
-            f"{where}: 'share_all_embeddings' needs 'encoder_embed_dim' and 'decoder_embed_dim' to agree."
-        )
+        raise ValueError(f"{where}: 'share_all_embeddings' needs 'encoder_embed_dim' and 'decoder_embed_dim' alike.")
 
 
 def model_tensors(content: Mapping[str, Any], averaged: bool, file: Path) -> dict[str, torch.Tensor]:

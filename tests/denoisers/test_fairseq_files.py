@@ -99,7 +99,7 @@ def test_tied_embeddings_that_differ_are_refused(tmp_path: Path) -> None:
         ({"adaptive_softmax_cutoff": "100,200"}, "'adaptive_softmax_cutoff' is '100,200'"),
         (
             {"decoder_embed_dim": 32},
-            "'share_all_embeddings' needs 'encoder_embed_dim' and 'decoder_embed_dim' to agree",
+            "'share_all_embeddings' needs 'encoder_embed_dim' and 'decoder_embed_dim' alike",
         ),
         ({"left_pad_source": "maybe"}, "'left_pad_source' must be true or false, got 'maybe'"),
         ({"encoder_ffn_embed_dim": 25}, r"encoder\.layers\.0\.fc1\.(weight|bias) must have shape"),
