@@ -33,6 +33,8 @@ def read_sources(prompt: Any, denoiser: TranslationDenoiser) -> list[list[int]]:
     Raises:
         ValueError: if there is none, or one that cannot be read.
     """
+    if not hasattr(prompt, "__len__") or getattr(prompt, "ndim", 1) == 0:
+        raise ValueError(f"`prompt` must be a text, token ids, or a list of either, got {prompt!r}.")
     is_one = isinstance(prompt, str) or (len(prompt) > 0 and isinstance(_first(prompt), numbers.Integral))
     listed = [prompt] if is_one else list(prompt)
     if not listed:

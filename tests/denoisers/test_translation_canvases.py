@@ -77,6 +77,9 @@ def test_sources_are_texts_or_ids(denoiser: TranslationDenoiser, prompt: Any, ex
         ([4, 99], r"token ids in \[0, 19\]"),
         ([[0.5]], "`prompt` must be a text"),
         ([None], "`prompt` must be a text"),
+        (7, "`prompt` must be a text, token ids, or a list of either, got 7"),
+        (torch.tensor(7), "`prompt` must be a text"),
+        ([[{"role": "user", "content": "us"}]], "`prompt` must be a text"),
         (["us " * 13], r"`prompt` 0 has 15 tokens .* but the encoder has 14 positions"),
     ],
 )
