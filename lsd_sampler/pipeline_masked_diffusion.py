@@ -25,6 +25,9 @@ from .denoisers.oracle_names import is_oracle_spec
 from .denoisers.prediction import Predictor
 from .denoisers.prompts import PromptOptions, Prompts, answers, padding_token, read_prompts
 from .denoisers.tokenizer_files import check_tokenizer_files
+from .denoisers.translation import TranslationDenoiser
+from .denoisers.translation_canvases import LengthBeam, read_sources
+from .denoisers.translation_generation import TranslationRun, is_watching
 from .denoisers.vocabulary import ids_without_token
 from .sampling.diffusers_calls import check_temperature
 from .sampling.draws import Generators, check_generators
@@ -50,12 +53,15 @@ class MaskedDiffusionPipelineOutput(BaseOutput):
         network_calls (`int`, *optional*): calls that were made; fewer than steps where a time-free denoiser had
             predicted for the same tokens before.
         sequence_calls (`torch.LongTensor` of shape `(batch_size,)`, *optional*): calls that each sample was part of.
+        scores (`torch.FloatTensor` of shape `(batch_size,)`, *optional*): of translations: mean natural
+            log-probability of the tokens, `<s>` and `</s>` counted with 0.
     """
 
     texts: list[str] | None
     sequences: torch.Tensor
     network_calls: int | None = None
     sequence_calls: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
 
 
 class MaskedDiffusionPipeline(DiffusionPipeline):
@@ -153,6 +159,9 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         cache: str = "none",
         eos_early_stop: bool = False,
         eos_token_id: int | Sequence[int] | None = None,
+        length_beam: int | None = None,
+        beam_within_length: int | None = None,
+        return_all_candidates: bool = False,
         length: int | None = None,
         num_samples: int = 1,
         num_inference_steps: int | None = None,
@@ -201,8 +210,13 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
                 end-of-text token and no mask before it. The rest of it is filled with that token.
             eos_token_id (`int`, or a list of them, *optional*): tokens that end a text; default: those of the
                 tokenizer and of the denoiser's config.
+            length_beam, beam_within_length (`int`, *optional*): of a model that translates its `prompt`: how many
+                lengths are tried around the predicted one (default: 5, or 1 while a sampler is distilled), and how
+                often each (default: 1). The candidate with the highest score is returned.
+            return_all_candidates (`bool`, defaults to `False`): whether to return all of them, prompt by prompt.
             length (`int`, *optional*): tokens per sample, prefix and suffix included; default: that of `input_ids`,
-                or else the denoiser's.
+                or else the denoiser's. Of translations: columns of the canvases, padding included; default: as many
+                as the longest needs.
             num_samples (`int`): number of samples for each canvas; those of one canvas follow each other.
             num_inference_steps (`int`, *optional*): number of steps, that is, of calls of the denoiser (or fewer: see
                 the output's `network_calls`); default: the largest number that the scheduler learned, or 64 if it can
@@ -245,6 +259,25 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             self.tokenizer if output_type == "text" else None,
         )
         options = PromptOptions(max_new_tokens, block_length, cache, eos_early_stop, eos_token_id)
+        beam = {"length_beam": length_beam, "beam_within_length": beam_within_length}
+        if isinstance(self.denoiser, TranslationDenoiser):
+            others = {"messages": messages, "prefix": prefix, "suffix": suffix, "input_ids": input_ids,
+                      "class_labels": class_labels, "guidance_scale": guidance_scale, **options.given(),
+                      "attention_mask": attention_mask, "callback_on_block_end": callback_on_block_end}  # fmt: skip
+            if prompt is None:
+                raise ValueError("This model translates: give the texts to translate as `prompt`.")
+            _refuse("has no meaning for a model that translates its `prompt`", **others)
+            sources = [ids for ids in read_sources(prompt, self.denoiser) for _ in range(num_samples)]
+            _check_number_of_generators(generator, len(sources))
+            run = TranslationRun(
+                self.denoiser, self.scheduler, sources, self._length_beam(**beam), length, generator,
+                self._execution_device,
+            )  # fmt: skip
+            out = self._translate(run, return_all_candidates, call)
+            self.maybe_free_model_hooks()
+            return out if return_dict else (out.texts, out.sequences)
+        beam |= {"return_all_candidates": return_all_candidates or None}
+        _refuse("goes with a model that translates its `prompt`", **beam)
         if prompt is None and messages is None:
             options.check_unused(attention_mask=attention_mask, callback_on_block_end=callback_on_block_end)
             canvas = self._input.canvas(prefix, suffix, input_ids, length).repeat_interleave(num_samples, dim=0)
@@ -321,6 +354,34 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         new_BG = generation.sample[:, padded.start :]
         texts = None if call.tokenizer is None else answers(call.tokenizer, new_BG, endings)
         return MaskedDiffusionPipelineOutput(texts, generation.sample, predictor.passes, predictor.calls_B)
+
+    def _length_beam(self, length_beam: int | None, beam_within_length: int | None) -> LengthBeam:
+        watched = is_watching(self.scheduler)
+        lengths = (1 if watched else 5) if length_beam is None else length_beam
+        beam = LengthBeam(lengths, 1 if beam_within_length is None else beam_within_length)
+        if watched and beam.candidates > 1:
+            raise ValueError("A sampler is distilled on one candidate for each source: leave `length_beam` out.")
+        return beam
+
+    def _translate(
+        self, run: TranslationRun, return_all_candidates: bool, call: "_Call"
+    ) -> MaskedDiffusionPipelineOutput:
+        """Translates sources."""
+        by_default = getattr(self.scheduler.config, "training_steps", None)
+        steps = self._num_steps(by_default if call.num_inference_steps is None else call.num_inference_steps)
+        self._interrupt = False
+        with self.progress_bar(total=steps) as progress_bar:  # pyright: ignore[reportCallIssue]
+
+            def after_step(t: torch.Tensor, sample: torch.Tensor) -> tuple[torch.Tensor, bool]:
+                progress_bar.update()
+                return call.callbacks.on_step(t, sample), not self.interrupt
+
+            found = run.run(steps, after_step, call.timesteps_kwargs, call.step_kwargs)
+        found = found if return_all_candidates else run.best(found)
+        texts = None if call.tokenizer is None else call.tokenizer.batch_decode(found.canvases.tolist())
+        return MaskedDiffusionPipelineOutput(
+            texts, found.canvases, found.network_calls, found.sequence_calls, found.scores
+        )
 
     def number_of_blocks(self, call_kwargs: Mapping[str, Any]) -> int:
         """How many blocks a call with these arguments has, which share its `num_inference_steps`."""
@@ -463,6 +524,12 @@ def _refuse_with_prompt(**others: Any) -> None:
     for name, value in others.items():
         if value is not None:
             raise ValueError(f"`prompt` and `messages` exclude `{name}`: leave one of them out.")
+
+
+def _refuse(reason: str, **others: Any) -> None:
+    for name, value in others.items():
+        if value is not None:
+            raise ValueError(f"`{name}` {reason}: leave it out.")
 
 
 # `diffusers.DiffusionPipeline.from_pretrained` looks for a saved pipeline's class in diffusers' own namespace only

@@ -95,9 +95,9 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         mask_token_id (`int`, *optional*): id of the mask; needed before `step`. A column of that index is never drawn.
         prediction_type (`str`, defaults to `"logits"`): `"logits"` (normalised denoiser: logits or log-probabilities
             of the clean token) or `"log_score"` (SEDD: log concrete score).
-        noise_schedule (`str`, defaults to `"log_linear"`): `"log_linear"`, `"cosine"` or `"cosine_squared"` (constant
-            `noise_eps`), `"geometric"` or `"linear"` (`sigma_min`, `sigma_max`), or `"exponential"` (`time_base`,
-            `time_exponential`).
+        noise_schedule (`str`, defaults to `"log_linear"`): `"log_linear"`, `"cosine"`, `"cosine_squared"`,
+            `"cosine_offset"` or `"cosine_squared_offset"` (constant `noise_eps`), `"geometric"` or `"linear"`
+            (`sigma_min`, `sigma_max`), or `"exponential"` (`time_base`, `time_exponential`).
         solver (`str`, defaults to `"tweedie"`): `"tweedie"` or `"euler"`; or a baseline that chooses positions itself
             and ignores `order` and `count` (see [`~lsd_sampler.sampling.solvers`]).
         solver_options (`dict`, *optional*): constants of such a baseline, by name; the others have their defaults.

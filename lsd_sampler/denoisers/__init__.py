@@ -15,11 +15,12 @@ from .oracle_names import ORACLES
 from .radd import RADDDenoiser
 from .sedd import SEDDDenoiser
 from .table import TableDenoiser, read_table
+from .translation import TranslationDenoiser
 
 
 __all__ = [
     "DENOISERS", "ORACLES", "SHORT_NAMES", "CTMCDenoiser", "Denoiser", "HiddenMarkovDenoiser", "MDLMDenoiser",
     "MarkovDenoiser", "MaskGITDenoiser", "MaskedLMDenoiser", "Oracle", "RADDDenoiser", "SEDDDenoiser", "TableDenoiser",
-    "available_names", "brackets", "chain_of_text", "colouring", "countdown", "hamming", "hidden_chain", "linear_code",
-    "load_denoiser", "random_chain", "read_table", "second_order_chain", "sudoku4",
+    "TranslationDenoiser", "available_names", "brackets", "chain_of_text", "colouring", "countdown", "hamming",
+    "hidden_chain", "linear_code", "load_denoiser", "random_chain", "read_table", "second_order_chain", "sudoku4",
 ]  # fmt: skip

@@ -24,6 +24,7 @@ from .published import SHORT_NAMES
 from .radd import RADDDenoiser
 from .sedd import SEDDDenoiser
 from .table import TableDenoiser
+from .translation import TranslationDenoiser
 
 
 DENOISERS: Registry[type[Denoiser]] = Registry("family")
@@ -36,6 +37,7 @@ DENOISERS.register("mdlm", MDLMDenoiser)
 DENOISERS.register("masked_lm", MaskedLMDenoiser)
 DENOISERS.register("maskgit", MaskGITDenoiser)
 DENOISERS.register("ctmc", CTMCDenoiser)
+DENOISERS.register("translation", TranslationDenoiser)
 
 
 def available_names() -> list[str]:

@@ -31,7 +31,7 @@ TOKENIZER_NAME = "tokenizer.json"
 FETCHED_FILES = [
     "*config.json", "config*.yaml", PIPELINE_NAME, "*.safetensors", "*.safetensors.index.json", "*tokenizer.json",
     "*vocab.json", "*merges.txt", "*special_tokens_map.json", "*added_tokens.json", "*tokenizer.model", "*vocab.txt",
-    "*spiece.model", "*sentencepiece.bpe.model",
+    "*spiece.model", "*sentencepiece.bpe.model", "*dict.*.txt",
 ]  # fmt: skip
 
 

@@ -76,9 +76,13 @@ class PromptOptions:
             if getattr(self, name) is not None:
                 positive_integer(name, getattr(self, name))
 
+    def given(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
     def check_unused(self, **others: Any) -> None:
         """Raises `ValueError`, naming it, if an option (or one of the others, whose default is None) was given."""
-        given = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        given = [*self.given()]
         given += [name for name, value in others.items() if value is not None]
         if given:
             raise ValueError(f"`{given[0]}` goes with `prompt` or `messages`: give one of them, or leave it out.")

@@ -136,6 +136,38 @@ class CosineSquared(Cosine):
     power = 2
 
 
+class OffsetCosine(Cosine):
+    """As `Cosine`, of `(t + 0.008) / 1.008` in place of t, and relative to its value at 0: steeper near `t = 0`
+    (multinomial diffusion, https://huggingface.co/papers/2102.05379).
+    """
+
+    name = "cosine_offset"
+    offset = 0.008
+
+    def _angle(self, t: float | torch.Tensor) -> torch.Tensor:
+        return (_float64(t) + self.offset) / (1 + self.offset) * (math.pi / 2)
+
+    def _share(self, t: float | torch.Tensor) -> torch.Tensor:
+        return (torch.cos(self._angle(t)) / torch.cos(self._angle(0.0))) ** self.power
+
+    def rate(self, t: float | torch.Tensor) -> torch.Tensor:
+        share = self._share(t)
+        slope = self.power * share * torch.tan(self._angle(t)) * (math.pi / 2) / (1 + self.offset)
+        return (1 - self.eps) * slope / (self.eps + (1 - self.eps) * share)
+
+    def inverse_alpha(self, alpha: float | torch.Tensor) -> torch.Tensor:
+        share = ((_float64(alpha) - self.eps) / (1 - self.eps)).clamp(0, 1)
+        angle = torch.acos(share ** (1 / self.power) * torch.cos(self._angle(0.0)))
+        return angle / (math.pi / 2) * (1 + self.offset) - self.offset
+
+
+class OffsetCosineSquared(OffsetCosine):
+    """The same with `CosineSquared` (https://huggingface.co/papers/2302.05737)."""
+
+    name = "cosine_squared_offset"
+    power = 2
+
+
 class Exponential(NoiseSchedule):
     """`total(t) = time_base (time_exponential^t - 1)` (tauLDR, https://huggingface.co/papers/2205.14987).
 
@@ -197,5 +229,5 @@ def make_noise_schedule(
 
 
 NOISE_SCHEDULES: Registry[type[NoiseSchedule]] = Registry("noise_schedule")
-for _kind in (LogLinear, Geometric, Linear, Cosine, CosineSquared, Exponential):
+for _kind in (LogLinear, Geometric, Linear, Cosine, CosineSquared, OffsetCosine, OffsetCosineSquared, Exponential):
     NOISE_SCHEDULES.register(_kind.name, _kind)

@@ -188,13 +188,19 @@ def check_repo_id(name: str, flag: str) -> None:
         ) from error
 
 
-def admit_to_pipelines(component: type) -> None:
+def admit_to_pipelines(component: type, *methods: str) -> None:
     """Lets diffusers load a class of ours as a component of a pipeline on the Hub.
 
     From local folders, diffusers takes components of any module that was imported. For a pipeline on the Hub it first
     looks for the module among those that it knows, and in the repo.
+
+    Args:
+        component (`type`): the class.
+        methods (`str`): the names of those that save and load it, if it inherits from no class of diffusers.
     """
-    getattr(pipeline_loading_utils, "LOADABLE_CLASSES", {}).setdefault(component.__module__, {})
+    saved = {component.__name__: [*methods]} if methods else {}
+    getattr(pipeline_loading_utils, "LOADABLE_CLASSES", {}).setdefault(component.__module__, {}).update(saved)
+    getattr(pipeline_loading_utils, "ALL_IMPORTABLE_CLASSES", {}).update(saved)
 
 
 @contextmanager
