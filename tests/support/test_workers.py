@@ -70,11 +70,8 @@ def test_two_processes_answer_each_prompt_once(tmp_path: Path, monkeypatch: pyte
 
 def test_a_killed_worker_loses_nothing_that_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     argv = save_answerer(tmp_path)
-    child = (
-        "import os, sys; sys.path.insert(0, sys.argv[1]); from helpers.dying_worker import main; main(sys.argv[2:])"
-    )
-    (tmp_path / "run.py").write_text(child)
-    done = launch("run.py", str(TESTS), *argv, "out.jsonl", cwd=tmp_path)
+    (tmp_path / "run.py").write_text("import sys\nfrom helpers.dying_worker import main\nmain(sys.argv[1:])\n")
+    done = launch("run.py", *argv, "out.jsonl", cwd=tmp_path)
     assert done.returncode != 0
     monkeypatch.chdir(tmp_path)
     kept = Path("out.jsonl.part").read_text().splitlines()
