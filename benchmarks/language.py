@@ -165,6 +165,68 @@ def measure_model(name: str, args: argparse.Namespace) -> list[Row]:
     return rows
 
 
+@dataclass
+class Rounding:
+    """How far the logits of prompts in a batch are from those of each prompt alone, at the masks of the first call.
+
+    Args:
+        model, dtype (`str`): what was called.
+        batch (`int`): prompts in the batch, of unequal lengths.
+        relative (`float`): the largest difference, over the largest logit.
+        log_prob (`float`): the largest difference of the log probability of the likeliest token.
+        other (`float`): share of masks whose likeliest token is another.
+    """
+
+    model: str
+    dtype: str
+    batch: int
+    relative: float
+    log_prob: float
+    other: float
+
+
+def measure_rounding(name: str, args: argparse.Namespace) -> list[Rounding]:
+    """The same weights in float32 and in the low precision."""
+    denoiser, found = make_denoiser(name, args), []
+    for batch in args.batch:
+        for dtype in (torch.float32, args.dtype):
+            # weights of the low precision are exact in float32
+            denoiser.network.to(dtype)
+            together, alone = batch_and_alone(denoiser, make_prompts(args, denoiser, batch), args.block_length)
+            found.append(Rounding(name, str(dtype).removeprefix("torch."), batch, *differences(together, alone)))
+    return found
+
+
+def batch_and_alone(
+    denoiser: MaskedLMDenoiser, prompts: torch.Tensor, num_masks: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits `(batch, num_masks, V)` behind prompts of which each is one token shorter than the one before."""
+    canvas = torch.nn.functional.pad(prompts, (0, num_masks), value=denoiser.mask_token_id).to(denoiser.device)
+    cuts = [i % prompts.shape[1] for i in range(len(prompts))]
+    text = torch.arange(canvas.shape[1], device=canvas.device) >= torch.tensor(cuts, device=canvas.device)[:, None]
+    together = denoiser(canvas, attention_mask=text)[:, -num_masks:]
+    alone = [denoiser(row[None, cut:])[:, -num_masks:] for row, cut in zip(canvas, cuts, strict=True)]
+    return together, torch.cat(alone)
+
+
+def differences(together: torch.Tensor, alone: torch.Tensor) -> tuple[float, float, float]:
+    """The numbers of [`Rounding`], of two tensors of logits `(..., V)`."""
+    x, y = together.double(), alone.double()
+    likeliest = y.argmax(-1, keepdim=True)
+    log_probs = [z.log_softmax(-1).gather(-1, likeliest) for z in (x, y)]
+    relative = float((x - y).abs().max() / y.abs().max())
+    other = float((x.argmax(-1, keepdim=True) != likeliest).double().mean())
+    return relative, float((log_probs[0] - log_probs[1]).abs().max()), other
+
+
+def show_rounding(found: list[Rounding], args: argparse.Namespace) -> None:
+    print(f"{device_name(args.device)}; torch {torch.__version__}; {args.layers} layers, random weights\n")
+    print(f"{'model':6} {'precision':9} {'batch':>5} {'of largest logit':>16} {'log prob':>9} {'other token':>11}")
+    for row in found:
+        line = f"{row.model:6} {row.dtype:9} {row.batch:5} {row.relative:16.2e} {row.log_prob:9.2e}"
+        print(f"{line} {row.other:11.2%}")
+
+
 def show(rows: list[Row], args: argparse.Namespace) -> None:
     kind = str(args.dtype).removeprefix("torch.")
     print(f"{device_name(args.device)}; torch {torch.__version__}; {kind}; {args.layers} layers, random weights")
@@ -194,6 +256,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--dtype", type=lambda name: getattr(torch, name), default=torch.bfloat16)
+    parser.add_argument(
+        "--rounding", action="store_true", help="only compare the logits of a batch with those of each prompt alone"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile the network")
     parser.add_argument("--memory", action="store_true", help="also the peak of memory, in a run of its own")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
@@ -206,8 +271,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 @torch.no_grad()
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    rows = [row for name in args.models for row in measure_model(name, args)]
-    show(rows, args)
+    rows: list[Any]
+    if args.rounding:
+        rows = [row for name in args.models for row in measure_rounding(name, args)]
+        show_rounding(rows, args)
+    else:
+        rows = [row for name in args.models for row in measure_model(name, args)]
+        show(rows, args)
     if args.json:
         report = {"device": device_name(args.device), "torch": torch.__version__, "arguments": vars(args)}
         args.json.write_text(

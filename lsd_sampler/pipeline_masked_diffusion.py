@@ -23,7 +23,7 @@ from .denoisers.canvas_input import CanvasInput, Conversation, TokenIds, positiv
 from .denoisers.files import PIPELINE_NAME
 from .denoisers.oracle_names import is_oracle_spec
 from .denoisers.prediction import Predictor
-from .denoisers.prompts import PromptOptions, Prompts, answers, padding_token, read_prompts
+from .denoisers.prompts import PaddedPrompts, PromptOptions, Prompts, answers, padding_token, read_prompts
 from .denoisers.tokenizer_files import check_tokenizer_files
 from .denoisers.translation import TranslationDenoiser
 from .denoisers.translation_canvases import LengthBeam, read_sources
@@ -387,10 +387,32 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         """How many blocks a call with these arguments has, which share its `num_inference_steps`."""
         if call_kwargs.get("block_length") is None:
             return 1
-        options = PromptOptions(call_kwargs.get("max_new_tokens"), call_kwargs["block_length"])
+        return len(self._padded(call_kwargs).blocks(call_kwargs["block_length"]))
+
+    def new_tokens(self, call_kwargs: Mapping[str, Any]) -> int:
+        """How many tokens a call with these arguments, a prompt among them, makes for each answer."""
+        return self._padded(call_kwargs).max_new_tokens
+
+    def prompt_canvases(self, call_kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+        """The prompts of a call with these arguments, each followed by masks, `(length,)`, without padding."""
+        padded = self._padded(call_kwargs)
+        return [row[int(cut) :] for row, cut in zip(padded.canvas_BL, padded.padding_B, strict=True)]
+
+    def cache_bytes(self, call_kwargs: Mapping[str, Any], batch_size: int) -> int:
+        """Bytes of the keys and values that a call with these arguments keeps, for so many answers at a time. The
+        longest prompt counts.
+        """
+        if call_kwargs.get("cache", "none") == "none":
+            return 0
+        canvas_BL, frame = self._padded(call_kwargs).canvas_BL, getattr(self.denoiser, "frame_token_ids", ((), ()))
+        positions = canvas_BL.shape[1] + sum(map(len, frame))
+        rows = batch_size * (2 if call_kwargs.get("guidance_scale") else 1)
+        return rows * positions * getattr(self.denoiser, "key_value_bytes", 0)
+
+    def _padded(self, call_kwargs: Mapping[str, Any]) -> PaddedPrompts:
+        options = PromptOptions(call_kwargs.get("max_new_tokens"), call_kwargs.get("block_length"))
         given = (call_kwargs.get(name) for name in ("prompt", "messages", "attention_mask"))
-        prompts = read_prompts(self._input, *given)
-        return len(options.padded(prompts, self.denoiser, 0).blocks(options.block_length))
+        return options.padded(read_prompts(self._input, *given), self.denoiser, 0)
 
     @property
     def interrupt(self) -> bool:

@@ -21,6 +21,7 @@ OPTIONAL = [
     "fcd_torch",
     "flash_attn",
     "gradio",
+    "lm_eval",
     "matplotlib",
     "mauve",
     "rdkit",
@@ -96,7 +97,8 @@ def test_wheel_holds_the_package_and_nothing_else(archives: Path) -> None:
         for path in source.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
     }
-    assert packaged == expected
+    # the hook that makes the model known to lm-evaluation-harness
+    assert packaged == expected | {"_lsd_sampler_lm_eval.py", "lsd_sampler_lm_eval.pth"}
     assert "lsd_sampler/py.typed" in packaged
 
 

@@ -221,6 +221,12 @@ def _numbers_of_calls(scheduler: LSDScheduler, config: Run) -> list[int]:
     return sorted(scheduler.learned_sampler.steps) or [M for M in config.nfe if scheduler.can_do(M)]
 
 
+def _num_blocks(call_kwargs: dict[str, Any]) -> int:
+    """The blocks of an answer, which share the steps that a call of our pipeline is given."""
+    block, new = call_kwargs.get("block_length"), call_kwargs.get("max_new_tokens")
+    return -(-new // block) if block and new else 1
+
+
 def _snippet(
     nfe: list[int],
     load_arguments: str,
@@ -231,7 +237,8 @@ def _snippet(
 ) -> str:
     """Code that loads model and sampler and generates."""
     arguments = {name: _first(name, value) for name, value in call_kwargs.items()}
-    steps = f"num_inference_steps={8 if 8 in nfe else nfe[0]}, generator=torch.Generator().manual_seed(0)"
+    steps = (8 if 8 in nfe else nfe[0]) * (1 if pipeline_class else _num_blocks(call_kwargs))
+    steps = f"num_inference_steps={steps}, generator=torch.Generator().manual_seed(0)"
     if pipeline_class is None:
         load = f"MaskedDiffusionPipeline.from_pretrained({load_arguments})"
         imports = "from lsd_sampler import LSDScheduler, MaskedDiffusionPipeline"

@@ -14,7 +14,6 @@ import torch
 
 from ..denoisers.oracle_names import is_oracle_spec
 from ..support.out_of_memory import is_out_of_memory
-from .texts import read_lines
 
 
 class HelpWithDefaults(argparse.HelpFormatter):
@@ -180,18 +179,6 @@ def json_object(text: str) -> dict:
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"must be a JSON object, such as '{{\"gen_length\": 64}}', got {text!r}")
     return value
-
-
-def read_prompts(path: Path) -> list[str]:
-    """One prompt a line; empty lines are left out, and nothing but a newline ends a line.
-
-    Raises:
-        ValueError: if there is none, or the file is not text.
-    """
-    prompts = [line for _, line in read_lines(path, "--prompts")]
-    if not prompts:
-        raise ValueError(f"`--prompts` {str(path)!r} holds no prompt: write one a line.")
-    return prompts
 
 
 def positive_int(text: str) -> int:

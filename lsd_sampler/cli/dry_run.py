@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..denoisers.prompts import DEFAULT_NEW_TOKENS
 from ..denoisers.published import SHORT_NAMES, HubModel
 from ..denoisers.sizes import ModelSize
 from ..sampling.pipeline_runs import PipelineRuns
@@ -29,7 +30,20 @@ def plan_of(pipeline: Any, config: DistillConfig, call_kwargs: dict[str, Any]) -
 
 def plan_of_published(size: ModelSize, config: DistillConfig, call_kwargs: dict[str, Any]) -> TeacherPlan:
     """The same for a model that is not loaded."""
-    return _plan(call_kwargs.get("length", size.length), size.time_conditioned, config, size.columns - 1)
+    length, num_blocks = call_kwargs.get("length", size.length), 1
+    if has_prompts := "prompt" in call_kwargs or "messages" in call_kwargs:
+        new = call_kwargs.get("max_new_tokens", DEFAULT_NEW_TOKENS)
+        length = min(call_kwargs.get("block_length", new), new)
+        num_blocks = -(-new // length)
+    plan = _plan(length, size.time_conditioned, config, size.columns - 1)
+    return replace(plan, num_canvases=num_blocks, is_whole=plan.is_whole and not has_prompts)
+
+
+def describe_cache(size: ModelSize, call_kwargs: dict[str, Any]) -> dict[str, int]:
+    """The memory of a cache for each position, prompts included, where the model is not loaded."""
+    if call_kwargs.get("cache", "none") == "none":
+        return {}
+    return {"cache_bytes_per_position": size.key_value_bytes * (2 if call_kwargs.get("guidance_scale") else 1)}
 
 
 def _plan(length: int, time_conditioned: bool, config: DistillConfig, mask_token_id: int) -> TeacherPlan:
@@ -64,7 +78,7 @@ def describe_download(model: HubModel) -> dict[str, Any]:
 
 
 def describe_cost(
-    size: ModelSize | None, config: DistillConfig, plan: TeacherPlan, process_bytes: int
+    size: ModelSize | None, config: DistillConfig, plan: TeacherPlan, process_bytes: int, cache_bytes: int = 0
 ) -> dict[str, Any]:
     """Network calls and memory.
 
@@ -72,6 +86,7 @@ def describe_cost(
         size ([`ModelSize`], *optional*): size of the denoiser; None where it is part of a pipeline of another kind.
         config ([`DistillConfig`]), plan ([`TeacherPlan`]): those of the run.
         process_bytes (`int`): memory of the process without the model, where that counts: on the CPU.
+        cache_bytes (`int`): memory of keys and values.
     """
     recipe = config.resolve(plan, config.paths == "data")
     METHODS[config.method].check(recipe)
@@ -84,5 +99,5 @@ def describe_cost(
     }
     if size is None:
         return cost
-    needs = {"process": process_bytes, **memory(size, recipe)}
+    needs = {"process": process_bytes, **memory(size, recipe)} | ({"cache": cache_bytes} if cache_bytes else {})
     return {**cost, "parameters": size.parameters, "memory_bytes": {**needs, "total": sum(needs.values())}}

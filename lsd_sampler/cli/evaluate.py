@@ -42,6 +42,7 @@ from .evaluation_tasks import (
     CHOOSING,
     TASK_TEMPERATURES,
     add_task_arguments,
+    answer_options,
     check_task_options,
     chooser,
     expand_sweeps,
@@ -200,6 +201,7 @@ def evaluate(args: argparse.Namespace) -> None:
             chooser=chooser(args, pipeline, samplers, tasks, common),
             **common,
             **classes_of(pipeline.denoiser, canvases),
+            **answer_options(args, pipeline, tasks),
             **({"length": args.length} if args.length and tasks is None else {}),
         )
         report = conclude(args, harness, floor, temperatures)
@@ -222,6 +224,8 @@ def conclude(args: argparse.Namespace, harness: Any, floor: Any, temperatures: l
     common["guidance_scales"] = args.guidance_scale or [None]
     found = compare(harness.only(*fixed), args.nfe, temperatures, frontier=args.frontier, floor=floor, **common)
     most = None if harness.canvases is None else most_masked(harness.canvases, harness.pipeline.denoiser.hole_id)
+    if most is not None and args.block_length:
+        most = min(most, args.block_length)
     if sweeps:
         options: dict[str, Any] = {key: common[key] for key in ("seed", "guidance_scales")}
         found = measure_curves(harness, found, sweeps, args.nfe, steps=most or 1, temperatures=temperatures, **options)

@@ -10,6 +10,7 @@ import torch
 
 from ..evaluation.metric_sets import MetricSet
 from ..sampling.pipeline_runs import LABELS
+from .prompt_flags import used_flags
 
 
 def classes_of(denoiser: Any, canvases: Sequence[torch.Tensor] | None = None) -> dict[str, Any]:
@@ -38,7 +39,8 @@ def check_guidance(args: argparse.Namespace, denoiser: Any) -> None:
         ValueError: naming the flag.
     """
     scales = args.guidance_scale or []
-    if scales and not (classes_of(denoiser) and "guidance_scale" in inspect.signature(denoiser.forward).parameters):
+    has_classes = classes_of(denoiser) and "guidance_scale" in inspect.signature(denoiser.forward).parameters
+    if scales and not has_classes and not used_flags(args):  # after prompts there is guidance without classes
         raise ValueError(f"`--guidance-scale`: {args.model} knows no classes to be guided to. Leave it out.")
     if any(not 0 <= scale < math.inf for scale in scales):
         raise ValueError(f"`--guidance-scale` must hold numbers of at least 0, got {' '.join(map(str, scales))}.")
@@ -52,7 +54,7 @@ def described_conditions(args: argparse.Namespace, denoiser: Any, metrics: Metri
     `chosen` says where guidance was chosen, as for [`best_of`].
     """
     if not classes_of(denoiser):
-        return {}
+        return {"Guidance": best_of(args.guidance_scale, chosen)} if args.guidance_scale else {}
     turn = "in turn, one for each canvas" if args.tasks or metrics.canvases is not None else "in turn"
     return {"Classes": turn, "Guidance": best_of(args.guidance_scale or [0], chosen)}
 

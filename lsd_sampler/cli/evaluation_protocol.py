@@ -8,7 +8,7 @@ from ..evaluation.comparison import SWEEP_SEED
 from ..evaluation.metric_sets import ImageMetrics, MetricSet
 from ..evaluation.protocol import hardware, versions
 from .evaluation_classes import best_of, described_conditions
-from .evaluation_tasks import described_tasks
+from .evaluation_tasks import described_blocks, described_tasks
 
 
 def precision(denoiser: Any) -> str | None:
@@ -36,7 +36,7 @@ def protocol(
         intervals = "95 %, 200 bootstrap resamples of whole samples, the reference held fixed"
     else:
         number = f"{args.num_samples} answers in every row, in batches of {args.batch_size}"
-        judged = {"Tasks": described_tasks(args), "Samples": number}
+        judged = {"Tasks": described_tasks(args), "Samples": number, **described_blocks(args)}
         intervals = "95 %: Wilson's; of calls and of swept samplers, 200 bootstrap resamples of whole items"
     return {
         "Model": args.model,

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from ..denoisers.task_canvases import task_canvases
+from ..denoisers.task_canvases import answer_canvases, task_canvases
 from ..evaluation.harness import Harness
 from ..evaluation.metric_sets import TaskMetrics
 from ..support.task_sources import FORM, TaskSet, load_tasks
 from ..support.tasks import CHECKERS, OWN_CHECKER, VALID
 from .evaluation_classes import classes_of
+from .prompt_flags import add_block_arguments, block_options, used_flags
 
 
 TASK_TEMPERATURES = (0.0, 1.0)
@@ -55,6 +56,7 @@ def add_task_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"with --tasks: what is right: {names}, or {OWN_CHECKER} of your own; default: exact, or the source's",
     )
+    add_block_arguments(parser)
 
 
 def check_task_options(args: argparse.Namespace) -> None:
@@ -67,6 +69,8 @@ def check_task_options(args: argparse.Namespace) -> None:
     if args.tasks is None:
         if args.checker is not None:
             raise ValueError("`--checker` says which answers are right: give `--tasks` too.")
+        if used := used_flags(args):
+            raise ValueError(f"`{used[0]}` is about answers to prompts: give `--tasks` too, or leave it out.")
         if swept:
             raise ValueError(f"`--baselines` {swept[0]!r}: constants are swept with `--tasks` only; give one value.")
         return
@@ -77,6 +81,8 @@ def check_task_options(args: argparse.Namespace) -> None:
         raise ValueError(
             f"`--baselines`: the first is the base, with a constant of one value, got {args.baselines[0]!r}."
         )
+    if args.length and (used := used_flags(args)):
+        raise ValueError(f"`{used[0]}`: an answer has `--max-new-tokens`: leave `--length` out.")
     if args.oracle is not None and args.checker != VALID:
         raise ValueError(
             f"`--oracle` with `--tasks` is the law behind `--checker {VALID}`: give that, or leave it out."
@@ -123,6 +129,9 @@ def make_task_parts(args: argparse.Namespace, pipeline: Any, oracle: Any, choose
         tasks = load_tasks(args.tasks, from_file, **options)
     except ImportError as error:
         raise ValueError(str(error)) from error
+    if used_flags(args):  # of all items together, so that all answers are of one length
+        canvas = answer_canvases(tasks.items, pipeline, args.max_new_tokens, args.use_chat_template)[0]
+        args.max_new_tokens = int((canvas == pipeline.denoiser.hole_id).sum())
     judged, choosing = (tasks, None) if not chooses else tasks.halves()[::-1]
     parts = [None if part is None else _part(args, pipeline, part) for part in (judged, choosing)]
     assert parts[0] is not None
@@ -130,7 +139,10 @@ def make_task_parts(args: argparse.Namespace, pipeline: Any, oracle: Any, choose
 
 
 def _part(args: argparse.Namespace, pipeline: Any, tasks: TaskSet) -> TaskPart:
-    canvases = task_canvases(tasks.items, pipeline, args.length)
+    if used_flags(args):
+        canvases = answer_canvases(tasks.items, pipeline, args.max_new_tokens, args.use_chat_template)
+    else:
+        canvases = task_canvases(tasks.items, pipeline, args.length)
     name = f"{args.checker or args.tasks} {args.oracle or ''}".strip()
     options = {"tokenizer": pipeline.tokenizer, "checker_name": name}
     metrics = TaskMetrics(tasks.items, tasks.checker, canvases, pipeline.denoiser.hole_id, **options)
@@ -145,7 +157,25 @@ def chooser(
         return None
     part, output = tasks.choosing, args.output_dir / CHOOSING
     options = {**options, "canvases": part.canvases, **classes_of(pipeline.denoiser, part.canvases)}
+    options |= answer_options(args, pipeline, tasks)
     return Harness(pipeline, samplers, part.metrics, output=output, **options)
+
+
+def answer_options(args: argparse.Namespace, pipeline: Any, tasks: TaskParts | None) -> dict[str, Any]:
+    """The pipeline's options of answers; none where items are canvases."""
+    if tasks is None or not used_flags(args):
+        return {}
+    return {**block_options(args, pipeline.denoiser), "max_new_tokens": args.max_new_tokens}
+
+
+def described_blocks(args: argparse.Namespace) -> dict[str, str]:
+    """How answers were generated, as name -> sentence."""
+    if not used_flags(args):
+        return {}
+    blocks = f"blocks of {args.block_length} tokens" if args.block_length else "one block"
+    stop = ", no calls behind the end of an answer" if args.eos_early_stop else ""
+    chat = "; prompts through the chat template" if args.use_chat_template else ""
+    return {"Answers": f"{blocks}, each in the calls of its row; cache: {args.cache}{stop}{chat}"}
 
 
 def described_tasks(args: argparse.Namespace) -> str:

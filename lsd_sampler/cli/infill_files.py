@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +79,6 @@ def check_completes(name: str, x_L: torch.Tensor, canvas_L: torch.Tensor, hole: 
     if wrong:
         found = f"{int(x_L[wrong[0]])} in place of {int(canvas_L[wrong[0]])} at position {wrong[0]} (from 0)"
         raise ValueError(f"{name} must have the tokens that its canvas gives, got {found}.")
-
-
-def of_equal_length(rows: Sequence[int], canvases: Sequence[torch.Tensor], most: int) -> Iterator[list[int]]:
-    """The rows of each call, given as indices of canvases: all of one length, and at most `batch_size` of them."""
-    by_length: dict[int, list[int]] = {}
-    for i, canvas in enumerate(rows):
-        by_length.setdefault(len(canvases[canvas]), []).append(i)
-    for group in by_length.values():
-        yield from (group[first : first + most] for first in range(0, len(group), most))
 
 
 def _read_rows(path: Path, flag: str, pipeline: Any) -> list[tuple[int, torch.Tensor]]:

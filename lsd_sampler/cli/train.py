@@ -41,22 +41,39 @@ from .common import (
     load_pipeline,
     positive_int,
     process_group,
-    read_prompts,
     run,
     say,
 )
-from .dry_run import as_if_all_masked, describe_cost, describe_download, plan_of, plan_of_published, published
+from .dry_run import (
+    as_if_all_masked,
+    describe_cache,
+    describe_cost,
+    describe_download,
+    plan_of,
+    plan_of_published,
+    published,
+)
 from .environment import PrintVersions
 from .events import in_one_line, in_words
 from .faults import keeping_progress
 from .partly_given import PartlyGiven, calls_of_published, check_given, given_flags, make_given, partly_given
+from .prompt_flags import (
+    add_block_arguments,
+    add_prompt_arguments,
+    asks_prompts,
+    block_options,
+    check_prompts,
+    prompt_options,
+    used_flags,
+)
 from .texts import read_sequences
 
 
 # flags that a sampler depends on, beside the fields of `DistillConfig`
 RUN_FLAGS = (
     "model", "pipeline", "revision", "dtype", "length", "mask_token_id", "trust_remote_code", "model_kwargs", "data",
-    "data_lines", "tasks", "checker", "infill", "given", "prompts", "pipeline_kwargs", "license",
+    "data_lines", "tasks", "checker", "infill", "given", "prompt", "prompts", "use_chat_template", "max_new_tokens",
+    "block_length", "cache", "guidance_scale", "pipeline_kwargs", "license",
 )  # fmt: skip
 
 
@@ -97,7 +114,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="learn on canvases that give this share of each sequence's tokens at random positions (two numbers: "
         "drawn evenly between them); sequences are those of --data, or the model's own",
     )  # fmt: skip
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="with --pipeline: prompts, one a line")
+    add_prompt_arguments(parser)
+    add_block_arguments(parser, stops=False)
+    parser.add_argument(
+        "--guidance-scale", type=float, metavar="W",
+        help="learn with classifier-free guidance of this strength; default: none",
+    )  # fmt: skip
     parser.add_argument(
         "--pipeline-kwargs", type=json_object, metavar="JSON", help="further arguments of the pipeline's call"
     )
@@ -159,18 +181,22 @@ def train(args: argparse.Namespace) -> None:
         cost = describe_cost(model.size, config, as_if_all_masked(plan()) if is_given else plan(), process)
         if is_given:
             cost["network_calls_for_canvases"] = calls_of_published(args, config, plan())
+        cost |= describe_cache(model.size, call_kwargs)
         print_json({"model": name, **config.to_dict(), **describe_download(model), **cost})
         return
     has_text = any(isinstance(call_kwargs.get(name), str) for name in ("prefix", "suffix"))
-    has_text = has_text or args.data is not None or args.infill is not None or args.tasks is not None
+    has_text = has_text or asks_prompts(args) or any((args.data, args.infill, args.tasks))
     pipeline = load_pipeline(args, has_text) if args.model else load_diffusers_pipeline(args)
+    if args.model and asks_prompts(args):
+        call_kwargs = settled(args, pipeline, call_kwargs)
     given = partly_given(args, pipeline, DistillConfig(**options_of(args, nfe=(1,)))) if args.model else None
     call = call_kwargs if given is None else {**call_kwargs, "input_ids": given.input_ids}
     config, plan = configure(args, lambda config: plan_of(pipeline, config, call))
     output_dir = args.output_dir or Path("-".join(filter(None, [short_name(name), config.method, config.order])))
     if args.dry_run:
         size = ModelSize.of(pipeline.denoiser) if args.model else None
-        cost = describe_cost(size, config, plan(), process)
+        kept = pipeline.cache_bytes(call_kwargs, min(config.batch_size, config.most_sequences)) if args.model else 0
+        cost = describe_cost(size, config, plan(), process, kept)
         if given is not None:
             cost["masked_positions"] = given.masked_positions
             cost["network_calls_for_canvases"] = given.calls_to_make(config)
@@ -178,6 +204,23 @@ def train(args: argparse.Namespace) -> None:
         print_json({kind: name, **config.to_dict(), "output_dir": str(output_dir), **cost})
         return
     learn(args, pipeline, config, output_dir, call_kwargs, report_to, given)
+
+
+def settled(args: argparse.Namespace, pipeline: Any, call_kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of calls for prompts, once the model is known.
+
+    Raises:
+        ValueError: if there is no room for the answers, or nothing can be learned with the cache.
+    """
+    others = {name: value for name, value in call_kwargs.items() if name != "cache"}
+    call_kwargs = {**others, **block_options(args, pipeline.denoiser), **(args.pipeline_kwargs or {})}
+    if call_kwargs.get("cache", "none") != "none" and getattr(pipeline.denoiser, "shifted", False):
+        raise ValueError(
+            f"`--cache`: a cached call of {args.model} cannot predict the first token of a block. The pipeline makes a"
+            " step of its own for it, for which no sampler is learned: leave the flag out."
+        )
+    # of all prompts together, so that all answers are of one length
+    return {**call_kwargs, "max_new_tokens": pipeline.new_tokens(call_kwargs)}
 
 
 def check_names_for_the_hub(args: argparse.Namespace) -> None:
@@ -271,7 +314,7 @@ def save(args: argparse.Namespace, pipeline: Any, scheduler: LSDScheduler, outpu
     from ..cards.sampler_card import save_sampler
 
     name = args.model or args.pipeline
-    run = {flag: getattr(args, flag) for flag in RUN_FLAGS if getattr(args, flag) not in (None, False)}
+    run = {flag: getattr(args, flag) for flag in RUN_FLAGS if getattr(args, flag) not in (None, False, "none")}
     run = {flag: str(value) if isinstance(value, Path) else value for flag, value in run.items()}
     if not os.path.exists(os.path.expanduser(name)):  # a path of this machine means nothing elsewhere
         model = pipeline.denoiser if args.model else pipeline
@@ -341,17 +384,19 @@ def read_call_kwargs(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ValueError: for a flag that does not go with the others, or an argument that the call does not take.
     """
-    if args.model and args.prompts:
-        raise ValueError(
-            "`--prompts` goes with `--pipeline`; with `--model` use `--pipeline-kwargs`, such as a prefix."
-        )
     if args.pipeline and args.length:
         raise ValueError("`--length` goes with `--model`; with `--pipeline` use `--pipeline-kwargs`.")
+    if args.tasks and (used := used_flags(args)):
+        raise ValueError(f"`--tasks` are learned on whole canvases, not in blocks: leave `{used[0]}` out.")
+    check_prompts(args)
+    if args.pipeline and (used := [flag for flag in used_flags(args) if flag != "--use-chat-template"]):
+        raise ValueError(f"`{used[0]}` goes with `--model`; with `--pipeline` use `--pipeline-kwargs`.")
     length = {"length": args.length} if args.length else {}
-    prompts = {"prompt": read_prompts(args.prompts)} if args.prompts else {}
+    prompts = {**prompt_options(args), **block_options(args)} if asks_prompts(args) else {}
+    guided = {} if args.guidance_scale is None else {"guidance_scale": args.guidance_scale}
     if args.model:  # of another pipeline it is known when it is loaded
         check_call(MaskedDiffusionPipeline, args.pipeline_kwargs or {})
-    return {**length, **prompts, **(args.pipeline_kwargs or {})}
+    return {**length, **prompts, **guided, **(args.pipeline_kwargs or {})}
 
 
 def main(argv: list[str] | None = None) -> int:

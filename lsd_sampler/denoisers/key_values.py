@@ -28,6 +28,11 @@ class KeyValueCache:
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._length, self._at = 0, slice(0, 0)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that is kept."""
+        return sum(kept.nbytes for pair in self._layers.values() for kept in pair)
+
     def begin(self, length: int, before: int, after: int) -> slice:
         """Begins a call; returns the positions of the network's input that it computes.
 

@@ -118,6 +118,15 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         return self._network_head is not None and isinstance(self.network.base_model, _CACHED)
 
     @property
+    def key_value_bytes(self) -> int:
+        """Bytes of the keys and values of one position, in all layers; 0 where none are kept."""
+        if not self.keeps_keys_and_values:
+            return 0
+        config = self.network.config
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return 2 * config.num_hidden_layers * config.num_key_value_heads * width * self.network.dtype.itemsize
+
+    @property
     def takes_padding(self) -> bool:
         """Whether `forward` takes an `attention_mask` (LLaDA, Dream, DiffuLLaMA, with torch's own attention)."""
         return self.keeps_keys_and_values and self.network.config._attn_implementation in ("sdpa", "eager")

@@ -39,8 +39,10 @@ def _maskgit(size: str, parameters: int, side: int, hidden_size: int) -> HubMode
     return HubModel("maskgit", "llvictorll/Halton-Maskgit", model_size, f"ImageNet_{16 * side}_{size}.pth")
 
 
-_LLADA = ModelSize(8_015_581_184, 2, 4096, 126464, 12288)
-_DREAM = ModelSize(7_615_616_512, 2, 2048, 152064, 18944)
+# 2 bytes of keys and as many of values, for layers x heads x 128 numbers
+_LLADA = ModelSize(8_015_581_184, 2, 4096, 126464, 12288, key_value_bytes=4 * 32 * 32 * 128)
+_DREAM = ModelSize(7_615_616_512, 2, 2048, 152064, 18944, key_value_bytes=4 * 28 * 4 * 128)
+_DIFFULLAMA = ModelSize(6_738_415_616, 2, 2047, 32000, 11008, key_value_bytes=4 * 32 * 32 * 128)
 
 SHORT_NAMES = {
     "radd": HubModel("radd", "JingyangOu/radd-lambda-dce", _ddit(162_265_682, 768)),
@@ -56,7 +58,7 @@ SHORT_NAMES = {
     "dream-7b-instruct": HubModel("masked_lm", "Dream-org/Dream-v0-Instruct-7B", _DREAM),
     "diffugpt-s": HubModel("masked_lm", "diffusionfamily/diffugpt-s", ModelSize(124_439_808, 4, 1023, 50257, 3072)),
     "diffugpt-m": HubModel("masked_lm", "diffusionfamily/diffugpt-m", ModelSize(354_824_192, 4, 1023, 50258, 4096)),
-    "diffullama": HubModel("masked_lm", "diffusionfamily/diffullama", ModelSize(6_738_415_616, 2, 2047, 32000, 11008)),
+    "diffullama": HubModel("masked_lm", "diffusionfamily/diffullama", _DIFFULLAMA),
     "halton-maskgit-256-tiny": _maskgit("tiny", 23_031_425, 16, 384),
     "halton-maskgit-256-small": _maskgit("small", 69_344_769, 16, 512),
     "halton-maskgit-256-base": _maskgit("base", 142_224_641, 16, 768),

@@ -14,6 +14,7 @@ class ModelSize:
         length (`int`): the longest canvas.
         columns (`int`): columns of the logits.
         widest (`int`): the most features that a layer gives for each position, logits left out.
+        key_value_bytes (`int`): bytes of the keys and values of one position; 0 where none are kept.
         prediction_type (`str`), time_conditioned (`bool`), defers_head (`bool`): those of the denoiser.
     """
 
@@ -25,6 +26,7 @@ class ModelSize:
     prediction_type: str = "logits"
     time_conditioned: bool = False
     defers_head: bool = True
+    key_value_bytes: int = 0
 
     @property
     def weight_bytes(self) -> int:
@@ -46,4 +48,5 @@ class ModelSize:
             prediction_type=denoiser.prediction_type,
             time_conditioned=denoiser.time_conditioned,
             defers_head=denoiser.defers_head,
+            key_value_bytes=getattr(denoiser, "key_value_bytes", 0),
         )

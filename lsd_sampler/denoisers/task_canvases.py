@@ -36,6 +36,29 @@ def task_canvases(
     return canvases
 
 
+def answer_canvases(
+    items: Sequence[Task], pipeline: Any, max_new_tokens: int | None, chat: bool = False, argument: str = "--tasks"
+) -> list[torch.Tensor]:
+    """The prompt of each item with a hole for each token of its answer, `torch.LongTensor` of shape `(length,)`.
+
+    Args:
+        items (sequence of `dict`), pipeline, argument: as for [`task_canvases`].
+        max_new_tokens (`int`, *optional*): tokens of an answer; default: 128, or what the longest prompt leaves room
+            for.
+        chat (`bool`): whether a prompt is what a user says, for the tokenizer's chat template.
+
+    Raises:
+        ValueError: if an item has no prompt, or there is no room for its answer.
+    """
+    if (other := next((i for i, item in enumerate(items) if "prompt" not in item), None)) is not None:
+        raise ValueError(f"`{argument}`, item {other}: blocks answer prompts, and this is a 'canvas'.")
+    texts: list[Any] = [item["prompt"] for item in items]
+    asked: dict[str, Any] = {"prompt": texts, "max_new_tokens": max_new_tokens}
+    if chat:
+        asked |= {"prompt": None, "messages": [[{"role": "user", "content": text}] for text in texts]}
+    return pipeline.prompt_canvases(asked)
+
+
 def _ids_of(item: Task, pipeline: Any, length: int) -> list[int]:
     tokenizer, hole = pipeline.tokenizer, pipeline.denoiser.hole_id
     content = item.get("canvas", item.get("prompt"))

@@ -382,7 +382,12 @@ def fill_in(
     """One sample for each canvas, `(num_canvases, longest)`, with `LEFT_OUT` behind the end of shorter ones; and the
     network calls that each took, `(num_canvases,)`. Canvases of one length share a call of the pipeline. A list of
     `class_labels` has an entry for each.
+
+    With `max_new_tokens` among the options, canvases are prompts with so many masks behind. All share a call, and a
+    sample is the answer alone, `(num_canvases, max_new_tokens)`. `num_inference_steps` are those of each block.
     """
+    if "max_new_tokens" in options:
+        return _answers(pipeline, canvases, num_inference_steps, options)
     lengths = torch.tensor([len(canvas) for canvas in canvases])
     sequences, calls = torch.full((len(canvases), int(lengths.max())), LEFT_OUT), torch.zeros_like(lengths)
     options |= {"num_inference_steps": num_inference_steps, "output_type": "ids"}
@@ -393,6 +398,17 @@ def fill_in(
         sequences[rows, :length] = torch.as_tensor(output.sequences).cpu()
         calls[rows] = _calls_of(output, num_inference_steps)
     return sequences, calls
+
+
+def _answers(
+    pipeline: Any, canvases: Sequence[torch.Tensor], num_inference_steps: int, options: Mapping[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The answers to prompts, and the network calls of each."""
+    num_new = options["max_new_tokens"]
+    call = {**options, "prompt": [canvas[:-num_new] for canvas in canvases], "output_type": "ids"}
+    num_steps = num_inference_steps * pipeline.number_of_blocks(call)
+    output = pipeline(**call, num_inference_steps=num_steps)
+    return torch.as_tensor(output.sequences)[:, -num_new:].cpu(), _calls_of(output, num_steps)
 
 
 def joined(batches: Sequence[torch.Tensor]) -> torch.Tensor:

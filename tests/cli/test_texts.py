@@ -12,7 +12,7 @@ from helpers.tiny_language_models import BERT_TOKENS, MASKED_LMS
 
 from lsd_sampler import DistillConfig, MaskedDiffusionPipeline, distill
 from lsd_sampler.cli import train
-from lsd_sampler.cli.common import read_prompts
+from lsd_sampler.cli.prompt_flags import read_prompts
 from lsd_sampler.cli.texts import cut_texts, read_sequences, read_texts
 from lsd_sampler.denoisers.files import read_json
 from lsd_sampler.evaluation import read_jsonl

@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from denoisers.test_maskgit import random_model
 from helpers.ddit_checkpoints import RADD
 from helpers.distributed_run import learned_numbers
+from helpers.tiny_answerers import tiny_answerer, tiny_denoiser
 from safetensors.torch import load_file
 
 from lsd_sampler import DistillConfig
@@ -39,6 +41,53 @@ def launch(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=240)
+
+
+def save_answerer(folder: Path) -> list[str]:
+    """A model that answers, and the flags of 24 prompts to it, in batches of 3."""
+    tiny_denoiser("llada").save_pretrained(folder / "model")
+    tiny_answerer().tokenizer.save_pretrained(folder / "model")
+    words = "abcdefghijkl"
+    prompts = [" ".join(words[: 1 + i % 5]) + f" {words[i % 12]}" for i in range(24)]
+    (folder / "prompts.txt").write_text("\n".join(prompts) + "\n")
+    argv = ["--model", "model", "--device", "cpu", "--prompts", "prompts.txt", "--max-new-tokens", "8"]
+    return [*argv, "--block-length", "4", "--cache", "dual", "--nfe", "2", "--batch-size", "3", "--output"]
+
+
+def test_two_processes_answer_each_prompt_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, as one process does. They go on where a run was stopped."""
+    argv = save_answerer(tmp_path)
+    done = launch("-m", "lsd_sampler.cli.sample", *argv, "two.jsonl", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert sample.main([*argv, "one.jsonl"]) == 0
+    one, two = (Path(name).read_text() for name in ("one.jsonl", "two.jsonl"))
+    assert one == two
+    rows = [json.loads(line) for line in one.splitlines()]
+    assert [row["prompt"] for row in rows] == Path("prompts.txt").read_text().splitlines()
+    assert done.stdout == "\n\n".join(row["text"] for row in rows) + "\n"
+
+
+def test_a_killed_worker_loses_nothing_that_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = save_answerer(tmp_path)
+    (tmp_path / "run.py").write_text("import sys\nfrom helpers.dying_worker import main\nmain(sys.argv[1:])\n")
+    done = launch("run.py", *argv, "out.jsonl", cwd=tmp_path)
+    assert done.returncode != 0
+    monkeypatch.chdir(tmp_path)
+    kept = Path("out.jsonl.part").read_text().splitlines()
+    assert len(kept) == 1 + 12 and not Path("out.jsonl").exists()
+    drawn, call = [], sample.call
+
+    def watched(args: Any, pipeline: Any, numbers: Any, **kwargs: Any) -> Any:
+        drawn.extend(numbers)
+        return call(args, pipeline, numbers, **kwargs)
+
+    monkeypatch.setattr(sample, "call", watched)
+    assert sample.main([*argv, "out.jsonl", "--resume"]) == 0
+    assert sorted(drawn) == [i for i in range(24) if i not in {json.loads(line)[0] for line in kept[1:]}]
+    monkeypatch.setattr(sample, "call", call)
+    assert sample.main([*argv, "one.jsonl"]) == 0
+    assert Path("one.jsonl").read_text() == Path("out.jsonl").read_text()
 
 
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
