@@ -24,7 +24,7 @@ from .recording import SampleRecorder
 from .task import Task
 
 
-FEWEST_ANSWERS = 48
+FEWEST_ANSWERS = 96
 """Tasks that a candidate is measured on, at least, if there are as many: right or wrong says less than a cost."""
 
 

@@ -10,8 +10,8 @@ from .position_changes import Changes, Scored
 from .position_space import EVERYTHING, PositionSpace
 
 
-LEAST_CHECKED, LEAST_FITTED = 64, 32
-"""Sequences to compare what was found on, at least: others than those of the search, and those of the search."""
+LEAST_CHECKED = 64
+"""Sequences to compare what was found on, at least; others than those of the search."""
 FINALISTS = 4
 """How many candidates are compared at the end, at most."""
 STAGES = ((0.45, 1, 0.3), (0.55, 4, 0.6), (1.0, 12, 0.8))
@@ -78,12 +78,10 @@ def search(
         seed (`int`, *optional*, defaults to 0): of the changes.
     """
     M, figure = len(candidates[0].shares), Measurements(figure)
-    num_fit = min(figure.num_fit, max(LEAST_FITTED, most_evaluations // (96 * M)))
     num_check = min(figure.num_check, max(LEAST_CHECKED, most_evaluations // (32 * M)))
-    budget = Budget(max(0, most_evaluations - FINALISTS * M * (num_fit + num_check)))  # the rest is for the end
+    budget = Budget(max(0, most_evaluations - FINALISTS * M * num_check))  # the rest is for the end
     scored = Evolution(figure, budget, Changes(betas, space, seed)).run(candidates, STAGES)
-    finalists = {c: figure(c, "fit", num_fit) for c, _ in [*_simplest(scored), *_different(scored)][:FINALISTS]}
-    return _decide(figure, finalists, num_check)
+    return _decide(figure, [c for c, _ in [*_simplest(scored), *_different(scored)][:FINALISTS]], num_check)
 
 
 def quick_search(
@@ -213,15 +211,11 @@ def _beats(first: Measured, second: Measured, errors: float) -> bool:
     return float(difference_S.mean()) > errors * error
 
 
-def _decide(figure: Measurements, finalists: dict[Candidate, Measured], num: int) -> Found:
+def _decide(figure: Measurements, finalists: Sequence[Candidate], num: int) -> Found:
     """Compares the best few on sequences that nothing was fitted to."""
-    ranked = sorted(finalists, key=lambda c: finalists[c].mean)
-    shown = ranked[: FINALISTS - 1]
-    simple = next((c for c in ranked if c.is_simple), None)
-    if simple is not None and simple not in shown:
-        shown.append(simple)
-    checked = {c: figure(c, "check", num) for c in shown}
-    best = min(shown, key=lambda c: checked[c].mean)
+    checked = {c: figure(c, "check", num) for c in finalists}
+    best = min(finalists, key=lambda c: checked[c].mean)
+    simple = next((c for c in finalists if c.is_simple), None)
     if simple is not None and not best.is_simple and not _beats(checked[best], checked[simple], 2.0):
         best = simple
     return Found(best, checked[best], [(c, m) for c, m in checked.items() if c != best], figure.spent)
