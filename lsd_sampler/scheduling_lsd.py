@@ -105,13 +105,15 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
             `"halton_maskgit"` (that of Halton-MaskGIT), or those of which the network is surest: by the drawn token
             (`"confidence"`, as MaskGIT, or `"probability"`, as Dream; only their noise differs), the lead of the most
             likely one (`"margin"`), or `"entropy"`; or `"adaptive"`, which positions and how many as learned for a
-            model (`"halton"` until something is learned).
+            model (`"halton"` until something is learned); or level by level: `"dus"` (a dilated grid) or
+            `"bisection"` (midpoints).
         count (`str`, defaults to `"exact"`): `"exact"` (`round(alpha L)` of L masked positions are known after a step
             of `tweedie`; a coefficient or another solver scales what the step adds) or `"bernoulli"` (independent
             reveals, as in the CTMC). `"llada"` and `"dream"` reveal as many tokens as the code of LLaDA (equally many
             a step, the remainder in the first steps) and of Dream (shares of what is masked, rounded down in float32;
-            its last time is a `sampling_eps` of 1e-3). Both need the schedule `"uniform"`, and nothing is learned for
-            them.
+            its last time is a `sampling_eps` of 1e-3). `"levels"` reveals one level of the orders `"dus"` and
+            `"bisection"` in each step, and is done when there are no more. These need the schedule `"uniform"`, and
+            nothing is learned for them.
         schedule (`str`, defaults to `"uniform"`): base grid, used if nothing was learned: `"uniform"`, `"cosine"` or
             `"arccos"`.
         sampling_eps (`float`, defaults to 1e-4): the last time of the base grid.
@@ -128,6 +130,10 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
             denoiser is of a position: its own (`"untempered"`, as in LLaDA's and Fast-dLLM's code), or those that
             tokens are drawn with, after temperature, `top_p`, `top_k` and log-score coefficients (`"tempered"`, as in
             Dream's and LLaDA2's code; at a low temperature or `top_p` all positions look sure).
+        minimal_gap (`int`, defaults to 0): the least distance between the positions that one step reveals (DUS's
+            filter of other samplers, https://huggingface.co/papers/2506.19037), for orders that rank positions by the
+            logits and solvers that go by confidence; 0 for none. It shrinks to 2 as the canvas fills, and what it
+            holds back waits for a later step.
         block_length (`int`, defaults to 32): tokens that `LLaDA2Pipeline` generates at a time, unless its call says
             otherwise.
         vocab_size (`int`, *optional*): mask excluded; `model_output` must then have that many columns, or one more.
@@ -163,6 +169,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         draws: str = "exact",
         confidence_temperature: float = 1.0,
         certainty: str = "untempered",
+        minimal_gap: int = 0,
         block_length: int = 32,
         vocab_size: int | None = None,
         base_model: str | None = None,
@@ -246,6 +253,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
                 places=self._calls(len(steps.timesteps) - 1)[1],
                 in_blocks=block_length is not None,
                 options=self._options,
+                minimal_gap=self.config.minimal_gap,
                 dependence=self.learned_sampler.dependence,
             )
             self.num_inference_steps = num_inference_steps

@@ -59,9 +59,10 @@ class Canvas:
             nothing = torch.empty(0, dtype=torch.float64)
             return cls(masked_BL, nothing.long(), nothing, nothing, nothing, shape, start, start, generator)
         drawn_u_BL, v_BL, shift_B2 = draw_uniforms(B, 2 * L + 2, generator, masked_BL.device).split([L, L, 2], dim=1)
-        keys_BL = keys(drawn_u_BL, shift_B2, shape).masked_fill(~masked_BL, torch.inf)
+        masked_u_BL = drawn_u_BL.masked_fill(~masked_BL, torch.inf)
+        keys_BL = keys(masked_u_BL, shift_B2, shape).masked_fill(~masked_BL, torch.inf)
         rank_BL = keys_BL.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
-        u_BL = drawn_u_BL.masked_fill(~masked_BL, torch.inf).sort(dim=1).values.gather(1, rank_BL)
+        u_BL = masked_u_BL.sort(dim=1).values.gather(1, rank_BL)
         v_BL = v_BL.contiguous()
         return cls(masked_BL, rank_BL, u_BL, v_BL, drawn_u_BL, shape, start=start, last=start, generator=generator)
 
