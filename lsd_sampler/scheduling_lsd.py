@@ -202,6 +202,11 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         """Whether sequences may be complete at different steps, and need no network call from then on."""
         return self.rule.skips_complete
 
+    @property
+    def reads_shadow(self) -> bool:
+        """Whether `step` needs `shadow_output`."""
+        return self.rule.reads_shadow
+
     def set_timesteps(
         self,
         num_inference_steps: int,
@@ -288,6 +293,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         editing_threshold: float | None = None,
         minimal_topk: int | None = None,
         prompt_mask: torch.Tensor | None = None,
+        shadow_output: ModelOutput | None = None,
         generator: Generators = None,
         return_dict: bool = True,
     ) -> LSDSchedulerOutput | tuple[torch.Tensor, torch.Tensor | None]:
@@ -311,6 +317,8 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
             starting_mask_ratio: ignored, because counts are shares of the positions that were masked at the start.
             threshold, editing_threshold, minimal_topk, prompt_mask: accepted for `LLaDA2Pipeline` and ignored. The
                 schedule (or a baseline's own rule) says how many tokens a step reveals, and given tokens stay.
+            shadow_output (as `model_output`, *optional*): the prediction of each position from all tokens but its own,
+                for solvers that read it (`reads_shadow`).
             generator (`torch.Generator`, or a list of `batch_size` of them, *optional*): read when a fresh canvas
                 arrives (and at each step by orders that look at the logits, and by baselines). With a list, row i
                 depends on generator i alone.
@@ -326,7 +334,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         draws = DrawOptions(draw_temperature(temperature, sampling_method), top_p, top_k)
         with self._ownership.stepping(caller_of("step")), torch.no_grad():
             mask = resolve_mask(mask_token_id, self.config.mask_token_id, has_mask=self.rule.has_mask)
-            out = self._step(model_output, timestep, sample, mask, draws, generator)
+            out = self._step(model_output, timestep, sample, mask, draws, generator, shadow_output)
         return out if return_dict else (out.prev_sample, None)
 
     def _step(
@@ -337,6 +345,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         mask: int,
         draws: DrawOptions,
         generator: Generators,
+        shadow_output: ModelOutput | None,
     ) -> LSDSchedulerOutput:
         k = step_index(timestep, self._times)
         logits_BLV, sample_BL = as_rows(model_output, sample, mask, self.config.vocab_size)
@@ -352,7 +361,12 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         canvas.last = k
         self._canvas = None if is_last else canvas  # no state outlives a generation
         tempered = self.config.certainty == "tempered"
-        x = StepInput(k, is_last, logits_BLV, sample_BL, masked_BL, mask, canvas, draws, generator, tempered)
+        shadow_BLV = None
+        if shadow_output is not None:
+            shadow_BLV, _ = as_rows(shadow_output, sample, mask, self.config.vocab_size)
+        x = StepInput(
+            k, is_last, logits_BLV, sample_BL, masked_BL, mask, canvas, draws, generator, tempered, shadow_BLV
+        )
         prev_BL, probability_BL = self.advance(x)
         left_BL = prev_BL == mask
         self.masks_left = left_BL.any()

@@ -170,6 +170,7 @@ class StepInput:
         draws ([`DrawOptions`]), generator: as given to `LSDScheduler.step`.
         tempered_certainty (`bool`): whether certainty is judged by the law that tokens are drawn from, with its
             temperature, `top_p`, `top_k` and log-score coefficient; otherwise it is judged by the denoiser's own law.
+        shadow_BLV (*optional*): logits of each position from all tokens but its own, for solvers that read them.
     """
 
     k: int
@@ -182,6 +183,7 @@ class StepInput:
     draws: DrawOptions
     generator: Generators
     tempered_certainty: bool = False
+    shadow_BLV: ModelOutput | None = None
 
     def uniforms(self, num: int) -> tuple[torch.Tensor, ...]:
         """`num` fresh uniforms for each position, as tensors `(B, L)`, float64; row i comes from generator i."""
@@ -210,6 +212,20 @@ class StepInput:
         if not self.tempered_certainty:
             return self.logits_BLV
         return self.draws.shaped(self.logits_BLV, beta, self.mask_token_id)
+
+    def shadow_logits(self) -> ModelOutput:
+        """Logits of each position from all tokens but its own.
+
+        Raises:
+            ValueError: if the step was not given any.
+        """
+        if self.shadow_BLV is None:
+            raise ValueError(
+                "This solver asks how likely a token is without itself, so `step` needs `shadow_output`, which"
+                " MaskedDiffusionPipeline passes for denoisers that compute it. Take another `solver` in other"
+                " pipelines."
+            )
+        return self.shadow_BLV
 
     def confidence(self, at_BL: torch.Tensor, canvas_BL: torch.Tensor, beta: float = 1.0) -> torch.Tensor:
         """How sure the denoiser is of the tokens at these positions: their log-probability, float64, -inf elsewhere.

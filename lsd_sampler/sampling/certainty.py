@@ -94,6 +94,23 @@ def of_rows(
 
 
 @torch.no_grad()
+def laws(logits_BLV: ModelOutput, row_R: torch.Tensor, position_R: torch.Tensor, excluded: int | None) -> torch.Tensor:
+    """The laws `softmax(logits)` of chosen rows themselves, float64 of shape `(R, V)`; no gradient.
+
+    Args:
+        logits_BLV, row_R, position_R, excluded: as for [`~lsd_sampler.sampling.logit_rows.row_chunks`].
+
+    Raises:
+        ValueError: if a chosen row holds NaN or +inf, or only -inf.
+    """
+    chunks = [torch.empty(0, logits_BLV.shape[-1], dtype=torch.float64, device=row_R.device)]
+    for x_RV in row_chunks(logits_BLV, row_R, position_R, excluded):
+        check_row_maximum(x_RV.amax(-1))
+        chunks.append(x_RV.double().softmax(-1))
+    return torch.cat(chunks)
+
+
+@torch.no_grad()
 def of_tokens(
     logits_BLV: ModelOutput,
     row_R: torch.Tensor,

@@ -47,6 +47,11 @@ def llada_known(masked_B: torch.Tensor, step: int, num_steps: int) -> torch.Tens
     return (step + 1) * share_B + remainder_B.clamp(max=step + 1)
 
 
+def llada_revealed(masked_B: torch.Tensor, step_B: torch.Tensor, num_steps_B: torch.Tensor) -> torch.Tensor:
+    """How many of them each step reveals; steps and their numbers may differ between rows. `(B,)`."""
+    return masked_B // num_steps_B + (step_B < masked_B % num_steps_B)
+
+
 def dream_revealed(left_B: torch.Tensor, step: int, num_steps: int, eps: float) -> torch.Tensor:
     """How many of the `left_B` masked tokens step `step` reveals: `left * (1 - s / t)` on a grid down to `eps`,
     rounded down, all in single precision (Dream 7B, https://huggingface.co/papers/2508.15487). `(B,)`.

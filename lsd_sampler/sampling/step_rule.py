@@ -26,6 +26,8 @@ class StepRule(ABC):
     skips_complete: ClassVar[bool] = False
     """Whether sequences may be complete at different steps, and then need no further network call."""
 
+    reads_shadow: ClassVar[bool] = False
+    """Whether a step reads `shadow_output`, the prediction of each position from all tokens but its own."""
     takes_gap: ClassVar[bool] = False
     """Whether it keeps a `minimal_gap` between the positions of one step."""
 

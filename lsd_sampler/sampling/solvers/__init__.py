@@ -8,27 +8,31 @@ the M network calls of `set_timesteps(M)`; their constants are `solver_options`.
 from ...support.registry import Registry
 from .base import Solver, UpdateRule
 from .dndm import DNDM, DNDMK
+from .dus import DUS
 from .entropy_bounded import EntropyBounded
 from .euler import Euler
 from .fast_dllm import FastDLLMFactor, FastDLLMThreshold
 from .k_gillespie import KGillespie
+from .klass import KLASS
 from .own_step import OwnStep
 from .predictor_corrector import PredictorCorrector
 from .remdm import ReMDMCap, ReMDMConf, ReMDMForwardBackward, ReMDMLoop, ReMDMRescale
 from .theta import ThetaRK2, ThetaTrapezoidal
 from .tweedie import Tweedie
+from .wino import WINO
 
 
 SOLVERS: Registry[Solver] = Registry("solver")
 for _solver in (
     Tweedie(), Euler(), KGillespie(), ThetaRK2(), ThetaTrapezoidal(), PredictorCorrector(), ReMDMCap(),
     ReMDMRescale(), ReMDMConf(), ReMDMLoop(), ReMDMForwardBackward(), DNDM(), DNDMK(), EntropyBounded(),
-    FastDLLMThreshold(), FastDLLMFactor(),
+    FastDLLMThreshold(), FastDLLMFactor(), KLASS(), WINO(), DUS(),
 ):  # fmt: skip
     SOLVERS.register(_solver.name, _solver)
 
 __all__ = [
-    "DNDM", "DNDMK", "SOLVERS", "EntropyBounded", "Euler", "FastDLLMFactor", "FastDLLMThreshold", "KGillespie",
-    "OwnStep", "PredictorCorrector", "ReMDMCap", "ReMDMConf", "ReMDMForwardBackward", "ReMDMLoop", "ReMDMRescale",
-    "Solver", "ThetaRK2", "ThetaTrapezoidal", "Tweedie", "UpdateRule",
+    "DNDM", "DNDMK", "DUS", "KLASS", "SOLVERS", "WINO", "EntropyBounded", "Euler", "FastDLLMFactor",
+    "FastDLLMThreshold", "KGillespie", "OwnStep", "PredictorCorrector", "ReMDMCap", "ReMDMConf",
+    "ReMDMForwardBackward", "ReMDMLoop", "ReMDMRescale", "Solver", "ThetaRK2", "ThetaTrapezoidal", "Tweedie",
+    "UpdateRule",
 ]  # fmt: skip
