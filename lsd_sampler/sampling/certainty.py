@@ -41,6 +41,14 @@ def margin(p_RV: torch.Tensor) -> torch.Tensor:
     return first_R - second_R
 
 
+def log_margin(p_RV: torch.Tensor) -> torch.Tensor:
+    """Log-probability of the most likely token minus that of the next, in nats; at most some hundred."""
+    if p_RV.shape[-1] == 1:
+        return torch.full_like(p_RV[:, 0], -IMPOSSIBLE)
+    first_R, second_R = _top_two(p_RV.double()).log().unbind(-1)
+    return (first_R - second_R).clamp(max=-IMPOSSIBLE)
+
+
 def top_probability(p_RV: torch.Tensor) -> torch.Tensor:
     return p_RV.amax(-1)
 

@@ -14,6 +14,7 @@ from ..plan import StepPlan
 from .blocks import Block, current_block
 from .options import Option
 from .own_step import OwnStep
+from .remembered import Rows
 
 
 _TINY = 1e-12  # inside the logarithms of the authors' code
@@ -21,11 +22,10 @@ _TINY = 1e-12  # inside the logarithms of the authors' code
 
 @dataclass
 class _Memory:
-    """What is remembered of the call before: its block, laws `(R, V)` and their rows `(B, L)`, and the last H KLs."""
+    """What is remembered of the call before: its block and laws, and the KLs of the last H calls."""
 
     block: Block
-    p_RV: torch.Tensor
-    row_BL: torch.Tensor
+    laws: Rows
     kl_BLH: torch.Tensor
 
 
@@ -63,8 +63,7 @@ class KLASS(OwnStep):
         p_RV = certainty.laws(x.rated_logits(), row_R, position_R, x.mask_token_id)
         confidence_BL = x.spread(row_R, position_R, p_RV.amax(-1), 0.0)
         kl_BLH = self._history(x, p_RV, row_R, position_R, plan.options["history_length"])
-        row_BL = x.spread(row_R, position_R, torch.arange(len(row_R), device=row_R.device), -1)
-        x.canvas.state = _Memory(block, p_RV, row_BL, kl_BLH)
+        x.canvas.state = _Memory(block, Rows.of_masked(p_RV, x), kl_BLH)
         due_BL = x.masked_BL if x.is_last else self._due(plan, block, confidence_BL, kl_BLH)
         return x.reveal(due_BL, v_BL)
 
@@ -76,8 +75,7 @@ class KLASS(OwnStep):
         if memory is None:
             kl_BLH = torch.zeros(*x.sample_BL.shape, length, dtype=torch.float64, device=p_RV.device)
         else:
-            kl_BLH, known_R = memory.kl_BLH, memory.row_BL[row_R, position_R]
-            before_RV = torch.where((known_R >= 0)[:, None], memory.p_RV[known_R.clamp(min=0)], 0.0)
+            kl_BLH, before_RV = memory.kl_BLH, memory.laws.at(row_R, position_R)
         kl_R = (p_RV * ((p_RV + _TINY).log() - (before_RV + _TINY).log())).sum(-1)
         return torch.cat([kl_BLH[..., 1:], x.spread(row_R, position_R, kl_R, torch.inf)[..., None]], dim=-1)
 

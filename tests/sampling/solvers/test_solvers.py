@@ -23,7 +23,15 @@ from lsd_sampler.sampling.solvers import SOLVERS, OwnStep
 
 BASELINES = [name for name in SOLVERS.names() if isinstance(SOLVERS[name], OwnStep)]
 EACH = pytest.mark.parametrize("solver", BASELINES)
-REMASKING = {"theta_rk2", "predictor_corrector", "dndm_k", "wino", *(name for name in BASELINES if "remdm" in name)}
+REMASKING = {
+    "theta_rk2",
+    "predictor_corrector",
+    "dndm_k",
+    "wino",
+    "punt",
+    "p2",
+    *(name for name in BASELINES if "remdm" in name),
+}
 OFTEN: dict[str, dict[str, Any]] = {
     "remdm_cap": {"eta": 0.5},
     "remdm_rescale": {"eta": 0.5},
@@ -201,7 +209,9 @@ def test_a_generation_may_begin_at_any_step(solver: str) -> None:
 # ---- where the law is the data's ----
 
 
-@pytest.mark.parametrize(("solver", "options"), [("k_gillespie", {}), ("entropy_bounded", {"gamma": 0.0})])
+@pytest.mark.parametrize(
+    ("solver", "options"), [("k_gillespie", {}), ("entropy_bounded", {"gamma": 0.0}), ("random_steps", {})]
+)
 def test_one_token_a_step_is_exact(solver: str, options: dict[str, Any]) -> None:
     pipeline = MaskedDiffusionPipeline(ORACLE, LSDScheduler(mask_token_id=MASK, solver=solver, solver_options=options))
     pipeline.set_progress_bar_config(disable=True)
@@ -285,6 +295,19 @@ def test_calls(solver: str, steps: int) -> None:
         ("klass", {}, {"block_length": 5}),
         ("wino", {}, {"threshold": 0.3}),
         ("wino", {"threshold": 0.3}, {"threshold_back": 0.5}),
+        ("punt", {}, {"epsilon": 0.5}),
+        ("mean_field", {"threshold": 0.5}, {"threshold": 0.7}),
+        ("mean_field", {"threshold": 0.5}, {"rounds": 1}),
+        ("mean_field", {}, {"block_length": 4}),
+        ("prophet", {}, {"early": 0.05}),
+        ("prophet", {}, {"middle": 0.5}),
+        ("prophet", {}, {"late": 0.5}),
+        ("prophet", {"late": 1.0}, {"lead": "least"}),
+        ("credit_decoding", {}, {"threshold": 0.2}),
+        ("credit_decoding", {}, {"alpha": 3}),
+        ("credit_decoding", {"alpha": 3}, {"beta": 0}),
+        ("credit_decoding", {"alpha": 3}, {"gamma": 5}),
+        ("p2", {"score": "random"}, {"score": "confidence"}),
         ("dus", {}, {"levels": "binary"}),
         ("dus", {}, {"base": 3}),
         ("dus", {}, {"base_skip": 2}),
@@ -317,6 +340,9 @@ def test_options_change_what_is_drawn(solver: str, common: dict[str, Any], optio
         ({"solver": "predictor_corrector", "solver_options": {"corrector_steps": 0.5}}, "an integer"),
         ({"solver": "klass", "solver_options": {"history_length": 0}}, r"`solver_options\['history_length'\]`.*0"),
         ({"solver": "dus", "solver_options": {"base": 0}}, r"`solver_options\['base'\]`.*0"),
+        ({"solver": "punt", "solver_options": {"epsilon": -1}}, r"`solver_options\['epsilon'\]`.*-1"),
+        ({"solver": "p2", "solver_options": {"score": "best"}}, r"`solver_options\['score'\]`.*'random'"),
+        ({"solver": "prophet", "solver_options": {"lead": 1}}, r"`solver_options\['lead'\]`.*'least'"),
         ({"solver": "wino", "solver_options": {"threshold": 2}}, r"`solver_options\['threshold'\]`.*2"),
         ({"solver": "dndm", "order": "halton"}, "`order` 'halton'.*'dndm'"),
         (
