@@ -66,8 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="*",
         default=["tweedie"],
         help=f"plain samplers as {BASELINE_FORM}, for example tweedie or tweedie:halton:cosine; the first is the base "
-        "solver of the headline; a constant with several values, as entropy_bounded@gamma=0.1/1, is swept and read off "
-        "at the calls of the others",
+        "solver of the headline; a constant with several values, as entropy_bounded@gamma=0.1/1, is swept, and read "
+        "off at the calls of the others",
     )
     parser.add_argument(
         "--nfe", type=positive_int, nargs="+", default=[4, 8, 16, 32],

@@ -1,7 +1,8 @@
 """Shadow rows: each token of a block predicted from all others, in the same call (WINO's check of what is known).
 
 A mask for each position of the block stands behind the canvas, at the same position. The canvas does not see these
-masks, so its rows stay what they are. A mask sees the canvas without its own position, and all other masks.
+masks, so its rows stay what they are. A mask sees the canvas without its own position, and all other masks. As in the
+authors' code, the token is hidden from the mask alone: what other positions learned of it in earlier layers is not.
 """
 
 from collections.abc import Callable

@@ -64,7 +64,8 @@ class PUNT(OwnStep):
         at_base_B = torch.ones_like(begun.bit_B, dtype=torch.bool) if tested is None else tested.bit_B < 0
         now = begun if tested is None else _where(at_base_B, begun, self._dropped(x, tested, plan.options["epsilon"]))
         left, num_B = len(plan.places) - x.k, (now.base_BL == x.mask_token_id).sum(1)
-        rounds_B = num_B.clamp(min=1).double().log2().ceil().long()
+        # the ceiling of log2, in integers
+        rounds_B = (2 ** torch.arange(62, device=num_B.device) < num_B[:, None]).sum(1)
         shared_B = at_base_B & (left <= 1 + rounds_B)
         bit_B = torch.where(shared_B, -1, _next_bit(now, at_base_B))
         share_BL = now.place_BL < ((num_B + left - 1) // left)[:, None]
