@@ -312,7 +312,9 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
                 if self.interrupt:
                     break
                 model_output = predictor(sample, t)
-                stepped = self.scheduler.step(model_output, t, self._shaped(sample), **call.step_kwargs).prev_sample
+                seen = {} if predictor.shadow is None else {"shadow_output": predictor.shadow}
+                shaped = self._shaped(sample)
+                stepped = self.scheduler.step(model_output, t, shaped, **seen, **call.step_kwargs).prev_sample
                 sample = call.callbacks.on_step(t, torch.where(given_BL, canvas, stepped.flatten(1)))
                 progress_bar.update()
         sample = torch.cat([begins.to(device), sample, ends.to(device)], dim=1)

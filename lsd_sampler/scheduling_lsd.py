@@ -105,13 +105,15 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
             `"halton_maskgit"` (that of Halton-MaskGIT), or those of which the network is surest: by the drawn token
             (`"confidence"`, as MaskGIT, or `"probability"`, as Dream; only their noise differs), the lead of the most
             likely one (`"margin"`), or `"entropy"`; or `"adaptive"`, which positions and how many as learned for a
-            model (`"halton"` until something is learned).
+            model (`"halton"` until something is learned); or level by level: `"dus"` (a dilated grid) or
+            `"bisection"` (midpoints).
         count (`str`, defaults to `"exact"`): `"exact"` (`round(alpha L)` of L masked positions are known after a step
             of `tweedie`; a coefficient or another solver scales what the step adds) or `"bernoulli"` (independent
             reveals, as in the CTMC). `"llada"` and `"dream"` reveal as many tokens as the code of LLaDA (equally many
             a step, the remainder in the first steps) and of Dream (shares of what is masked, rounded down in float32;
-            its last time is a `sampling_eps` of 1e-3). Both need the schedule `"uniform"`, and nothing is learned for
-            them.
+            its last time is a `sampling_eps` of 1e-3). `"levels"` reveals one level of the orders `"dus"` and
+            `"bisection"` in each step, and is done when there are no more. These need the schedule `"uniform"`, and
+            nothing is learned for them.
         schedule (`str`, defaults to `"uniform"`): base grid, used if nothing was learned: `"uniform"`, `"cosine"` or
             `"arccos"`.
         sampling_eps (`float`, defaults to 1e-4): the last time of the base grid.
@@ -128,6 +130,10 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
             denoiser is of a position: its own (`"untempered"`, as in LLaDA's and Fast-dLLM's code), or those that
             tokens are drawn with, after temperature, `top_p`, `top_k` and log-score coefficients (`"tempered"`, as in
             Dream's and LLaDA2's code; at a low temperature or `top_p` all positions look sure).
+        minimal_gap (`int`, defaults to 0): the least distance between the positions that one step reveals (DUS's
+            filter of other samplers, https://huggingface.co/papers/2506.19037), for orders that rank positions by the
+            logits and solvers that go by confidence; 0 for none. It shrinks to 2 as the canvas fills, and what it
+            holds back waits for a later step.
         block_length (`int`, defaults to 32): tokens that `LLaDA2Pipeline` generates at a time, unless its call says
             otherwise.
         vocab_size (`int`, *optional*): mask excluded; `model_output` must then have that many columns, or one more.
@@ -163,6 +169,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         draws: str = "exact",
         confidence_temperature: float = 1.0,
         certainty: str = "untempered",
+        minimal_gap: int = 0,
         block_length: int = 32,
         vocab_size: int | None = None,
         base_model: str | None = None,
@@ -194,6 +201,11 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
     def skips_complete(self) -> bool:
         """Whether sequences may be complete at different steps, and need no network call from then on."""
         return self.rule.skips_complete
+
+    @property
+    def reads_shadow(self) -> bool:
+        """Whether `step` needs `shadow_output`."""
+        return self.rule.reads_shadow
 
     def set_timesteps(
         self,
@@ -246,6 +258,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
                 places=self._calls(len(steps.timesteps) - 1)[1],
                 in_blocks=block_length is not None,
                 options=self._options,
+                minimal_gap=self.config.minimal_gap,
                 dependence=self.learned_sampler.dependence,
             )
             self.num_inference_steps = num_inference_steps
@@ -280,6 +293,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         editing_threshold: float | None = None,
         minimal_topk: int | None = None,
         prompt_mask: torch.Tensor | None = None,
+        shadow_output: ModelOutput | None = None,
         generator: Generators = None,
         return_dict: bool = True,
     ) -> LSDSchedulerOutput | tuple[torch.Tensor, torch.Tensor | None]:
@@ -303,6 +317,8 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
             starting_mask_ratio: ignored, because counts are shares of the positions that were masked at the start.
             threshold, editing_threshold, minimal_topk, prompt_mask: accepted for `LLaDA2Pipeline` and ignored. The
                 schedule (or a baseline's own rule) says how many tokens a step reveals, and given tokens stay.
+            shadow_output (as `model_output`, *optional*): the prediction of each position from all tokens but its own,
+                for solvers that read it (`reads_shadow`).
             generator (`torch.Generator`, or a list of `batch_size` of them, *optional*): read when a fresh canvas
                 arrives (and at each step by orders that look at the logits, and by baselines). With a list, row i
                 depends on generator i alone.
@@ -318,7 +334,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         draws = DrawOptions(draw_temperature(temperature, sampling_method), top_p, top_k)
         with self._ownership.stepping(caller_of("step")), torch.no_grad():
             mask = resolve_mask(mask_token_id, self.config.mask_token_id, has_mask=self.rule.has_mask)
-            out = self._step(model_output, timestep, sample, mask, draws, generator)
+            out = self._step(model_output, timestep, sample, mask, draws, generator, shadow_output)
         return out if return_dict else (out.prev_sample, None)
 
     def _step(
@@ -329,6 +345,7 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         mask: int,
         draws: DrawOptions,
         generator: Generators,
+        shadow_output: ModelOutput | None,
     ) -> LSDSchedulerOutput:
         k = step_index(timestep, self._times)
         logits_BLV, sample_BL = as_rows(model_output, sample, mask, self.config.vocab_size)
@@ -344,7 +361,12 @@ class LSDScheduler(BlockPipelineMethods, ForwardProcess, SamplerNumbers):
         canvas.last = k
         self._canvas = None if is_last else canvas  # no state outlives a generation
         tempered = self.config.certainty == "tempered"
-        x = StepInput(k, is_last, logits_BLV, sample_BL, masked_BL, mask, canvas, draws, generator, tempered)
+        shadow_BLV = None
+        if shadow_output is not None:
+            shadow_BLV, _ = as_rows(shadow_output, sample, mask, self.config.vocab_size)
+        x = StepInput(
+            k, is_last, logits_BLV, sample_BL, masked_BL, mask, canvas, draws, generator, tempered, shadow_BLV
+        )
         prev_BL, probability_BL = self.advance(x)
         left_BL = prev_BL == mask
         self.masks_left = left_BL.any()

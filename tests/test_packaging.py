@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+import yaml
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,3 +108,17 @@ def test_sdist_holds_no_weights(archives: Path) -> None:
         members = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     assert {"pyproject.toml", "LICENSE", "README.md", "lsd_sampler/py.typed"} <= members
     assert not [name for name in members if name.startswith("models/") or name.endswith(".safetensors")]
+
+
+def test_the_citation_names_this_version_and_the_paper_of_the_readme() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["title"], str(cited["version"]), cited["license"]) == (
+        "lsd_sampler",
+        PROJECT["version"],
+        PROJECT["license"],
+    )
+    assert cited["cff-version"] == "1.2.0" and cited["message"] and cited["authors"]
+    (paper,) = cited["references"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert paper["title"] in readme and all(author["family-names"] in readme for author in paper["authors"])
+    assert paper["url"].rpartition("/")[2] in readme

@@ -67,7 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="*",
         default=["tweedie"],
         help=f"plain samplers as {BASELINE_FORM}, for example tweedie or tweedie:halton:cosine; the first is the base "
-        "solver of the headline",
+        "solver of the headline; a constant with several values, as entropy_bounded@gamma=0.1/1, is swept, and read "
+        "off at the calls of the others",
     )
     parser.add_argument(
         "--nfe", type=positive_int, nargs="+", default=[4, 8, 16, 32],
@@ -228,7 +229,8 @@ def conclude(args: argparse.Namespace, harness: Any, floor: Any, temperatures: l
         most = min(most, args.block_length)
     if sweeps:
         options: dict[str, Any] = {key: common[key] for key in ("seed", "guidance_scales")}
-        found = measure_curves(harness, found, sweeps, args.nfe, steps=most or 1, temperatures=temperatures, **options)
+        steps = most or args.length or harness.pipeline.denoiser.length  # one token a call
+        found = measure_curves(harness, found, sweeps, args.nfe, steps=steps, temperatures=temperatures, **options)
     if base is not None:
         common |= {"temperatures": temperatures, "limit": args.headline_limit or most}
         found = measure_further(harness, found, base, nfe=nfe, ours=ours, **common)

@@ -38,7 +38,8 @@ _IMAGES_NEEDED = (
     "These samples are tokens of images and are compared as such; FID needs images: decode samples with the model's VQ"
     " decoder, save them, and give their folders to `--images`."
 )
-_SCHEDULER_OPTIONS = ("count", "draws", "confidence_temperature", "certainty")  # the others are the solver's
+# the others are the solver's
+_SCHEDULER_OPTIONS = ("count", "draws", "confidence_temperature", "certainty", "minimal_gap")
 _TEACHER = "teacher, one token a step"
 _REAL_SEED = 1_000_000  # of real data and teacher samples: far from the seeds of what is judged
 _CANVAS_SEED = 2_000_000  # of what an oracle's `clues` give
@@ -58,8 +59,8 @@ def refuse_unused(args: argparse.Namespace, is_oracle: bool) -> None:
 def baseline(text: str, config: dict[str, Any]) -> LSDScheduler:
     """The plain sampler described by SOLVER[@OPTION=VALUE,...][:ORDER[:SCHEDULE]].
 
-    The options are those of the solver, and some of the scheduler's: `count`, `draws`, `confidence_temperature` and
-    `certainty`.
+    The options are those of the solver, and some of the scheduler's: `count`, `draws`, `confidence_temperature`,
+    `certainty` and `minimal_gap`.
 
     Args:
         text (`str`): for example `tweedie`, `tweedie:halton:cosine`, `remdm_cap@eta=0.02` or

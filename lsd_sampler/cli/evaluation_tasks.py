@@ -71,21 +71,29 @@ def check_task_options(args: argparse.Namespace) -> None:
             raise ValueError("`--checker` says which answers are right: give `--tasks` too.")
         if used := used_flags(args):
             raise ValueError(f"`{used[0]}` is about answers to prompts: give `--tasks` too, or leave it out.")
-        if swept:
-            raise ValueError(f"`--baselines` {swept[0]!r}: constants are swept with `--tasks` only; give one value.")
+        if swept and args.frontier:
+            raise ValueError(
+                f"`--frontier` goes along temperatures, and `--baselines` {swept[0]!r} along a constant: give that one"
+                " value."
+            )
+        _check_base(args)
         return
     for name in _NOT_FOR_TASKS:
         if getattr(args, name):
             raise ValueError(f"`--{name}` does not go with `--tasks`, which compares right answers. Leave it out.")
-    if args.baselines and is_swept(args.baselines[0]):
-        raise ValueError(
-            f"`--baselines`: the first is the base, with a constant of one value, got {args.baselines[0]!r}."
-        )
+    _check_base(args)
     if args.length and (used := used_flags(args)):
         raise ValueError(f"`{used[0]}`: an answer has `--max-new-tokens`: leave `--length` out.")
     if args.oracle is not None and args.checker != VALID:
         raise ValueError(
             f"`--oracle` with `--tasks` is the law behind `--checker {VALID}`: give that, or leave it out."
+        )
+
+
+def _check_base(args: argparse.Namespace) -> None:
+    if args.baselines and is_swept(args.baselines[0]):
+        raise ValueError(
+            f"`--baselines`: the first is the base, with a constant of one value, got {args.baselines[0]!r}."
         )
 
 

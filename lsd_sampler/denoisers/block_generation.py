@@ -106,7 +106,8 @@ class BlockGeneration:
                     output, t_or_last, given_BS = output[:, :1], scheduler.timesteps[-1], part_BS[:, :1]
                 else:
                     t_or_last, given_BS = t, part_BS
-                next_BS = scheduler.step(output, t_or_last, given_BS, **self.step_kwargs).prev_sample
+                seen = {} if self.predictor.shadow is None else {"shadow_output": self.predictor.shadow}
+                next_BS = scheduler.step(output, t_or_last, given_BS, **seen, **self.step_kwargs).prev_sample
                 self._take(next_BS, block, done_B)
                 if not after_step(t):
                     return

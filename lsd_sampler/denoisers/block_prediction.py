@@ -42,7 +42,8 @@ class BlockPredictor(BasePredictor):
         cache (`str`): one of `CACHES`.
 
     Raises:
-        ValueError: for an unknown cache, or guidance of a denoiser that is not normalised.
+        ValueError: for an unknown cache, guidance of a denoiser that is not normalised, or a solver that reads shadow
+            rows where there are none.
     """
 
     def __init__(
@@ -63,10 +64,14 @@ class BlockPredictor(BasePredictor):
             logger.warning("%s keeps no keys and values, so `cache` %r has no effect.", type(denoiser).__name__, cache)
             cache = "none"
         super().__init__(denoiser, scheduler, excluded, device)
+        if self.reads_shadow and cache != "none":
+            raise ValueError(
+                f"`cache` {cache!r} keeps rows that `solver` {scheduler.config.solver!r} needs anew: leave it out."
+            )
         self.guidance_scale, self.cache, self.start = guidance_scale, cache, prompts.start
         self.calls_B = torch.zeros(len(prompts.canvas_BL), dtype=torch.long)
         """Network calls for each sequence."""
-        hides_padding = getattr(denoiser, "takes_padding", False)
+        hides_padding = getattr(denoiser, "takes_padding", False) and not self.reads_shadow
         self._text_BL = prompts.text_mask().to(self.device) if hides_padding and prompts.padding_B.any() else None
         self._cut_B = torch.zeros_like(prompts.padding_B) if hides_padding else prompts.padding_B
 
@@ -94,7 +99,8 @@ class BlockPredictor(BasePredictor):
             self._output_BSD = self._output_BSD.index_copy(0, row_R, output_RSD)
             self._tokens_BL = self._tokens_BL.index_copy(0, row_R, sample_BL[row_R])
         assert self._output_BSD is not None  # at first all are wanted that are not done
-        return self._logits(self._output_BSD, t.expand(len(sample_BL))) if self.defer_head else self._output_BSD
+        output = self._logits(self._output_BSD, t.expand(len(sample_BL))) if self.defer_head else self._output_BSD
+        return self._split(output)
 
     def _logits(self, hidden_BSD: torch.Tensor, t_B: torch.Tensor) -> DeferredLogits:
         if not self.guidance_scale:
@@ -137,7 +143,12 @@ class BlockPredictor(BasePredictor):
             first = 0 if cache.window is not None else first
         if self.defer_head:
             kwargs["return_hidden_states"] = True
-        output = self.denoiser(tokens_RL, t_R, **kwargs)[:, first : first + block.stop - block.start]
+        if self.reads_shadow:
+            kwargs["shadow"] = block
+        whole, size = self.denoiser(tokens_RL, t_R, **kwargs), block.stop - block.start
+        output = whole[:, first : first + size]
+        if self.reads_shadow:
+            output = torch.cat([output, whole[:, -size:]], dim=1)
         if self.guidance_scale:
             pair = output.chunk(2)
             output = torch.cat(pair, dim=-1) if self.defer_head else self._guided(*pair)

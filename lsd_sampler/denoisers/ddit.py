@@ -9,6 +9,7 @@ from torch import nn
 from ..sampling.logit_rows import DeferredLogits, edit_rows
 from ..sampling.noise import NoiseSchedule
 from .base import Denoiser
+from .shadow import at_places, behind, shadow_attention
 from .transformer import AdaptiveBlock, AdaptiveOutputLayer, Embedding, Rotary, TimestepEmbedder
 
 
@@ -43,8 +44,18 @@ class DDiTDenoiser(Denoiser):
         self.blocks = nn.ModuleList(AdaptiveBlock(dim, num_heads, cond_dim, dropout) for _ in range(sizes["n_blocks"]))
         self.output_layer = AdaptiveOutputLayer(dim, cond_dim, num_columns)
 
+    @property
+    def takes_shadow(self) -> bool:
+        """Whether `forward` takes a `shadow`: where there is a mask."""
+        return self.mask_token_id is not None
+
     def forward(
-        self, tokens: torch.Tensor, t: torch.Tensor | None = None, *, return_hidden_states: bool = False
+        self,
+        tokens: torch.Tensor,
+        t: torch.Tensor | None = None,
+        *,
+        return_hidden_states: bool = False,
+        shadow: slice | None = None,
     ) -> torch.Tensor:
         """The official output.
 
@@ -53,6 +64,8 @@ class DDiTDenoiser(Denoiser):
             t (`torch.Tensor` of shape `(batch_size,)` or `()`, *optional*): times in (0, 1]; needed if
                 `time_conditioned`.
             return_hidden_states (`bool`, defaults to `False`): whether to stop before the head.
+            shadow (`slice`, *optional*): positions that are predicted once more, each from all tokens but its own.
+                Their rows follow those of the canvas.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, seq_len, num_columns)`.
@@ -61,7 +74,9 @@ class DDiTDenoiser(Denoiser):
             ValueError: if `t` is missing or of another shape.
         """
         sigma_B = self._sigma(tokens, t)
-        hidden = self._trunk(tokens, sigma_B)
+        hidden = self._trunk(tokens, sigma_B, shadow)
+        if shadow is not None:
+            tokens = behind(tokens, shadow, self.hole_id)
         return hidden if return_hidden_states else self._finish(self.head(hidden), tokens, sigma_B)
 
     def hidden_states(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
@@ -123,12 +138,15 @@ class DDiTDenoiser(Denoiser):
             offset_B = torch.zeros_like(sigma_B)
         return offset_B.to(torch.promote_types(dtype, torch.float32))
 
-    def _trunk(self, tokens: torch.Tensor, sigma_B: torch.Tensor) -> torch.Tensor:
+    def _trunk(self, tokens: torch.Tensor, sigma_B: torch.Tensor, shadow: slice | None = None) -> torch.Tensor:
+        rotary, sees = self.rotary_emb(tokens.shape[1]), None
+        if shadow is not None:
+            rotary, sees = at_places(rotary, shadow), shadow_attention(tokens.shape[1], shadow, tokens.device)
+            tokens = behind(tokens, shadow, self.hole_id)
         x = self.vocab_embed(tokens)
         condition = F.silu(self.sigma_map(sigma_B if self.time_conditioned else torch.zeros_like(sigma_B)))
-        rotary = self.rotary_emb(tokens.shape[1])
         for block in self.blocks:
-            x = block(x, rotary, condition)
+            x = block(x, rotary, condition, sees)
         return self.output_layer.normalise(x, condition)
 
     def _sigma(self, tokens: torch.Tensor, t: torch.Tensor | None) -> torch.Tensor:

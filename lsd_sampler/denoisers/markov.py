@@ -12,6 +12,7 @@ from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from ..sampling.logit_rows import rows_per_chunk
 from .files import Checkpoint, check_tensors, read_json, read_tensors
 from .oracle import Oracle, draw, uniforms
+from .shadow import leave_one_out
 
 
 MAX_TABLE_ENTRIES = 2**26
@@ -61,17 +62,20 @@ class MarkovDenoiser(Oracle):
 
     @torch.no_grad()
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  (nothing to defer)
-        self, tokens: torch.Tensor, t: torch.Tensor | None = None
+        self, tokens: torch.Tensor, t: torch.Tensor | None = None, *, shadow: slice | None = None
     ) -> torch.Tensor:
         """Log-probabilities of the clean tokens; `-inf` where a token is impossible, one-hot at known positions.
 
         Args:
             tokens (`torch.LongTensor` of shape `(batch_size, seq_len)`): masked where equal to `mask_token_id`.
             t (*optional*): ignored.
+            shadow (`slice`, *optional*): as for [`~lsd_sampler.denoisers.oracle.Oracle`].
 
         Returns:
             `torch.DoubleTensor` of shape `(batch_size, seq_len, vocab_size)`.
         """
+        if shadow is not None:
+            return leave_one_out(self.forward, tokens, shadow, self.hole_id)
         B, L = tokens.shape
         self._check_length(tokens)
         V, known_BL = self.vocab_size, tokens != self.mask_token_id

@@ -24,6 +24,7 @@ from .key_values import KeyValueCache
 from .layouts import Layout
 from .llada import DreamLayout, LLaDALayout
 from .precision import KeepsBuffers
+from .shadow import shadow_attention
 
 
 LAYOUTS: tuple[type[Layout], ...] = (LLaDALayout, DreamLayout, DiffuGPTLayout, DiffuLLaMALayout, Layout)
@@ -131,6 +132,11 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         """Whether `forward` takes an `attention_mask` (LLaDA, Dream, DiffuLLaMA, with torch's own attention)."""
         return self.keeps_keys_and_values and self.network.config._attn_implementation in ("sdpa", "eager")
 
+    @property
+    def takes_shadow(self) -> bool:
+        """Whether `forward` takes a `shadow` (LLaDA, with torch's own attention)."""
+        return self.takes_padding and not self.shifted
+
     def forward(
         self,
         tokens: torch.Tensor,
@@ -139,6 +145,7 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         return_hidden_states: bool = False,
         attention_mask: torch.Tensor | None = None,
         cache: KeyValueCache | None = None,
+        shadow: slice | None = None,
     ) -> torch.Tensor:
         """As for any denoiser, and for canvases that are padded on the left, or computed in part.
 
@@ -150,8 +157,11 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
                 `window` says which positions are computed, and only their logits are returned. The first of a window
                 gets the row of its own position if the network is `shifted`, which is meaningless unless its token is
                 known. Only where `keeps_keys_and_values`.
+            shadow (`slice`, *optional*): positions of the canvas that are predicted once more, each from all tokens
+                but its own. Their rows follow those of the canvas, whose own rows stay what they are. Excludes
+                `attention_mask` and `cache`. Only where `takes_shadow`.
         """
-        hidden = self.hidden_states(tokens, t, attention_mask=attention_mask, cache=cache)
+        hidden = self.hidden_states(tokens, t, attention_mask=attention_mask, cache=cache, shadow=shadow)
         return hidden if return_hidden_states else self.head(hidden)
 
     def hidden_states(
@@ -161,6 +171,7 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         *,
         attention_mask: torch.Tensor | None = None,
         cache: KeyValueCache | None = None,
+        shadow: slice | None = None,
     ) -> torch.Tensor:
         """The head's input at the positions that it predicts; or logits, where the head cannot be called apart."""
         length, before, after = tokens.shape[1], len(self._prefix), len(self._suffix)
@@ -172,6 +183,8 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         if attention_mask is not None:
             attention_mask = F.pad(attention_mask, (before, after), value=True)
             options = {"attention_mask": attention_mask, "position_ids": (attention_mask.cumsum(1) - 1).clamp(min=0)}
+        if shadow is not None:
+            return self._with_shadow(ids, slice(before + shadow.start, before + shadow.stop), before, length)
         first, num = before - self.shifted, length
         if cache is not None:
             at = cache.begin(ids.shape[1], before, after)
@@ -186,6 +199,27 @@ class MaskedLMDenoiser(KeepsBuffers, Denoiser):
         if first < 0:
             rows, first = torch.cat([rows[:, :1], rows], dim=1), 0
         return rows[:, first : first + num]
+
+    def _with_shadow(self, ids: torch.Tensor, shadow: slice, first: int, num: int) -> torch.Tensor:
+        """The rows of a canvas of `num` tokens, and behind them those of masks in the shadow's places."""
+        length, size = ids.shape[1], shadow.stop - shadow.start
+        place = torch.arange(length, device=ids.device)
+        shadow_ids = ids.new_full((len(ids), size), self.network_mask_id)
+        rows = self._trunk(
+            torch.cat([ids, shadow_ids], dim=1),
+            position_ids=torch.cat([place, place[shadow]])[None],
+            attention_mask=self._attention_to(shadow_attention(length, shadow, ids.device)),
+        )
+        return torch.cat([rows[:, first : first + num], rows[:, length:]], dim=1)
+
+    def _attention_to(self, sees: torch.Tensor) -> torch.Tensor:
+        """What the network's attention takes for a mask `(length, length)`, `(1, 1, length, length)`."""
+        if self.network.config._attn_implementation == "sdpa":
+            return sees[None, None]
+        dtype = self.network.dtype
+        return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)[
+            None, None
+        ]
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """The network's logits, with -inf for the excluded tokens."""

@@ -8,6 +8,7 @@ from diffusers.models.modeling_utils import ModelMixin  # noqa: F401
 from ..sampling.noise import LogLinear
 from .base import Denoiser
 from .precision import KeepsDtype
+from .shadow import leave_one_out
 
 
 class Oracle(KeepsDtype, Denoiser):
@@ -27,6 +28,7 @@ class Oracle(KeepsDtype, Denoiser):
             known.
     """
 
+    takes_shadow = True
     clues: int = 0
     memory: int | None = None
     num_valid: int | None = None
@@ -42,17 +44,21 @@ class Oracle(KeepsDtype, Denoiser):
 
     @torch.no_grad()
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  (nothing to defer)
-        self, tokens: torch.Tensor, t: torch.Tensor | None = None
+        self, tokens: torch.Tensor, t: torch.Tensor | None = None, *, shadow: slice | None = None
     ) -> torch.Tensor:
         """Log-probabilities of the clean tokens; `-inf` where a token is impossible, one-hot at known positions.
 
         Args:
             tokens (`torch.LongTensor` of shape `(batch_size, seq_len)`): masked where equal to `mask_token_id`.
             t (*optional*): ignored.
+            shadow (`slice`, *optional*): positions that are predicted once more, each from all tokens but its own.
+                Their rows follow those of the canvas.
 
         Returns:
             `torch.DoubleTensor` of shape `(batch_size, seq_len, vocab_size)`.
         """
+        if shadow is not None:
+            return leave_one_out(self.forward, tokens, shadow, self.hole_id)
         self._check_length(tokens)
         canvas_UL, row_B = tokens.unique(dim=0, return_inverse=True)  # each different canvas once
         p_ULV = self._posterior(canvas_UL)

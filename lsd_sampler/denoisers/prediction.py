@@ -11,6 +11,7 @@ import torch
 from ..sampling.logit_rows import ModelOutput
 from ..scheduling_lsd import LSDScheduler
 from .base import Denoiser
+from .shadow import check_shadow
 
 
 class BasePredictor:
@@ -21,6 +22,12 @@ class BasePredictor:
         scheduler (`SchedulerMixin`): reads the predictions. Only for this library's schedulers is it known which rows.
         excluded (sequence of `int`): tokens whose logits become -inf.
         device (`torch.device`, *optional*): where the network runs; default: where it is.
+
+    Attributes:
+        shadow (*optional*): the shadow rows of the last prediction, for a scheduler that reads them.
+
+    Raises:
+        ValueError: if the scheduler reads shadow rows, and the denoiser has none.
     """
 
     def __init__(
@@ -33,8 +40,17 @@ class BasePredictor:
         self.skips_complete = is_ours and scheduler.skips_complete
         # a concrete score depends on time, whether the network sees it or not
         self.reuse = denoiser.prediction_type == "logits" and not denoiser.time_conditioned
+        self.reads_shadow, self.shadow = check_shadow(denoiser, scheduler), None
         self.passes = 0
         """Network calls, each on the sequences that needed one."""
+
+    def _split(self, output: ModelOutput) -> ModelOutput:
+        """The rows of the canvas; those of the shadow behind them are put aside."""
+        if not self.reads_shadow:
+            return output
+        every, num = slice(None), output.shape[1] // 2
+        self.shadow = output[every, num:]
+        return output[every, :num]
 
     def _exclude(self, logits: torch.Tensor) -> torch.Tensor:
         if not len(self.excluded):
@@ -80,9 +96,9 @@ class Predictor(BasePredictor):
             self._output.index_copy_(0, stale_R, self._call(sample_BL[stale_R], t_B[stale_R], stale_R))
             self._tokens_BL = self._tokens_BL.index_copy(0, stale_R, sample_BL[stale_R])
         if not self.defer_head:
-            return self._output
+            return self._split(self._output)
         logits = self.denoiser.deferred_logits(self._output, t_B)
-        return logits.edited(self._exclude) if len(self.excluded) else logits
+        return self._split(logits.edited(self._exclude) if len(self.excluded) else logits)
 
     def _stale(self, sample_BL: torch.Tensor) -> torch.Tensor:
         """Whether each sequence needs another prediction than its last one. `(B,)`, bool."""
@@ -100,5 +116,7 @@ class Predictor(BasePredictor):
         kwargs = {k: v[row_R.to(v.device)] if isinstance(v, torch.Tensor) else v for k, v in self.conditioning.items()}
         if self.defer_head:
             kwargs["return_hidden_states"] = True
+        if self.reads_shadow:
+            kwargs["shadow"] = slice(0, tokens_RL.shape[1])
         output = self.denoiser(tokens_RL, t_R, **kwargs)
         return output if self.defer_head else self._exclude(output)

@@ -17,6 +17,7 @@ from ..sampling.noise import LogLinear
 from .base import Denoiser, build_model
 from .config_keys import SEDD_NOISES, read_dropout, read_noise, read_size, read_sizes
 from .files import Checkpoint, read_weights
+from .shadow import at_places, behind, shadow_attention
 from .transformer import Embedding, LayerNorm, Rotary, attention
 
 
@@ -34,8 +35,10 @@ class Block(nn.Module):
         self.norm2 = LayerNorm(dim, bias=True)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Linear(4 * dim, dim))
 
-    def forward(self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        h = self.attn_out(attention(self.attn_qkv(self.norm1(x)), self.num_heads, rotary))
+    def forward(
+        self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], sees: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        h = self.attn_out(attention(self.attn_qkv(self.norm1(x)), self.num_heads, rotary, sees))
         x = x + F.dropout(h, self.dropout, self.training)
         return x + F.dropout(self.mlp(self.norm2(x)), self.dropout, self.training)
 
@@ -63,6 +66,7 @@ class RADDDenoiser(Denoiser):
     """
 
     defers_head = True
+    takes_shadow = True
 
     def __init__(self, config: dict[str, Any]):
         super().__init__()
@@ -78,12 +82,17 @@ class RADDDenoiser(Denoiser):
         self.blocks = nn.ModuleList(Block(dim, num_heads, dropout) for _ in range(sizes["n_blocks"]))
         self.output_layer = OutputLayer(dim, self.vocab_size + 1)
 
-    def hidden_states(self, tokens: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
+    def hidden_states(
+        self, tokens: torch.Tensor, t: torch.Tensor | None = None, *, shadow: slice | None = None
+    ) -> torch.Tensor:
         """Output of the last block, after the final norm."""
+        rotary, sees = self.rotary_emb(tokens.shape[1]), None
+        if shadow is not None:
+            rotary, sees = at_places(rotary, shadow), shadow_attention(tokens.shape[1], shadow, tokens.device)
+            tokens = behind(tokens, shadow, self.hole_id)
         x = self.vocab_embed(tokens)
-        rotary = self.rotary_emb(tokens.shape[1])
         for block in self.blocks:
-            x = block(x, rotary)
+            x = block(x, rotary, sees)
         return self.output_layer.norm_final(x)
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -95,7 +104,12 @@ class RADDDenoiser(Denoiser):
         return self.head(self.hidden_states(tokens))
 
     def forward(
-        self, tokens: torch.Tensor, t: torch.Tensor | None = None, *, return_hidden_states: bool = False
+        self,
+        tokens: torch.Tensor,
+        t: torch.Tensor | None = None,
+        *,
+        return_hidden_states: bool = False,
+        shadow: slice | None = None,
     ) -> torch.Tensor:
         """The official output: log-probabilities of the clean token, and in the last column the mask's raw logit.
 
@@ -103,11 +117,13 @@ class RADDDenoiser(Denoiser):
             tokens (`torch.LongTensor` of shape `(batch_size, seq_len)`): masked where equal to `mask_token_id`.
             t (*optional*): ignored.
             return_hidden_states (`bool`, defaults to `False`): whether to stop before the head.
+            shadow (`slice`, *optional*): positions that are predicted once more, each from all tokens but its own.
+                Their rows follow those of the canvas.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, seq_len, vocab_size + 1)`. The first `vocab_size` columns sum to one.
         """
-        hidden = self.hidden_states(tokens)
+        hidden = self.hidden_states(tokens, shadow=shadow)
         if return_hidden_states:
             return hidden
         return edit_rows(_normalise_tokens, self.head(hidden))

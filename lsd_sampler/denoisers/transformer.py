@@ -63,11 +63,18 @@ class LayerNorm(nn.Module):
         return F.layer_norm(x.to(dtype), x.shape[-1:], weight, bias, eps=1e-5).to(x.dtype)
 
 
-def attention(qkv: torch.Tensor, num_heads: int, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Full bidirectional attention. `qkv` has shape `(batch, length, 3 * heads * d)`, laid out `(3, heads, d)`."""
+def attention(
+    qkv: torch.Tensor,
+    num_heads: int,
+    rotary: tuple[torch.Tensor, torch.Tensor],
+    sees: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Full bidirectional attention, or to what a query `sees`, bool `(length, length)`. `qkv` has shape `(batch,
+    length, 3 * heads * d)`, laid out `(3, heads, d)`.
+    """
     batch, length, width = qkv.shape
     q, k, v = qkv.view(batch, length, 3, num_heads, width // (3 * num_heads)).permute(2, 0, 3, 1, 4)
-    out = F.scaled_dot_product_attention(rotate(q, *rotary), rotate(k, *rotary), v)
+    out = F.scaled_dot_product_attention(rotate(q, *rotary), rotate(k, *rotary), v, attn_mask=sees)
     return out.transpose(1, 2).reshape(batch, length, width // 3)
 
 
@@ -106,13 +113,19 @@ class AdaptiveBlock(nn.Module):
         self.adaLN_modulation = nn.Linear(cond_dim, 6 * dim)
 
     def forward(
-        self, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], condition: torch.Tensor
+        self,
+        x: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        condition: torch.Tensor,
+        sees: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """`x` has shape `(batch, length, dim)`, as has the result; `condition` has shape `(batch, cond_dim)`."""
+        """`x` has shape `(batch, length, dim)`, as has the result; `condition` has shape `(batch, cond_dim)`; `sees`
+        is as for `attention`.
+        """
         parts = self.adaLN_modulation(condition)[:, None].chunk(6, dim=-1)
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = parts
         qkv = self.attn_qkv(modulate(self.norm1(x), shift_attn, scale_attn))
-        h = self.attn_out(attention(qkv, self.num_heads, rotary))
+        h = self.attn_out(attention(qkv, self.num_heads, rotary, sees))
         x = x + gate_attn * F.dropout(h, self.dropout, self.training)
         h = self.mlp(modulate(self.norm2(x), shift_mlp, scale_mlp))
         return x + gate_mlp * F.dropout(h, self.dropout, self.training)

@@ -10,7 +10,7 @@ from typing import Any
 
 from .harness import Harness, best_per_sampler
 from .metric_sets import MetricSet
-from .parallelism import read_at_calls, undominated
+from .parallelism import read_at_calls, undominated, with_mean_calls
 from .rows import Row
 
 
@@ -166,7 +166,7 @@ def measure_curves(
     temperatures and guidance are chosen on (with nothing to choose, by those that are judged).
 
     Args:
-        harness ([`Harness`]), found ([`Comparison`]): what was compared; the metrics have `mean_calls`.
+        harness ([`Harness`]), found ([`Comparison`]): what was compared.
         swept: name -> samplers of `harness` that differ in a constant.
         nfe: where to read; see [`read_at_calls`].
         steps (`int`): the number of steps that lets each finish.
@@ -175,13 +175,15 @@ def measure_curves(
     Returns:
         the comparison with a row for each reading in `judged`, and the curves.
     """
+    key = harness.metrics.verdict_key
     for name, samplers in swept.items():
         measured = compare(harness.only(*samplers), [steps], temperatures, seed=seed, guidance_scales=guidance_scales)
         chosen = {(row["sampler"], *_settings(row)) for row in measured.judged}
         tried = [row for row in measured.sweep if (row["sampler"], *_settings(row)) in chosen]
-        kept = {row["sampler"] for row in undominated(tried or measured.judged)}
-        curve = [row | {"read": "yes" if row["sampler"] in kept else None} for row in measured.judged]
-        readings, notes = read_at_calls([row for row in curve if row["read"]], name, nfe)
+        judged = [with_mean_calls(row, key) for row in measured.judged]
+        kept = {row["sampler"] for row in undominated([with_mean_calls(row, key) for row in tried] or judged, key)}
+        curve = [row | {"read": "yes" if row["sampler"] in kept else None} for row in judged]
+        readings, notes = read_at_calls([row for row in curve if row["read"]], name, nfe, key=key)
         found = replace(
             found,
             judged=[*found.judged, *readings],

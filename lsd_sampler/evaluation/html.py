@@ -42,6 +42,7 @@ def render(report: Report) -> str:
         details=second,
         frontier=_frontier(report),
         answers=_answers(report),
+        swept=_table(report.curve_rows, report.curve_columns) if report.curve_rows else None,
         samples=_samples(report),
         glossary=_glossary(report),
         protocol=report.protocol,
@@ -136,14 +137,13 @@ def _frontier(report: Report) -> dict[str, Any] | None:
 
 
 def _answers(report: Report) -> dict[str, Any] | None:
-    """Right answers against mean calls, the constants that were swept, and AUP."""
+    """Right answers against mean calls, and AUP."""
     if not report.answers:
         return None
     rows, curves = report.comparison.rows, report.comparison.curves
     svg = _chart(lambda ax: draw_accuracy(ax, rows, curves), "right answers against mean calls")
     chart = {"title": "right answers", "meaning": "All swept constants are drawn.", "svg": svg}
-    swept = _table(report.curve_rows, report.curve_columns) if report.curve_rows else None
-    return {"charts": [chart] if svg else [], "swept": swept, "aup": _table(report.answers, AUP_COLUMNS)}
+    return {"charts": [chart] if svg else [], "aup": _table(report.answers, AUP_COLUMNS)}
 
 
 def _chart(draw: Any, label: str) -> str:

@@ -1,4 +1,5 @@
-"""Accuracy against network calls: intervals of shares, samplers read off at equal mean calls, and one number for both.
+"""Accuracy, or a distance, against network calls: intervals of shares, samplers read off at equal mean calls, and one
+number for both.
 
 A sampler whose calls vary with its constant (a threshold, an entropy bound) is measured at several constants. These
 are points of a curve, which is read off at the mean calls of the others.
@@ -63,19 +64,25 @@ def _effective_number(right_N: torch.Tensor, group_N: torch.Tensor, p: float) ->
 
 
 def read_at_calls(
-    curve: Sequence[Row], name: str, calls: Sequence[float], *, confidence: float = 0.95
+    curve: Sequence[Row],
+    name: str,
+    calls: Sequence[float],
+    *,
+    key: str = "wrong_share",
+    confidence: float = 0.95,
 ) -> tuple[list[Row], list[str]]:
     """A swept sampler at given mean calls, by linear interpolation in the logarithm of the mean calls.
 
-    The interval is that of resamples of both the calls and the shares, or the interpolated one of the rows where that
+    The interval is that of resamples of both the calls and the verdict, or the interpolated one of the rows where that
     reaches further: resamples of rows without a wrong answer have none. Nothing is extrapolated: where even the most
     calls of the curve are fewer, the reading is its last point, with the calls that it took.
 
     Args:
-        curve: rows of one sampler with different constants, with `mean_calls` and `wrong_share` and their replicates;
+        curve: rows of one sampler with different constants, with `mean_calls` and the verdict and their replicates;
             none is dominated by another (see [`undominated`]).
         name (`str`): of the sampler.
         calls: where to read.
+        key (`str`): the verdict, lower is better; that of tasks brings the share of right answers along.
         confidence (`float`): of the intervals.
 
     Returns:
@@ -84,47 +91,60 @@ def read_at_calls(
     """
     rows = sorted(curve, key=lambda row: row["mean_calls"])
     least = rows[0]["mean_calls"]
-    found = [_read(rows, name, M, confidence) for M in calls if M >= least]
+    found = [_read(rows, name, M, key, confidence) for M in calls if M >= least]
     missed = ", ".join(f"{M:g}" for M in calls if M < least)
     note = f"{name} takes {least:.1f} calls or more on average: it is not read off at {missed}."
     return found, [note] if missed else []
 
 
-def undominated(rows: Sequence[Row]) -> list[Row]:
+def undominated(rows: Sequence[Row], key: str = "wrong_share") -> list[Row]:
     """The rows to which no other is as good with as few mean calls. A careless constant may take more calls, because
     wrong answers contradict each other.
     """
     kept: list[Row] = []
-    for row in sorted(rows, key=lambda row: (row["mean_calls"], row["wrong_share"])):
-        if not kept or row["wrong_share"] < kept[-1]["wrong_share"]:
+    for row in sorted(rows, key=lambda row: (row["mean_calls"], row[key])):
+        if not kept or row[key] < kept[-1][key]:
             kept.append(row)
     return kept
 
 
-def _read(rows: Sequence[Row], name: str, calls: float, confidence: float) -> Row:
-    replicates = [_replicates(row) for row in rows]
+def with_mean_calls(row: Row, key: str) -> Row:
+    """The row, with the mean calls of a sampler whose calls do not vary."""
+    if "mean_calls" in row:
+        return row
+    calls, num = float(row["network_calls"]), len(row.get(f"{key}_replicates", ()))
+    return row | dict.fromkeys(with_ends("mean_calls"), calls) | {"mean_calls_replicates": [calls] * num}
+
+
+def _read(rows: Sequence[Row], name: str, calls: float, key: str, confidence: float) -> Row:
+    replicates = [_replicates(row, key) for row in rows]
     again = np.array([_at(calls, *np.array(points).T) for points in zip(*replicates, strict=True)])
-    wrong = _at(calls, *_columns(rows, "mean_calls", "wrong_share"))
+    value = _at(calls, *_columns(rows, "mean_calls", key))
     row = {"sampler": name, "nfe": calls}
-    row |= {key: _common(rows, key) for key in ("temperature", "guidance_scale", "num_samples", "length")}
-    row |= with_interval("wrong_share", wrong, again, confidence)
-    low, high = (_at(calls, *_columns(rows, "mean_calls", f"wrong_share_{end}")) for end in ("low", "high"))
-    row["wrong_share_low"] = min(row["wrong_share_low"], low)
-    row["wrong_share_high"] = min(max(row["wrong_share_high"], high), 1.0)
-    row |= {"right_share": 1 - wrong} | {
-        f"right_share_{end}": 1 - row[f"wrong_share_{other}"] for end, other in (("low", "high"), ("high", "low"))
-    }
+    row |= {same: _common(rows, same) for same in ("temperature", "guidance_scale", "num_samples", "length")}
+    row |= with_interval(key, value, again, confidence)
+    low, high = (_at(calls, *_columns(rows, "mean_calls", f"{key}_{end}")) for end in ("low", "high"))
+    row[f"{key}_low"], row[f"{key}_high"] = min(row[f"{key}_low"], low), max(row[f"{key}_high"], high)
     row |= dict.fromkeys(with_ends("mean_calls"), min(float(calls), rows[-1]["mean_calls"]))
+    row["network_calls"] = row["mean_calls"]
+    if key == "wrong_share":
+        row |= _of_answers(rows, calls, row)
+    return row | kept_replicates({key: again})
+
+
+def _of_answers(rows: Sequence[Row], calls: float, row: Row) -> Row:
+    """What a reading of answers also holds: the shares of right ones, tokens a call, and answers an item."""
+    more: Row = {"wrong_share_high": min(row["wrong_share_high"], 1.0), "right_share": 1 - row["wrong_share"]}
+    more |= {"right_share_low": 1 - more["wrong_share_high"], "right_share_high": 1 - row["wrong_share_low"]}
     mean_calls, tokens, distinct = _columns(rows, "mean_calls", "tokens_per_call", "distinct_answers")
-    row["tokens_per_call"] = math.exp(_at(calls, mean_calls, np.log(tokens)))
-    row["distinct_answers"] = _at(calls, mean_calls, distinct)
-    return row | kept_replicates({"wrong_share": again})
+    more["tokens_per_call"] = math.exp(_at(calls, mean_calls, np.log(tokens)))
+    return more | {"distinct_answers": _at(calls, mean_calls, distinct)}
 
 
-def _replicates(row: Row) -> np.ndarray:
-    """Calls and wrong shares of each resample, `(num_resamples, 2)`."""
-    keys = ("mean_calls", "wrong_share")
-    return np.stack([centred(row[key], np.array(row[f"{key}_replicates"], dtype=float)) for key in keys], axis=1)
+def _replicates(row: Row, key: str) -> np.ndarray:
+    """Calls and verdicts of each resample, `(num_resamples, 2)`."""
+    keys = ("mean_calls", key)
+    return np.stack([centred(row[name], np.array(row[f"{name}_replicates"], dtype=float)) for name in keys], axis=1)
 
 
 def _columns(rows: Sequence[Row], *keys: str) -> list[np.ndarray]:

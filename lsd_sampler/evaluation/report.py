@@ -9,6 +9,7 @@ from .columns import Column, headings, present, with_ends
 from .comparison import Comparison
 from .frontier import Reading, read_frontier
 from .metric_sets import MetricSet, TaskMetrics, columns_of
+from .metric_sets.metric_set import MEAN_CALLS
 from .parallelism import aup_of_samplers
 from .rows import Row, json_line
 from .tables import format_table
@@ -101,8 +102,10 @@ class Report:
     @property
     def curve_columns(self) -> list[Column]:
         """The columns of their table."""
-        columns = [*(columns_of(self.metrics)[key] for key in _CURVE_KEYS), Column("read", "read off")]
-        return present(columns, self.curve_rows)
+        known = columns_of(self.metrics) | {column.key: column for column in MEAN_CALLS.columns}
+        verdict = "right_share" if isinstance(self.metrics, TaskMetrics) else self.metrics.verdict_key
+        keys = (*_SETTINGS, *with_ends("mean_calls", verdict), "tokens_per_call")
+        return present([*(known[key] for key in keys if key in known), Column("read", "read off")], self.curve_rows)
 
     def reading_rows(self) -> list[Row]:
         """The frontier's readings as rows of a table."""
@@ -129,9 +132,7 @@ READING_COLUMNS = (
 )
 
 
-_CURVE_KEYS = (
-    "sampler", "temperature", "guidance_scale", *with_ends("mean_calls", "right_share"), "tokens_per_call",
-)  # fmt: skip
+_SETTINGS = ("sampler", "temperature", "guidance_scale")
 AUP_COLUMNS = (
     Column("sampler", "sampler"),
     Column("points", "points"),
@@ -192,7 +193,7 @@ def as_text(report: Report, digits: int = 4) -> str:
         parts.append(f"{heading}\n{format_table(report.reading_rows(), headings(READING_COLUMNS), digits=digits)}")
     if report.curve_rows:
         table = format_table(report.curve_rows, headings(report.curve_columns), digits=digits)
-        parts.append(f"Swept constants, each until every answer is complete\n{table}")
+        parts.append(f"Swept constants, each until every sample is complete\n{table}")
     if report.answers:
         table = format_table(report.answers, headings(AUP_COLUMNS), digits=2)
         parts.append(f"AUP: area under accuracy in percent against tokens a call\n{table}")

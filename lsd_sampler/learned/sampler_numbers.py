@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..sampling.counts import COUNTS, PUBLISHED_COUNTS
+from ..sampling.counts import COUNTS
 from ..sampling.learned_numbers import LearnedSampler, LearnedSteps
 from ..sampling.noise import NoiseSchedule
 from ..sampling.schedules import grid_from_counts
@@ -52,7 +52,7 @@ class SamplerNumbers(SamplerFiles):
         learned_sampler.check("learned_sampler")
         if learned_sampler and not self._solver.distillable:
             raise ValueError(f"`solver` {self.config.solver!r} is a baseline, and nothing can be learned for it.")
-        if learned_sampler and self.config.count in PUBLISHED_COUNTS:
+        if learned_sampler and self.config.count not in COUNTS:
             raise ValueError(
                 f"`count` {self.config.count!r} fixes how many tokens each step reveals, so nothing can be learned for"
                 f" it. Use one of {list(COUNTS)}."

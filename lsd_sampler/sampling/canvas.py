@@ -59,9 +59,10 @@ class Canvas:
             nothing = torch.empty(0, dtype=torch.float64)
             return cls(masked_BL, nothing.long(), nothing, nothing, nothing, shape, start, start, generator)
         drawn_u_BL, v_BL, shift_B2 = draw_uniforms(B, 2 * L + 2, generator, masked_BL.device).split([L, L, 2], dim=1)
-        keys_BL = keys(drawn_u_BL, shift_B2, shape).masked_fill(~masked_BL, torch.inf)
+        masked_u_BL = drawn_u_BL.masked_fill(~masked_BL, torch.inf)
+        keys_BL = keys(masked_u_BL, shift_B2, shape).masked_fill(~masked_BL, torch.inf)
         rank_BL = keys_BL.argsort(dim=1, stable=True).argsort(dim=1, stable=True)
-        u_BL = drawn_u_BL.masked_fill(~masked_BL, torch.inf).sort(dim=1).values.gather(1, rank_BL)
+        u_BL = masked_u_BL.sort(dim=1).values.gather(1, rank_BL)
         v_BL = v_BL.contiguous()
         return cls(masked_BL, rank_BL, u_BL, v_BL, drawn_u_BL, shape, start=start, last=start, generator=generator)
 
@@ -169,6 +170,7 @@ class StepInput:
         draws ([`DrawOptions`]), generator: as given to `LSDScheduler.step`.
         tempered_certainty (`bool`): whether certainty is judged by the law that tokens are drawn from, with its
             temperature, `top_p`, `top_k` and log-score coefficient; otherwise it is judged by the denoiser's own law.
+        shadow_BLV (*optional*): logits of each position from all tokens but its own, for solvers that read them.
     """
 
     k: int
@@ -181,6 +183,7 @@ class StepInput:
     draws: DrawOptions
     generator: Generators
     tempered_certainty: bool = False
+    shadow_BLV: ModelOutput | None = None
 
     def uniforms(self, num: int) -> tuple[torch.Tensor, ...]:
         """`num` fresh uniforms for each position, as tensors `(B, L)`, float64; row i comes from generator i."""
@@ -209,6 +212,20 @@ class StepInput:
         if not self.tempered_certainty:
             return self.logits_BLV
         return self.draws.shaped(self.logits_BLV, beta, self.mask_token_id)
+
+    def shadow_logits(self) -> ModelOutput:
+        """Logits of each position from all tokens but its own.
+
+        Raises:
+            ValueError: if the step was not given any.
+        """
+        if self.shadow_BLV is None:
+            raise ValueError(
+                "This solver asks how likely a token is without itself, so `step` needs `shadow_output`, which"
+                " MaskedDiffusionPipeline passes for denoisers that compute it. Take another `solver` in other"
+                " pipelines."
+            )
+        return self.shadow_BLV
 
     def confidence(self, at_BL: torch.Tensor, canvas_BL: torch.Tensor, beta: float = 1.0) -> torch.Tensor:
         """How sure the denoiser is of the tokens at these positions: their log-probability, float64, -inf elsewhere.

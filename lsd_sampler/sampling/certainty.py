@@ -41,6 +41,14 @@ def margin(p_RV: torch.Tensor) -> torch.Tensor:
     return first_R - second_R
 
 
+def log_margin(p_RV: torch.Tensor) -> torch.Tensor:
+    """Log-probability of the most likely token minus that of the next, in nats; at most some hundred."""
+    if p_RV.shape[-1] == 1:
+        return torch.full_like(p_RV[:, 0], -IMPOSSIBLE)
+    first_R, second_R = _top_two(p_RV.double()).log().unbind(-1)
+    return (first_R - second_R).clamp(max=-IMPOSSIBLE)
+
+
 def top_probability(p_RV: torch.Tensor) -> torch.Tensor:
     return p_RV.amax(-1)
 
@@ -91,6 +99,23 @@ def of_rows(
         measured.append(value_R.to(torch.float64, copy=True))  # it may be a view of what the next chunk overwrites
     check_row_maximum(torch.cat(maxima))  # once, because a GPU has to be waited for
     return torch.cat(measured)
+
+
+@torch.no_grad()
+def laws(logits_BLV: ModelOutput, row_R: torch.Tensor, position_R: torch.Tensor, excluded: int | None) -> torch.Tensor:
+    """The laws `softmax(logits)` of chosen rows themselves, float64 of shape `(R, V)`; no gradient.
+
+    Args:
+        logits_BLV, row_R, position_R, excluded: as for [`~lsd_sampler.sampling.logit_rows.row_chunks`].
+
+    Raises:
+        ValueError: if a chosen row holds NaN or +inf, or only -inf.
+    """
+    chunks = [torch.empty(0, logits_BLV.shape[-1], dtype=torch.float64, device=row_R.device)]
+    for x_RV in row_chunks(logits_BLV, row_R, position_R, excluded):
+        check_row_maximum(x_RV.amax(-1))
+        chunks.append(x_RV.double().softmax(-1))
+    return torch.cat(chunks)
 
 
 @torch.no_grad()

@@ -44,6 +44,7 @@ class StepPlan:
         places (`list[int]` of length M): the place of each network call in its step, from 0.
         in_blocks (`bool`): whether the last masked position of a canvas waits for the last step.
         options (`dict`): the solver's, by name.
+        minimal_gap (`int`): the least distance between the positions of one step, when all is masked; 0 for none.
         dependence ([`~lsd_sampler.sampling.dependence.Dependence`], *optional*): between positions, where it is
             learned.
     """
@@ -57,6 +58,7 @@ class StepPlan:
     places: list[int]
     in_blocks: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    minimal_gap: int = 0
     dependence: Dependence | None = None
 
     @functools.cached_property

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..support.validation import check_choice
+from ..support.validation import check_choice, check_number
 from .corruptions import CORRUPTIONS, make_corruption
 from .counts import check_count
 from .moves import TokenMoves
@@ -32,4 +32,10 @@ def make_step_rule(config: Any, noise: NoiseSchedule) -> StepRule:
         assert isinstance(solver, UpdateRule)
         rule = TokenMoves(make_corruption(config), noise, solver, config.prediction_type)
     rule.check(config)
+    check_number("minimal_gap", config.minimal_gap, integer=True, low=0)
+    if config.minimal_gap and not rule.takes_gap:
+        raise ValueError(
+            f"`minimal_gap` {config.minimal_gap} is for orders by confidence, margin or entropy, and for solvers that"
+            f" go by confidence: `order` {config.order!r} of the solver {config.solver!r} takes none."
+        )
     return rule

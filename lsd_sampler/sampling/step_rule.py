@@ -26,11 +26,17 @@ class StepRule(ABC):
     skips_complete: ClassVar[bool] = False
     """Whether sequences may be complete at different steps, and then need no further network call."""
 
+    reads_shadow: ClassVar[bool] = False
+    """Whether a step reads `shadow_output`, the prediction of each position from all tokens but its own."""
+    takes_gap: ClassVar[bool] = False
+    """Whether it keeps a `minimal_gap` between the positions of one step."""
+
     def keys(self, u_BL: torch.Tensor, shift_B2: torch.Tensor, canvas_shape: tuple[int, ...]) -> torch.Tensor:
         """Sort keys `(batch_size, seq_len)`: masked positions rank in ascending order of their key; here at random.
 
         Args:
-            u_BL (`torch.DoubleTensor` of shape `(batch_size, seq_len)`): independent uniforms.
+            u_BL (`torch.DoubleTensor` of shape `(batch_size, seq_len)`): independent uniforms; inf where nothing is
+                masked.
             shift_B2 (`torch.DoubleTensor` of shape `(batch_size, 2)`): two more uniforms for each row.
             canvas_shape: `(seq_len,)` or `(height, width)`.
         """

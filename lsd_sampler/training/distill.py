@@ -148,6 +148,7 @@ def base_scheduler(pipeline: DiffusionPipeline, config: DistillConfig) -> LSDSch
     options: dict[str, Any] = {
         "solver": config.solver, "solver_options": None, "count": config.count, "schedule": "uniform",
         "draws": "exact",  # other draws cannot be replayed; a sampler may be loaded with them
+        "minimal_gap": 0,  # so may this be
     }  # fmt: skip
     own = METHODS[config.method].scheduler_options(config.base_order)
     return LSDScheduler(**kept | options | own)

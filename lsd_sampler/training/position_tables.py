@@ -30,8 +30,10 @@ TABLE_SEQUENCES = 24
 """Sequences of a forced run that prices candidates."""
 NUM_STATES, NUM_STATES_OF_SIMPLE = 40, 128
 """Network calls of such a run, with weights that look at the logits and with those that do not."""
-DRAWN = 4
-"""As many candidates begin a search for right answers with tokens that are drawn; all do with the most likely ones."""
+FIRST = 8
+"""As many candidates of the tables come before others in a search for right answers; only these begin with tokens that
+are drawn, too. All begin with the most likely ones.
+"""
 BOUNDS = (0.1, 1.0)
 """Nats of each call where a search begins, beside those that the tables find."""
 FOUND = 4
@@ -105,7 +107,7 @@ class PositionTables:
         for i, weights in enumerate(self.space.scores(OTHERS)):
             if dependence is None or weights not in probes:
                 priced += self._priced(f"{layout}-other-{i}", weights, dependence, NUM_STATES)
-        return {M: [*each, *found.get(M, [])] for M, each in self._sorted(priced).items()}, dependence
+        return {M: [*found.get(M, []), *each] for M, each in self._sorted(priced).items()}, dependence
 
     def _best_layout(self, probed: dict[str, list[tuple[float, Candidate]]]) -> tuple[str, dict[int, list[Candidate]]]:
         """The layout of kappa with which short searches find what costs the least, for few calls; empty if there is
@@ -283,8 +285,10 @@ def for_answers(
         for budget, shares in limits
     ]
     simple, others = ([c for c in candidates if c.is_simple == simple] for simple in (True, False))
-    likely = [replace(each, beta=beta) for each in (*simple, *space.brought_in(surest), *others)]
-    return [*simple, *likely, *others[:DRAWN]]
+    likely = [
+        replace(each, beta=beta) for each in (*simple, *others[:FIRST], *space.brought_in(surest), *others[FIRST:])
+    ]
+    return [*simple, *likely, *others[:FIRST]]
 
 
 def continued(best: Candidate | None, num_calls: int) -> list[Candidate]:

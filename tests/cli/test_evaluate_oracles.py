@@ -68,3 +68,48 @@ def test_a_set_judges_the_samples_of_another_model(tmp_path: Path) -> None:
     (row,) = json.loads((tmp_path / "out" / "summary.json").read_text())["rows"]
     # 400 fair coins: 0.025 is a standard deviation
     assert row["valid_share"] == pytest.approx(0.5, abs=0.125) and row["sequence_l2"] > 10
+
+
+SWEPT = "fast_dllm_threshold@threshold=0.3/0.6/0.9"
+
+
+@pytest.mark.parametrize(
+    ("model", "verdict"), [("countdown:V=6,L=24", "reverse_kl"), ("sudoku4:clues=4", "invalid_share")]
+)
+def test_a_constant_is_swept_for_distances_too(model: str, verdict: str, tmp_path: Path) -> None:
+    """Each value until every sample is complete; the curve is read off at the calls of the others, with intervals."""
+    argv = ["--model", model, "--nfe", "1", "4", "24", "--num-samples", "100", "--headline-limit", "24"]
+    assert evaluate.main([*argv, "--baselines", "tweedie", SWEPT, "--output-dir", str(tmp_path)]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["verdict"] == verdict and summary["aup"] == []
+    curve = summary["curves"]
+    assert [row["sampler"].partition("=")[2] for row in curve] == ["0.3", "0.6", "0.9"]
+    calls = [row["mean_calls"] for row in curve]
+    assert calls == sorted(calls) and calls[0] < calls[-1] <= 24
+    read = sorted((row for row in curve if row["read"]), key=lambda row: row["mean_calls"])
+    for row in summary["rows"]:
+        if row["sampler"] != SWEPT:
+            continue
+        assert row["nfe"] >= read[0]["mean_calls"] and row["mean_calls"] == min(row["nfe"], read[-1]["mean_calls"])
+        ends = [row[f"{verdict}_low"], row[verdict], row[f"{verdict}_high"]]
+        assert ends == sorted(ends) and min(r[verdict] for r in read) <= row[verdict] <= max(r[verdict] for r in read)
+    assert any(row["sampler"] == SWEPT for row in summary["rows"])
+    table, page = ((tmp_path / name).read_text() for name in ("table.txt", "report.html"))
+    assert all(row["sampler"] in table and row["sampler"] in page for row in curve)
+    assert "Swept constants" in table and "Swept constants" in page and not (tmp_path / "accuracy.png").exists()
+    stamp = (tmp_path / "metrics.jsonl").read_text()
+    assert evaluate.main([*argv, "--baselines", "tweedie", SWEPT, "--output-dir", str(tmp_path), "--resume"]) == 0
+    assert (tmp_path / "metrics.jsonl").read_text() == stamp
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--baselines", SWEPT], ["`--baselines`", "the first is the base"]),
+        (["--baselines", "tweedie", SWEPT, "--frontier", "--temperatures", "0.9", "1"], ["`--frontier`", "one value"]),
+    ],
+)
+def test_where_nothing_is_swept(more: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main(["--model", "countdown:V=4,L=16", *more]) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("Error: ") and all(word in last for word in words), last

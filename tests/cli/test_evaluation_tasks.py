@@ -166,7 +166,6 @@ def test_what_does_not_fit_is_one_sentence(
     ("more", "words"),
     [
         (["--checker", "exact"], ["`--checker`", "`--tasks`"]),
-        (["--baselines", "tweedie", SWEPT], ["swept", "`--tasks`"]),
     ],
 )
 def test_flags_of_tasks_need_tasks(more: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -251,6 +251,17 @@ def test_other_tables_name_every_part(page: str, marker: str, registry: Registry
     assert sorted(row[0].strip("`") for row in table_after(page, marker)) == sorted(registry.names())
 
 
+def test_table_of_rules_names_what_there_is() -> None:
+    """Each rule of prior work that is here, by its name here; the options are those of `LSDScheduler`."""
+    rows, known = table_after("prior_work.md", "rules"), {"order": ORDERS, "solver": SOLVERS}
+    named = [re.findall(r'(\w+)="(\w+)"', row[1]) for row in rows]
+    assert all(entries for entries in named)
+    for option, value in itertools.chain.from_iterable(named):
+        assert option not in known or value in known[option].names(), f"{option}={value}"
+        assert option in inspect.signature(LSDScheduler).parameters
+    assert len(rows) >= 11
+
+
 def learns_for(method: str, order: str) -> bool:
     try:
         METHODS[method].check_order(order)

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from lsd_sampler.evaluation.parallelism import aup, aup_of_samplers, read_at_calls, undominated, wilson
+from lsd_sampler.evaluation.parallelism import (
+    aup,
+    aup_of_samplers,
+    read_at_calls,
+    undominated,
+    wilson,
+    with_mean_calls,
+)
 
 
 def answers(num_right: int, num: int) -> torch.Tensor:
@@ -116,3 +123,31 @@ def test_aup_of_a_swept_sampler_is_that_of_all_its_constants() -> None:
     found = {row["sampler"]: row for row in aup_of_samplers([*fixed, *readings], {"x": curve})}
     assert found["x"]["aup"] == pytest.approx(aup([(1, 0.24), (25, 0.2)], best=0.3))
     assert found["x"]["points"] == 2 and found["base"]["from_tokens"] == 2
+
+
+def distance(calls: float, value: float, vary: bool = True) -> dict[str, Any]:
+    noise = np.random.default_rng(1).normal(size=(2, 400))
+    row = {
+        "sampler": f"x@c={calls}", "nfe": 50, "temperature": 1.0, "num_samples": 8, "length": 50, "kl": value,
+        "kl_low": value - 0.02, "kl_high": value + 0.02, "kl_replicates": list(value + 0.01 * noise[0]),
+        "network_calls": calls,
+    }  # fmt: skip
+    more = {"mean_calls": calls, "mean_calls_replicates": list(calls + 0.1 * noise[1])}
+    return row | (more if vary else {})
+
+
+def test_a_distance_is_read_off_like_a_share() -> None:
+    """Above 1 too, and without the shares of answers."""
+    curve = [distance(2, 3.0), distance(8, 1.0)]
+    (row,), notes = read_at_calls(curve, "x", [4], key="kl")
+    assert row["kl"] == pytest.approx(2.0) and row["kl_low"] < 2.0 < row["kl_high"] and row["mean_calls"] == 4
+    assert row["kl_high"] > 1 and "right_share" not in row and "wrong_share" not in row and notes == []
+    assert [found["sampler"] for found in undominated([*curve, distance(5, 3.5)], "kl")] == ["x@c=2", "x@c=8"]
+
+
+def test_calls_that_do_not_vary_have_no_interval() -> None:
+    row = with_mean_calls(distance(4, 1.0, vary=False), "kl")
+    assert (row["mean_calls"], row["mean_calls_low"], row["mean_calls_high"]) == (4, 4, 4)
+    (read,), _ = read_at_calls([row, with_mean_calls(distance(2, 3.0, vary=False), "kl")], "x", [4], key="kl")
+    assert read["kl"] == pytest.approx(1.0)
+    assert with_mean_calls(row, "kl") is row

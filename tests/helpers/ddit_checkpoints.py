@@ -64,9 +64,9 @@ SMALL_RADD: dict[str, Any] = {
 }
 
 
-def make(name: str) -> Denoiser:
+def make(name: str, config: dict[str, Any] | None = None) -> Denoiser:
     """A model with random weights, in evaluation mode; adaptive layers included, so that all of it matters."""
-    return _CLASSES[name.split("-")[0]](CONFIGS[name]).eval()
+    return _CLASSES[name.split("-")[0]](config or CONFIGS[name]).eval()
 
 
 def same_weights(model: Denoiser, other: Denoiser) -> bool:

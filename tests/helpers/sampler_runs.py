@@ -32,6 +32,12 @@ def fixed_model(canvas: torch.Tensor, columns: int, dtype: torch.dtype = torch.f
     return lambda sample: logits
 
 
+def seen(scheduler: LSDScheduler, model_output: Any) -> dict[str, Any]:
+    """What a step sees of a network whose rows do not depend on their own token."""
+    shadow = {"shadow_output": model_output} if scheduler.reads_shadow else {}
+    return {"model_output": model_output, **shadow}
+
+
 def generate(
     scheduler: LSDScheduler, model: Callable, canvas: torch.Tensor, num_steps: int, **kwargs: Any
 ) -> list[torch.Tensor]:
@@ -39,7 +45,8 @@ def generate(
     scheduler.set_timesteps(num_steps)
     path = [canvas]
     for t in scheduler.timesteps:
-        path.append(scheduler.step(model(path[-1]), t, path[-1], **kwargs).prev_sample)
+        step = scheduler.step(**seen(scheduler, model(path[-1])), timestep=t, sample=path[-1], **kwargs)
+        path.append(step.prev_sample)
     return path
 
 

@@ -149,6 +149,9 @@ def order_law(order: str) -> dict[tuple[int, ...], float]:
     if order == "halton_maskgit":  # first visits of 1/2, 1/4, 3/4, begun anywhere
         cells = (1, 0, 2)
         return {cells[turn:] + cells[:turn]: 1 / L for turn in range(L)}
+    if order == "bisection":  # the middle, then the two ends in any order
+        return {(1, 0, 2): 0.5, (1, 2, 0): 0.5}
+    # at this length all positions are one level of `dus`
     permutations = list(itertools.permutations(range(L)))
     return {permutation: 1 / len(permutations) for permutation in permutations}
 

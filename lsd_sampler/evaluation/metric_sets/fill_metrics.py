@@ -111,6 +111,10 @@ class FillMetrics(MetricSet):
         """The value of `verdict_key` alone."""
         return self.whole.verdict(sequences)
 
+    def of_calls(self, calls: torch.Tensor) -> Values:
+        """The calls of the metrics of whole sequences, by their resamples."""
+        return self.whole.of_calls(calls)
+
     def derived(self, row: Mapping[str, Any]) -> Values:
         """The derived values of the metrics of whole sequences."""
         return self.whole.derived(row)

@@ -9,11 +9,21 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
+from ..bootstrap import grouped_weights, kept_replicates, with_interval
 from ..columns import Metric
 from ..judge import JudgeNLL
 
 
 Values = dict[str, Any]
+
+
+MEAN_CALLS = Metric(
+    "mean_calls",
+    "mean calls",
+    "Network calls until a sample is complete, on average. Samplers with swept constants are read off at these.",
+    lower_is_better=None,
+    interval=True,
+)
 
 
 class Layout(NamedTuple):
@@ -75,8 +85,18 @@ class MetricSet(Protocol):
         return {}
 
     def of_calls(self, calls: torch.Tensor) -> Values:
-        """Metrics of the network calls of each sample, `torch.LongTensor` of shape `(num_samples,)`."""
-        return {}
+        """Metrics of the network calls of each sample, `torch.LongTensor` of shape `(num_samples,)`: here their mean,
+        where they vary. It is resampled with the weights of [`bootstrap_weights`] for `num_resamples`, `seed` and
+        `group`, as far as there are such attributes, so that calls and verdict vary together.
+        """
+        if not len(calls) or bool((calls == calls[0]).all()):
+            return {}
+        group, num = getattr(self, "group", 1), getattr(self, "num_resamples", 200)
+        weights = grouped_weights(len(calls), group, num, getattr(self, "seed", 0)).double()
+        mean_B = ((calls.double() @ weights) / weights.sum(0)).numpy()
+        confidence = getattr(self, "confidence", 0.95)
+        row = with_interval(MEAN_CALLS.key, float(calls.double().mean()), mean_B, confidence)
+        return row | kept_replicates({MEAN_CALLS.key: mean_B})
 
     def check_num_samples(self, num_samples: int) -> None:
         """Raises `ValueError` if `num_samples` samples could not be measured. It is called before any is made."""

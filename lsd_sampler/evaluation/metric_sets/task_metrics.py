@@ -9,7 +9,7 @@ from ...support.tasks import Checker, Task, outputs_of, share_right
 from ..bootstrap import bootstrap_weights, kept_replicates, with_interval
 from ..columns import Metric, with_ends
 from ..parallelism import wilson
-from .metric_set import Layout, MetricSet, Values
+from .metric_set import MEAN_CALLS, Layout, MetricSet, Values
 
 
 RIGHT_SHARE = Metric(
@@ -25,13 +25,6 @@ WRONG_SHARE = Metric(
     "wrong",
     "Share of answers that the checker calls wrong: 1 minus the share of right ones.",
     lower_is_better=True,
-    interval=True,
-)
-MEAN_CALLS = Metric(
-    "mean_calls",
-    "mean calls",
-    "Network calls until an answer is complete, on average. Samplers with swept constants are read off at these.",
-    lower_is_better=None,
     interval=True,
 )
 TOKENS_PER_CALL = Metric(

@@ -3,6 +3,7 @@
 from ...support.registry import Registry
 from .adaptive import AdaptiveOrder
 from .base import Order
+from .bisection import BisectionOrder
 from .by_logits import (
     ConfidenceOrder,
     EntropyOrder,
@@ -12,19 +13,22 @@ from .by_logits import (
     SurestFirst,
     gumbel_top,
 )
+from .dus import DilatedOrder
 from .halton import HaltonOrder
 from .halton_maskgit import HaltonMaskGITOrder
+from .levels import LevelOrder
 from .random import RandomOrder
 
 
 ORDERS: Registry[Order] = Registry("order")
 for _order in (
     RandomOrder(), HaltonOrder(), HaltonMaskGITOrder(), ConfidenceOrder(), ProbabilityOrder(), MarginOrder(),
-    EntropyOrder(), AdaptiveOrder(),
+    EntropyOrder(), AdaptiveOrder(), DilatedOrder(), BisectionOrder(),
 ):  # fmt: skip
     ORDERS.register(_order.name, _order)
 
 __all__ = [
-    "ORDERS", "AdaptiveOrder", "ConfidenceOrder", "EntropyOrder", "HaltonMaskGITOrder", "HaltonOrder", "LogitOrder",
-    "MarginOrder", "Order", "ProbabilityOrder", "RandomOrder", "SurestFirst", "gumbel_top",
+    "ORDERS", "AdaptiveOrder", "BisectionOrder", "ConfidenceOrder", "DilatedOrder", "EntropyOrder",
+    "HaltonMaskGITOrder", "HaltonOrder", "LevelOrder", "LogitOrder", "MarginOrder", "Order", "ProbabilityOrder",
+    "RandomOrder", "SurestFirst", "gumbel_top",
 ]  # fmt: skip

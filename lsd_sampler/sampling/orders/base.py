@@ -21,6 +21,8 @@ class Order(StepRule):
     """Whether they depend on the tokens that are drawn. If they do not, a sampler can be forced along a given
     sequence, and the probability with which it makes that sequence is known.
     """
+    has_levels: ClassVar[bool] = False
+    """Whether it reveals one level after another under `count="levels"`."""
     exchangeable: ClassVar[bool] = False
     """Whether every set of positions of one size is equally likely to come first."""
 
@@ -29,7 +31,8 @@ class Order(StepRule):
         """Sort keys `(batch_size, seq_len)`: masked positions are revealed in ascending order of their key.
 
         Args:
-            u_BL (`torch.DoubleTensor` of shape `(batch_size, seq_len)`): independent uniforms.
+            u_BL (`torch.DoubleTensor` of shape `(batch_size, seq_len)`): independent uniforms; inf where nothing is
+                masked.
             shift_B2 (`torch.DoubleTensor` of shape `(batch_size, 2)`): two more uniforms for each row.
             canvas_shape: `(seq_len,)` or `(height, width)`.
         """
@@ -54,4 +57,9 @@ class Order(StepRule):
         return x.masked_BL & plan.due(x), x.canvas.v_BL
 
     def check(self, config: Any) -> None:
+        if config.count == "levels" and not self.has_levels:
+            raise ValueError(
+                f"`count` 'levels' reveals one level of an order after another, and `order` {config.order!r} has none:"
+                " take `order` 'bisection' or 'dus', or another count."
+            )
         check_count(config.count, schedule=(config.schedule, config.schedule == "uniform"))

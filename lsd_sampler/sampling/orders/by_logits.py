@@ -12,6 +12,7 @@ from ..canvas import StepInput
 from ..draws import gumbel
 from ..logit_rows import ModelOutput
 from ..plan import StepPlan
+from ..spacing import spaced
 from .base import Order
 
 
@@ -48,8 +49,10 @@ class SurestFirst(LogitOrder):
     drawn from under `certainty="tempered"`.
     """
 
+    takes_gap = True
+
     def choose(self, x: StepInput, plan: StepPlan, choice_BL: torch.Tensor, jump_BL: torch.Tensor) -> torch.Tensor:
-        return x.masked_BL & (self.places(x, plan, choice_BL) < num_due(x, plan, jump_BL)[:, None])
+        return first_due(x, plan, self.places(x, plan, choice_BL), num_due(x, plan, jump_BL))
 
     def places(self, x: StepInput, plan: StepPlan, choice_BL: torch.Tensor) -> torch.Tensor:
         """The place of each masked position among those to be revealed, the surest first, from 0. `(B, L)`.
@@ -88,6 +91,7 @@ class ConfidenceOrder(Order):
     name = "confidence"
     looks_at_logits = True
     looks_at_tokens = True
+    takes_gap = True
 
     def keys(self, u_BL: torch.Tensor, shift_B2: torch.Tensor, canvas_shape: tuple[int, ...]) -> torch.Tensor:
         return u_BL
@@ -98,7 +102,7 @@ class ConfidenceOrder(Order):
             return x.reveal(x.masked_BL, v_BL, beta)
         candidate_BL, log_prob_BL, confidence_BL = x.draw_rated(x.masked_BL, v_BL, beta)
         due_B, temperature = num_due(x, plan, jump_BL), plan.position_temperatures[x.k]
-        chosen_BL = x.masked_BL & gumbel_top(self.score(confidence_BL), due_B, temperature, choice_BL)
+        chosen_BL = first_due(x, plan, gumbel_places(self.score(confidence_BL), temperature, choice_BL), due_B)
         next_BL = torch.where(chosen_BL, candidate_BL, x.sample_BL)
         return next_BL, log_prob_BL.exp().float().masked_fill(~chosen_BL, 0)
 
@@ -159,6 +163,17 @@ def num_due(x: StepInput, plan: StepPlan, jump_BL: torch.Tensor) -> torch.Tensor
         # a position's own `u` does not reveal it here, so jumps are drawn afresh where it is still masked
         return (jump_BL < plan.jump(x)).sum(1)
     return plan.due(x).sum(1) - (x.canvas.masked_BL & ~x.masked_BL).sum(1)
+
+
+def first_due(x: StepInput, plan: StepPlan, place_BL: torch.Tensor, num_B: torch.Tensor) -> torch.Tensor:
+    """The first `num` masked positions of each row, in the order of their places, that keep `plan.minimal_gap`.
+    `(B, L)`, bool.
+    """
+    if not plan.minimal_gap:
+        return x.masked_BL & (place_BL < num_B[:, None])
+    taken_BL = spaced(place_BL, x.masked_BL, x, plan.minimal_gap)
+    place_BL = certainty.ranks(-place_BL.double().masked_fill(~taken_BL, torch.inf))
+    return taken_BL & (place_BL < num_B[:, None])
 
 
 def gumbel_places(score_BL: torch.Tensor, temperature: float, uniforms_BL: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@ import torch
 from .. import certainty
 from ..canvas import StepInput
 from ..plan import StepPlan
+from ..spacing import spaced
 from .options import Option
 from .own_step import OwnStep
 
@@ -20,6 +21,7 @@ class EntropyBounded(OwnStep):
     """
 
     name = "entropy_bounded"
+    takes_gap = True
     options = {"gamma": Option(0.1, 0), "proxy": Option("entropy", choices=("entropy", "confidence", "margin"))}
 
     def advance(self, x: StepInput, plan: StepPlan) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,4 +42,5 @@ class EntropyBounded(OwnStep):
         entropy_BL = x.spread(row_R, position_R, entropy_R, 0.0)
         sorted_BL = torch.zeros_like(entropy_BL).scatter(1, rank_BL, entropy_BL)
         error_BL = sorted_BL.cumsum(1) - sorted_BL.cummax(1).values
-        return x.masked_BL & (error_BL.gather(1, rank_BL) <= plan.options["gamma"])
+        due_BL = x.masked_BL & (error_BL.gather(1, rank_BL) <= plan.options["gamma"])
+        return spaced(rank_BL, due_BL, x, plan.minimal_gap)

@@ -7,6 +7,7 @@ import torch
 from .. import certainty
 from ..canvas import StepInput
 from ..plan import StepPlan
+from ..spacing import spaced
 from .options import Option
 from .own_step import OwnStep
 
@@ -21,6 +22,8 @@ class FastDLLM(OwnStep):
     LLaDA2Pipeline the rule holds within each block. Made for language models that answer: above temperature 0 likely
     tokens are favoured, as in the order `confidence`.
     """
+
+    takes_gap = True
 
     @abstractmethod
     def accepts(self, confidence_BL: torch.Tensor, rank_BL: torch.Tensor, options: Mapping[str, Any]) -> torch.Tensor:
@@ -39,6 +42,7 @@ class FastDLLM(OwnStep):
         if not x.is_last:
             rank_BL = certainty.ranks(confidence_BL)
             chosen_BL = chosen_BL & ((rank_BL == 0) | self.accepts(confidence_BL.exp(), rank_BL, plan.options))
+            chosen_BL = spaced(rank_BL, chosen_BL, x, plan.minimal_gap)
         next_BL = torch.where(chosen_BL, candidate_BL, x.sample_BL)
         return next_BL, log_prob_BL.exp().float().masked_fill(~chosen_BL, 0)
 

@@ -28,6 +28,7 @@ from lsd_sampler.evaluation import (
     read_jsonl,
     write_jsonl,
 )
+from lsd_sampler.evaluation.bootstrap import grouped_weights
 from lsd_sampler.evaluation.columns import CIRCUMSTANCES
 from lsd_sampler.evaluation.metric_sets import known_columns
 from lsd_sampler.evaluation.report import make_report
@@ -144,3 +145,18 @@ def test_fills_of_any_set_are_shown(tmp_path: Path) -> None:
     (row, *_) = reported(metrics, tmp_path)
     assert row["fills_differ"] == row["fill_error"] == 0 and row["tokens_per_call"] == 2
     assert "fills differ" in (tmp_path / "table.txt").read_text()
+
+
+def test_mean_calls_are_resampled_as_the_verdict_is() -> None:
+    """Where calls vary: a verdict that is the mean of the calls has the replicates of the mean calls."""
+
+    class Calls(MetricSet):
+        num_resamples, seed, group = 50, 3, 2
+
+    calls = torch.tensor([3, 3, 1, 1, 8, 8])
+    row = Calls().of_calls(calls)
+    weights = grouped_weights(6, 2, 50, 3).double()
+    assert row["mean_calls"] == 4 and row["mean_calls_low"] < 4 < row["mean_calls_high"]
+    expected = (calls.double() @ weights) / weights.sum(0)
+    assert row["mean_calls_replicates"] == pytest.approx(expected.tolist(), rel=1e-5)
+    assert Calls().of_calls(torch.tensor([4, 4])) == {}

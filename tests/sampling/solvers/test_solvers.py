@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.goodness_of_fit import p_value
+from helpers.sampler_runs import seen
 from helpers.tiny_oracle import FALSE_ALARM, MASK, NUM_SAMPLES, ORACLE, STATES, L, count_canvases
 from helpers.tiny_pipelines import TEXT_MASK, amused, llada2
 from hypothesis import given, settings
@@ -22,12 +23,21 @@ from lsd_sampler.sampling.solvers import SOLVERS, OwnStep
 
 BASELINES = [name for name in SOLVERS.names() if isinstance(SOLVERS[name], OwnStep)]
 EACH = pytest.mark.parametrize("solver", BASELINES)
-REMASKING = {"theta_rk2", "predictor_corrector", "dndm_k", *(name for name in BASELINES if "remdm" in name)}
+REMASKING = {
+    "theta_rk2",
+    "predictor_corrector",
+    "dndm_k",
+    "wino",
+    "punt",
+    "p2",
+    *(name for name in BASELINES if "remdm" in name),
+}
 OFTEN: dict[str, dict[str, Any]] = {
     "remdm_cap": {"eta": 0.5},
     "remdm_rescale": {"eta": 0.5},
     "remdm_loop": {"eta": 0.5},
     "predictor_corrector": {"corrector_steps": 2, "corrector_entry": 0.8},
+    "wino": {"threshold": 0.3, "threshold_back": 0.9},
 }
 """Options with which a solver masks again so often that a test sees it."""
 
@@ -89,7 +99,7 @@ def test_every_generation(
     sample, generator = canvas, seeded(seed)
     for t in times:
         before = sample.clone()
-        out = scheduler.step(logits, t, sample, generator=generator, **draws)
+        out = scheduler.step(**seen(scheduler, logits), timestep=t, sample=sample, generator=generator, **draws)
         assert torch.equal(sample, before)
         sample = out.prev_sample
         assert sample.shape == canvas.shape and sample.dtype == torch.int64
@@ -112,7 +122,7 @@ def test_known_tokens_are_masked_again_by_remasking_solvers_alone(solver: str) -
     for t in scheduler.timesteps:
         # another opinion at every call, about known tokens too
         logits = torch.randn(32, 12, 4, generator=seeded(int(1e6 * t)))
-        out = scheduler.step(logits, t, sample, generator=generator)
+        out = scheduler.step(**seen(scheduler, logits), timestep=t, sample=sample, generator=generator)
         sample = out.prev_sample
         again += int(out.editing_transfer_index.sum())
     assert (again > 0) == (solver in REMASKING)
@@ -175,7 +185,8 @@ def test_logits_row_by_row_are_the_same_logits(solver: str) -> None:
         sample, generator = canvas, seeded(3)
         with torch.no_grad():
             for t in scheduler.timesteps:
-                sample = scheduler.step(output(sample), t, sample, generator=generator).prev_sample
+                shown = seen(scheduler, output(sample))
+                sample = scheduler.step(**shown, timestep=t, sample=sample, generator=generator).prev_sample
         finals.append(sample)
     assert torch.equal(finals[0], finals[1]) and torch.equal(finals[0], finals[2])
 
@@ -190,14 +201,17 @@ def test_a_generation_may_begin_at_any_step(solver: str) -> None:
         scheduler.set_timesteps(6)
         sample, generator = canvas, seeded()
         for t in scheduler.timesteps[start:]:
-            sample = scheduler.step(fixed_logits(canvas, 6), t, sample, generator=generator).prev_sample
+            shown = seen(scheduler, fixed_logits(canvas, 6))
+            sample = scheduler.step(**shown, timestep=t, sample=sample, generator=generator).prev_sample
         assert not (sample == 6).any() and (sample[0, :3] == 1).all()
 
 
 # ---- where the law is the data's ----
 
 
-@pytest.mark.parametrize(("solver", "options"), [("k_gillespie", {}), ("entropy_bounded", {"gamma": 0.0})])
+@pytest.mark.parametrize(
+    ("solver", "options"), [("k_gillespie", {}), ("entropy_bounded", {"gamma": 0.0}), ("random_steps", {})]
+)
 def test_one_token_a_step_is_exact(solver: str, options: dict[str, Any]) -> None:
     pipeline = MaskedDiffusionPipeline(ORACLE, LSDScheduler(mask_token_id=MASK, solver=solver, solver_options=options))
     pipeline.set_progress_bar_config(disable=True)
@@ -236,10 +250,10 @@ def test_calls(solver: str, steps: int) -> None:
     """Never more than M; a step has as many as are declared."""
     pipeline = chain(solver)
     pipeline.denoiser.time_conditioned = True
-    seen: list[int] = []
-    pipeline.denoiser.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
+    made: list[int] = []
+    pipeline.denoiser.register_forward_hook(lambda module, args, out: made.append(len(args[0])))
     out = pipeline(num_samples=8, num_inference_steps=steps, generator=seeded())
-    assert out.network_calls == len(seen) <= steps and out.sequence_calls.sum() == sum(seen)
+    assert out.network_calls == len(made) <= steps and out.sequence_calls.sum() == sum(made)
     declared = SOLVERS[solver].evals_per_step
     times, places = SOLVERS[solver].calls(grid, steps, SOLVERS[solver].read_options(None))
     assert len(times) == len(places) + 1 == steps + 1
@@ -273,6 +287,31 @@ def test_calls(solver: str, steps: int) -> None:
         ("entropy_bounded", {"gamma": 2}, {"proxy": "confidence"}),
         ("fast_dllm_threshold", {}, {"threshold": 0.2}),
         ("fast_dllm_factor", {}, {"factor": 3}),
+        ("klass", {"kl_threshold": 1.0}, {"confidence_threshold": 0.3}),
+        ("klass", {"confidence_threshold": 0.3}, {"kl_threshold": 1.0}),
+        ("klass", {"confidence_threshold": 0.3, "kl_threshold": 1.0}, {"history_length": 4}),
+        ("klass", {"confidence_threshold": 0.3, "kl_threshold": 1.0}, {"reveals": "max_conf"}),
+        ("klass", {"confidence_threshold": 0.3, "kl_threshold": 1.0, "reveals": "max_conf"}, {"reveals": "min_kl"}),
+        ("klass", {}, {"block_length": 5}),
+        ("wino", {}, {"threshold": 0.3}),
+        ("wino", {"threshold": 0.3}, {"threshold_back": 0.5}),
+        ("punt", {}, {"epsilon": 0.5}),
+        ("mean_field", {"threshold": 0.5}, {"threshold": 0.7}),
+        ("mean_field", {"threshold": 0.5}, {"rounds": 1}),
+        ("mean_field", {}, {"block_length": 4}),
+        ("prophet", {}, {"early": 0.05}),
+        ("prophet", {}, {"middle": 0.5}),
+        ("prophet", {}, {"late": 0.5}),
+        ("prophet", {"late": 1.0}, {"lead": "least"}),
+        ("credit_decoding", {}, {"threshold": 0.2}),
+        ("credit_decoding", {}, {"alpha": 3}),
+        ("credit_decoding", {"alpha": 3}, {"beta": 0}),
+        ("credit_decoding", {"alpha": 3}, {"gamma": 5}),
+        ("p2", {"score": "random"}, {"score": "confidence"}),
+        ("dus", {}, {"levels": "binary"}),
+        ("dus", {}, {"base": 3}),
+        ("dus", {}, {"base_skip": 2}),
+        ("dus", {}, {"remask_below": 0.6}),
     ],
 )
 def test_options_change_what_is_drawn(solver: str, common: dict[str, Any], options: dict[str, Any]) -> None:
@@ -299,6 +338,12 @@ def test_options_change_what_is_drawn(solver: str, common: dict[str, Any], optio
         ({"solver": "theta_rk2", "solver_options": {"theta": 1.0}}, r"`solver_options\['theta'\]`.*\(0, 1\)"),
         ({"solver": "dndm", "solver_options": {"weights": "sine"}}, r"`solver_options\['weights'\]`.*'cosine'"),
         ({"solver": "predictor_corrector", "solver_options": {"corrector_steps": 0.5}}, "an integer"),
+        ({"solver": "klass", "solver_options": {"history_length": 0}}, r"`solver_options\['history_length'\]`.*0"),
+        ({"solver": "dus", "solver_options": {"base": 0}}, r"`solver_options\['base'\]`.*0"),
+        ({"solver": "punt", "solver_options": {"epsilon": -1}}, r"`solver_options\['epsilon'\]`.*-1"),
+        ({"solver": "p2", "solver_options": {"score": "best"}}, r"`solver_options\['score'\]`.*'random'"),
+        ({"solver": "prophet", "solver_options": {"lead": 1}}, r"`solver_options\['lead'\]`.*'least'"),
+        ({"solver": "wino", "solver_options": {"threshold": 2}}, r"`solver_options\['threshold'\]`.*2"),
         ({"solver": "dndm", "order": "halton"}, "`order` 'halton'.*'dndm'"),
         (
             {"solver": "dndm", "corruption": "uniform", "vocab_size": 4, "mask_token_id": None},
@@ -334,13 +379,14 @@ def test_unusable_logits_are_noticed() -> None:
         scheduler = LSDScheduler(mask_token_id=4, solver=solver)
         scheduler.set_timesteps(3)
         with pytest.raises(ValueError, match="NaN"):
-            scheduler.step(torch.full((1, 6, 4), math.nan), 0, torch.full((1, 6), 4))
+            shown = seen(scheduler, torch.full((1, 6, 4), math.nan))
+            scheduler.step(**shown, timestep=0, sample=torch.full((1, 6), 4))
 
 
 # ---- diffusers' pipelines ----
 
 
-@EACH
+@pytest.mark.parametrize("solver", [name for name in BASELINES if not SOLVERS[name].reads_shadow])  # pyright: ignore
 def test_block_by_block_in_llada2(solver: str) -> None:
     pipe = llada2()
     pipe.scheduler = LSDScheduler(mask_token_id=TEXT_MASK, solver=solver)
@@ -367,6 +413,8 @@ def test_a_cpu_seed_gives_the_same_tokens_on_gpu(solver: str) -> None:
         scheduler.set_timesteps(9, device=device)
         sample, generator, logits = canvas.to(device), seeded(), fixed_logits(canvas, 4).double().to(device)
         for t in scheduler.timesteps:
-            sample = scheduler.step(logits, t, sample, generator=generator).prev_sample
+            sample = scheduler.step(
+                **seen(scheduler, logits), timestep=t, sample=sample, generator=generator
+            ).prev_sample
         finals.append(sample.cpu())
     assert torch.equal(*finals)
