@@ -69,7 +69,7 @@ class TranslationDenoiser(Denoiser):
     A translation model of reparameterised discrete diffusion. `MaskedDiffusionPipeline` translates its `prompt`.
 
     Canvases are `<s>`, the text, `</s>` and padding. Absorbing noise turns tokens into `<unk>` (the mask, token 3);
-    multinomial noise into any but `<s>`, `<pad>` and `</s>`. Of the two, `LSDScheduler` samples from both, and
+    multinomial noise into any but `<s>`, `<pad>` and `</s>`. `LSDScheduler` samples from both, and
     [`~lsd_sampler.sampling.scheduling_dndm.DNDMScheduler`] from the reparameterised ones.
 
     Args:
