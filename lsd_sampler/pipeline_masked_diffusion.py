@@ -215,8 +215,8 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
                 often each (default: 1). The candidate with the highest score is returned.
             return_all_candidates (`bool`, defaults to `False`): whether to return all of them, prompt by prompt.
             length (`int`, *optional*): tokens per sample, prefix and suffix included; default: that of `input_ids`,
-                or else the denoiser's. For translations: columns of the canvases, padding included; default: as many as
-                the longest needs.
+                or else the denoiser's. For translations: columns of the canvases, padding included; default: as many
+                as the longest needs.
             num_samples (`int`): number of samples for each canvas; those of one canvas follow each other.
             num_inference_steps (`int`, *optional*): number of steps, that is, of calls of the denoiser (or fewer: see
                 the output's `network_calls`); default: the largest number that the scheduler learned, or 64 if it can

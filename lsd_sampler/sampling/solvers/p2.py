@@ -24,8 +24,8 @@ class P2(OwnStep):
     token, and known tokens stay as they are.
 
     A known position is scored by the fresh draw, not by its own token. Networks that copy known tokens (as MDLM's
-    parametrisation does) give it a score of 0, and nothing is masked again. The leftmost of equal scores are masked (the
-    authors then mask fewer). At a temperature it draws noise for every token of the vocabulary.
+    parametrisation does) give it a score of 0, and nothing is masked again. The leftmost of equal scores are masked
+    (the authors then mask fewer). At a temperature it draws noise for every token of the vocabulary.
     """
 
     name = "p2"
