@@ -28,7 +28,9 @@ AGAIN = 0.4
 """Share of a stage's evaluations, at most, for candidates that were found before it."""
 HOPELESS = 6.0
 """By how many standard errors a simple order must lead so that nothing else is improved."""
-_MOST_FAILED = 2000
+PATIENCE = 80
+"""As many changes in a row that do not lower the cost end a stage."""
+_MOST_VAIN = 2000
 _LEAST_GAIN = 1e-9
 
 
@@ -155,16 +157,16 @@ class Evolution:
 
     def _improved(self, scored: list[Scored], budget: Budget, num: int, greedy: float) -> list[Scored]:
         """What is cheaper than the candidate that it was made of. A change is measured on few sequences first."""
-        tried, found, failed = {c for c, _ in scored}, list[Scored](), 0
+        tried, found, failed, vain = {c for c, _ in scored}, list[Scored](), 0, 0
         few = max(1, num // 4) if num > self.figure.num_first else num
         islands = self._islands(scored, ISLAND)
-        while islands and failed < _MOST_FAILED:
+        while islands and failed < PATIENCE and vain < _MOST_VAIN:
             parent, measured = self._chosen(islands, greedy)
             child = self.changes(parent, measured, [c for c, _ in itertools.chain(*islands)])
-            failed += 1
             if child is None or child in tried:
+                vain += 1  # nothing was measured
                 continue
-            failed, M = 0, len(child.shares)
+            vain, failed, M = 0, failed + 1, len(child.shares)
             tried.add(child)
             if not budget.allows(M, few):
                 break
@@ -174,6 +176,7 @@ class Evolution:
             if few < num and not budget.allows(M, num):
                 break
             found.append((child, self.figure(child, "fit", num)))
+            failed = 0
             islands = self._islands([*scored, *found], ISLAND)
         return found
 
