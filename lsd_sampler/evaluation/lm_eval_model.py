@@ -274,7 +274,7 @@ def _note_ignored(options: Mapping[str, Any]) -> None:
 
 
 def _batch_size(value: int | str) -> int:
-    if str(value).startswith("auto"):
+    if not str(value).isdigit():
         raise ValueError(f"`--batch_size` must be a number, got {value!r}: what fits is not found out here.")
     return positive_integer("batch_size", int(value))
 

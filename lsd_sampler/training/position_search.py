@@ -28,6 +28,8 @@ AGAIN = 0.4
 """Share of a stage's evaluations, at most, for candidates that were found before it."""
 HOPELESS = 6.0
 """By how many standard errors a simple order must lead so that nothing else is improved."""
+LEAST_CHARGED = 16
+"""A measurement counts as one on so many sequences, at least: a smaller batch takes a network call as well."""
 PATIENCE = 80
 """As many changes in a row that do not lower the cost end a stage."""
 _MOST_VAIN = 2000
@@ -137,7 +139,7 @@ class Evolution:
     def _measured(self, candidates: Iterable[Candidate], times: int, budget: Budget) -> list[Scored]:
         """As many as the budget allows, on so many times as many sequences as first."""
         num = min(times * self.figure.num_first, self.figure.num_fit)
-        return [(c, self.figure(c, "fit", num)) for c in candidates if budget.allows(len(c.shares), num)]
+        return [(c, self.figure(c, "fit", num)) for c in candidates if _allows(budget, c, num)]
 
     def _again(self, scored: list[Scored], times: int, budget: Budget) -> list[Scored]:
         """The best ones, measured on more sequences; none if the budget does not last for a few."""
@@ -166,14 +168,14 @@ class Evolution:
             if child is None or child in tried:
                 vain += 1  # nothing was measured
                 continue
-            vain, failed, M = 0, failed + 1, len(child.shares)
+            vain, failed = 0, failed + 1
             tried.add(child)
-            if not budget.allows(M, few):
+            if not _allows(budget, child, few):
                 break
             now = self.figure(child, "fit", few)
             if now.mean >= float(measured.costs_S[:few].mean()) - _LEAST_GAIN:
                 continue
-            if few < num and not budget.allows(M, num):
+            if few < num and not _allows(budget, child, num):
                 break
             found.append((child, self.figure(child, "fit", num)))
             failed = 0
@@ -190,6 +192,10 @@ class Evolution:
         everyone = sorted(itertools.chain(*islands), key=lambda each: each[1].mean)
         among = everyone if self.rng.random() < greedy else self.rng.choice(islands)
         return among[min(int(self.rng.expovariate(0.8)), len(among) - 1)]
+
+
+def _allows(budget: Budget, candidate: Candidate, num_sequences: int) -> bool:
+    return budget.allows(len(candidate.shares), max(num_sequences, LEAST_CHARGED))
 
 
 def _simplest(scored: Iterable[Scored]) -> list[Scored]:

@@ -207,6 +207,9 @@ def test_edited_entry_is_named(tmp_path: Path, key: str) -> None:
     if key == "draws":
         scheduler = LSDScheduler(**OPTIONS | {"order": "random", "draws": "float32_eps1e-6"})
         scheduler.set_learned_sampler(original().learned_sampler)
+    if key == "minimal_gap":
+        scheduler = LSDScheduler(**OPTIONS | {"order": "entropy", "count": "exact", "minimal_gap": 4})
+        scheduler.set_learned_sampler(original().learned_sampler)
     scheduler.save_pretrained(tmp_path)
     config = json.loads((tmp_path / CONFIG_NAME).read_text())
     config[key] = inspect.signature(LSDScheduler).parameters[key].default

@@ -28,10 +28,10 @@ OPTIONS = {
     "sigma_min": 1e-3, "sigma_max": 10.0, "time_base": 2.0, "time_exponential": 50.0, "solver": "euler",
     "order": "halton", "count": "bernoulli", "schedule": "cosine", "sampling_eps": 1e-3, "confidence_temperature": 0.5,
     "block_length": 16, "vocab_size": 9, "corruption": "absorbing", "rate_sigma": 5.0, "q_sigma": 256.0,
-    "draws": "exact", "solver_options": None, "certainty": "tempered",
+    "draws": "exact", "solver_options": None, "certainty": "tempered", "minimal_gap": 0,
 }  # fmt: skip
 # what the others leave no choice in
-AT_DEFAULT = {"corruption", "draws", "solver_options"}
+AT_DEFAULT = {"corruption", "draws", "minimal_gap", "solver_options"}
 # which tokens come out does not depend on these
 DESCRIPTIVE = {"base_model", "base_model_revision", "format_version", "learned", "tensors_sha256"}
 

@@ -37,7 +37,9 @@ def events(records: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
 def test_they_lower_the_exact_distance_where_there_is_an_error_and_are_1_where_there_is_none() -> None:
     """Two calls cannot be exact on a chain, and coefficients above 1 mend a part; eight calls are exact."""
     chain = countdown(8, 32)
-    config = DistillConfig(nfe=(2, 16), num_sequences=16, coefficient_sequences=128, reference_sequences=256)
+    config = DistillConfig(
+        nfe=(2, 16), num_sequences=16, coefficient_sequences=128, reference_sequences=256, search_evaluations=4000
+    )
     learned = distill(pipeline_of(chain), config)
     assert bool((betas(learned, 16) == 1).all()) and bool((betas(learned, 2) > 1).all())
     plain = LSDScheduler.from_config(learned.config)

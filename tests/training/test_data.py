@@ -43,7 +43,12 @@ def test_unusable_data_are_refused(data: torch.Tensor, words: str, tmp_path: Pat
     "options",
     [
         {"method": "path_kl"},
-        {"candidates": ("path_kl:halton", "forced_kl:entropy"), "held_out_sequences": 2, "coefficients": "plain"},
+        {
+            "candidates": ("path_kl:halton", "forced_kl:entropy"),
+            "held_out_sequences": 2,
+            "coefficients": "plain",
+            "search_evaluations": 500,
+        },
     ],
 )
 def test_data_may_be_of_any_integer_type(dtype: torch.dtype, options: dict[str, Any], tmp_path: Path) -> None:

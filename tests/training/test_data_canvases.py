@@ -21,6 +21,7 @@ from lsd_sampler.training.recording import StepErrorRecorder, TeacherRecorder, t
 L, MASK = 8, 4
 CHAIN = random_chain(4, L, seed=2)
 SMALL = {"nfe": (2, 4), "num_sequences": 6, "batch_size": 4}
+FEW: dict[str, Any] = {"held_out_sequences": 4, "coefficients": "plain", "search_evaluations": 2000}
 
 
 def canvases_of(x_NL: torch.Tensor, most_given: int, seed: int = 1) -> torch.Tensor:
@@ -113,7 +114,7 @@ def test_given_tokens_never_change_and_the_cost_is_known() -> None:
     canvas_NL = canvases_of(x_NL, 5)
     seen, records = seen_by(pipe.denoiser), []
     call: dict[str, Any] = {"input_ids": canvas_NL}
-    for options in ({"method": "path_kl"}, {"held_out_sequences": 4, "coefficients": "plain"}):
+    for options in ({"method": "path_kl"}, FEW):
         config = DistillConfig(**SMALL, **options)
         plan = teacher_plan(PipelineRuns(pipe, 0, call), base_scheduler(pipe, config), config)
         assert (plan.fewest_masked, plan.num_masked, plan.is_whole) == (L - 3, L, False)

@@ -173,7 +173,7 @@ def test_a_methods_name_is_in_its_own_file() -> None:
         for word in words(path)
         if word in METHODS.names()
     }
-    assert found - {("evaluation/judge.py", "auto")} == KNOWN  # a dtype
+    assert found - {(f"evaluation/{name}.py", "auto") for name in ("judge", "lm_eval_model")} == KNOWN  # a dtype
     # the default's candidates are named where it is
     for path in methods.glob("[!_]*.py"):
         if path.stem != "auto":

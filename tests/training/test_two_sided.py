@@ -65,7 +65,7 @@ def test_exact_sampler_is_left_alone() -> None:
 def test_halton_on_countdown_is_left_alone() -> None:
     chain = countdown(16, 64)
     pipe = MaskedDiffusionPipeline(chain, plain(chain))
-    scheduler = distill(pipe, DistillConfig(nfe=(8,), num_sequences=16))
+    scheduler = distill(pipe, DistillConfig(nfe=(8,), num_sequences=16, search_evaluations=4000))
     steps, (record,), _ = learn(chain, scheduler, (8,), real(chain))
     assert not record["adopted"] and steps[8].log_score_coefficients.tolist() == [1.0] * 8
     assert torch.equal(steps[8].timesteps, scheduler.steps_for(8).timesteps)
