@@ -1,10 +1,9 @@
 """Text (or token) generation with any denoiser and any scheduler of this library."""
 
-import inspect
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,18 +18,27 @@ from .denoisers.auto import find_checkpoint, load_denoiser
 from .denoisers.base import Denoiser
 from .denoisers.block_generation import BlockGeneration, steps_of_blocks
 from .denoisers.block_prediction import BlockPredictor
-from .denoisers.canvas_input import CanvasInput, Conversation, TokenIds, positive_integer
+from .denoisers.call_arguments import (
+    check_number_of_generators,
+    check_scheduler,
+    conditioning_of,
+    position_noise,
+    refuse,
+    refuse_with_prompt,
+    step_arguments,
+)
+from .denoisers.call_questions import CallQuestions
+from .denoisers.canvas_input import Conversation, TokenIds, positive_integer
 from .denoisers.files import PIPELINE_NAME
 from .denoisers.oracle_names import is_oracle_spec
 from .denoisers.prediction import Predictor
-from .denoisers.prompts import PaddedPrompts, PromptOptions, Prompts, answers, padding_token, read_prompts
+from .denoisers.prompts import PromptOptions, Prompts, answers, padding_token, read_prompts
 from .denoisers.tokenizer_files import check_tokenizer_files
 from .denoisers.translation import TranslationDenoiser
-from .denoisers.translation_canvases import LengthBeam, read_sources
-from .denoisers.translation_generation import TranslationRun, is_watching
+from .denoisers.translation_canvases import read_sources
+from .denoisers.translation_generation import TranslationRun, beam_of
 from .denoisers.vocabulary import ids_without_token
-from .sampling.diffusers_calls import check_temperature
-from .sampling.draws import Generators, check_generators
+from .sampling.draws import Generators
 from .sampling.pipeline_callbacks import Callbacks
 from .scheduling_lsd import LSDScheduler
 from .support.validation import check_choice, check_number
@@ -64,7 +72,7 @@ class MaskedDiffusionPipelineOutput(BaseOutput):
     scores: torch.Tensor | None = None
 
 
-class MaskedDiffusionPipeline(DiffusionPipeline):
+class MaskedDiffusionPipeline(CallQuestions, DiffusionPipeline):
     r"""
     Generates sequences with a masked diffusion model: from nothing, from a prefix and suffix, by filling in masks, or
     as answers to prompts, block by block.
@@ -249,12 +257,12 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         check_choice("output_type", output_type, ("text", "ids"))
         num_samples = positive_integer("num_samples", num_samples)
         callbacks = Callbacks(self, callback_on_step_end, callback_on_step_end_tensor_inputs, callback_on_block_end)
-        self._check_scheduler()
+        check_scheduler(self.scheduler, self.denoiser)
         call = _Call(
             num_inference_steps,
             guidance_scale,
-            self._step_kwargs(temperature, generator, top_p, top_k),
-            {"device": self._execution_device, **self._position_noise(alg_temp)},
+            step_arguments(self.scheduler, temperature, generator, top_p, top_k),
+            {"device": self._execution_device, **position_noise(self.scheduler, alg_temp)},
             callbacks,
             self.tokenizer if output_type == "text" else None,
         )
@@ -266,29 +274,29 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
                       "attention_mask": attention_mask, "callback_on_block_end": callback_on_block_end}  # fmt: skip
             if prompt is None:
                 raise ValueError("This model translates: give the texts to translate as `prompt`.")
-            _refuse("has no meaning for a model that translates its `prompt`", **others)
+            refuse("has no meaning for a model that translates its `prompt`", **others)
             sources = [ids for ids in read_sources(prompt, self.denoiser) for _ in range(num_samples)]
-            _check_number_of_generators(generator, len(sources))
+            check_number_of_generators(generator, len(sources))
             run = TranslationRun(
-                self.denoiser, self.scheduler, sources, self._length_beam(**beam), length, generator,
+                self.denoiser, self.scheduler, sources, beam_of(self.scheduler, **beam), length, generator,
                 self._execution_device,
             )  # fmt: skip
             out = self._translate(run, return_all_candidates, call)
             self.maybe_free_model_hooks()
             return out if return_dict else (out.texts, out.sequences)
         beam |= {"return_all_candidates": return_all_candidates or None}
-        _refuse("goes with a model that translates its `prompt`", **beam)
+        refuse("goes with a model that translates its `prompt`", **beam)
         if prompt is None and messages is None:
             options.check_unused(attention_mask=attention_mask, callback_on_block_end=callback_on_block_end)
             canvas = self._input.canvas(prefix, suffix, input_ids, length).repeat_interleave(num_samples, dim=0)
-            _check_number_of_generators(generator, len(canvas))
+            check_number_of_generators(generator, len(canvas))
             out = self._fill_in(canvas, class_labels, call)
         else:
             others = {"prefix": prefix, "suffix": suffix, "input_ids": input_ids, "length": length}
-            _refuse_with_prompt(**others, class_labels=class_labels)
+            refuse_with_prompt(**others, class_labels=class_labels)
             prompts = read_prompts(self._input, prompt, messages, attention_mask)
             prompts = [ids for ids in prompts for _ in range(num_samples)]
-            _check_number_of_generators(generator, len(prompts))
+            check_number_of_generators(generator, len(prompts))
             out = self._answer(prompts, options, call)
         self.maybe_free_model_hooks()
         return out if return_dict else (out.texts, out.sequences)
@@ -299,7 +307,7 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         device = self._execution_device
         canvas = canvas.to(device)
         given_BL = canvas != self.denoiser.hole_id
-        conditioning = self._conditioning(class_labels, call.guidance_scale, len(canvas))
+        conditioning = conditioning_of(self.denoiser, class_labels, call.guidance_scale, len(canvas), device)
         predictor = Predictor(self.denoiser, self.scheduler, conditioning, self._ids_without_token())
         self.scheduler.set_timesteps(self._num_steps(call.num_inference_steps), **call.timesteps_kwargs)
         masks, generator = self.denoiser.mask_token_id is not None, call.step_kwargs.get("generator")
@@ -357,14 +365,6 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         texts = None if call.tokenizer is None else answers(call.tokenizer, new_BG, endings)
         return MaskedDiffusionPipelineOutput(texts, generation.sample, predictor.passes, predictor.calls_B)
 
-    def _length_beam(self, length_beam: int | None, beam_within_length: int | None) -> LengthBeam:
-        watched = is_watching(self.scheduler)
-        lengths = (1 if watched else 5) if length_beam is None else length_beam
-        beam = LengthBeam(lengths, 1 if beam_within_length is None else beam_within_length)
-        if watched and beam.candidates > 1:
-            raise ValueError("A sampler is distilled on one candidate for each source: leave `length_beam` out.")
-        return beam
-
     def _translate(
         self, run: TranslationRun, return_all_candidates: bool, call: "_Call"
     ) -> MaskedDiffusionPipelineOutput:
@@ -384,37 +384,6 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         return MaskedDiffusionPipelineOutput(
             texts, found.canvases, found.network_calls, found.sequence_calls, found.scores
         )
-
-    def number_of_blocks(self, call_kwargs: Mapping[str, Any]) -> int:
-        """How many blocks a call with these arguments has, which share its `num_inference_steps`."""
-        if call_kwargs.get("block_length") is None:
-            return 1
-        return len(self._padded(call_kwargs).blocks(call_kwargs["block_length"]))
-
-    def new_tokens(self, call_kwargs: Mapping[str, Any]) -> int:
-        """How many tokens a call with these arguments, a prompt among them, makes for each answer."""
-        return self._padded(call_kwargs).max_new_tokens
-
-    def prompt_canvases(self, call_kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
-        """The prompts of a call with these arguments, each followed by masks, `(length,)`, without padding."""
-        padded = self._padded(call_kwargs)
-        return [row[int(cut) :] for row, cut in zip(padded.canvas_BL, padded.padding_B, strict=True)]
-
-    def cache_bytes(self, call_kwargs: Mapping[str, Any], batch_size: int) -> int:
-        """Bytes of the keys and values that a call with these arguments keeps, for so many answers at a time. The
-        longest prompt counts.
-        """
-        if call_kwargs.get("cache", "none") == "none":
-            return 0
-        canvas_BL, frame = self._padded(call_kwargs).canvas_BL, getattr(self.denoiser, "frame_token_ids", ((), ()))
-        positions = canvas_BL.shape[1] + sum(map(len, frame))
-        rows = batch_size * (2 if call_kwargs.get("guidance_scale") else 1)
-        return rows * positions * getattr(self.denoiser, "key_value_bytes", 0)
-
-    def _padded(self, call_kwargs: Mapping[str, Any]) -> PaddedPrompts:
-        options = PromptOptions(call_kwargs.get("max_new_tokens"), call_kwargs.get("block_length"))
-        given = (call_kwargs.get(name) for name in ("prompt", "messages", "attention_mask"))
-        return options.padded(read_prompts(self._input, *given), self.denoiser, 0)
 
     @property
     def interrupt(self) -> bool:
@@ -437,39 +406,6 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
             self._without_token = self.denoiser, self.tokenizer, ids
         return ids
 
-    def _check_scheduler(self) -> None:
-        config = self.scheduler.config
-        for name, default in (("mask_token_id", None), ("corruption", "absorbing")):
-            theirs, ours = getattr(config, name, default), getattr(self.denoiser, name, default)
-            if theirs != ours:
-                raise ValueError(
-                    f"`scheduler` has the `{name}` {theirs}, but the denoiser's is {ours}: build it with"
-                    " `LSDScheduler(**pipeline.denoiser.scheduler_config())`."
-                )
-
-    def _conditioning(self, class_labels: Any, guidance_scale: float | None, batch_size: int) -> dict[str, Any]:
-        """Those further arguments of the denoiser that were given."""
-        given: dict[str, Any] = {}
-        if class_labels is not None:
-            try:
-                labels = torch.as_tensor(class_labels, dtype=torch.int64, device=self._execution_device)
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise ValueError(f"`class_labels` must be integers, got {class_labels!r}.") from error
-            if labels.ndim > 1 or labels.numel() not in (1, batch_size):
-                raise ValueError(f"`class_labels` must be one label or {batch_size}, got shape {tuple(labels.shape)}.")
-            most = getattr(self.denoiser, "num_classes", None)
-            if most is not None and not 0 <= int(labels.min()) <= int(labels.max()) <= most:
-                raise ValueError(f"`class_labels` must be in [0, {most}] ({most}: no class), got {class_labels}.")
-            given["class_labels"] = labels.expand(batch_size)
-        check_number("guidance_scale", guidance_scale, optional=True)
-        if guidance_scale is not None:
-            given["guidance_scale"] = guidance_scale
-        accepted = inspect.signature(self.denoiser.forward).parameters
-        for name in given:
-            if name not in accepted:
-                raise ValueError(f"`{name}` is not supported by {type(self.denoiser).__name__}.")
-        return given
-
     def _noise(self, canvas: torch.Tensor, given_BL: torch.Tensor, generator: Generators) -> torch.Tensor:
         """Random tokens in the holes."""
         return torch.where(given_BL, canvas, self.scheduler.sample_prior(*canvas.shape, generator, canvas.device))
@@ -479,32 +415,6 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
         shape = getattr(self.denoiser, "canvas_shape", None)
         return sample if shape is None or sample[0].numel() != math.prod(shape) else sample.view(-1, *shape)
 
-    def _step_kwargs(
-        self, temperature: float, generator: Generators, top_p: float | None, top_k: int | None
-    ) -> dict[str, Any]:
-        # schedulers differ in what their step accepts, in diffusers too
-        parameters = inspect.signature(self.scheduler.step).parameters
-        check_temperature(temperature)
-        check_generators(generator)
-        if "temperature" not in parameters and temperature != 1:
-            raise ValueError(f"`temperature` is not supported by {type(self.scheduler).__name__}, got {temperature}.")
-        available = {"temperature": temperature, "generator": generator, "top_p": top_p, "top_k": top_k}
-        for name in ("top_p", "top_k"):
-            if available[name] is None:
-                del available[name]
-            elif name not in parameters:
-                raise ValueError(f"`{name}` is not supported by {type(self.scheduler).__name__}.")
-        return {name: value for name, value in available.items() if name in parameters}
-
-    def _position_noise(self, alg_temp: float | None) -> dict[str, Any]:
-        """What `set_timesteps` is told about the choice of positions."""
-        if alg_temp is None:
-            return {}
-        check_number("alg_temp", alg_temp, low=0)
-        if "temperature" not in inspect.signature(self.scheduler.set_timesteps).parameters:
-            raise ValueError(f"`alg_temp` is not supported by {type(self.scheduler).__name__}.")
-        return {"temperature": (alg_temp, alg_temp)}
-
     def _num_steps(self, num_inference_steps: int | None) -> int:
         if num_inference_steps is not None:
             return positive_integer("num_inference_steps", num_inference_steps)
@@ -513,18 +423,6 @@ class MaskedDiffusionPipeline(DiffusionPipeline):
     def _most_learned_steps(self) -> int | None:
         learned = getattr(self.scheduler, "learned_sampler", None)
         return max(learned.steps) if learned is not None and learned.steps else None
-
-    def canvas_of(self, input_ids: TokenIds | Sequence[Sequence[int]]) -> torch.Tensor:
-        """Canvases in which masks are to be filled in, of shape `(batch_size, length)`.
-
-        Raises:
-            ValueError: if this pipeline cannot fill them in.
-        """
-        return self._input.canvas_of(input_ids)
-
-    @property
-    def _input(self) -> CanvasInput:
-        return CanvasInput(self.denoiser, self.tokenizer)
 
 
 @dataclass
@@ -537,23 +435,6 @@ class _Call:
     timesteps_kwargs: dict[str, Any]
     callbacks: Callbacks
     tokenizer: Any | None
-
-
-def _check_number_of_generators(generator: Generators, num_samples: int) -> None:
-    if isinstance(generator, list) and len(generator) != num_samples:
-        raise ValueError(f"`generator` has {len(generator)} entries for {num_samples} samples.")
-
-
-def _refuse_with_prompt(**others: Any) -> None:
-    for name, value in others.items():
-        if value is not None:
-            raise ValueError(f"`prompt` and `messages` exclude `{name}`: leave one of them out.")
-
-
-def _refuse(reason: str, **others: Any) -> None:
-    for name, value in others.items():
-        if value is not None:
-            raise ValueError(f"`{name}` {reason}: leave it out.")
 
 
 # `diffusers.DiffusionPipeline.from_pretrained` looks for a saved pipeline's class in diffusers' own namespace only

@@ -217,7 +217,7 @@ class TranslationRun:
             for group in groups:
                 group.fill_with_noise(canvas_RN)
         predictor = _Predictor(self, groups[0].scheduler)
-        score_RN = torch.zeros(canvas_RN.shape, device=self.device)
+        score_RN, output = torch.zeros(canvas_RN.shape, device=self.device), None
         for time in groups[0].scheduler.timesteps:
             output = predictor(canvas_RN, time)
             canvas_RN = canvas_RN.clone()
@@ -226,6 +226,9 @@ class TranslationRun:
             canvas_RN, goes_on = after_step(time, canvas_RN)
             if not goes_on:
                 break
+        if self.denoiser.mask_token_id is None and output is not None:
+            for group in groups:
+                group.score_tokens(output, canvas_RN, score_RN)
         return canvas_RN, score_RN
 
 
@@ -269,6 +272,11 @@ class _Group:
     length_R: torch.Tensor
     generator: list[torch.Generator] | None
 
+    def _part(self, output: ModelOutput) -> DeferredLogits:
+        """The logits of these rows."""
+        assert isinstance(output, DeferredLogits)
+        return DeferredLogits(output.hidden_BLD[self.row_R, self.inside], output.head, output.shape[-1])
+
     def _open(self) -> torch.Tensor:
         """Where the texts are, inside the canvases."""
         column_M = torch.arange(self.inside.start, self.inside.stop, device=self.row_R.device)
@@ -285,31 +293,24 @@ class _Group:
         step_kwargs: dict[str, Any],
     ) -> None:  # fmt: skip
         """One step of the scheduler, written into canvases and scores."""
-        assert isinstance(output, DeferredLogits)
-        part = DeferredLogits(output.hidden_BLD[self.row_R, self.inside], output.head, output.shape[-1])
+        part = self._part(output)
         before_RM, shift = canvas_RN[self.row_R, self.inside], 0 if self.scheduler.rule.has_mask else UNK
         kwargs = step_kwargs | ({} if self.generator is None else {"generator": self.generator})
         out = self.scheduler.step(part, time, (before_RM - shift).clamp(min=0), **kwargs)
         open_RM = self._open()
         after_RM = torch.where(open_RM, out.prev_sample + shift, before_RM)
         canvas_RN[self.row_R, self.inside] = after_RM
-        score_RN[self.row_R, self.inside] = self._scores(
-            out, part, after_RM, score_RN[self.row_R, self.inside], open_RM
-        )
+        if self.scheduler.rule.has_mask:  # the log-probability with which each token was drawn
+            score_RM = torch.where(out.transfer_index, out.sampled_probs.log(), score_RN[self.row_R, self.inside])
+            score_RN[self.row_R, self.inside] = score_RM.masked_fill(after_RM == UNK, -torch.inf)
 
-    def _scores(
-        self, out: Any, logits: DeferredLogits, after_RM: torch.Tensor, score_RM: torch.Tensor, open_RM: torch.Tensor
-    ) -> torch.Tensor:
-        """The log-probability with which each token was drawn; of noise that moves all tokens, that of the last call
-        for the token that is there.
-        """
-        if self.scheduler.rule.has_mask:
-            score_RM = torch.where(out.transfer_index, out.sampled_probs.log(), score_RM)
-            return score_RM.masked_fill(after_RM == UNK, -torch.inf)
-        row_R, position_R = open_RM.nonzero(as_tuple=True)
-        log_RV = logits.rows(row_R, position_R).float().log_softmax(-1)
-        chosen_R = log_RV.gather(1, (after_RM[row_R, position_R] - UNK)[:, None])[:, 0]
-        return score_RM.index_put((row_R, position_R), chosen_R)
+    def score_tokens(self, output: ModelOutput, canvas_RN: torch.Tensor, score_RN: torch.Tensor) -> None:
+        """Writes what the last call says of each token that is there, for noise that draws no token for good."""
+        part = self._part(output)
+        row_R, position_R = self._open().nonzero(as_tuple=True)
+        token_R = (canvas_RN[self.row_R, self.inside][row_R, position_R] - UNK).clamp(min=0)
+        log_RV = part.rows(row_R, position_R).float().log_softmax(-1)
+        score_RN[self.row_R[row_R], self.inside.start + position_R] = log_RV.gather(1, token_R[:, None])[:, 0]
 
 
 def _groups(
@@ -333,6 +334,20 @@ def _child(generator: torch.Generator) -> torch.Generator:
 def is_watching(scheduler: Any) -> bool:
     """Whether a scheduler watches the pipeline, as those of trainers do: no copy of it may make its steps."""
     return isinstance(scheduler, LSDScheduler) and type(scheduler).advance is not LSDScheduler.advance
+
+
+def beam_of(scheduler: Any, length_beam: int | None, beam_within_length: int | None) -> LengthBeam:
+    """The candidates of each source: 5 lengths by default, as in the authors' scripts, or one for a trainer.
+
+    Raises:
+        ValueError: if one is no positive integer, or a trainer is to learn from several candidates.
+    """
+    watched = is_watching(scheduler)
+    lengths = (1 if watched else 5) if length_beam is None else length_beam
+    beam = LengthBeam(lengths, 1 if beam_within_length is None else beam_within_length)
+    if watched and beam.candidates > 1:
+        raise ValueError("A sampler is distilled on one candidate for each source: leave `length_beam` out.")
+    return beam
 
 
 def check_noise(denoiser: TranslationDenoiser) -> None:

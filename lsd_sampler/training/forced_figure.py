@@ -11,14 +11,12 @@ from ..sampling.learned_numbers import LearnedSampler
 from ..sampling.orders import AdaptiveOrder, Order
 from ..sampling.position_choice import is_in_nats
 from .held_out import HeldOutBatch, HeldOutRecorder, first_of, with_other_noise
-from .position_candidates import Candidate, Measured
+from .position_candidates import FEWEST, Candidate, Measured
 from .task import Task
 
 
 MOST_MEASURED = 512
 """The most sequences of a part that a candidate is measured on."""
-FEWEST = 16
-"""Sequences that a candidate is measured on, at least, if there are as many."""
 
 
 Parts = Mapping[str, Sequence[HeldOutBatch]]

@@ -15,6 +15,10 @@ from ..sampling.position_choice import BUDGETS, WEIGHTS, PositionChoice
 from ..sampling.schedules import grid_from_counts
 
 
+FEWEST = 16
+"""Sequences that a measurement is made on, at least, if there are as many. It always counts as one on so many: a
+smaller batch takes a network call as well.
+"""
 _RESOLUTION = 10**6
 
 
@@ -139,8 +143,10 @@ class Budget:
         return Budget(int(share * self.left), self)
 
     def allows(self, num_calls: int, num_sequences: int) -> bool:
-        """Whether this many more are within the budget; they are then counted."""
-        wanted = num_calls * num_sequences
+        """Whether a measurement on so many sequences, each in so many calls, is within the budget; it is then
+        counted.
+        """
+        wanted = num_calls * max(num_sequences, FEWEST)
         if wanted > self.left or (self.whole is not None and not self.whole.allows(num_calls, num_sequences)):
             return False
         self.left -= wanted

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..sampling.position_choice import BUDGETS
-from .position_candidates import Budget, Candidate, Figure, Measured, Measurements
+from .position_candidates import FEWEST, Budget, Candidate, Figure, Measured, Measurements
 from .position_changes import Changes, Scored
 from .position_space import EVERYTHING, PositionSpace
 
@@ -28,8 +28,6 @@ AGAIN = 0.4
 """Share of a stage's evaluations, at most, for candidates that were found before it."""
 HOPELESS = 6.0
 """By how many standard errors a simple order must lead so that nothing else is improved."""
-LEAST_CHARGED = 16
-"""A measurement counts as one on so many sequences, at least: a smaller batch takes a network call as well."""
 PATIENCE = 80
 """As many changes in a row that do not lower the cost end a stage."""
 _MOST_VAIN = 2000
@@ -83,7 +81,7 @@ def search(
     """
     M, figure = len(candidates[0].shares), Measurements(figure)
     num_check = min(figure.num_check, max(LEAST_CHECKED, most_evaluations // (32 * M)))
-    budget = Budget(max(0, most_evaluations - FINALISTS * M * num_check))  # the rest is for the end
+    budget = Budget(max(0, most_evaluations - FINALISTS * M * max(num_check, FEWEST)))  # the rest is for the end
     scored = Evolution(figure, budget, Changes(betas, space, seed)).run(candidates, STAGES)
     return _decide(figure, [c for c, _ in [*_simplest(scored), *_different(scored)][:FINALISTS]], num_check)
 
@@ -95,7 +93,7 @@ def quick_search(
     space: PositionSpace = EVERYTHING,
     seed: int = 0,
 ) -> list[Scored]:
-    """What the first stage of a search finds, the best first. All of it is measured on the same sequences.
+    """What two short stages find, the best first. All of it is measured on the same sequences.
 
     Args:
         figure, candidates, most_evaluations, space, seed: as in [`search`].
@@ -139,7 +137,7 @@ class Evolution:
     def _measured(self, candidates: Iterable[Candidate], times: int, budget: Budget) -> list[Scored]:
         """As many as the budget allows, on so many times as many sequences as first."""
         num = min(times * self.figure.num_first, self.figure.num_fit)
-        return [(c, self.figure(c, "fit", num)) for c in candidates if _allows(budget, c, num)]
+        return [(c, self.figure(c, "fit", num)) for c in candidates if budget.allows(len(c.shares), num)]
 
     def _again(self, scored: list[Scored], times: int, budget: Budget) -> list[Scored]:
         """The best ones, measured on more sequences; none if the budget does not last for a few."""
@@ -168,14 +166,14 @@ class Evolution:
             if child is None or child in tried:
                 vain += 1  # nothing was measured
                 continue
-            vain, failed = 0, failed + 1
+            vain, failed, M = 0, failed + 1, len(child.shares)
             tried.add(child)
-            if not _allows(budget, child, few):
+            if not budget.allows(M, few):
                 break
             now = self.figure(child, "fit", few)
             if now.mean >= float(measured.costs_S[:few].mean()) - _LEAST_GAIN:
                 continue
-            if few < num and not _allows(budget, child, num):
+            if few < num and not budget.allows(M, num):
                 break
             found.append((child, self.figure(child, "fit", num)))
             failed = 0
@@ -192,10 +190,6 @@ class Evolution:
         everyone = sorted(itertools.chain(*islands), key=lambda each: each[1].mean)
         among = everyone if self.rng.random() < greedy else self.rng.choice(islands)
         return among[min(int(self.rng.expovariate(0.8)), len(among) - 1)]
-
-
-def _allows(budget: Budget, candidate: Candidate, num_sequences: int) -> bool:
-    return budget.allows(len(candidate.shares), max(num_sequences, LEAST_CHARGED))
 
 
 def _simplest(scored: Iterable[Scored]) -> list[Scored]:

@@ -36,6 +36,8 @@ are drawn, too. All begin with the most likely ones.
 """
 BOUNDS = (0.1, 1.0)
 """Nats of each call where a search begins, beside those that the tables find."""
+LAYOUT_SHARE = 0.125
+"""Share of the evaluations for a number of calls that a short search takes with each layout of kappa."""
 FOUND = 4
 """How many candidates a comparison of layouts hands on."""
 FEW_CALLS = 8
@@ -124,6 +126,11 @@ class PositionTables:
         self.task.runs.network_calls = int(stored["network_calls"])
         layout = min(probed, key=lambda layout: float(stored[f"{layout}.cost"]))
         return layout, {M: [Candidate.of_numbers("table", row) for row in stored[f"{layout}.{M}"]] for M in numbers}
+
+    def spent_on_layouts(self, num_calls: int) -> int:
+        """Evaluations that the comparison of layouts may take for a number of calls."""
+        compares = len(self.layouts) > 1 and self.quickly is not None and num_calls <= FEW_CALLS
+        return len(self.layouts) * evaluations_of_layout(self.task) if compares else 0
 
     def _compared(
         self, probed: dict[str, list[tuple[float, Candidate]]], numbers: list[int]
@@ -243,6 +250,11 @@ def calls_of_tables(num_masked: int, order: str) -> int:
 def is_simple(weights: tuple[float, ...] | None) -> bool:
     """Whether these weights do not look at the logits, or there are none."""
     return weights is None or not any(weights[:3])
+
+
+def evaluations_of_layout(task: Task) -> int:
+    """Evaluations of a short search, for one layout of kappa and one number of calls."""
+    return int(LAYOUT_SHARE * task.options.search_evaluations)
 
 
 def few_calls(nfe: Sequence[int]) -> list[int]:

@@ -3,8 +3,6 @@
 Shape suffixes: C candidates, R rows, M calls.
 """
 
-from collections.abc import Sequence
-
 import torch
 
 from ..sampling.position_choice import is_in_nats
@@ -95,30 +93,23 @@ def _changed(costs: RankedCosts, budget: str, shares_M: torch.Tensor) -> torch.T
     return neighbours(shares_M, left_M, budget)
 
 
-def neighbours(
-    shares_M: torch.Tensor,
-    left_M: torch.Tensor,
-    budget: str,
-    factors: Sequence[float] = _FACTORS,
-    deltas: Sequence[int] = _DELTAS,
-) -> torch.Tensor:
+def neighbours(shares_M: torch.Tensor, left_M: torch.Tensor, budget: str) -> torch.Tensor:
     """Shares that differ in one call, or in two in a row, `(C, M)`.
 
     Args:
         shares_M (`torch.DoubleTensor` of shape `(M,)`): the shares.
         left_M (`torch.DoubleTensor` of shape `(M,)`): mean number of positions that are open in each call.
         budget (`str`): what a share is a share of.
-        factors, deltas: by which a share is multiplied, and numbers of positions that it takes more.
     """
     M, changed = len(shares_M), []
     every = max(1, (M - 1) // _MOST_COORDINATES)
     for k in range(0, M - 1, every):
         block = slice(k, min(k + every, M - 1))
-        for factor in factors:
+        for factor in _FACTORS:
             changed.append(shares_M.clone())
             changed[-1][block] *= factor
         if budget == "position_shares" and every == 1:
-            for delta in deltas:
+            for delta in _DELTAS:
                 moved = whole(shares_M[k], left_M[k], delta)
                 changed.append(shares_M.clone())
                 changed[-1][k] = moved

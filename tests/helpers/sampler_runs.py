@@ -50,6 +50,20 @@ def generate(
     return path
 
 
+def revealed_under(
+    scheduler: LSDScheduler, laws: list[list[list[float]]], num_steps: int
+) -> tuple[list[list[int]], torch.Tensor]:
+    """The positions that each step reveals, for a network whose laws in call k are `laws[k]`, and the last canvas."""
+    scheduler.set_timesteps(num_steps)
+    sample, found = torch.full((1, len(laws[0])), scheduler.config.mask_token_id), []
+    for t, law in zip(scheduler.timesteps, laws, strict=False):
+        logits = torch.tensor(law, dtype=torch.float64).log()[None]
+        out = scheduler.step(logits, t, sample, temperature=0.0)
+        found.append(out.transfer_index[0].nonzero()[:, 0].tolist())
+        sample = out.prev_sample
+    return found, sample
+
+
 def learned(M: int, scheduler: LSDScheduler) -> LearnedSampler:
     return LearnedSampler({M: LearnedSteps.plain(scheduler.steps_for(M).timesteps)})
 

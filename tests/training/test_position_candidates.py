@@ -8,7 +8,7 @@ from helpers.fake_figures import GREEDY, RANDOM, UNIFORM, FakeFigure
 
 from lsd_sampler.sampling.noise import LogLinear
 from lsd_sampler.sampling.position_choice import BUDGETS, WEIGHTS
-from lsd_sampler.training.position_candidates import Budget, Candidate, Measurements
+from lsd_sampler.training.position_candidates import FEWEST, Budget, Candidate, Measurements
 
 
 def test_numbers_of_a_candidate() -> None:
@@ -51,11 +51,16 @@ def test_numbers_say_all_but_the_name(weights: tuple[float, ...] | None) -> None
 
 
 def test_a_part_of_a_budget_spends_the_whole() -> None:
-    whole = Budget(100)
+    whole = Budget(400)
     part = whole.part(0.5)
-    assert part.allows(4, 10) and not part.allows(4, 10)
-    assert whole.left == 60 and whole.allows(6, 10) and not whole.allows(1, 1)
-    assert not part.allows(1, 5)  # it would be within the part
+    assert part.allows(4, 40) and not part.allows(4, 40)
+    assert whole.left == 240 and whole.allows(6, 40) and not whole.allows(1, 1)
+    assert not part.allows(1, 20)  # it would be within the part
+
+
+def test_few_sequences_count_as_a_batch() -> None:
+    budget = Budget(3 * FEWEST)
+    assert budget.allows(2, 1) and budget.allows(1, FEWEST) and not budget.allows(1, 1)
 
 
 def test_nothing_is_measured_twice() -> None:

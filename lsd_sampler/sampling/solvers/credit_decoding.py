@@ -56,5 +56,5 @@ class CreditDecoding(OwnStep):
             credit_RV = options["beta"] * x.canvas.state.at(row_R, position_R)
         best_R1, token_R1 = p_RV.max(-1, keepdim=True)
         credit_RV = credit_RV.scatter_add(1, token_R1, best_R1 ** options["gamma"])
-        x.canvas.state = Rows.of_masked(credit_RV, x)
-        return Rows.of_masked(p_RV.log() + options["alpha"] * credit_RV.log1p(), x).as_logits()
+        x.canvas.state = Rows.of(credit_RV, x.masked_BL)
+        return Rows.of(p_RV.log() + options["alpha"] * credit_RV.log1p(), x.masked_BL).as_logits()

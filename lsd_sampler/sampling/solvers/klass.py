@@ -63,7 +63,7 @@ class KLASS(OwnStep):
         p_RV = certainty.laws(x.rated_logits(), row_R, position_R, x.mask_token_id)
         confidence_BL = x.spread(row_R, position_R, p_RV.amax(-1), 0.0)
         kl_BLH = self._history(x, p_RV, row_R, position_R, plan.options["history_length"])
-        x.canvas.state = _Memory(block, Rows.of_masked(p_RV, x), kl_BLH)
+        x.canvas.state = _Memory(block, Rows.of(p_RV, x.masked_BL), kl_BLH)
         due_BL = x.masked_BL if x.is_last else self._due(plan, block, confidence_BL, kl_BLH)
         return x.reveal(due_BL, v_BL)
 

@@ -59,10 +59,14 @@ class PUNT(OwnStep):
         (v_BL,) = x.uniforms(1)
         if x.is_last:
             return x.reveal(x.masked_BL, v_BL)
-        tested = x.canvas.state
-        begun = self._base_call(x, v_BL)
-        at_base_B = torch.ones_like(begun.bit_B, dtype=torch.bool) if tested is None else tested.bit_B < 0
-        now = begun if tested is None else _where(at_base_B, begun, self._dropped(x, tested, plan.options["epsilon"]))
+        tested: _Round | None = x.canvas.state
+        if tested is None:
+            at_base_B = torch.ones_like(x.sample_BL[:, 0], dtype=torch.bool)
+            now = self._base_call(x, x.masked_BL, v_BL)
+        else:
+            at_base_B, now = tested.bit_B < 0, self._dropped(x, tested, plan.options["epsilon"])
+            if bool(at_base_B.any()):
+                now = _where(at_base_B, self._base_call(x, x.masked_BL & at_base_B[:, None], v_BL), now)
         left, num_B = len(plan.places) - x.k, (now.base_BL == x.mask_token_id).sum(1)
         # the ceiling of log2, in integers
         rounds_B = (2 ** torch.arange(62, device=num_B.device) < num_B[:, None]).sum(1)
@@ -75,13 +79,14 @@ class PUNT(OwnStep):
         next_BL = torch.where(shown_BL, now.candidate_BL, now.base_BL)
         return next_BL, now.probability_BL.masked_fill(~(shown_BL & x.masked_BL), 0)
 
-    def _base_call(self, x: StepInput, v_BL: torch.Tensor) -> _Round:
-        candidate_BL, log_prob_BL, confidence_BL = x.draw_rated(x.masked_BL, v_BL)
-        row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
-        laws = Rows.of_masked(certainty.laws(x.logits_BLV, row_R, position_R, x.mask_token_id), x)
+    def _base_call(self, x: StepInput, masked_BL: torch.Tensor, v_BL: torch.Tensor) -> _Round:
+        """The rounds that begin with this call, at these masks."""
+        candidate_BL, log_prob_BL, confidence_BL = x.draw_rated(masked_BL, v_BL)
+        row_R, position_R = masked_BL.nonzero(as_tuple=True)
+        laws = Rows.of(certainty.laws(x.logits_BLV, row_R, position_R, x.mask_token_id), masked_BL)
         nothing_B = torch.full_like(x.sample_BL[:, 0], -1)
         place_BL = certainty.ranks(confidence_BL)
-        return _Round(x.sample_BL, candidate_BL, log_prob_BL.exp().float(), place_BL, x.masked_BL, laws, nothing_B)
+        return _Round(x.sample_BL, candidate_BL, log_prob_BL.exp().float(), place_BL, masked_BL, laws, nothing_B)
 
     def _dropped(self, x: StepInput, tested: _Round, epsilon: float) -> _Round:
         """The round after the present call, which showed the anchors of a bit."""
@@ -116,7 +121,5 @@ def _where(at_base_B: torch.Tensor, begun: _Round, tested: _Round) -> _Round:
         name: torch.where(choose_B1, getattr(begun, name), getattr(tested, name))
         for name in ("base_BL", "candidate_BL", "probability_BL", "place_BL", "kept_BL")
     }
-    old_BL = torch.where(tested.laws.row_BL < 0, -1, tested.laws.row_BL + len(begun.laws.value_RV))
-    value_RV = torch.cat([begun.laws.value_RV, tested.laws.value_RV])
-    laws = Rows(value_RV, torch.where(choose_B1, begun.laws.row_BL, old_BL))
+    laws = begun.laws.where(choose_B1, tested.laws)
     return _Round(**parts, laws=laws, bit_B=torch.where(at_base_B, begun.bit_B, tested.bit_B))

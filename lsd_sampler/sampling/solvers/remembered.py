@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from ..canvas import StepInput
 from ..logit_rows import DeferredLogits
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Numbers of the positions that were masked in a call.
+    """Numbers of some positions of a call.
 
     Args:
         value_RV (`torch.DoubleTensor` of shape `(num_rows, vocab_size)`): the numbers.
@@ -24,10 +23,19 @@ class Rows:
     row_BL: torch.Tensor
 
     @classmethod
-    def of_masked(cls, value_RV: torch.Tensor, x: StepInput) -> "Rows":
-        """One row for each masked position of a step, in the order of `x.masked_BL.nonzero()`."""
-        row_R, position_R = x.masked_BL.nonzero(as_tuple=True)
-        return cls(value_RV, x.spread(row_R, position_R, torch.arange(len(row_R), device=row_R.device), -1))
+    def of(cls, value_RV: torch.Tensor, at_BL: torch.Tensor) -> "Rows":
+        """One row for each of these positions, in the order of `at_BL.nonzero()`."""
+        row_BL = at_BL.flatten().cumsum(0).view(at_BL.shape) - 1
+        return cls(value_RV, row_BL.masked_fill(~at_BL, -1))
+
+    def where(self, choose_B1: torch.Tensor, other: "Rows") -> "Rows":
+        """These rows in some sequences, the other ones elsewhere, and no more of them than are used."""
+        mine_BL, other_BL = (self.row_BL >= 0) & choose_B1, (other.row_BL >= 0) & ~choose_B1
+        at_BL = mine_BL | other_BL
+        value_RV = self.value_RV.new_empty(int(at_BL.sum()), self.value_RV.shape[1])
+        for rows, theirs_BL in ((self, mine_BL), (other, other_BL)):
+            value_RV[theirs_BL[at_BL]] = rows.value_RV[rows.row_BL[theirs_BL]]
+        return Rows.of(value_RV, at_BL)
 
     def at(self, row_R: torch.Tensor, position_R: torch.Tensor) -> torch.Tensor:
         """The numbers of these positions, `(r, V)`; 0 where there is no row."""

@@ -28,13 +28,13 @@ from ...support.validation import check_number
 from ...support.workers import Workers
 from ..answers import AnswerFigure
 from ..consistent import MOST_CALLS, consistent
-from ..forced_figure import FEWEST, ForcedFigure, whole_shares
+from ..forced_figure import ForcedFigure, whole_shares
 from ..held_out import HeldOutBatch, first_of, rest_of
 from ..measured_dependence import layouts_of, measured_dependence, states_of_pairs
 from ..method import Method
 from ..options import MethodOptions, check_positive, option
 from ..paths import of_forward_process, source_paths
-from ..position_candidates import Candidate, Figure, Measured
+from ..position_candidates import FEWEST, Candidate, Figure, Measured
 from ..position_changes import Scored
 from ..position_search import Found, most_spent, quick_search, search
 from ..position_space import FREE_BELOW, PositionSpace, checked_names, checked_thresholds
@@ -44,6 +44,7 @@ from ..position_tables import (
     PositionTables,
     calls_of_tables,
     continued,
+    evaluations_of_layout,
     for_answers,
 )
 from ..recipe import Recipe
@@ -55,8 +56,6 @@ from ..teacher_plan import TeacherPlan
 OBJECTIVES = ("likelihood", "answers")
 BETAS = (1.0, 1.5, 3.0, 100.0)
 """Inverse temperatures that are tried for right answers; the last one takes the most likely token."""
-_QUICK_SHARE = 0.125
-"""Part of the evaluations for a number of calls that a short search takes."""
 MOST_SEQUENCES = 1024
 SOURCE_EVALUATIONS = 16384
 """As many sequences are used by default as can be made, and forced in random order, with this many network calls on
@@ -166,13 +165,12 @@ class ForcedKL(Method):
         """`C (1 + batches (N + pairs) + tables + search)`, where the search is bounded by `search_evaluations`."""
         plan, nfe = recipe.plan, recipe.config.nfe
         rows = max(1, min(recipe.config.batch_size, recipe.num_sequences) // 2)
-        fewest = min(FEWEST, max(1, recipe.num_sequences // 2))
         pairs = len(states_of_pairs(plan.num_masked)) if recipe.order == AdaptiveOrder.name else 0
         tables = calls_of_tables(plan.num_masked, recipe.order)
         table_batches = -(-min(TABLE_SEQUENCES, max(1, recipe.num_sequences // 2)) // rows)
         evaluations = sum(most_spent(_most_evaluations(recipe, M), M) for M in nfe)
         # n sequences make one batch, or at most one more than their share of full ones
-        search = math.ceil(evaluations * max(1 / fewest, 2 / (rows + 1)))
+        search = math.ceil(evaluations * max(1 / FEWEST, 2 / (rows + 1)))
         checked = 0 if recipe.source == "data" else min(MOST_CALLS, plan.num_masked)
         measured = table_batches * tables + search
         own = recipe.num_batches * (recipe.source_steps + checked + pairs) + measured
@@ -207,17 +205,17 @@ class PositionSearch:
         tables = PositionTables(self.task, self.parts["fit"], layouts, self._quickly)
         candidates, dependence = tables.candidates()
         self.figure = self._figure(dependence)
-        self.compared = len(layouts) if len(layouts) > 1 else 0
         steps: dict[int, LearnedSteps] = {}
         best: Candidate | None = None
         for M in self.task.config.nfe:
-            steps[M], best = self._searched(M, [*continued(best, M), *candidates[M]])
+            # where layouts were compared, that has taken its part
+            most = _most_evaluations(self.task.recipe, M) - tables.spent_on_layouts(M)
+            steps[M], best = self._searched(M, [*continued(best, M), *candidates[M]], most)
         return LearnedSampler(steps, dependence=dependence if any(map(_uses_dependence, steps.values())) else None)
 
     def _quickly(self, candidates: list[Candidate], dependence: Dependence | None) -> list[Scored]:
         """What a short search finds with this kappa. Costs decide, even for right answers: they are less noisy."""
-        most = int(_QUICK_SHARE * self.task.options.search_evaluations)
-        figure = ForcedFigure(self.task, self.parts, dependence)
+        figure, most = ForcedFigure(self.task, self.parts, dependence), evaluations_of_layout(self.task)
         return quick_search(figure, candidates, most, self.space, self.task.config.seed)
 
     def _figure(self, dependence: Dependence | None) -> Figure:
@@ -250,16 +248,13 @@ class PositionSearch:
             )
         return layouts
 
-    def _searched(self, M: int, candidates: list[Candidate]) -> tuple[LearnedSteps, Candidate]:
+    def _searched(self, M: int, candidates: list[Candidate], most_evaluations: int) -> tuple[LearnedSteps, Candidate]:
         task, key = self.task, f"search-{M}"
         stored = task.progress.load(key)
         if stored is None:
             betas = BETAS if self.is_for_answers else ()
             begins = for_answers(candidates, M, BETAS[-1], self.space) if betas else candidates
-            most = _most_evaluations(task.recipe, M)
-            if M <= FEW_CALLS:  # the comparison of layouts has taken its part
-                most -= self.compared * int(_QUICK_SHARE * most)
-            found = search(self.figure, begins, most, betas, self.space, task.config.seed)
+            found = search(self.figure, begins, most_evaluations, betas, self.space, task.config.seed)
             stored = _to_tensors(found, task.runs.network_calls)
             task.progress.save(key, stored)
         found = _from_tensors(stored)
@@ -314,7 +309,7 @@ def _most_evaluations(recipe: Recipe, num_calls: int) -> int:
     """The budget of the search for a number of calls. All above `FEW_CALLS` share one."""
     most = recipe.options.search_evaluations
     if recipe.order != AdaptiveOrder.name:  # there are only shares to find
-        most //= 4
+        most //= 8
     return most if num_calls <= FEW_CALLS else most * num_calls // sum(M for M in recipe.config.nfe if M > FEW_CALLS)
 
 

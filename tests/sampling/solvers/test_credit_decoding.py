@@ -1,6 +1,7 @@
 """CreditDecoding, against its formulas: credit, bonus and threshold."""
 
 import torch
+from helpers.sampler_runs import revealed_under
 
 from lsd_sampler import LSDScheduler
 
@@ -11,14 +12,7 @@ MASK, ALPHA, BETA, GAMMA = 3, 0.7, 0.8, 0.2
 def run(laws: list[list[list[float]]], threshold: float, steps: int = 10) -> tuple[list[list[int]], torch.Tensor]:
     """The positions that each call reveals, and the last canvas."""
     scheduler = LSDScheduler(mask_token_id=MASK, solver="credit_decoding", solver_options={"threshold": threshold})
-    scheduler.set_timesteps(steps)
-    sample, found = torch.full((1, len(laws[0])), MASK), []
-    for t, law in zip(scheduler.timesteps, laws, strict=False):
-        logits = torch.tensor(law, dtype=torch.float64).log()[None]
-        out = scheduler.step(logits, t, sample, temperature=0.0)
-        found.append(out.transfer_index[0].nonzero()[:, 0].tolist())
-        sample = out.prev_sample
-    return found, sample
+    return revealed_under(scheduler, laws, steps)
 
 
 def fused(p: list[float], credit: list[float]) -> list[float]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import torch
+from helpers.sampler_runs import revealed_under
 
 from lsd_sampler import LSDScheduler
 
@@ -13,14 +13,7 @@ MASK = 3
 def revealed(laws: list[list[list[float]]], steps: int, **options: Any) -> list[list[int]]:
     """The positions that each step reveals, for a network whose laws in call k are `laws[k]`."""
     scheduler = LSDScheduler(mask_token_id=MASK, solver="klass", solver_options=options)
-    scheduler.set_timesteps(steps)
-    sample, found = torch.full((1, len(laws[0])), MASK), []
-    for t, law in zip(scheduler.timesteps, laws, strict=False):
-        logits = torch.tensor(law, dtype=torch.float64).log()[None]
-        out = scheduler.step(logits, t, sample, temperature=0.0)
-        found.append(out.transfer_index[0].nonzero()[:, 0].tolist())
-        sample = out.prev_sample
-    return found
+    return revealed_under(scheduler, laws, steps)[0]
 
 
 SURE, LESS, UNSURE = [0.96, 0.02, 0.02], [0.93, 0.05, 0.02], [0.4, 0.3, 0.3]
