@@ -3,7 +3,7 @@
 from .auto import DENOISERS, SHORT_NAMES, available_names, load_denoiser
 from .base import Denoiser
 from .chains import chain_of_text, hidden_chain, second_order_chain
-from .constraints import brackets, colouring, hamming, linear_code, sudoku4
+from .constraints import brackets, colouring, hamming, linear_code, replace_one, shuffle, sudoku4
 from .ctmc import CTMCDenoiser
 from .hidden_markov import HiddenMarkovDenoiser
 from .markov import MarkovDenoiser, countdown, random_chain
@@ -22,5 +22,6 @@ __all__ = [
     "DENOISERS", "ORACLES", "SHORT_NAMES", "CTMCDenoiser", "Denoiser", "HiddenMarkovDenoiser", "MDLMDenoiser",
     "MarkovDenoiser", "MaskGITDenoiser", "MaskedLMDenoiser", "Oracle", "RADDDenoiser", "SEDDDenoiser", "TableDenoiser",
     "TranslationDenoiser", "available_names", "brackets", "chain_of_text", "colouring", "countdown", "hamming",
-    "hidden_chain", "linear_code", "load_denoiser", "random_chain", "read_table", "second_order_chain", "sudoku4",
+    "hidden_chain", "linear_code", "load_denoiser", "random_chain", "read_table", "replace_one",
+    "second_order_chain", "shuffle", "sudoku4",
 ]  # fmt: skip

@@ -71,6 +71,29 @@ def linear_code(length: int = 12, dimension: int = 6, seed: int = 0) -> TableDen
     return TableDenoiser(_words(matrix[:, torch.randperm(length, generator=generator)]), vocab_size=2)
 
 
+def shuffle(length: int = 4) -> TableDenoiser:
+    """All orders of `length` different tokens: ParallelBench's *shuffle* (https://arxiv.org/abs/2510.04767, sec. 4).
+
+    Raises:
+        ValueError: if the length is not in [2, 8].
+    """
+    if not 2 <= length <= 8:
+        raise ValueError(f"`L` must be in [2, 8], got {length}.")
+    return TableDenoiser(torch.tensor(list(itertools.permutations(range(length)))))
+
+
+def replace_one(length: int = 4) -> TableDenoiser:
+    """A list in which one random word becomes a new one: ParallelBench's *replace random*
+    (https://arxiv.org/abs/2510.04767, sec. 4). Token 0 stands for the word that was there, 1 for the new one.
+
+    Raises:
+        ValueError: if the length is not in [2, 4096].
+    """
+    if not 2 <= length <= 4096:
+        raise ValueError(f"`L` must be in [2, 4096], got {length}.")
+    return TableDenoiser(torch.eye(length, dtype=torch.int64))
+
+
 def brackets(length: int = 24, depth: int = 3, num_kinds: int = 2) -> HiddenMarkovDenoiser:
     """All sequences of brackets that close in the right order, nested no deeper than `depth`: a regular language.
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..support.registry import Registry
 from ..support.validation import did_you_mean
 from .chains import chain_of_text, hidden_chain, second_order_chain
-from .constraints import brackets, colouring, hamming, linear_code, sudoku4
+from .constraints import brackets, colouring, hamming, linear_code, replace_one, shuffle, sudoku4
 from .markov import countdown, random_chain, read_chain
 from .oracle import Oracle
 from .table import read_table
@@ -98,6 +98,8 @@ ORACLES.register(
         {"L": 24, "depth": 3, "kinds": 2},
     ),
 )  # fmt: skip
+ORACLES.register("shuffle", OracleName("shuffle:L=4", lambda L: shuffle(L), {"L": 4}))
+ORACLES.register("replace_one", OracleName("replace_one:L=4", lambda L: replace_one(L), {"L": 4}))
 
 
 def is_oracle_spec(name: str) -> bool:

@@ -34,6 +34,8 @@ def test_every_oracle_can_be_loaded_by_its_example() -> None:
         ("colouring:V=1", "no colouring"),
         ("colouring:H=8,W=8,V=4", "more than"),
         ("linear_code:L=4,K=5", "`K`"),
+        ("shuffle:L=9", "`L`"),
+        ("replace_one:L=1", "`L`"),
     ],
 )
 def test_bad_names(name: str, words: str) -> None:

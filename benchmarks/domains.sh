@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# The tables of molecules, garments and sudoku: samplers that make exactly 2, 4, 8 and 16 calls, each at its own best
+# temperature (and guidance), and rules that choose their calls, read off at the calls of the others.
+#
+#     bash benchmarks/domains.sh molecules garments sudoku      # parts; finished rows are skipped when called again
+#
+# MOLECULES is the folder of the data set (train.smi.xz, test.smi.xz), OUT that of the reports.
+set -euo pipefail
+OUT=${OUT:-domains}
+MOLECULES=${MOLECULES:-../shared/data/molecules}
+SAMPLES=${SAMPLES:-1024}
+# fixed numbers of calls: orders and schedules, and the rules of 2025 and 2026 that can
+EXACT=(tweedie tweedie:halton tweedie:confidence:cosine tweedie:margin:cosine tweedie:entropy:cosine
+    tweedie:dus tweedie:bisection tweedie@count=llada:confidence p2 random_steps)
+GAP=tweedie@minimal_gap=8:margin:cosine # for sequences, not for grids
+# rules that choose their calls, over a constant
+SWEPT=(entropy_bounded@gamma=0.1/0.5/2/8 fast_dllm_threshold@threshold=0.3/0.5/0.7/0.9
+    klass@confidence_threshold=0.3/0.6/0.9 credit_decoding@threshold=0.3/0.5/0.7/0.9 mean_field@threshold=0.3/0.6/0.9
+    prophet@early=2/5/10 punt@epsilon=0.01/0.1/0.5)
+
+molecules_eval() { # NAME OPTIONS...
+    lsd-eval --model models/molecules --molecules --reference "$MOLECULES/test.smi.xz" --training-set "$MOLECULES/train.smi.xz" \
+        --num-samples "$SAMPLES" --num-texts 1 --resume --output-dir "$OUT/$1" "${@:2}"
+}
+molecules() {
+    molecules_eval molecules --sampler models/molecules-default --baselines "${EXACT[@]}" "$GAP" --nfe 2 4 8 16 --temperatures 0.7 0.8 0.9 1 \
+        --temperature-nfe 8 --headline-limit 16
+}
+molecules_swept() { molecules_eval molecules-swept --baselines tweedie "${SWEPT[@]}" wino@threshold=0.3/0.5/0.7 --nfe 4 8 16 --temperatures 0.8 --headline-limit 16; }
+
+garments_eval() { # NAME OPTIONS...
+    lsd-eval --model models/garments --num-samples "$SAMPLES" --num-texts 1 --resume --output-dir "$OUT/$1" "${@:2}"
+}
+garments() {
+    garments_eval garments --sampler models/garments-default --baselines "${EXACT[@]}" tweedie:halton_maskgit:arccos --nfe 2 4 8 16 \
+        --temperatures 1 --guidance-scale 0 0.5 --temperature-nfe 4 --headline-limit 16
+}
+garments_swept() {
+    garments_eval garments-swept --baselines tweedie "${SWEPT[@]}" --nfe 4 8 16 --temperatures 1 --guidance-scale 0 --headline-limit 16
+}
+
+sudoku_eval() { # NAME OPTIONS...
+    lsd-eval --model models/sudoku --tasks sudoku:clues=30 --num-samples "$SAMPLES" --resume --output-dir "$OUT/$1" "${@:2}"
+}
+sudoku() { sudoku_eval sudoku --sampler models/sudoku-default --baselines "${EXACT[@]}" --nfe 2 4 8 16 --temperatures 0 1 --temperature-nfe 8 --headline-limit 16; }
+sudoku_swept() { sudoku_eval sudoku-swept --baselines tweedie "${SWEPT[@]}" --nfe 2 4 8 16 --temperatures 0 1 --headline-limit 16; }
+
+for part in "$@"; do "$part"; done
