@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # of pytest
 WORKERS ?= 2
 
-.PHONY: help venv demo test lint types format bench docs clean
+.PHONY: help venv demo test lint types format bench reproduce-quick docs clean
 
 help:
 	@echo "make demo    sudoku, molecules, garments and books: tables and pictures in demo-output/; OPTIONS=--quick is faster"
@@ -20,6 +20,7 @@ help:
 	@echo "make types   pyright alone"
 	@echo "make format  let ruff rewrite the files"
 	@echo "make docs    the pages of docs/ and the API from its docstrings as HTML, in site/; offline"
+	@echo "make reproduce-quick  a tenth of the samples behind the tables of molecules, garments and sudoku, compared with them"
 	@echo "make bench   time and memory inside schedulers, and of whole generations"
 
 venv: $(STAMP)
@@ -59,8 +60,11 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/generation.py --dtype bfloat16
 
+reproduce-quick: $(STAMP)
+	$(BIN)/python benchmarks/reproduce_quick.py
+
 docs: $(STAMP)
 	$(BIN)/python -W error docs/build.py site
 
 clean:
-	rm -rf $(VENV) demo-output methods-output site dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-output methods-output reproduce-quick site dist .pytest_cache .ruff_cache .hypothesis

@@ -19,6 +19,7 @@ import numpy as np
 import scipy.linalg
 import torch
 import torch.nn.functional as F
+from plain_order import learned, visits
 from safetensors.torch import load_file
 
 from lsd_sampler import load_denoiser
@@ -27,23 +28,28 @@ from lsd_sampler.evaluation.rows import read_jsonl
 from lsd_sampler.evaluation.tables import format_table
 
 
-SAMPLERS = {"tweedie": "random", "tweedie:confidence:cosine": "confidence"}
+SAMPLERS = {"tweedie": "random", "tweedie:halton": "halton", "tweedie:confidence:cosine": "confidence"}
+LEARNED = "learned"
 AT_ONCE = 64
 
 
 @torch.no_grad()
-def sample(network: Any, labels: np.ndarray, calls: int, guidance: float, order: str, rng: Any) -> np.ndarray:
+def sample(
+    network: Any, labels: np.ndarray, calls: int, guidance: float, order: str, rng: Any, folder: Path
+) -> np.ndarray:
     """Tokens `(number, length)`. `random` leaves a share of 1 - i/n masked after call i of n, and reveals anywhere.
     `confidence` leaves cos(pi i / 2n), as MaskGIT, and reveals where log p(token) + (1 - (i - 1)/(n - 1)) Gumbel is
-    most.
+    most. `halton` reveals in that order, `learned` too, with the learned numbers of `folder`.
     """
-    mask = network.vocab_size
+    mask, side = network.vocab_size, math.isqrt(network.length)
     tokens = np.full((len(labels), network.length), mask)
+    visited = visits(len(labels), (side, side), rng) if order in ("halton", LEARNED) else None
+    known, powers = learned(folder, calls) if order == LEARNED else (np.arange(1, calls + 1) / calls, np.ones(calls))
     for i in range(1, calls + 1):
         logits = network(torch.from_numpy(tokens), class_labels=torch.from_numpy(labels), guidance_scale=guidance)
         log_p = logits[..., :mask].double().log_softmax(-1).numpy()
-        drawn = (log_p + rng.gumbel(size=log_p.shape)).argmax(-1)
-        score, share = rng.random(tokens.shape), 1 - i / calls
+        drawn = (powers[i - 1] * log_p + rng.gumbel(size=log_p.shape)).argmax(-1)
+        score, share = rng.random(tokens.shape) if visited is None else -1.0 * visited, 1 - known[i - 1]
         if order == "confidence":
             noise = (1 - (i - 1) / max(1, calls - 1)) * rng.gumbel(size=tokens.shape)
             score, share = (
@@ -91,6 +97,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="an --output-dir of lsd-eval")
     parser.add_argument("--model", type=Path, default=Path("models/garments"))
     parser.add_argument("--data", type=Path, help="folder of the IDX files: moments of the pictures themselves")
+    parser.add_argument("--sampler", type=Path, help="a learned sampler, of `path_kl` in `halton` order")
     parser.add_argument("--nfe", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -104,15 +111,16 @@ def main() -> None:
             f"moments of {len(real)} test pictures and of {args.model}: distance {frechet(real, mean, covariance):.1e}"
         )
         mean, covariance = real.mean(0), np.cov(real.T)
+    rules = SAMPLERS | ({args.sampler.name: LEARNED} if args.sampler else {})
     judged = [row for row in read_jsonl(args.folder / "metrics.jsonl") if row["seed"] < SWEEP_SEED]
     table = []
-    for row in [row for row in judged if row["sampler"] in SAMPLERS and row["nfe"] == args.nfe]:
+    for row in [row for row in judged if row["sampler"] in rules and row["nfe"] == args.nfe]:
         if row["temperature"] != 1:
             raise SystemExit(
                 f"The row of {row['sampler']} has another temperature than 1: run with `--temperatures 1`."
             )
         labels = np.arange(row["num_samples"]) % network.num_classes
-        options = (args.nfe, row.get("guidance_scale", 0.0), SAMPLERS[row["sampler"]], rng)
+        options = (args.nfe, row.get("guidance_scale", 0.0), rules[row["sampler"]], rng, args.sampler)
         parts = np.array_split(labels, -(-len(labels) // AT_ONCE))
         tokens = np.concatenate([sample(network, part, *options) for part in parts])
         found = features(pictures(tokens, patches["patches"].numpy()), weights)
@@ -126,7 +134,7 @@ def main() -> None:
             entry = {"sampler": row["sampler"], "guidance": row.get("guidance_scale", 0.0), "figure": name}
             table.append(entry | {"lsd-eval": theirs, "here": ours, "standard errors": (ours - theirs) / one})
     if not table:
-        raise SystemExit(f"{args.folder} holds no rows of {' or '.join(SAMPLERS)} at {args.nfe} calls.")
+        raise SystemExit(f"{args.folder} holds no rows of {' or '.join(rules)} at {args.nfe} calls.")
     print(format_table(table))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from fcd_torch import FCD
+from plain_order import learned, visits
 from rdkit import Chem, RDLogger
 from rdkit.Chem import QED, Crippen, Descriptors
 from safetensors.torch import load_file
@@ -26,23 +27,35 @@ from scipy.stats import wasserstein_distance
 from lsd_sampler.denoisers.radd import RADDDenoiser
 
 
-SAMPLERS = {"tweedie": "random", "tweedie:confidence:cosine": "confidence"}
+SAMPLERS = {"tweedie": "random", "tweedie:halton": "halton", "tweedie:confidence:cosine": "confidence"}
+LEARNED = "learned"
 INTERVAL = 2 * 1.96  # standard errors from one end to the other
 
 
 @torch.inference_mode()
-def sample(network: Any, rule: str, num: int, calls: int, temperature: float, generator: torch.Generator) -> Any:
-    """`(num, length)` tokens, by equal numbers of random positions, or by MaskGIT's confidence and cosine."""
+def sample(
+    network: Any, rule: str, num: int, calls: int, temperature: float, generator: torch.Generator, folder: Path
+) -> Any:
+    """`(num, length)` tokens, by equal numbers of positions in random or `halton` order, by MaskGIT's confidence and
+    cosine, or by the learned numbers of `folder` in `halton` order.
+    """
     length, mask = network.length, network.mask_token_id
-    x = torch.full((num, length), mask)
+    x, powers = torch.full((num, length), mask), np.ones(calls)
     order = torch.rand(num, length, generator=generator).argsort(1).argsort(1)
-    for k in range(1, calls + 1):
-        share = k / calls if rule == "random" else 1 - math.cos(math.pi / 2 * k / calls)
-        known, masked = round(length * share), x == mask
+    shares = np.arange(1, calls + 1) / calls
+    if rule in ("halton", LEARNED):
+        seed = int(torch.randint(2**31, (), generator=generator))
+        order = torch.from_numpy(visits(num, (length,), np.random.default_rng(seed)))
+    if rule == LEARNED:
+        shares, powers = learned(folder, calls)
+    if rule == "confidence":
+        shares = 1 - np.cos(math.pi / 2 * shares)
+    for k, (share, power) in enumerate(zip(shares, powers, strict=True), 1):
+        known, masked = round(length * float(share)), x == mask
         log_p = network(x)[..., :mask].double().log_softmax(-1)
-        p = (log_p / temperature).softmax(-1)
+        p = (float(power) * log_p / temperature).softmax(-1)
         drawn = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view(num, length)
-        if rule == "random":
+        if rule != "confidence":
             x = torch.where(masked & (order < known), drawn, x)
             continue
         noise = -torch.rand(num, length, dtype=torch.float64, generator=generator).log().neg().log()
@@ -92,12 +105,12 @@ class Yardstick:
         return found | {"fcd": float(self.fcd(gen=names, pref=self.moments))}
 
 
-def rows_of(folder: Path, calls: int) -> list[dict[str, Any]]:
+def rows_of(folder: Path, calls: int, rules: dict[str, str]) -> list[dict[str, Any]]:
     """The rows of these samplers that were measured in full: those for choosing a temperature have no interval."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    rows = [row for row in rows if row["sampler"] in SAMPLERS and row["nfe"] == calls and "fcd_low" in row]
+    rows = [row for row in rows if row["sampler"] in rules and row["nfe"] == calls and "fcd_low" in row]
     if not rows:
-        raise SystemExit(f"{folder} holds no molecules of {' or '.join(SAMPLERS)} at {calls} calls.")
+        raise SystemExit(f"{folder} holds no molecules of {' or '.join(rules)} at {calls} calls.")
     return rows
 
 
@@ -106,11 +119,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="an --output-dir of lsd-eval --molecules")
     parser.add_argument("--model", type=Path, default=Path("models/molecules"))
     parser.add_argument("--reference", type=Path, required=True, help="the same as for lsd-eval")
+    parser.add_argument("--sampler", type=Path, help="a learned sampler, of `path_kl` in `halton` order")
     parser.add_argument("--calls", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    rows = rows_of(args.folder, args.calls)
+    rules = SAMPLERS | ({args.sampler.name: LEARNED} if args.sampler else {})
+    rows = rows_of(args.folder, args.calls, rules)
     RDLogger.DisableLog("rdApp.*")
     network = RADDDenoiser(json.loads((args.model / "config.json").read_text())).to(torch.bfloat16).eval()
     network.load_state_dict(load_file(args.model / "model.safetensors"))
@@ -120,8 +135,8 @@ def main() -> None:
         made = []
         for start in range(0, row["num_samples"], args.batch_size):
             num = min(args.batch_size, row["num_samples"] - start)
-            rule, temperature = SAMPLERS[row["sampler"]], row["temperature"]
-            made.append(sample(network, rule, num, args.calls, temperature, generator))
+            rule, temperature = rules[row["sampler"]], row["temperature"]
+            made.append(sample(network, rule, num, args.calls, temperature, generator, args.sampler))
         found = yardstick.figures(decode(torch.cat(made), args.model))
         for key in found:
             error = (row[f"{key}_high"] - row[f"{key}_low"]) / INTERVAL * np.sqrt(2)

@@ -13,6 +13,8 @@ SAMPLES=${SAMPLES:-1024}
 EXACT=(tweedie tweedie:halton tweedie:confidence:cosine tweedie:margin:cosine tweedie:entropy:cosine
     tweedie:dus tweedie:bisection tweedie@count=llada:confidence p2 random_steps)
 GAP=tweedie@minimal_gap=8:margin:cosine # for sequences, not for grids
+# without noise in the choice of positions: for puzzles
+SUREST=(tweedie@confidence_temperature=0:confidence tweedie@confidence_temperature=0:margin tweedie@confidence_temperature=0:entropy)
 # rules that choose their calls, over a constant
 SWEPT=(entropy_bounded@gamma=0.1/0.5/2/8 fast_dllm_threshold@threshold=0.3/0.5/0.7/0.9
     klass@confidence_threshold=0.3/0.6/0.9 credit_decoding@threshold=0.3/0.5/0.7/0.9 mean_field@threshold=0.3/0.6/0.9
@@ -42,7 +44,10 @@ garments_swept() {
 sudoku_eval() { # NAME OPTIONS...
     lsd-eval --model models/sudoku --tasks sudoku:clues=30 --num-samples "$SAMPLES" --resume --output-dir "$OUT/$1" "${@:2}"
 }
-sudoku() { sudoku_eval sudoku --sampler models/sudoku-default --baselines "${EXACT[@]}" --nfe 2 4 8 16 --temperatures 0 1 --temperature-nfe 8 --headline-limit 16; }
+sudoku() {
+    sudoku_eval sudoku --sampler models/sudoku-default --baselines "${EXACT[@]}" "${SUREST[@]}" --nfe 2 4 8 16 --temperatures 0 1 \
+        --temperature-nfe 8 --headline-limit 16
+}
 sudoku_swept() { sudoku_eval sudoku-swept --baselines tweedie "${SWEPT[@]}" --nfe 2 4 8 16 --temperatures 0 1 --headline-limit 16; }
 
 for part in "$@"; do "$part"; done

@@ -10,6 +10,7 @@ import argparse
 import math
 import sys
 from itertools import accumulate
+from typing import Any
 
 import torch
 
@@ -53,7 +54,7 @@ def main() -> None:
     rows = []
     for task, closed_form in CLOSED_FORMS.items():
         for length in args.lengths:
-            pipe = MaskedDiffusionPipeline.from_pretrained(f"{task}:L={length}")
+            pipe: Any = MaskedDiffusionPipeline.from_pretrained(f"{task}:L={length}")
             pipe.set_progress_bar_config(disable=True)
             for k in [k for k in range(length, 0, -1) if length % k == 0]:
                 row = {"task": task, "length": length, "k": k, "formula": closed_form([k] * (length // k))}
@@ -63,10 +64,12 @@ def main() -> None:
     sys.stdout.write(format_table(rows, columns) + "\n")
 
 
-def share_right(pipe: MaskedDiffusionPipeline, options: dict, num_calls: int, args: argparse.Namespace) -> float:
+def share_right(pipe: Any, options: dict[str, Any], num_calls: int, args: argparse.Namespace) -> float:
     pipe.scheduler = LSDScheduler(**pipe.denoiser.scheduler_config(), **options)
     generator = torch.Generator().manual_seed(args.seed)
-    out = pipe(num_samples=args.num_samples, num_inference_steps=num_calls, generator=generator, output_type="ids")
+    out: Any = pipe(
+        num_samples=args.num_samples, num_inference_steps=num_calls, generator=generator, output_type="ids"
+    )
     return float(pipe.denoiser.log_prob(out.sequences).isfinite().double().mean())
 
 
