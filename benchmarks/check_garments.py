@@ -35,7 +35,7 @@ AT_ONCE = 64
 
 @torch.no_grad()
 def sample(
-    network: Any, labels: np.ndarray, calls: int, guidance: float, order: str, rng: Any, folder: Path
+    network: Any, labels: np.ndarray, calls: int, guidance: float, order: str, rng: Any, folder: Path | None
 ) -> np.ndarray:
     """Tokens `(number, length)`. `random` leaves a share of 1 - i/n masked after call i of n, and reveals anywhere.
     `confidence` leaves cos(pi i / 2n), as MaskGIT, and reveals where log p(token) + (1 - (i - 1)/(n - 1)) Gumbel is
@@ -44,7 +44,9 @@ def sample(
     mask, side = network.vocab_size, math.isqrt(network.length)
     tokens = np.full((len(labels), network.length), mask)
     visited = visits(len(labels), (side, side), rng) if order in ("halton", LEARNED) else None
-    known, powers = learned(folder, calls) if order == LEARNED else (np.arange(1, calls + 1) / calls, np.ones(calls))
+    known, powers = (
+        learned(folder, calls) if order == LEARNED and folder else (np.arange(1, calls + 1) / calls, np.ones(calls))
+    )
     for i in range(1, calls + 1):
         logits = network(torch.from_numpy(tokens), class_labels=torch.from_numpy(labels), guidance_scale=guidance)
         log_p = logits[..., :mask].double().log_softmax(-1).numpy()

@@ -34,7 +34,7 @@ INTERVAL = 2 * 1.96  # standard errors from one end to the other
 
 @torch.inference_mode()
 def sample(
-    network: Any, rule: str, num: int, calls: int, temperature: float, generator: torch.Generator, folder: Path
+    network: Any, rule: str, num: int, calls: int, temperature: float, generator: torch.Generator, folder: Path | None
 ) -> Any:
     """`(num, length)` tokens, by equal numbers of positions in random or `halton` order, by MaskGIT's confidence and
     cosine, or by the learned numbers of `folder` in `halton` order.
@@ -46,7 +46,7 @@ def sample(
     if rule in ("halton", LEARNED):
         seed = int(torch.randint(2**31, (), generator=generator))
         order = torch.from_numpy(visits(num, (length,), np.random.default_rng(seed)))
-    if rule == LEARNED:
+    if rule == LEARNED and folder is not None:
         shares, powers = learned(folder, calls)
     if rule == "confidence":
         shares = 1 - np.cos(math.pi / 2 * shares)

@@ -28,6 +28,7 @@ molecules() {
     molecules_eval molecules --sampler models/molecules-default --baselines "${EXACT[@]}" "$GAP" --nfe 2 4 8 16 --temperatures 0.7 0.8 0.9 1 \
         --temperature-nfe 8 --headline-limit 16
 }
+# WINO needs a network that takes an attention mask
 molecules_swept() { molecules_eval molecules-swept --baselines tweedie "${SWEPT[@]}" wino@threshold=0.3/0.5/0.7 --nfe 4 8 16 --temperatures 0.8 --headline-limit 16; }
 
 garments_eval() { # NAME OPTIONS...

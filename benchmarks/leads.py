@@ -9,8 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
-from lsd_sampler.evaluation.comparison import SWEEP_SEED
-from lsd_sampler.evaluation.rows import read_jsonl
+from pivot import newest_rows
+
 from lsd_sampler.evaluation.tables import format_table
 from lsd_sampler.evaluation.verdict import leads
 
@@ -24,12 +24,12 @@ def main() -> None:
     parser.add_argument("sampler", help="a sampler in it")
     args = parser.parse_args()
     key = json.loads((args.folder / "summary.json").read_text())["verdict"]
-    judged = [row for row in read_jsonl(args.folder / "metrics.jsonl") if row["seed"] < SWEEP_SEED]
-    newest = {(row["sampler"], row["nfe"]): row for row in judged}  # a row may have been measured again
+    rows = newest_rows(args.folder)
+    temperatures = {(row["sampler"], row["nfe"]): row["temperature"] for row in rows}
     table = [
         {"nfe": w.nfe, "sampler": w.second, "lead": w.lead, "low": w.low, "high": w.high}
-        | {"temp": newest[w.second or "", w.nfe]["temperature"]}
-        for w in leads(list(newest.values()), args.sampler, key)
+        | {"temp": temperatures[w.second or "", w.nfe]}
+        for w in leads(rows, args.sampler, key)
     ]
     if not table:
         raise SystemExit(f"{args.folder} has no sampler {args.sampler!r} beside others.")

@@ -17,9 +17,18 @@ from lsd_sampler.evaluation.tables import cell, format_table
 
 def judged_rows(folders: Sequence[Path]) -> list[Row]:
     """All rows of these folders but those that temperatures were chosen on; then the real data of the first."""
-    rows = [row for folder in folders for row in read_jsonl(folder / "metrics.jsonl") if row["seed"] < SWEEP_SEED]
+    rows = [row for folder in folders for row in _judged(folder)]
     floor = json.loads((folders[0] / "summary.json").read_text())["floor"]
     return [*rows, *([floor] if floor else [])]
+
+
+def newest_rows(folder: Path) -> list[Row]:
+    """The judged rows of a folder, one for each sampler and number of calls: a row may have been measured again."""
+    return list({(row["sampler"], row["nfe"]): row for row in _judged(folder)}.values())
+
+
+def _judged(folder: Path) -> list[Row]:
+    return [row for row in read_jsonl(folder / "metrics.jsonl") if row["seed"] < SWEEP_SEED]
 
 
 def pivot(rows: Sequence[Row], key: str, digits: int, interval: bool) -> str:

@@ -3,6 +3,7 @@
 Not a script: `check_molecules.py` and `check_garments.py` use it.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,13 @@ def visits(num: int, shape: tuple[int, ...], rng: Any) -> np.ndarray:
 
 
 def learned(folder: Path, calls: int) -> tuple[np.ndarray, np.ndarray]:
-    """The share that is known after each call, by the learned times and `alpha = 1 - (1 - 0.001) t`, and what log
+    """The share that is known after each call, by the learned times and `alpha = 1 - (1 - eps) t`, and what log
     probabilities are multiplied by in each call.
     """
+    config = json.loads((folder / "scheduler_config.json").read_text())
+    if (config["order"], config["solver"], config["noise_schedule"]) != ("halton", "tweedie", "log_linear"):
+        raise SystemExit(f"{folder} is no sampler of `path_kl` in `halton` order, under log-linear noise.")
     tensors = load_file(folder / "scheduler_model.safetensors")
-    known = 1 - (1 - 0.001) * tensors[f"nfe_{calls}.timesteps"][1:]
+    known = 1 - (1 - config["noise_eps"]) * tensors[f"nfe_{calls}.timesteps"][1:]
     known[-1] = 1.0
     return known, tensors[f"nfe_{calls}.log_score_coefficients"]

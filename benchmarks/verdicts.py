@@ -12,8 +12,9 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from lsd_sampler.evaluation.comparison import SWEEP_SEED
-from lsd_sampler.evaluation.rows import Row, read_jsonl
+from pivot import newest_rows
+
+from lsd_sampler.evaluation.rows import Row
 from lsd_sampler.evaluation.tables import format_table
 from lsd_sampler.evaluation.verdict import Winner, leads
 
@@ -28,15 +29,9 @@ HEADINGS = {
 }
 
 
-def judged(folder: Path) -> tuple[list[Row], str]:
-    """The newest judged row of each sampler and number of calls, and the key of the verdict."""
-    key = json.loads((folder / "summary.json").read_text())["verdict"]
-    rows = [row for row in read_jsonl(folder / "metrics.jsonl") if row["seed"] < SWEEP_SEED and row["nfe"]]
-    return list({(row["sampler"], row["nfe"]): row for row in rows if f"{key}_replicates" in row}.values()), key
-
-
 def verdicts(folder: Path, own: Collection[str]) -> list[Row]:
-    rows, key = judged(folder)
+    key = json.loads((folder / "summary.json").read_text())["verdict"]
+    rows = [row for row in newest_rows(folder) if f"{key}_replicates" in row]
     table: list[Row] = []
     for nfe in sorted({row["nfe"] for row in rows}):
         at_nfe = [row for row in rows if row["nfe"] == nfe]

@@ -37,16 +37,7 @@ def test_what_lsd_eval_says_is_what_comes_out(
     rows is seen.
     """
     save_garments(tmp_path / "model")
-    baselines = (
-        "--baselines",
-        "tweedie",
-        "tweedie:halton",
-        "tweedie:confidence:cosine",
-        "--nfe",
-        "3",
-        "--temperatures",
-        "1",
-    )
+    baselines = "--baselines tweedie tweedie:halton tweedie:confidence:cosine --nfe 3 --temperatures 1".split()
     argv = ["--model", str(tmp_path / "model"), *baselines, "--guidance-scale", "1", "--num-samples", "400"]
     assert evaluate.main([*argv, "--headline-limit", "3", "--output-dir", str(tmp_path / "out")]) == 0
 

@@ -1,4 +1,4 @@
-"""What was recorded is made again, and a share that nothing can reach is noticed."""
+"""Shares are compared by Fisher's exact test, and what was recorded is made again."""
 
 import json
 import subprocess
@@ -18,12 +18,14 @@ def test_shares_are_compared_exactly() -> None:
     module = load_script(SCRIPT)
     row = {"domain": "sudoku", "share": 0.5, "num_samples": 4}
     again = {"right_share": 0.0, "num_samples": 2}
-    # 2 of 4 and 0 of 2: 6 of the 15 pairs hold none of the two that are right, and 9 hold some; 1 holds both
+    # of the 15 pairs among 4 + 2 samples, 6 hold none of the two that are right, 8 hold one, and 1 holds both; what is
+    # no likelier than the 6 counts
     assert module.compared(row, again)["p"] == pytest.approx(7 / 15)
     assert module.compared(row, {"right_share": 0.5, "num_samples": 2})["p"] == pytest.approx(1.0)
 
 
 def test_recorded_rows_are_made_again(tmp_path: Path) -> None:
+    """False alarm: 1 %, of the script itself; the noise is fixed."""
     command = [sys.executable, SCRIPT, "--domains", "sudoku", "--nfe", "2", "--part", "200", "--output-dir", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     recorded = json.loads(SCRIPT.with_name("reproduction_rows.json").read_text())
