@@ -89,6 +89,63 @@ verdict() {
         --sampler $(learned books default path_kl-halton) --nfe "$@" --output-dir "$OUT/verdict"
 }
 
+# ---- the rules of 2025 and 2026 on the books ----
+
+RULES=(tweedie:dus tweedie:bisection tweedie@minimal_gap=8:margin:cosine tweedie:margin:cosine tweedie@count=llada:confidence p2 random_steps)
+books_rules() { lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines "${RULES[@]}" --nfe "$@" --output-dir "$OUT/books-rules"; }
+# rules that choose their calls, over a constant
+BOOKS_SWEPT=(entropy_bounded@gamma=1/4/16 fast_dllm_threshold@threshold=0.1/0.3/0.6 klass@confidence_threshold=0.1/0.3/0.6
+    credit_decoding@threshold=0.1/0.3/0.6 mean_field@threshold=0.1/0.3/0.6 wino@threshold=0.1/0.3/0.6 prophet@early=1/2/5 punt@epsilon=0.01/0.1/0.5)
+books_swept() {
+    lsd-eval "${BOOKS_EVAL[@]}" --temperatures 1 --baselines tweedie tweedie:halton "${BOOKS_SWEPT[@]}" --nfe "$@" --output-dir "$OUT/books-swept"
+}
+
+# ---- a SEDD of novels: the paper's table on what it was made for ----
+
+NOVELS=(--model models/books-sedd --dtype bfloat16)
+NOVELS_EVAL=("${NOVELS[@]}" --judge models/books-gpt2 --reference models/books-valid.txt.xz --num-samples "${BOOKS_SAMPLES:-128}"
+    --temperature-nfe 8 --num-texts 1 --resume)
+# as many tokens as its scores say
+NOVELS_BASELINES=(euler@count=bernoulli tweedie@count=bernoulli theta_rk2 theta_trapezoidal)
+NOVELS_LEARNED=(jys lsd-score lsd-log_score lsd+ lsd+-strict)
+novels_train() {
+    local teacher=("${NOVELS[@]}" --num-sequences 32 --batch-size 32 --teacher-steps 128 --nfe 8 16 32 64)
+    local paper=("${teacher[@]}" --count bernoulli --solver euler)
+    train novels-lsd+ "${paper[@]}" --method lsd+ --epochs 5
+    train novels-lsd+-strict "${paper[@]}" --method lsd+ --epochs 5 --relaxation 0
+    train novels-lsd-score "${paper[@]}" --method lsd --domain score --epochs 5
+    train novels-lsd-log_score "${paper[@]}" --method lsd --domain log_score --epochs 5
+    train novels-jys "${paper[@]}" --method jys
+    train novels-path_kl-halton "${teacher[@]}" --method path_kl --order halton
+}
+novels_baselines() { lsd-eval "${NOVELS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines "${NOVELS_BASELINES[@]}" tweedie:halton --nfe "$@" --output-dir "$OUT/novels-baselines"; }
+novels_learned() {
+    lsd-eval "${NOVELS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines --sampler $(learned novels jys lsd-score lsd+ lsd+-strict path_kl-halton) --nfe "$@" --output-dir "$OUT/novels-learned"
+}
+# its coefficients flatten the predictions, as on the books model
+novels_log_score() {
+    lsd-eval "${NOVELS_EVAL[@]}" --temperatures 0.5 0.6 0.7 0.8 --baselines --sampler $(learned novels lsd-log_score) --nfe "$@" --output-dir "$OUT/novels-log_score"
+}
+# as in the paper: every sampler at temperature 1
+novels_paper() {
+    lsd-eval "${NOVELS_EVAL[@]}" --temperatures 1 --baselines "${NOVELS_BASELINES[@]}" --sampler $(learned novels "${NOVELS_LEARNED[@]}") --nfe "$@" --output-dir "$OUT/novels-paper"
+}
+
+# ---- the oracle of 2602.19619: letters of a text, at its size ----
+
+LETTERS=(--model hmm:models/books-train.txt.xz,L=1024)
+LETTERS_EVAL=("${LETTERS[@]}" --num-samples 128 --batch-size 128 --resume)
+letters_theirs() { # few calls
+    lsd-eval "${LETTERS_EVAL[@]}" --nfe "$@" --output-dir "$OUT/letters" \
+        --baselines tweedie tweedie@count=llada:confidence remdm_loop remdm_conf
+}
+letters_slow() { lsd-eval "${LETTERS_EVAL[@]}" --nfe "$@" --output-dir "$OUT/letters-slow" --baselines tweedie tweedie@count=llada:confidence; }
+letters_ours() {
+    train letters-path_kl-halton "${LETTERS[@]}" --num-sequences 16 --method path_kl --order halton --nfe "$@"
+    lsd-eval "${LETTERS_EVAL[@]}" --nfe "$@" --output-dir "$OUT/letters-ours" --sampler $(learned letters path_kl-halton) \
+        --baselines tweedie:halton tweedie:dus tweedie:bisection
+}
+
 # ---- the frontier at matched entropy ----
 
 frontier() { # NFE SAMPLER...: learned ones with a leading "books-"

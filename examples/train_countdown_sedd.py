@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import torch
+from trainer import mask_at_times, score_entropy
 
 from lsd_sampler.denoisers import Denoiser
 from lsd_sampler.denoisers.markov import MarkovDenoiser, countdown
@@ -30,28 +31,6 @@ def build_model(args: argparse.Namespace) -> SEDDDenoiser:
     }  # fmt: skip
     noise = {"type": "loglinear", "sigma_min": 1e-4, "sigma_max": 20}
     return SEDDDenoiser({"tokens": args.vocab_size, "graph": {"type": "absorb"}, "noise": noise, "model": model})
-
-
-def score_entropy(model: Denoiser, x_BL: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Denoising weighted score entropy (https://huggingface.co/papers/2310.16834, eq. 10), in nats per token.
-
-    With log-linear noise, odds a = alpha / (1 - alpha) and s = a f, the loss of a masked position is
-    `rate a (sum f - log f(x) - 1) = (sum f - log f(x) - 1) / t`. Of the chain's own denoiser, f is the posterior.
-    Times are stratified over the batch (one shifted draw in each of B equal parts of (0, 1]), which lowers the
-    variance.
-    """
-    B = len(x_BL)
-    t_B = ((torch.arange(1, B + 1) - torch.rand((), generator=generator)) / B).double()
-    mask_BL = torch.rand(x_BL.shape, generator=generator) < model.noise.masked(t_B).float()[:, None]
-    noised_BL = torch.where(mask_BL, x_BL.new_tensor(model.mask_token_id), x_BL)
-    if isinstance(model, SEDDDenoiser):
-        logits_RV = model.head(model.hidden_states(noised_BL, t_B)[mask_BL])[:, : model.vocab_size]
-        log_f_RV = logits_RV.float() - math.log(model.vocab_size)
-    else:
-        log_f_RV = model(noised_BL)[mask_BL].float()
-    log_f_R = log_f_RV.gather(1, x_BL[mask_BL][:, None])[:, 0]
-    weight_R = (1 / t_B).float()[:, None].expand(x_BL.shape)[mask_BL]
-    return (weight_R * (log_f_RV.exp().sum(1) - log_f_R - 1)).sum() / x_BL.numel()
 
 
 class Trainer:
@@ -96,7 +75,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(1234)
         x_NL = self.oracle.sample(self.args.valid_sequences, generator)
         with torch.autocast("cpu", torch.bfloat16):
-            losses = [score_entropy(model, x_BL, generator).item() for x_BL in x_NL.split(64)]
+            losses = [score_entropy(model, *mask_at_times(model, x_BL, generator)).item() for x_BL in x_NL.split(64)]
         return sum(losses) / len(losses)
 
     def train_step(self) -> float:
@@ -106,7 +85,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + self.step)
         x_BL = self.oracle.sample(args.batch_size, generator)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = score_entropy(self.model, x_BL, generator)
+            loss = score_entropy(self.model, *mask_at_times(self.model, x_BL, generator))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:

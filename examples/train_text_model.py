@@ -1,10 +1,13 @@
-"""Train a small masked diffusion model (RADD format), or a GPT-2 judge, on any text file.
+"""Train a small masked diffusion model (RADD or SEDD format), or a GPT-2 judge, on any text file.
 
     python examples/train_text_model.py --kind masked --text train.txt --valid valid.txt --output-dir books-radd
+    python examples/train_text_model.py --kind sedd --text train.txt --valid valid.txt --output-dir books-sedd \
+        --init books-radd
     python examples/train_text_model.py --kind causal --text train.txt --valid valid.txt --output-dir books-gpt2 \
         --tokenizer books-radd/tokenizer.json
 
-The first makes a byte-pair tokenizer too. A run that was stopped goes on from its last checkpoint when called again.
+The first makes a byte-pair tokenizer too. SEDD may start from the weights of a RADD model, whose network is its own
+without the time. A run that was stopped goes on from its last checkpoint when called again.
 At the end the folder holds the model in bfloat16 safetensors, its tokenizer, a card with the measured losses, and
 `training.jsonl`.
 """
@@ -19,18 +22,23 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, pre_tokenizers
-from trainer import Batch, Trainer, add_arguments, mask_tokens, masked_loss
+from trainer import Batch, Trainer, add_arguments, mask_at_times, mask_tokens, masked_loss, score_entropy
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from lsd_sampler.denoisers import load_denoiser
 from lsd_sampler.denoisers.radd import RADDDenoiser
+from lsd_sampler.denoisers.sedd import SEDDDenoiser
 
 
+COND_DIM = 64  # of SEDD's time embedding
 LOSSES = {
     "masked": "lambda-DCE on held-out text, an upper bound of the negative log-likelihood (nats per token)",
+    "sedd": "denoising score entropy on held-out text, an upper bound of the negative log-likelihood (nats per token)",
     "causal": "negative log-likelihood of held-out text (nats per token)",
 }
 KINDS = {
     "masked": ("RADD masked diffusion model", "[masked-diffusion, radd]"),
+    "sedd": ("SEDD model (absorbing; its scores are not normalised)", "[masked-diffusion, sedd]"),
     "causal": ("GPT-2 model, a judge,", "[gpt2]"),
 }
 
@@ -69,11 +77,51 @@ def build_model(args: argparse.Namespace) -> torch.nn.Module:
         )  # fmt: skip
         return GPT2LMHeadModel(config)
     model = {
-        "name": "small_text", "type": "ddit_wot", "hidden_size": args.hidden_size, "n_heads": args.heads,
-        "n_blocks": args.blocks, "length": args.length, "dropout": 0.0, "dtype": "bfloat16",
+        "name": "small_text", "hidden_size": args.hidden_size, "n_heads": args.heads, "n_blocks": args.blocks,
+        "length": args.length, "dropout": 0.0,
     }  # fmt: skip
     noise = {"type": "loglinear", "sigma_min": 1e-4, "sigma_max": 20}
+    if args.kind == "sedd":
+        model |= {"type": "ddit", "cond_dim": COND_DIM, "scale_by_sigma": True}
+        graph = {"type": "absorb"}
+        sedd = SEDDDenoiser({"tokens": args.vocab_size, "graph": graph, "noise": noise, "model": model})
+        if args.init:
+            start_from_radd(sedd, load_denoiser(args.init))
+        return sedd
+    model |= {"type": "ddit_wot", "dtype": "bfloat16"}
     return RADDDenoiser({"tokens": args.vocab_size, "noise": noise, "model": model})
+
+
+@torch.no_grad()
+def start_from_radd(sedd: SEDDDenoiser, radd: RADDDenoiser) -> None:
+    """Gives SEDD the network of RADD: gates of 1, no scales, the biases of RADD's norms as shifts, at any time.
+
+    Its logits are then those of RADD, which are log-scores but for a number per position: what is not normalised.
+
+    Raises:
+        ValueError: if the two have other sizes.
+    """
+    weights = {name: tensor.float() for name, tensor in radd.state_dict().items()}
+    own = dict(sedd.named_parameters())
+    for module in (*sedd.blocks, sedd.output_layer):
+        module.adaLN_modulation.weight.zero_()
+        module.adaLN_modulation.bias.zero_()
+    for name, tensor in weights.items():
+        if name in own and own[name].shape != tensor.shape:
+            raise ValueError(
+                f"'{name}' has shape {tuple(own[name].shape)} here and {tuple(tensor.shape)} in the model to start "
+                "from (`--init`): give its sizes and tokenizer."
+            )
+        if name in own:
+            own[name].copy_(tensor)
+    for index, block in enumerate(sedd.blocks):
+        shift_attn, _, gate_attn, shift_mlp, _, gate_mlp = block.adaLN_modulation.bias.chunk(6)
+        for gate in (gate_attn, gate_mlp):
+            gate.fill_(1)
+        shift_attn.copy_(weights[f"blocks.{index}.norm1.bias"])
+        shift_mlp.copy_(weights[f"blocks.{index}.norm2.bias"])
+    shift, _ = sedd.output_layer.adaLN_modulation.bias.chunk(2)
+    shift.copy_(weights["output_layer.norm_final.bias"])
 
 
 def causal_loss(model: Any, x_BL: torch.Tensor) -> torch.Tensor:
@@ -98,9 +146,11 @@ class TextTrainer(Trainer):
             return (self.train[start_B1 + torch.arange(args.length)].to(args.device),)
 
         def noise(batch: Batch, generator: torch.Generator) -> Batch:
+            if args.kind == "sedd":
+                return mask_at_times(model, *batch, generator)
             return mask_tokens(*batch, model.mask_token_id, generator) if args.kind == "masked" else batch
 
-        loss = masked_loss if args.kind == "masked" else causal_loss
+        loss = {"masked": masked_loss, "sedd": score_entropy, "causal": causal_loss}[args.kind]
         super().__init__(args, model, loss, noise, draw, [(x.to(args.device),) for x in valid_NL.split(64)])
 
     def export(self) -> dict[str, Any]:
@@ -108,6 +158,7 @@ class TextTrainer(Trainer):
         args, summary = self.args, super().export()
         what, tags = KINDS[args.kind]
         size = f"{self.step} steps of {args.batch_size} x {args.length} tokens, {summary['minutes']:.0f} minutes"
+        started = f"It starts from the weights of {Path(args.init).name}. " if args.init else ""
         card = f"""---
 language: en
 license: apache-2.0
@@ -121,7 +172,8 @@ tags: {tags}
 - Data: `{Path(args.text).name}` ({len(self.train) / 1e6:.2f} M tokens), held out: `{Path(args.valid).name}`.
   {args.data_note}
 - Tokenizer: byte-pair, {args.vocab_size} tokens, each line for itself. Length {args.length}.
-- Training: {size} on {summary["device"]}, bfloat16 autocast, `examples/train_text_model.py --kind {args.kind}`.
+- Training: {started}{size} on {summary["device"]}, bfloat16 autocast,
+  `examples/train_text_model.py --kind {args.kind}`.
 - Validation loss: {summary["loss"]:.4f}, {LOSSES[args.kind]};
   {summary["valid"]} windows, weights in bfloat16 as stored here.
 """
@@ -131,11 +183,12 @@ tags: {tags}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", choices=["masked", "causal"], required=True)
+    parser.add_argument("--kind", choices=["masked", "sedd", "causal"], required=True)
     parser.add_argument("--text", required=True, help="training text, .txt or .txt.xz")
     parser.add_argument("--valid", required=True, help="held-out text")
     parser.add_argument("--data-note", default="", help="a sentence on the data, for the card")
     parser.add_argument("--tokenizer", help="tokenizer.json of another run; default: train one")
+    parser.add_argument("--init", help="with --kind sedd: a RADD model of the same sizes, to start from")
     parser.add_argument("--vocab-size", type=int, default=2048)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--hidden-size", type=int, default=256)
@@ -144,6 +197,10 @@ def main() -> None:
     parser.add_argument("--valid-windows", type=int, default=512)
     add_arguments(parser)
     args = parser.parse_args()
+    if args.init and args.kind != "sedd":
+        parser.error("--init needs --kind sedd.")
+    if args.init and not args.tokenizer:
+        args.tokenizer = str(Path(args.init) / "tokenizer.json")
     args.output_dir.mkdir(parents=True, exist_ok=True)
     trainer = TextTrainer(args)
     parameters = sum(p.numel() for p in trainer.model.parameters())

@@ -1,7 +1,7 @@
 """The training loop of the example models: Muon and AdamW, limits on steps and time, checkpoints, the best weights.
 
 Not a script: `train_text_model.py`, `train_molecules.py`, `train_garments.py`, `train_sudoku.py` and
-`train_sudoku4.py` use it.
+`train_sudoku4.py` use it; `train_countdown_sedd.py` has a loop of its own, and the loss from here.
 """
 
 import argparse
@@ -18,11 +18,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from lsd_sampler.denoisers import Denoiser
+from lsd_sampler.denoisers.sedd import SEDDDenoiser
+
 
 Batch = tuple[torch.Tensor, ...]
 
-# matrices inside blocks, by the names of RADD, GPT-2 and Halton-MaskGIT (without its conditioning)
-_MATRICES = re.compile(r"blocks\.|\.h\.|\.(attn|ff)\.")
+# matrices inside blocks, by the names of RADD, SEDD, GPT-2 and Halton-MaskGIT (without their conditioning)
+_MATRICES = re.compile(r"^(?!.*adaLN).*(blocks\.|\.h\.|\.(attn|ff)\.)")
 _START = time.monotonic()  # the time limit counts preparations too
 
 
@@ -79,6 +82,47 @@ def masked_loss(model: Any, noised_BL: torch.Tensor, x_BL: torch.Tensor, weight_
     logits = model.head(hidden)[..., : model.vocab_size].float()
     losses = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
     return (losses * weights.flatten()).sum() / x_BL.numel()
+
+
+def mask_at_times(model: Denoiser, x_BL: torch.Tensor, generator: torch.Generator) -> Batch:
+    """Masks each sequence as at a time of its own, for a model that sees the time.
+
+    Args:
+        model ([`~lsd_sampler.denoisers.Denoiser`]): one with log-linear noise.
+        x_BL (`torch.LongTensor` of shape `(batch_size, length)`): clean tokens.
+        generator (`torch.Generator`): of the device of `x_BL`. Times are stratified over the batch (one shifted draw
+            in each of B equal parts of (0, 1]), which lowers the variance.
+
+    Returns:
+        what [`score_entropy`] takes: noised tokens, tokens, weights (1 / t where masked, 0 elsewhere) and times.
+    """
+    B, device = len(x_BL), x_BL.device
+    shift = torch.rand((), generator=generator, device=device)
+    t_B = ((torch.arange(1, B + 1, device=device) - shift) / B).double()
+    mask_BL = torch.rand(x_BL.shape, generator=generator, device=device) < model.noise.masked(t_B).float()[:, None]
+    return torch.where(mask_BL, model.mask_token_id, x_BL), x_BL, mask_BL / t_B[:, None].float(), t_B
+
+
+def score_entropy(
+    model: Any, noised_BL: torch.Tensor, x_BL: torch.Tensor, weight_BL: torch.Tensor, t_B: torch.Tensor
+) -> torch.Tensor:
+    """Denoising weighted score entropy (https://huggingface.co/papers/2310.16834, eq. 10), in nats per token.
+
+    With log-linear noise, odds a = alpha / (1 - alpha) and s = a f, the loss of a masked position is
+    `rate a (sum f - log f(x) - 1) = (sum f - log f(x) - 1) / t`. For an exact denoiser, f is the posterior.
+
+    Args:
+        model ([`~lsd_sampler.denoisers.Denoiser`]): a SEDD model, or an exact one that predicts log-probabilities.
+        noised_BL, x_BL, weight_BL, t_B: from [`mask_at_times`].
+    """
+    masked_BL = weight_BL > 0
+    if isinstance(model, SEDDDenoiser):
+        logits_RV = model.head(model.hidden_states(noised_BL, t_B)[masked_BL])[:, : model.vocab_size]
+        log_f_RV = logits_RV.float() - math.log(model.vocab_size)
+    else:
+        log_f_RV = model(noised_BL)[masked_BL].float()
+    log_f_R = log_f_RV.gather(1, x_BL[masked_BL][:, None])[:, 0]
+    return (weight_BL[masked_BL] * (log_f_RV.exp().sum(1) - log_f_R - 1)).sum() / x_BL.numel()
 
 
 class Trainer:

@@ -40,7 +40,7 @@ def test_the_loss_is_the_score_entropy_of_the_paper(example: ModuleType) -> None
     model = example.build_model(type("Arguments", (), sizes)).double().eval()
     torch.nn.init.normal_(model.output_layer.linear.weight)
     x_BL = torch.randint(5, (64, 12))
-    loss = example.score_entropy(model, x_BL, torch.Generator().manual_seed(1))
+    loss = example.score_entropy(model, *example.mask_at_times(model, x_BL, torch.Generator().manual_seed(1)))
     generator = torch.Generator().manual_seed(1)
     t_B = ((torch.arange(1, 65) - torch.rand((), generator=generator)) / 64).double()
     mask_BL = torch.rand(x_BL.shape, generator=generator) < model.noise.masked(t_B).float()[:, None]
@@ -68,7 +68,8 @@ def test_a_stopped_run_goes_on_and_exports(
 def test_the_exact_denoiser_has_the_entropy_of_the_data_as_loss(example: ModuleType) -> None:
     """Of an average sequence; no model can be below it."""
     oracle, generator = example.countdown(4, 6), torch.Generator().manual_seed(0)
-    losses = [float(example.score_entropy(oracle, oracle.sample(500, generator), generator)) for _ in range(40)]
+    batches = (example.mask_at_times(oracle, oracle.sample(500, generator), generator) for _ in range(40))
+    losses = [float(example.score_entropy(oracle, *batch)) for batch in batches]
     by_state = torch.special.entr(oracle.transition).sum(1)
     entropy = float(torch.special.entr(oracle.initial).sum() + 5 * oracle.initial @ by_state) / 6
     error = float(torch.tensor(losses).std()) / len(losses) ** 0.5

@@ -88,6 +88,48 @@ def _sizes(**more: Any) -> Any:
     return Namespace(hidden_size=16, heads=2, blocks=1, dropout=0.0, **more)
 
 
+# ---- text ----
+
+
+def test_a_sedd_that_starts_from_radd_has_its_law_at_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its scores are RADD's probabilities times a number per position, which its loss has to learn."""
+    example, file = load("train_text_model"), tmp_path / "text.txt"
+    file.write_text("a bird in the hand is worth two in the bush.\n" * 40)
+    texts = (
+        "--text",
+        str(file),
+        "--valid",
+        str(file),
+        "--valid-windows",
+        "4",
+        "--length",
+        "16",
+        "--vocab-size",
+        "280",
+    )
+    run("train_text_model", monkeypatch, tmp_path / "radd", "--kind", "masked", *texts)
+    radd = load_denoiser(tmp_path / "radd", dtype=torch.float32).eval()
+    for parameter in radd.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    sizes = _sizes(length=16, kind="sedd", vocab_size=280, init=None)
+    sedd = example.build_model(sizes).eval()
+    example.start_from_radd(sedd, radd)
+    generator = torch.Generator().manual_seed(0)
+    masked = torch.rand(3, 16, generator=generator) < 0.5
+    canvas = torch.where(masked, 280, torch.randint(280, (3, 16), generator=generator))
+    for t in (0.1, 0.9):
+        found = sedd(canvas, torch.full((3,), t))[masked][:, :280].log_softmax(-1)
+        torch.testing.assert_close(found, radd(canvas)[masked][:, :280], rtol=1e-4, atol=1e-4)
+
+    card = run(
+        "train_text_model", monkeypatch, tmp_path / "sedd", "--kind", "sedd", "--init", str(tmp_path / "radd"), *texts
+    )
+    assert "weights of radd" in card and "score entropy" in card
+    assert load_denoiser(tmp_path / "sedd").prediction_type == "log_score"
+    with pytest.raises(ValueError, match="--init"):
+        example.start_from_radd(example.build_model(_sizes(length=16, kind="sedd", vocab_size=9, init=None)), radd)
+
+
 # ---- molecules ----
 
 
