@@ -31,6 +31,19 @@ def _judged(folder: Path) -> list[Row]:
     return [row for row in read_jsonl(folder / "metrics.jsonl") if row["seed"] < SWEEP_SEED]
 
 
+def over(rows: Sequence[Row], key: str, base: str) -> list[Row]:
+    """The rows with the metric divided by that of `base` at the same number of calls.
+
+    Raises:
+        ValueError: if `base` has no row at one of the numbers of calls.
+    """
+    of_base = {row["nfe"]: row[key] for row in rows if row["sampler"] == base}
+    judged = [row for row in rows if row["nfe"] is not None]
+    if missing := sorted({row["nfe"] for row in judged} - set(of_base)):
+        raise ValueError(f"`--over {base}`: it has no row at {missing} calls.")
+    return [{"sampler": row["sampler"], "nfe": row["nfe"], key: row[key] / of_base[row["nfe"]]} for row in judged]
+
+
 def pivot(rows: Sequence[Row], key: str, digits: int, interval: bool) -> str:
     """The table of one metric.
 
@@ -60,10 +73,12 @@ def main() -> None:
     parser.add_argument("--metrics", nargs="+", required=True, help="names in its summary.json")
     parser.add_argument("--digits", type=int, default=3)
     parser.add_argument("--interval", action="store_true", help="add half the width of 95 %% bootstrap intervals")
+    parser.add_argument("--over", metavar="SAMPLER", help="divide by what this sampler has")
     args = parser.parse_args()
     check_columns(args.metrics)
     rows = judged_rows(args.folders)
-    print("\n\n".join(pivot(rows, key, args.digits, args.interval) for key in args.metrics))
+    tables = {key: over(rows, key, args.over) if args.over else rows for key in args.metrics}
+    print("\n\n".join(pivot(table, key, args.digits, args.interval) for key, table in tables.items()))
 
 
 if __name__ == "__main__":

@@ -53,3 +53,12 @@ def test_a_row_that_was_measured_again_counts_once(tmp_path: Path) -> None:
     (path / "summary.json").write_text(json.dumps({"verdict": "reverse_kl"}))
     table = run(path, "a", script="leads.py").stdout.splitlines()
     assert len(table) == 3 and table[-1].split()[:3] == ["4", "b", "0.2500"]
+
+
+def test_a_metric_over_that_of_a_sampler(tmp_path: Path) -> None:
+    path = folder(tmp_path / "rows", [row("a", 4, 0.5), row("b", 4, 0.25)], row("real data", None, 0.125))
+    options = ("--metrics", "reverse_kl", "--over", "a", "--digits", "2")
+    lines = run(path, *options).stdout.splitlines()
+    assert [line.split()[:2] for line in lines[2:]] == [["a", "1.00"], ["b", "0.50"]]
+    refused = run(path, folder(tmp_path / "more", [row("b", 8, 0.5)]), *options)
+    assert refused.returncode and "has no row at [8] calls" in refused.stderr
