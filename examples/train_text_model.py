@@ -158,7 +158,7 @@ class TextTrainer(Trainer):
         args, summary = self.args, super().export()
         what, tags = KINDS[args.kind]
         size = f"{self.step} steps of {args.batch_size} x {args.length} tokens, {summary['minutes']:.0f} minutes"
-        started = f"It starts from the weights of {Path(args.init).name}. " if args.init else ""
+        started = f"from the weights of {Path(args.init).name}, " if args.init else ""
         card = f"""---
 language: en
 license: apache-2.0

@@ -124,7 +124,7 @@ def test_a_sedd_that_starts_from_radd_has_its_law_at_any_time(tmp_path: Path, mo
     card = run(
         "train_text_model", monkeypatch, tmp_path / "sedd", "--kind", "sedd", "--init", str(tmp_path / "radd"), *texts
     )
-    assert "weights of radd" in card and "score entropy" in card
+    assert "from the weights of radd" in card and "score entropy" in card
     assert load_denoiser(tmp_path / "sedd").prediction_type == "log_score"
     with pytest.raises(ValueError, match="--init"):
         example.start_from_radd(example.build_model(_sizes(length=16, kind="sedd", vocab_size=9, init=None)), radd)
