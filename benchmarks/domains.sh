@@ -24,6 +24,11 @@ molecules_eval() { # NAME OPTIONS...
     lsd-eval --model models/molecules --molecules --reference "$MOLECULES/test.smi.xz" --training-set "$MOLECULES/train.smi.xz" \
         --num-samples "$SAMPLES" --num-texts 1 --resume --output-dir "$OUT/$1" "${@:2}"
 }
+# the grid of those whose best temperature is the lowest of `molecules`
+molecules_colder() {
+    molecules_eval molecules --baselines "$GAP" tweedie:margin:cosine tweedie:entropy:cosine random_steps --nfe 2 4 8 16 \
+        --temperatures 0.5 0.6 0.7 0.8 0.9 1 --temperature-nfe 8 --headline-limit 16
+}
 molecules() {
     molecules_eval molecules --sampler models/molecules-default --baselines "${EXACT[@]}" "$GAP" --nfe 2 4 8 16 --temperatures 0.7 0.8 0.9 1 \
         --temperature-nfe 8 --headline-limit 16
@@ -34,9 +39,19 @@ molecules_swept() { molecules_eval molecules-swept --baselines tweedie "${SWEPT[
 garments_eval() { # NAME OPTIONS...
     lsd-eval --model models/garments --num-samples "$SAMPLES" --num-texts 1 --resume --output-dir "$OUT/$1" "${@:2}"
 }
-garments() {
-    garments_eval garments --sampler models/garments-default --baselines "${EXACT[@]}" tweedie:halton_maskgit:arccos --nfe 2 4 8 16 \
-        --temperatures 1 --guidance-scale 0 0.5 --temperature-nfe 4 --headline-limit 16
+# the guidance of each sampler, on 256 other pictures at 8 calls; beyond 1 for the base solver and the best of the others
+garments_guidance() {
+    local options=(--temperatures 1 --temperature-nfe 8 --nfe 2 --headline-limit 1)
+    local SAMPLES=256
+    garments_eval garments-guidance --sampler models/garments-default --baselines "${EXACT[@]}" tweedie:halton_maskgit:arccos \
+        --guidance-scale 0.5 1 "${options[@]}"
+    garments_eval garments-guidance --baselines tweedie tweedie:margin:cosine --guidance-scale 0.5 1 2 4 "${options[@]}"
+}
+garments() { # with the guidance that `garments_guidance` found
+    local options=(--nfe 2 4 8 16 --temperatures 1 --headline-limit 16)
+    garments_eval garments --sampler models/garments-default --baselines tweedie:margin:cosine tweedie:bisection --guidance-scale 0.5 "${options[@]}"
+    garments_eval garments --guidance-scale 1 "${options[@]}" --baselines tweedie tweedie:halton_maskgit:arccos tweedie@count=llada:confidence p2 \
+        tweedie:halton tweedie:confidence:cosine tweedie:entropy:cosine tweedie:dus random_steps
 }
 garments_swept() {
     garments_eval garments-swept --baselines tweedie "${SWEPT[@]}" --nfe 4 8 16 --temperatures 1 --guidance-scale 0 --headline-limit 16
