@@ -39,18 +39,24 @@ molecules_swept() { molecules_eval molecules-swept --baselines tweedie "${SWEPT[
 garments_eval() { # NAME OPTIONS...
     lsd-eval --model models/garments --num-samples "$SAMPLES" --num-texts 1 --resume --output-dir "$OUT/$1" "${@:2}"
 }
-# the guidance of each sampler, on 256 other pictures at 8 calls; beyond 1 for the base solver and the best of the others
+# the guidance of each sampler, on 256 other pictures: at 4 calls for 2 and 4, at 8 calls for 8 and 16
 garments_guidance() {
-    local options=(--temperatures 1 --temperature-nfe 8 --nfe 2 --headline-limit 1)
-    local SAMPLES=256
-    garments_eval garments-guidance --sampler models/garments-default --baselines "${EXACT[@]}" tweedie:halton_maskgit:arccos \
-        --guidance-scale 0.5 1 "${options[@]}"
-    garments_eval garments-guidance --baselines tweedie tweedie:margin:cosine --guidance-scale 0.5 1 2 4 "${options[@]}"
+    local SAMPLES=256 options=(--temperatures 1 --nfe 2 --headline-limit 1)
+    local few=(garments-guidance-4 --temperature-nfe 4 "${options[@]}") many=(garments-guidance --temperature-nfe 8 "${options[@]}")
+    local all=("${EXACT[@]}" tweedie:halton_maskgit:arccos) ours=(--sampler models/garments-default)
+    garments_eval "${few[@]}" "${ours[@]}" --baselines tweedie@count=llada:confidence tweedie:margin:cosine --guidance-scale 1 2 4
+    garments_eval "${few[@]}" --baselines "${all[@]}" --guidance-scale 1 2
+    garments_eval "${many[@]}" "${ours[@]}" --baselines "${all[@]}" --guidance-scale 0.5 1
+    garments_eval "${many[@]}" --baselines tweedie tweedie:margin:cosine --guidance-scale 0.5 1 2 4
 }
 garments() { # with the guidance that `garments_guidance` found
-    local options=(--nfe 2 4 8 16 --temperatures 1 --headline-limit 16)
-    garments_eval garments --sampler models/garments-default --baselines tweedie:margin:cosine tweedie:bisection --guidance-scale 0.5 "${options[@]}"
-    garments_eval garments --guidance-scale 1 "${options[@]}" --baselines tweedie tweedie:halton_maskgit:arccos tweedie@count=llada:confidence p2 \
+    local options=(garments --temperatures 1 --headline-limit 16) ours=(--sampler models/garments-default)
+    local few=("${options[@]}" --nfe 2 4) many=("${options[@]}" --nfe 8 16)
+    garments_eval "${few[@]}" --guidance-scale 2 --baselines tweedie tweedie:margin:cosine tweedie:entropy:cosine tweedie:dus p2 random_steps
+    garments_eval "${few[@]}" --guidance-scale 1 "${ours[@]}" --baselines tweedie:halton_maskgit:arccos tweedie@count=llada:confidence \
+        tweedie:halton tweedie:confidence:cosine tweedie:bisection
+    garments_eval "${many[@]}" --guidance-scale 0.5 "${ours[@]}" --baselines tweedie:margin:cosine tweedie:bisection
+    garments_eval "${many[@]}" --guidance-scale 1 --baselines tweedie tweedie:halton_maskgit:arccos tweedie@count=llada:confidence p2 \
         tweedie:halton tweedie:confidence:cosine tweedie:entropy:cosine tweedie:dus random_steps
 }
 garments_swept() {
@@ -64,6 +70,6 @@ sudoku() {
     sudoku_eval sudoku --sampler models/sudoku-default --baselines "${EXACT[@]}" "${SUREST[@]}" --nfe 2 4 8 16 --temperatures 0 1 \
         --temperature-nfe 8 --headline-limit 16
 }
-sudoku_swept() { sudoku_eval sudoku-swept --baselines tweedie "${SWEPT[@]}" --nfe 2 4 8 16 --temperatures 0 1 --headline-limit 16; }
+sudoku_swept() { sudoku_eval sudoku-swept --sampler models/sudoku-default --baselines tweedie "${SWEPT[@]}" --nfe 4 8 16 --temperatures 0 --headline-limit 16; }
 
 for part in "$@"; do "$part"; done
