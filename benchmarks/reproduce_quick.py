@@ -1,6 +1,6 @@
 """A tenth of the samples behind the tables of molecules, garments and sudoku, made again and compared.
 
-    python benchmarks/reproduce_quick.py                                  # 5 minutes on 2 cores of an AMD EPYC
+    python benchmarks/reproduce_quick.py                                  # minutes on 2 cores of an AMD EPYC
     python benchmarks/reproduce_quick.py --record domains/molecules ...   # keeps what finished folders found
 
 What is compared is a share: of valid molecules, of pictures that the classifier takes for the class asked for, of
