@@ -47,22 +47,25 @@ def add_arguments(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     parser.set_defaults(**defaults)
 
 
+def stratified(count: int, generator: torch.Generator) -> torch.Tensor:
+    """`(count,)` numbers, one shifted draw in each of so many equal parts of (0, 1]: a mean over them varies less."""
+    shift = torch.rand((), generator=generator, device=generator.device)
+    return (torch.arange(1, count + 1, device=generator.device) - shift) / count
+
+
 def mask_tokens(x_BL: torch.Tensor, mask_token_id: int, generator: torch.Generator) -> Batch:
     """Masks each sequence with a probability lambda of its own: noised tokens, tokens, and weights.
 
     Args:
         x_BL (`torch.LongTensor` of shape `(batch_size, length)`): clean tokens.
         mask_token_id (`int`): the mask.
-        generator (`torch.Generator`): of the device of `x_BL`. Lambda is stratified over the batch (one shifted draw
-            in each of B equal parts of (0, 1]), which lowers the variance.
+        generator (`torch.Generator`): of the device of `x_BL`. Lambda is [`stratified`] over the batch.
 
     Returns:
         what [`masked_loss`] takes. The weights are 1 / lambda where masked, 0 elsewhere.
     """
-    B, device = len(x_BL), x_BL.device
-    shift = torch.rand((), generator=generator, device=device)
-    lam_B1 = ((torch.arange(1, B + 1, device=device) - shift) / B)[:, None]
-    mask_BL = torch.rand(x_BL.shape, generator=generator, device=device) < lam_B1
+    lam_B1 = stratified(len(x_BL), generator)[:, None]
+    mask_BL = torch.rand(x_BL.shape, generator=generator, device=x_BL.device) < lam_B1
     return torch.where(mask_BL, mask_token_id, x_BL), x_BL, mask_BL / lam_B1
 
 
@@ -90,16 +93,14 @@ def mask_at_times(model: Denoiser, x_BL: torch.Tensor, generator: torch.Generato
     Args:
         model ([`~lsd_sampler.denoisers.Denoiser`]): one with log-linear noise.
         x_BL (`torch.LongTensor` of shape `(batch_size, length)`): clean tokens.
-        generator (`torch.Generator`): of the device of `x_BL`. Times are stratified over the batch (one shifted draw
-            in each of B equal parts of (0, 1]), which lowers the variance.
+        generator (`torch.Generator`): of the device of `x_BL`. Times are [`stratified`] over the batch.
 
     Returns:
         what [`score_entropy`] takes: noised tokens, tokens, weights (1 / t where masked, 0 elsewhere) and times.
     """
-    B, device = len(x_BL), x_BL.device
-    shift = torch.rand((), generator=generator, device=device)
-    t_B = ((torch.arange(1, B + 1, device=device) - shift) / B).double()
-    mask_BL = torch.rand(x_BL.shape, generator=generator, device=device) < model.noise.masked(t_B).float()[:, None]
+    t_B = stratified(len(x_BL), generator).double()
+    masked_B1 = model.noise.masked(t_B).float()[:, None]
+    mask_BL = torch.rand(x_BL.shape, generator=generator, device=x_BL.device) < masked_B1
     return torch.where(mask_BL, model.mask_token_id, x_BL), x_BL, mask_BL / t_B[:, None].float(), t_B
 
 

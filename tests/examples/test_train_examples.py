@@ -95,18 +95,7 @@ def test_a_sedd_that_starts_from_radd_has_its_law_at_any_time(tmp_path: Path, mo
     """Its scores are RADD's probabilities times a number per position, which its loss has to learn."""
     example, file = load("train_text_model"), tmp_path / "text.txt"
     file.write_text("a bird in the hand is worth two in the bush.\n" * 40)
-    texts = (
-        "--text",
-        str(file),
-        "--valid",
-        str(file),
-        "--valid-windows",
-        "4",
-        "--length",
-        "16",
-        "--vocab-size",
-        "280",
-    )
+    texts = ("--text", str(file), "--valid", str(file), *"--valid-windows 4 --length 16 --vocab-size 280".split())
     run("train_text_model", monkeypatch, tmp_path / "radd", "--kind", "masked", *texts)
     radd = load_denoiser(tmp_path / "radd", dtype=torch.float32).eval()
     for parameter in radd.parameters():
