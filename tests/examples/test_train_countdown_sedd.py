@@ -1,29 +1,28 @@
 """The example that trains SEDD on countdown: its loss is the paper's, and what it writes can be loaded and goes on."""
 
-import importlib.util
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from helpers.scripts import load_script
 
 from lsd_sampler.denoisers import load_denoiser
 
 
-ROOT = Path(__file__).parents[2]
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SIZES = ["--vocab-size", "5", "--length", "12", "--hidden-size", "8", "--heads", "2", "--blocks", "1"]
 SIZES += ["--batch-size", "8", "--warmup", "2", "--valid-sequences", "32", "--report-every", "4"]
 
 
 @pytest.fixture(scope="module")
-def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_countdown_sedd", ROOT / "examples/train_countdown_sedd.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def example() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)  # `python examples/x.py` finds its neighbours
+        yield load_script(EXAMPLES / "train_countdown_sedd.py")
 
 
 def train(example: ModuleType, folder: Path, steps: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
