@@ -49,6 +49,7 @@ from .transitions import (
     bigram_tv,
     forbidden_samples,
     forbidden_share,
+    kl_rate_at_distance,
     oracle_statistics,
     reverse_kl_per_transition,
 )
@@ -113,6 +114,7 @@ __all__ = [
     "js_divergence",
     "js_replicates",
     "kept_replicates",
+    "kl_rate_at_distance",
     "matched_calls",
     "mauve_score",
     "measure_further",

@@ -6,6 +6,7 @@ Lowering the entropy of the samples improves none of these metrics.
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from ..denoisers.markov import stationary_law
 from ..sampling.left_out import LEFT_OUT
@@ -157,6 +158,31 @@ def oracle_statistics(
     p_K1 = matrix[current_K, next_K][:, None]
     parts = [_statistics(block, current_K, p_K1, law_V, floor) for block in blocks]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def kl_rate_at_distance(samples: torch.Tensor, transition: torch.Tensor, distance: int) -> float:
+    r"""The full KL rate of tokens `distance` places apart, in nats per pair, against the chain's law of these.
+
+    In a chain of first order, b follows a after d steps with probability \(P^d[a, b]\). Samples with the right
+    neighbours may still be no samples of the chain: further pairs see more of that.
+
+    Args:
+        samples (`torch.LongTensor` of shape `(num_samples, length)`): as for [`oracle_statistics`].
+        transition (`torch.DoubleTensor` of shape `(vocab, vocab)`): `P[a, b]`, the probability of b after a.
+        distance (`int`): from 1, which gives `full_kl_rate`, to `length - 1`.
+
+    Raises:
+        ValueError: if an argument is malformed or out of range, or a transition starts from two tokens.
+    """
+    matrix = check_transition(transition)
+    samples = _check_samples(samples, matrix)
+    if _memory(matrix) > 1:
+        raise ValueError("`transition` must have shape (vocab, vocab): further pairs of other chains are not known.")
+    if not 1 <= distance < samples.shape[1]:
+        raise ValueError(f"`distance` must be between 1 and {samples.shape[1] - 1}, got {distance}.")
+    padded = F.pad(samples, (0, -samples.shape[1] % distance), value=LEFT_OUT)
+    apart = padded.unflatten(1, (-1, distance)).transpose(1, 2).flatten(0, 1)
+    return float(oracle_statistics(apart, torch.linalg.matrix_power(matrix, distance))["full_kl_rate"])
 
 
 def forbidden_share(samples: torch.Tensor, transition: torch.Tensor) -> float:

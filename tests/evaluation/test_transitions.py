@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from lsd_sampler.denoisers.markov import countdown
+from lsd_sampler.denoisers import second_order_chain
+from lsd_sampler.denoisers.markov import MarkovDenoiser, countdown
 from lsd_sampler.evaluation import (
     PROBABILITY_FLOOR,
     OracleMetrics,
@@ -13,6 +14,7 @@ from lsd_sampler.evaluation import (
     bootstrap_weights,
     forbidden_samples,
     forbidden_share,
+    kl_rate_at_distance,
     oracle_statistics,
     reverse_kl_per_transition,
 )
@@ -121,3 +123,46 @@ def test_a_transition_from_two_tokens() -> None:
     assert float(found["full_kl_rate"]) == pytest.approx(cross - entropy)
     with pytest.raises(ValueError, match="`contexts`"):
         oracle_statistics(samples, second)
+
+
+def test_rate_at_a_distance_by_hand() -> None:
+    transition = torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.25, 0.5], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    samples = torch.tensor([[0, 1, 2, 0, 1], [0, 0, 1, -1, -1]])  # two apart: 0 2, 1 0, 2 1, and 0 1
+    two = transition @ transition
+    cross = -(math.log(two[0, 2]) + math.log(two[1, 0]) + math.log(two[2, 1]) + math.log(two[0, 1])) / 4
+    assert kl_rate_at_distance(samples, transition, 2) == pytest.approx(cross - 2 / 4 * math.log(2))
+    near = float(oracle_statistics(samples, transition)["full_kl_rate"])
+    assert kl_rate_at_distance(samples, transition, 1) == pytest.approx(near)
+
+
+def test_right_neighbours_do_not_make_right_pairs_further_away() -> None:
+    """A chain of second order has the neighbours of one of first order, but not its tokens two places apart. Exact
+    samples have both: 2 n times the rate of 500 x 62 pairs has a mean of 6 here, and stays below 60 but once in 1e8,
+    even if overlapping pairs count double.
+    """
+    second = second_order_chain(3, 64, seed=2)
+    pairs = second.ngram_law(2)
+    law = pairs / pairs.sum(1, keepdim=True)
+    first = MarkovDenoiser(law, pairs.sum(1), length=64)
+    right, wrong = (chain.sample(500, torch.Generator().manual_seed(0)) for chain in (first, second))
+    limit = 60 / (2 * right[:, 2:].numel())
+    assert max(kl_rate_at_distance(right, law, distance) for distance in (1, 2, 8)) < limit
+    assert kl_rate_at_distance(wrong, law, 1) < limit
+    assert kl_rate_at_distance(wrong, law, 2) > 10 * limit
+
+
+@pytest.mark.parametrize("distance", [0, 3, -1])
+def test_a_distance_beyond_the_samples_is_named(distance: int) -> None:
+    with pytest.raises(ValueError, match="`distance` must be between 1 and 2"):
+        kl_rate_at_distance(torch.tensor([[0, 1, 0]]), torch.full((2, 2), 0.5), distance)
+
+
+def test_rates_at_a_distance_are_those_of_first_order_alone() -> None:
+    with pytest.raises(ValueError, match="`transition`"):
+        kl_rate_at_distance(torch.tensor([[0, 1, 0]]), torch.full((4, 2), 0.5), 1)
+    samples = torch.randint(2, (8, 6), generator=torch.Generator().manual_seed(0))
+    row = OracleMetrics(torch.full((2, 2), 0.5), num_resamples=4).compute(samples)
+    assert row["kl_rate_at_4"] == kl_rate_at_distance(samples, torch.full((2, 2), 0.5), 4)
+    assert row["kl_rate_at_8"] is None  # longer than the samples
+    second = OracleMetrics(torch.full((4, 2), 0.5), contexts=torch.full((4,), 0.25), num_resamples=4).compute(samples)
+    assert second["kl_rate_at_2"] is None

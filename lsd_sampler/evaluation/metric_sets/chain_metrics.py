@@ -8,7 +8,7 @@ from ...support.identity import identity
 from ..bootstrap import grouped_weights, kept_replicates, with_interval
 from ..columns import Metric, with_ends
 from ..diversity import BIGRAM_ENTROPY, UNIGRAM_ENTROPY, conditional_entropy
-from ..transitions import check_transition, forbidden_samples, oracle_statistics
+from ..transitions import check_transition, forbidden_samples, kl_rate_at_distance, oracle_statistics
 from .metric_set import Layout, MetricSet, Values
 
 
@@ -70,10 +70,22 @@ CROSS_ENTROPY = Metric(
     "Negative log-likelihood of a transition under the chain, in nats. It means nothing without the entropy "
     "beside it.",
 )
+DISTANCES = (2, 4, 8, 16, 64)
+FAR_RATES = tuple(
+    Metric(
+        f"kl_rate_at_{distance}",
+        f"KL rate at {distance}",
+        f"The full KL rate of tokens {distance} places apart. Samples may have the right neighbours and still be wrong "
+        "further away. Only for chains of first order.",
+        lower_is_better=True,
+    )
+    for distance in DISTANCES
+)
 _LAYOUT = Layout(
     table=("forbidden_share", *with_ends("reverse_kl"), "bigram_tv", "bigram_entropy"),
     details=(
-        "temperature", *with_ends("full_kl_rate"), "full_tv_rate", "forbidden_samples", "cross_entropy",
+        "temperature", *with_ends("full_kl_rate"), "full_tv_rate", *(metric.key for metric in FAR_RATES),
+        "forbidden_samples", "cross_entropy",
         "bigram_entropy", "unigram_entropy", "network_calls",
     ),
     drawn=("reverse_kl", "forbidden_share"),
@@ -94,7 +106,7 @@ class OracleMetrics(MetricSet):
         ValueError: if `transition` is not a transition matrix.
     """
 
-    metrics = (*_WITH_INTERVALS, FORBIDDEN_SAMPLES, CROSS_ENTROPY, BIGRAM_ENTROPY, UNIGRAM_ENTROPY)
+    metrics = (*_WITH_INTERVALS, *FAR_RATES, FORBIDDEN_SAMPLES, CROSS_ENTROPY, BIGRAM_ENTROPY, UNIGRAM_ENTROPY)
     verdict_key = "reverse_kl"
     likelihood_key = "cross_entropy"
     entropy_key = "bigram_entropy"
@@ -134,12 +146,20 @@ class OracleMetrics(MetricSet):
         row: Values = {}
         for key in (metric.key for metric in _WITH_INTERVALS):
             row |= with_interval(key, float(values[key]), replicates[key].numpy(), self.confidence)
+        for metric, distance in zip(FAR_RATES, DISTANCES, strict=True):
+            row[metric.key] = self._at_distance(sequences, distance)
         row["forbidden_samples"] = forbidden_samples(sequences, self.transition)
         row["unigram_entropy"] = conditional_entropy(sequences)
         row["bigram_entropy"] = float(values["conditional_entropy"])
         row["cross_entropy"] = float(values["cross_entropy"])
         names = {"reverse_kl": "reverse_kl", "cross_entropy": "cross_entropy", "bigram_entropy": "conditional_entropy"}
         return row | kept_replicates({name: replicates[theirs].numpy() for name, theirs in names.items()})
+
+    def _at_distance(self, sequences: torch.Tensor, distance: int) -> float | None:
+        """None in a chain of another order, and where no two tokens are so far apart."""
+        if self.transition.shape[0] != self.transition.shape[1] or distance >= sequences.shape[1]:
+            return None
+        return kl_rate_at_distance(sequences, self.transition, distance)
 
     def verdict(self, sequences: torch.Tensor) -> float:
         """The value of `verdict_key` alone."""
