@@ -75,8 +75,8 @@ FAR_RATES = tuple(
     Metric(
         f"kl_rate_at_{distance}",
         f"KL rate at {distance}",
-        f"The full KL rate of tokens {distance} places apart. Samples may have the right neighbours and still be wrong "
-        "further away. Only for chains of first order.",
+        f"The full KL rate of tokens {distance} places apart. Samples may have the right neighbours and still be "
+        "wrong further away. Only for chains of first order.",
         lower_is_better=True,
     )
     for distance in DISTANCES
