@@ -33,8 +33,13 @@ molecules() {
     molecules_eval molecules --sampler models/molecules-default --baselines "${EXACT[@]}" "$GAP" --nfe 2 4 8 16 --temperatures 0.7 0.8 0.9 1 \
         --temperature-nfe 8 --headline-limit 16
 }
-# WINO needs a network that takes an attention mask
-molecules_swept() { molecules_eval molecules-swept --baselines tweedie "${SWEPT[@]}" wino@threshold=0.3/0.5/0.7 --nfe 4 8 16 --temperatures 0.8 --headline-limit 16; }
+# WINO needs a network that takes an attention mask; a constant of 0.3 or less reveals nearly all in a few calls here
+molecules_swept() {
+    molecules_eval molecules-swept --sampler models/molecules-default --baselines tweedie entropy_bounded@gamma=0.5/2/8 \
+        fast_dllm_threshold@threshold=0.5/0.9/0.98 klass@confidence_threshold=0.3/0.9 credit_decoding@threshold=0.5/0.9/0.98 \
+        mean_field@threshold=0.7/0.8/0.9 prophet@early=5/10/20 punt@epsilon=0.1/0.5/2 wino@threshold=0.3/0.6 --nfe 4 8 16 \
+        --temperatures 0.8 1 1.2 --temperature-samples 256 --headline-limit 16
+}
 
 garments_eval() { # NAME OPTIONS...
     lsd-eval --model models/garments --num-samples "$SAMPLES" --num-texts 1 --resume --output-dir "$OUT/$1" "${@:2}"
@@ -59,8 +64,12 @@ garments() { # with the guidance that `garments_guidance` found
     garments_eval "${many[@]}" --guidance-scale 1 --baselines tweedie tweedie:halton_maskgit:arccos tweedie@count=llada:confidence p2 \
         tweedie:halton tweedie:confidence:cosine tweedie:entropy:cosine tweedie:dus random_steps
 }
+# pictures have 196 tokens that the model is seldom sure of: constants that take 4 to 30 calls
 garments_swept() {
-    garments_eval garments-swept --baselines tweedie "${SWEPT[@]}" --nfe 4 8 16 --temperatures 1 --guidance-scale 0 --headline-limit 16
+    garments_eval garments-swept --baselines tweedie entropy_bounded@gamma=24/64/128 fast_dllm_threshold@threshold=0.02/0.1/0.2 \
+        credit_decoding@threshold=0.1/0.3/0.4 klass@kl_threshold=0.03/0.1/0.3,confidence_threshold=0.05 mean_field@threshold=0.5/0.52/0.55 \
+        prophet@early=1.2/1.3/1.5 punt@epsilon=3/10/30 --nfe 4 8 16 --temperatures 1 --guidance-scale 0.5 1 --temperature-samples 256 \
+        --headline-limit 16
 }
 
 sudoku_eval() { # NAME OPTIONS...

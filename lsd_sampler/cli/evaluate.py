@@ -103,6 +103,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="choose temperatures and guidance at this number of calls only, which is cheaper",
     )
     parser.add_argument(
+        "--temperature-samples",
+        type=positive_int,
+        metavar="N",
+        help="choose temperatures and guidance on this many samples; default: --num-samples",
+    )
+    parser.add_argument(
         "--frontier", action="store_true", help="add likelihood against entropy along the temperatures"
     )
     parser.add_argument(
@@ -205,6 +211,8 @@ def evaluate(args: argparse.Namespace) -> None:
             **answer_options(args, pipeline, tasks),
             **({"length": args.length} if args.length and tasks is None else {}),
         )
+        if args.temperature_samples:
+            harness.chooser = harness.with_num_samples(args.temperature_samples)
         report = conclude(args, harness, floor, temperatures)
         if workers.is_main:
             write_report(report, args.output_dir)
@@ -256,6 +264,9 @@ def check_options(args: argparse.Namespace) -> None:
     check_task_options(args)
     refuse_unused(args, args.oracle is not None or is_oracle_spec(args.model))
     check_molecule_options(args)
+    given = {"--frontier": args.frontier, "--tasks": args.tasks, "--infill": args.infill}
+    if args.temperature_samples and (others := [name for name, value in given.items() if value]):
+        raise ValueError(f"`--temperature-samples` cannot go with `{others[0]}`: leave one out.")
     if args.infill and args.length:
         raise ValueError("`--infill` has whole canvases: leave `--length` out.")
     if args.headline_nfe not in (None, *args.nfe):

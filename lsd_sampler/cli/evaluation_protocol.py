@@ -29,7 +29,8 @@ def protocol(
     """How the numbers were made, as name -> sentence."""
     dtype = precision(pipeline.denoiser) or "float64, exact"
     where = f"at {args.temperature_nfe} calls" if args.temperature_nfe else "at each number of calls"
-    on = "other samples" if args.tasks is None else "the other half of the items"
+    number = f"{args.temperature_samples} " if args.temperature_samples else ""
+    on = f"{number}other samples" if args.tasks is None else "the other half of the items"
     chosen = f"{where}, chosen on {on}"
     if args.tasks is None:
         judged = _judged_samples(args, pipeline.denoiser, metrics, comparison.judged[0]["length"])

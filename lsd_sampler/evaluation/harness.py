@@ -130,6 +130,21 @@ class Harness:
         some.chooser = None if self.chooser is None else self.chooser.only(*names)
         return some
 
+    def with_num_samples(self, num_samples: int) -> "Harness":
+        """This harness with another number of samples in each row, as a cheaper `chooser`; rows are shared.
+
+        Raises:
+            ValueError: if the samples fill in canvases, or `num_samples` is out of range.
+        """
+        if self.canvases is not None:
+            raise ValueError(f"`num_samples` cannot be {num_samples}: there is one for each canvas.")
+        if num_samples < 1:
+            raise ValueError(f"`num_samples` must be at least 1, got {num_samples}.")
+        self.metrics.check_num_samples(num_samples)
+        other = copy.copy(self)
+        other.num_samples = num_samples
+        return other
+
     def points(
         self,
         nfe: Sequence[int],

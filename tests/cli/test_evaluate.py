@@ -25,6 +25,7 @@ from lsd_sampler.cli.texts import read_sequences, read_texts
 from lsd_sampler.denoisers import RADDDenoiser
 from lsd_sampler.denoisers.oracle_names import make_oracle
 from lsd_sampler.evaluation import JudgeNLL, read_jsonl, write_jsonl
+from lsd_sampler.evaluation.comparison import SWEEP_SEED
 from lsd_sampler.pipeline_masked_diffusion import MaskedDiffusionPipeline
 from lsd_sampler.sampling.learned_numbers import LearnedSampler, LearnedSteps
 from lsd_sampler.scheduling_lsd import LSDScheduler
@@ -126,6 +127,32 @@ def test_a_text_model_with_judge_reference_frontier_and_features(
     page = (tmp_path / "report.html").read_text()
     assert page.count("<blockquote>") == 2 * 3 and "The frontier" in page
     assert len(read_jsonl(tmp_path / "metrics.jsonl")) == 2 * 2 * 3 + 2 * 2
+
+
+def test_temperatures_are_chosen_on_fewer_samples(
+    text_model: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--reference", str(text_model["text"]), "--temperatures", "0.8", "1.2", "--temperature-samples", "6"]
+    swept = ["--baselines", "tweedie", "entropy_bounded@gamma=0.1/1"]
+    assert evaluate.main(argv(text_model, tmp_path, *more, *swept)) == 0
+    rows = read_jsonl(tmp_path / "metrics.jsonl")
+    judged = {row["num_samples"] for row in rows if row["seed"] < SWEEP_SEED}
+    assert {row["num_samples"] for row in rows if row["seed"] >= SWEEP_SEED} == {6} and 6 not in judged
+    assert {row["temperature"] for row in rows if row["seed"] >= SWEEP_SEED} == {0.8, 1.2}
+    assert "chosen on 6 other samples" in capsys.readouterr().out + (tmp_path / "report.html").read_text()
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    assert evaluate.main(argv(text_model, tmp_path, *more, *swept, "--resume")) == 0
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("other", [["--frontier"], ["--infill", "FILE"], ["--tasks", "sudoku"]])
+def test_fewer_samples_for_temperatures_cannot_go_with(
+    other: list[str], text_model: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--output-dir", str(tmp_path / "out"), "--temperature-samples", "4"]
+    more = ["--nfe", "2", "--model", str(text_model["model"])] if other[0] == "--tasks" else ORACLE
+    fails(capsys, [*more, *out, *other], "`--temperature-samples`", f"`{other[0]}`")
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_a_reference_the_teacher_is_reference_and_floor(
