@@ -94,10 +94,12 @@ verdict() {
 RULES=(tweedie:dus tweedie:bisection tweedie@minimal_gap=8:margin:cosine tweedie:margin:cosine tweedie@count=llada:confidence p2 random_steps)
 books_rules() { lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --baselines "${RULES[@]}" --nfe "$@" --output-dir "$OUT/books-rules"; }
 # rules that choose their calls, over a constant
-BOOKS_SWEPT=(entropy_bounded@gamma=1/4/16 fast_dllm_threshold@threshold=0.1/0.3/0.6 klass@confidence_threshold=0.1/0.3/0.6
-    credit_decoding@threshold=0.1/0.3/0.6 mean_field@threshold=0.1/0.3/0.6 wino@threshold=0.1/0.3/0.6 prophet@early=1/2/5 punt@epsilon=0.01/0.1/0.5)
+BOOKS_SWEPT=(entropy_bounded@gamma=8/32/128 fast_dllm_threshold@threshold=0.01/0.03/0.07 klass@kl_threshold=0.5/1/2,confidence_threshold=0.02
+    credit_decoding@threshold=0.03/0.1/0.2 mean_field@threshold=0.55/0.6,block_length=32 wino@threshold_back=0.001/0.01/0.1,threshold=0.03
+    prophet@early=0.5/0.6/0.7 punt@epsilon=0.3/3/20)
 books_swept() {
-    lsd-eval "${BOOKS_EVAL[@]}" --temperatures 1 --baselines tweedie tweedie:halton "${BOOKS_SWEPT[@]}" --nfe "$@" --output-dir "$OUT/books-swept"
+    lsd-eval "${BOOKS_EVAL[@]}" "${TEMPERATURES[@]}" --temperature-samples 32 --sampler models/books-default \
+        --baselines tweedie tweedie:halton "${BOOKS_SWEPT[@]}" --nfe "$@" --output-dir "$OUT/books-swept"
 }
 
 # ---- a SEDD of novels: the paper's table on what it was made for ----

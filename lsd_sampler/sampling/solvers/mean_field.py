@@ -15,7 +15,7 @@ from .options import Option
 from .own_step import OwnStep
 
 
-_ELEMENTS = 2**24  # numbers of the mixtures that are held at a time
+_ELEMENTS = 2**20  # numbers of the mixtures that are held at a time on a CPU: what its caches hold
 _SWEEPS = 100
 
 
@@ -84,12 +84,14 @@ def overlaps(p_BNV: torch.Tensor) -> torch.Tensor:
     B, N, V = p_BNV.shape
     entropy_BN = torch.special.entr(p_BNV).sum(-1)
     overlap_BNN = p_BNV.new_zeros(B, N, N)
-    some = max(1, _ELEMENTS // max(1, B * N * V))
+    held = _ELEMENTS if p_BNV.device.type == "cpu" else 16 * _ELEMENTS
+    some = max(1, held // max(1, B * N * V))
     for begin in range(0, N, some):  # memory alone sets how many rows at a time
-        part = slice(begin, begin + some)
-        mixed_BnN = torch.special.entr((p_BNV[:, part, None] + p_BNV[:, None]) / 2).sum(-1)
-        apart_BnN = mixed_BnN - (entropy_BN[:, part, None] + entropy_BN[:, None]) / 2
-        overlap_BNN[:, part] = (1 - apart_BnN / math.log(2)).clamp(0, 1)
+        part, rest = slice(begin, begin + some), slice(begin, None)  # a pair once
+        mixed_Bnm = torch.special.entr((p_BNV[:, part, None] + p_BNV[:, None, rest]) / 2).sum(-1)
+        apart_Bnm = mixed_Bnm - (entropy_BN[:, part, None] + entropy_BN[:, None, rest]) / 2
+        overlap_Bnm = (1 - apart_Bnm / math.log(2)).clamp(0, 1)
+        overlap_BNN[:, part, rest], overlap_BNN[:, rest, part] = overlap_Bnm, overlap_Bnm.mT
     is_law_BN = p_BNV.sum(-1) > 0
     pair_BNN = is_law_BN[:, :, None] & is_law_BN[:, None] & ~torch.eye(N, dtype=torch.bool, device=p_BNV.device)
     overlap_BNN = overlap_BNN.masked_fill(~pair_BNN, 0)
