@@ -2,6 +2,7 @@
 
     python benchmarks/verdicts.py domains/molecules domains/garments --ours molecules-default garments-default
 
+Folders joined by "+" are one domain: the same samples' seeds, numbers and references, and other samplers.
 Level is what is further away by no more than chance: the paired bootstrap interval of the difference, at 95 % each,
 holds 0. "ours" says by how much one's own sampler is further away than the best, or how it leads.
 """
@@ -9,7 +10,7 @@ holds 0. "ours" says by how much one's own sampler is further away than the best
 import argparse
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pivot import newest_rows
@@ -29,16 +30,26 @@ HEADINGS = {
 }
 
 
-def verdicts(folder: Path, own: Collection[str]) -> list[Row]:
-    key = json.loads((folder / "summary.json").read_text())["verdict"]
-    rows = [row for row in newest_rows(folder) if f"{key}_replicates" in row]
+def verdicts(folders: Sequence[Path], own: Collection[str]) -> list[Row]:
+    """A row for each number of calls.
+
+    Raises:
+        ValueError: if the folders have other verdicts or numbers of samples.
+    """
+    keys = {json.loads((folder / "summary.json").read_text())["verdict"] for folder in folders}
+    rows = [
+        row for folder in folders for row in newest_rows(folder) if any(f"{key}_replicates" in row for key in keys)
+    ]
+    if len(keys) > 1 or len({(row["num_samples"], row.get("yardstick")) for row in rows}) > 1:
+        raise ValueError(f"{' and '.join(map(str, folders))} have other verdicts, references or numbers of samples.")
+    (key,) = keys
     table: list[Row] = []
     for nfe in sorted({row["nfe"] for row in rows}):
         at_nfe = [row for row in rows if row["nfe"] == nfe]
         best = min(at_nfe, key=lambda row: row[key])
         behind = {lead.second: lead for lead in leads(at_nfe, best["sampler"], key)}
         level = [name for name, lead in behind.items() if lead.low is not None and lead.low <= 0]
-        row = {"domain": folder.name, "nfe": nfe, "best": best["sampler"], "value": best[key]}
+        row = {"domain": folders[0].name, "nfe": nfe, "best": best["sampler"], "value": best[key]}
         table.append(row | {"level": ", ".join(map(str, level)) or "none", "ours": _of_ours(own, best, behind, level)})
     return table
 
@@ -55,10 +66,10 @@ def _of_ours(own: Collection[str], best: Row, behind: dict[str | None, Winner], 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+", help="output folders of lsd-eval")
+    parser.add_argument("folders", nargs="+", help="output folders of lsd-eval; those joined by + are one domain")
     parser.add_argument("--ours", nargs="*", default=[], help="names of one's own samplers")
     args = parser.parse_args()
-    table = [row for folder in args.folders for row in verdicts(folder, args.ours)]
+    table = [row for text in args.folders for row in verdicts([Path(folder) for folder in text.split("+")], args.ours)]
     sys.stdout.write(format_table(table, HEADINGS, digits=4) + "\n")
 
 
