@@ -64,10 +64,10 @@ garments() { # with the guidance that `garments_guidance` found
     garments_eval "${many[@]}" --guidance-scale 1 --baselines tweedie tweedie:halton_maskgit:arccos tweedie@count=llada:confidence p2 \
         tweedie:halton tweedie:confidence:cosine tweedie:entropy:cosine tweedie:dus random_steps
 }
-# pictures have 196 tokens that the model is seldom sure of: constants that take 4 to 30 calls
+# pictures have 196 tokens that the model is seldom sure of: constants that take 3 to 17 calls
 garments_swept() {
     garments_eval garments-swept --baselines tweedie entropy_bounded@gamma=24/64/128 fast_dllm_threshold@threshold=0.02/0.1/0.2 \
-        credit_decoding@threshold=0.1/0.3/0.4 klass@kl_threshold=0.1/0.3,confidence_threshold=0.05 mean_field@threshold=0.5/0.52/0.55 \
+        credit_decoding@threshold=0.1/0.3 klass@kl_threshold=0.1/0.3,confidence_threshold=0.05 mean_field@threshold=0.5/0.52 \
         prophet@early=1.2/1.3 punt@epsilon=10/30 --nfe 4 8 16 --temperatures 1 --guidance-scale 1 2 --temperature-samples 256 \
         --headline-limit 16
 }
