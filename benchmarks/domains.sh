@@ -38,7 +38,7 @@ molecules_swept() {
     molecules_eval molecules-swept --sampler models/molecules-default --baselines tweedie entropy_bounded@gamma=0.5/2/8 \
         fast_dllm_threshold@threshold=0.5/0.9/0.98 klass@confidence_threshold=0.3/0.9 credit_decoding@threshold=0.5/0.9/0.98 \
         mean_field@threshold=0.7/0.8/0.9 prophet@early=5/10/20 punt@epsilon=0.1/0.5/2 wino@threshold=0.3/0.6 --nfe 4 8 16 \
-        --temperatures 0.8 1 1.2 --temperature-samples 256 --headline-limit 16
+        --temperatures 0.6 0.8 1 1.2 --temperature-samples 256 --headline-limit 16
 }
 
 garments_eval() { # NAME OPTIONS...
