@@ -36,14 +36,14 @@ molecules() {
 # of the rules that choose their calls, those that come near
 molecules_swept() {
     molecules_eval molecules-swept --sampler models/molecules-default --baselines tweedie entropy_bounded@gamma=0.5/2/8 \
-        mean_field@threshold=0.7/0.8/0.9 klass@confidence_threshold=0.8/0.9 --nfe 4 8 16 --temperatures 0.6 0.8 1 --temperature-nfe 8 \
+        mean_field@threshold=0.7/0.8/0.9 --nfe 4 8 16 --temperatures 0.6 0.8 1 --temperature-nfe 8 \
         --headline-limit 16
 }
-# and those that do not, at any temperature; WINO needs a network that takes an attention mask
+# and those that take more calls or do not, at any temperature; WINO needs a network that takes an attention mask
 molecules_swept_others() {
     molecules_eval molecules-swept-others --baselines tweedie fast_dllm_threshold@threshold=0.5/0.9/0.98 \
-        credit_decoding@threshold=0.5/0.9/0.98 prophet@early=5/10/20 punt@epsilon=0.1/0.5/2 wino@threshold=0.3/0.6 --nfe 4 8 16 \
-        --temperatures 0.6 0.8 1 1.2 --temperature-samples 256 --temperature-nfe 8 --headline-limit 16
+        klass@confidence_threshold=0.3/0.9 credit_decoding@threshold=0.5/0.9/0.98 prophet@early=5/10/20 punt@epsilon=0.1/0.5/2 \
+        wino@threshold=0.3/0.6 --nfe 4 8 16 --temperatures 0.6 0.8 1 1.2 --temperature-samples 256 --temperature-nfe 8 --headline-limit 16
 }
 
 garments_eval() { # NAME OPTIONS...
