@@ -73,7 +73,7 @@ garments() { # with the guidance that `garments_guidance` found
 garments_swept() {
     garments_eval garments-swept --baselines tweedie entropy_bounded@gamma=24/64/128 fast_dllm_threshold@threshold=0.02/0.1/0.2 \
         credit_decoding@threshold=0.1/0.3 klass@kl_threshold=0.1/0.3,confidence_threshold=0.05 mean_field@threshold=0.5/0.52 \
-        prophet@early=1.2/1.3 punt@epsilon=10/30 --nfe 4 8 16 --temperatures 1 --guidance-scale 1 2 --temperature-samples 256 \
+        prophet@early=1/1.1 punt@epsilon=10/30 --nfe 4 8 16 --temperatures 1 --guidance-scale 1 2 --temperature-samples 256 \
         --headline-limit 16
 }
 
