@@ -2,9 +2,10 @@
 
     python benchmarks/verdicts.py domains/molecules domains/garments --ours molecules-default garments-default
 
-Folders joined by "+" are one domain: the same samples' seeds, numbers and references, and other samplers.
-Level is what is further away by no more than chance: the paired bootstrap interval of the difference, at 95 % each,
-holds 0. "ours" says by how much one's own sampler is further away than the best, or how it leads.
+Folders joined by "+" are one domain: the same seeds, numbers of samples and references, and other samplers. Level is
+what is further away by no more than chance: the paired bootstrap interval of the difference, at 95 % each, holds 0.
+"ours" says by how much one's own sampler is further away than the best, or how it leads. Numbers of calls that it has
+no row for are left out.
 """
 
 import argparse
@@ -44,7 +45,8 @@ def verdicts(folders: Sequence[Path], own: Collection[str]) -> list[Row]:
         raise ValueError(f"{' and '.join(map(str, folders))} have other verdicts, references or numbers of samples.")
     (key,) = keys
     table: list[Row] = []
-    for nfe in sorted({row["nfe"] for row in rows}):
+    of_own = {row["nfe"] for row in rows if row["sampler"] in own}
+    for nfe in sorted(of_own or {row["nfe"] for row in rows}):
         at_nfe = [row for row in rows if row["nfe"] == nfe]
         best = min(at_nfe, key=lambda row: row[key])
         behind = {lead.second: lead for lead in leads(at_nfe, best["sampler"], key)}

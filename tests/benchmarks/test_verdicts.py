@@ -47,7 +47,7 @@ def test_what_is_level_and_what_is_behind(script: ModuleType, tmp_path: Path) ->
 def test_joined_folders_are_one_domain(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one = folder(tmp_path / "one", [row("near", 1.0, 0.1), row("far", 2.0, 0.1)])
+    one = folder(tmp_path / "one", [row("near", 1.0, 0.1), row("far", 2.0, 0.1), row("far", 1.5, 0.1) | {"nfe": 16}])
     two = folder(tmp_path / "two", [row("best", 0.5, 0.1)])
     monkeypatch.setattr("sys.argv", ["verdicts.py", f"{one}+{two}", "--ours", "near"])
     script.main()
