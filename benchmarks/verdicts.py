@@ -2,7 +2,7 @@
 
     python benchmarks/verdicts.py domains/molecules domains/garments --ours molecules-default garments-default
 
-Folders joined by "+" are one domain: the same seeds, numbers of samples and references, and other samplers. Level is
+Folders joined by "+" are one domain: their seeds, numbers of samples and references are the same. Level is
 what is further away by no more than chance: the paired bootstrap interval of the difference, at 95 % each, holds 0.
 "ours" says by how much one's own sampler is further away than the best, or how it leads. Numbers of calls that it has
 no row for are left out.
@@ -35,14 +35,14 @@ def verdicts(folders: Sequence[Path], own: Collection[str]) -> list[Row]:
     """A row for each number of calls.
 
     Raises:
-        ValueError: if the folders have other verdicts or numbers of samples.
+        ValueError: if the folders differ in verdict, reference or number of samples.
     """
     keys = {json.loads((folder / "summary.json").read_text())["verdict"] for folder in folders}
     rows = [
         row for folder in folders for row in newest_rows(folder) if any(f"{key}_replicates" in row for key in keys)
     ]
     if len(keys) > 1 or len({(row["num_samples"], row.get("yardstick")) for row in rows}) > 1:
-        raise ValueError(f"{' and '.join(map(str, folders))} have other verdicts, references or numbers of samples.")
+        raise ValueError(f"{' and '.join(map(str, folders))} differ in verdict, reference or number of samples.")
     (key,) = keys
     table: list[Row] = []
     of_own = {row["nfe"] for row in rows if row["sampler"] in own}

@@ -55,5 +55,5 @@ def test_joined_folders_are_one_domain(
     assert len(table) == 3 and table[2].split()[:4] == ["one", "8", "best", "0.5000"]
     assert table[2].rstrip().endswith("behind by 0.5 (0.5 to 0.5)")
     fewer = folder(tmp_path / "fewer", [row("best", 0.5, 0.1, num_samples=32)])
-    with pytest.raises(ValueError, match=r"one and .*fewer have other .* numbers of samples"):
+    with pytest.raises(ValueError, match=r"one and .*fewer differ in .* number of samples"):
         script.verdicts([one, fewer], [])
