@@ -83,6 +83,11 @@ def _behind_the_end(samples: torch.Tensor) -> torch.Tensor:
     return (samples == LEFT_OUT).flip(1).long().cumprod(1).flip(1).bool()
 
 
+def longest(samples: torch.Tensor) -> int:
+    """The number of tokens of the longest sample, without what fills it up."""
+    return int((~_behind_the_end(samples)).sum(1).max())
+
+
 def _transitions(counts: NgramCounts, vocab: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The row and the column of each n-gram."""
     mask = np.uint64((1 << SYMBOL_BITS) - 1)
@@ -169,7 +174,7 @@ def kl_rate_at_distance(samples: torch.Tensor, transition: torch.Tensor, distanc
     Args:
         samples (`torch.LongTensor` of shape `(num_samples, length)`): as for [`oracle_statistics`].
         transition (`torch.DoubleTensor` of shape `(vocab, vocab)`): `P[a, b]`, the probability of b after a.
-        distance (`int`): from 1, which gives `full_kl_rate`, to `length - 1`.
+        distance (`int`): from 1, which gives `full_kl_rate`, to less than the length of the longest sample.
 
     Raises:
         ValueError: if an argument is malformed or out of range, or a transition starts from two tokens.
@@ -178,8 +183,8 @@ def kl_rate_at_distance(samples: torch.Tensor, transition: torch.Tensor, distanc
     samples = _check_samples(samples, matrix)
     if _memory(matrix) > 1:
         raise ValueError("`transition` must have shape (vocab, vocab): further pairs of other chains are not known.")
-    if not 1 <= distance < samples.shape[1]:
-        raise ValueError(f"`distance` must be between 1 and {samples.shape[1] - 1}, got {distance}.")
+    if not 1 <= distance < longest(samples):
+        raise ValueError(f"`distance` must be between 1 and {longest(samples) - 1}, got {distance}.")
     padded = F.pad(samples, (0, -samples.shape[1] % distance), value=LEFT_OUT)
     apart = padded.unflatten(1, (-1, distance)).transpose(1, 2).flatten(0, 1)
     return float(oracle_statistics(apart, torch.linalg.matrix_power(matrix, distance))["full_kl_rate"])

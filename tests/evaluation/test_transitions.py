@@ -154,7 +154,7 @@ def test_right_neighbours_do_not_make_right_pairs_further_away() -> None:
 @pytest.mark.parametrize("distance", [0, 3, -1])
 def test_a_distance_beyond_the_samples_is_named(distance: int) -> None:
     with pytest.raises(ValueError, match="`distance` must be between 1 and 2"):
-        kl_rate_at_distance(torch.tensor([[0, 1, 0]]), torch.full((2, 2), 0.5), distance)
+        kl_rate_at_distance(torch.tensor([[0, 1, 0, -1], [1, -1, -1, -1]]), torch.full((2, 2), 0.5), distance)
 
 
 def test_rates_at_a_distance_are_those_of_first_order_alone() -> None:

@@ -8,7 +8,7 @@ from ...support.identity import identity
 from ..bootstrap import grouped_weights, kept_replicates, with_interval
 from ..columns import Metric, with_ends
 from ..diversity import BIGRAM_ENTROPY, UNIGRAM_ENTROPY, conditional_entropy
-from ..transitions import check_transition, forbidden_samples, kl_rate_at_distance, oracle_statistics
+from ..transitions import check_transition, forbidden_samples, kl_rate_at_distance, longest, oracle_statistics
 from .metric_set import Layout, MetricSet, Values
 
 
@@ -157,7 +157,7 @@ class OracleMetrics(MetricSet):
 
     def _at_distance(self, sequences: torch.Tensor, distance: int) -> float | None:
         """None in a chain of another order, and where no two tokens are so far apart."""
-        if self.transition.shape[0] != self.transition.shape[1] or distance >= sequences.shape[1]:
+        if self.transition.shape[0] != self.transition.shape[1] or distance >= longest(sequences):
             return None
         return kl_rate_at_distance(sequences, self.transition, distance)
 
