@@ -12,7 +12,8 @@ plain="tweedie tweedie:halton tweedie:confidence:cosine tweedie:margin tweedie:e
 rules="tweedie:dus tweedie:bisection tweedie@minimal_gap=8:margin:cosine tweedie@count=llada:confidence p2 random_steps"
 # rules that choose their calls, over a constant
 constants="entropy_bounded@gamma=0.1/0.5/2 fast_dllm_threshold@threshold=0.5/0.7/0.9 klass@confidence_threshold=0.3/0.6/0.9
-    credit_decoding@threshold=0.5/0.7/0.9 mean_field@threshold=0.5/0.6/0.9 prophet@early=1/2/5 punt@epsilon=0.01/0.1/0.5"
+    credit_decoding@threshold=0.5/0.7/0.9 mean_field@threshold=0.5/0.6/0.9 prophet@early=1/2/5 punt@epsilon=0.01/0.1/0.5
+    wino@threshold=0.5/0.7/0.9"
 
 evaluate() { # FOLDER MODEL NFE OPTIONS...
     # shellcheck disable=SC2086
