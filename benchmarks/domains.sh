@@ -15,7 +15,7 @@ EXACT=(tweedie tweedie:halton tweedie:confidence:cosine tweedie:margin:cosine tw
 GAP=tweedie@minimal_gap=8:margin:cosine # for sequences, not for grids
 # without noise in the choice of positions: for puzzles
 SUREST=(tweedie@confidence_temperature=0:confidence tweedie@confidence_temperature=0:margin tweedie@confidence_temperature=0:entropy)
-# rules that choose their calls, over a constant
+# rules that choose their calls, over a constant: for puzzles
 SWEPT=(entropy_bounded@gamma=0.1/0.5/2/8 fast_dllm_threshold@threshold=0.3/0.5/0.7/0.9
     klass@confidence_threshold=0.3/0.6/0.9 credit_decoding@threshold=0.3/0.5/0.7/0.9 mean_field@threshold=0.3/0.6/0.9
     prophet@early=2/5/10 punt@epsilon=0.01/0.1/0.5)
@@ -33,13 +33,13 @@ molecules() {
     molecules_eval molecules --sampler models/molecules-default --baselines "${EXACT[@]}" "$GAP" --nfe 2 4 8 16 --temperatures 0.7 0.8 0.9 1 \
         --temperature-nfe 8 --headline-limit 16
 }
-# of the rules that choose their calls, those that come near
+# the rules that choose their calls and come near
 molecules_swept() {
     molecules_eval molecules-swept --sampler models/molecules-default --baselines tweedie entropy_bounded@gamma=0.5/2/8 \
         mean_field@threshold=0.7/0.8/0.9 --nfe 4 8 16 --temperatures 0.6 0.8 1 --temperature-nfe 8 \
         --headline-limit 16
 }
-# and those that take more calls or do not, at any temperature; WINO needs a network that takes an attention mask
+# the others take more calls, or are far away at any temperature; WINO needs a network that takes an attention mask
 molecules_swept_others() {
     molecules_eval molecules-swept-others --baselines tweedie fast_dllm_threshold@threshold=0.5/0.9/0.98 \
         klass@confidence_threshold=0.3/0.9 credit_decoding@threshold=0.5/0.9/0.98 prophet@early=5/10/20 punt@epsilon=0.1/0.5/2 \

@@ -30,7 +30,7 @@ part() { # NAME MODEL NFE [BASELINES]
     # shellcheck disable=SC2086
     evaluate "$out" "$model" "$nfe" --sampler "$out/sampler" --baselines $baselines
 }
-swept() { # NAME MODEL NFE: behind the part of that name
+swept() { # NAME MODEL NFE, after the part of that name
     local out=$folder-swept/$1
     [[ " ${PARTS:-$1} " == *" $1 "* ]] || return 0
     # shellcheck disable=SC2086
