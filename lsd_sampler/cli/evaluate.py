@@ -212,6 +212,8 @@ def evaluate(args: argparse.Namespace) -> None:
             **({"length": args.length} if args.length and tasks is None else {}),
         )
         if args.temperature_samples:
+            if canvases is not None:
+                raise ValueError("`--temperature-samples`: each canvas has its own sample here: leave it out.")
             harness.chooser = harness.with_num_samples(args.temperature_samples)
         report = conclude(args, harness, floor, temperatures)
         if workers.is_main:

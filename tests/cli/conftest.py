@@ -5,9 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.commands import TINY
+from helpers.ddit_checkpoints import RADD
+from helpers.evaluation_commands import LETTERS, letters
+from helpers.evaluation_fakes import tiny_gpt2
 from helpers.tiny_language_models import MASKED_LMS
 
 from lsd_sampler.cli import train
+from lsd_sampler.denoisers import RADDDenoiser
 
 
 @pytest.fixture(scope="module")
@@ -26,3 +30,17 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bert")
     MASKED_LMS["bert"](folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model of seven letters, a judge of the same, and a text."""
+    root = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    RADDDenoiser(RADD | {"tokens": len(LETTERS)}).save_pretrained(root / "model")
+    tiny_gpt2(vocab_size=len(LETTERS), context=8).save_pretrained(root / "judge")
+    for name in ("model", "judge"):
+        letters().save(str(root / name / "tokenizer.json"))
+    ids = torch.randint(len(LETTERS), (8 * 100,), generator=torch.Generator().manual_seed(0))
+    (root / "text.txt").write_text("".join(LETTERS[i] for i in ids))
+    return {"model": root / "model", "judge": root / "judge", "text": root / "text.txt"}

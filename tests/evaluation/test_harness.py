@@ -299,3 +299,19 @@ def test_guidance_is_part_of_a_point() -> None:
     assert given.measure(given.points([2], [1.0])) and pipeline.asked[-1][1] == 2.0
     with pytest.raises(ValueError, match="`guidance_scales` exclude"):
         given.points([2], [1.0], guidance_scales=[1])
+
+
+def test_fewer_samples_are_another_row_of_the_same_harness() -> None:
+    """Only samples that are whole can be fewer: those that fill in canvases are as many as these."""
+    chain = countdown(4, length=8)
+    pipeline = MaskedDiffusionPipeline(chain, LSDScheduler(**chain.scheduler_config()))
+    samplers, metrics = {"tweedie": pipeline.scheduler}, OracleMetrics(chain.transition, num_resamples=4)
+    harness = Harness(pipeline, samplers, metrics, num_samples=8, progress=False)
+    fewer = harness.with_num_samples(4)
+    assert [point.num_samples for some in (harness, fewer) for point in some.points([2], [1.0])] == [8, 4]
+    with pytest.raises(ValueError, match="`num_samples` must be at least 1, got 0"):
+        harness.with_num_samples(0)
+    canvases = chain.sample(8, torch.Generator().manual_seed(0))
+    filled = Harness(pipeline, samplers, metrics, num_samples=8, canvases=canvases, progress=False)
+    with pytest.raises(ValueError, match="`num_samples` cannot be 4"):
+        filled.with_num_samples(4)

@@ -15,7 +15,7 @@ from .options import Option
 from .own_step import OwnStep
 
 
-_ELEMENTS = 2**20  # numbers of the mixtures that are held at a time on a CPU: what its caches hold
+_ELEMENTS = 2**20  # numbers of the mixtures that a CPU's caches hold; a GPU takes more at a time
 _SWEEPS = 100
 
 
@@ -86,7 +86,7 @@ def overlaps(p_BNV: torch.Tensor) -> torch.Tensor:
     overlap_BNN = p_BNV.new_zeros(B, N, N)
     held = _ELEMENTS if p_BNV.device.type == "cpu" else 16 * _ELEMENTS
     some = max(1, held // max(1, B * N * V))
-    for begin in range(0, N, some):  # memory alone sets how many rows at a time
+    for begin in range(0, N, some):
         part, rest = slice(begin, begin + some), slice(begin, None)  # a pair once
         mixed_Bnm = torch.special.entr((p_BNV[:, part, None] + p_BNV[:, None, rest]) / 2).sum(-1)
         apart_Bnm = mixed_Bnm - (entropy_BN[:, part, None] + entropy_BN[:, None, rest]) / 2
